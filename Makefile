@@ -1,0 +1,89 @@
+# make help lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && { echo $$p; break; }; done)
+RUN := $(VENV)/bin/python -m
+SOURCES := app telemetry tests workers
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## start every part on free ports, ping, and print the traces
+	@exec $(RUN) app.demo $(ARGS)
+
+.PHONY: setup
+setup: $(VENV)/.installed ## make .venv with what the system needs, exactly as locked
+
+.PHONY: test
+test: $(VENV)/.installed-dev ## run all the tests
+	$(RUN) pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.installed-dev format-check lint types test ## format, lint, types and tests
+
+.PHONY: format
+format: $(VENV)/.installed-dev ## format the code in place
+	$(RUN) ruff format $(SOURCES)
+	$(RUN) ruff check --fix $(SOURCES)
+
+.PHONY: format-check
+format-check: $(VENV)/.installed-dev
+	$(RUN) ruff format --check $(SOURCES)
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev ## ruff
+	$(RUN) ruff check $(SOURCES)
+
+.PHONY: types
+types: $(VENV)/.installed-dev ## mypy, strict
+	$(RUN) mypy
+
+.PHONY: lock
+lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet uv
+	$(RUN) uv pip compile $(LOCK) --extra celery --extra flask --extra requests --extra viewer \
+		--extra mongo --extra sql --group demo -o requirements.lock pyproject.toml
+	$(RUN) uv pip compile $(LOCK) --all-extras --group demo --group test --group lint -c requirements.lock \
+		-o requirements-dev.lock pyproject.toml
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+.PHONY: clean
+clean: ## remove .venv and what tools left
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.installed: requirements.lock
+	@$(call install,requirements.lock)
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock
+	@$(call install,requirements-dev.lock)
+	@touch $@ $(VENV)/.installed
+
+# The first line of each error says what is missing, the second what to do.
+define install
+	if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 was found." >&2; \
+		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; fi; \
+	if [ ! -x $(VENV)/bin/pip ]; then \
+		echo "making $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv --clear $(VENV) || { \
+			echo "The virtual environment could not be made." >&2; \
+			echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; fi; \
+	total=$$(grep -c '^[a-z].*==' $(1)); echo "installing $$total packages from $(1), once"; \
+	tty=$$([ -t 1 ] && echo 1 || echo 0); \
+	{ $(VENV)/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps \
+		--progress-bar off -r $(1); echo $$? > $(VENV)/.status; } | awk -v total=$$total -v tty=$$tty ' \
+		/^Collecting/ { n++; if (tty) printf "\r  %3d/%d %-50s", n, total, $$2; \
+			else if (n % 20 == 0) print "  " n "/" total; fflush() } \
+		/^Installing collected/ { if (tty) printf "\r  unpacking%-52s", ""; fflush() } \
+		END { if (tty) printf "\r%-62s\r", "" }'; \
+	[ "$$(cat $(VENV)/.status)" = 0 ] || { \
+		echo "The packages could not be installed (see above)." >&2; \
+		echo "Check the network and pip's settings, then run make again." >&2; exit 1; }
+endef

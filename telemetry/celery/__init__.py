@@ -1,0 +1,64 @@
+"""The queue side: everything that a Celery app needs, in every kind of process."""
+
+from typing import Literal
+
+from celery import Celery, signals
+
+from ..logs import correlate_logs
+from ..setup import flush, setup
+from .consumer import Consumer
+from .producer import Producer
+from .worker import Worker
+
+__all__ = ["Relation", "instrument_celery"]
+
+Relation = Literal["child", "link"]
+
+_MARK = "queuehop"
+
+
+def instrument_celery(
+    app: Celery, service_name: str | None = None, relation: Relation = "child"
+) -> Celery:
+    """Make a span of every publish and every run of *app*; return *app*.
+
+    This is the whole set-up of producers, of workers on every pool, and of beat. In the processes
+    that are workers or beat it calls ``telemetry.setup(service_name)``; any other process, such as
+    a web server that publishes, calls it itself under its own name. With *relation* ``"link"``
+    each run is a trace of its own with a link to its send. Doing it twice does no harm.
+    """
+    if relation not in ("child", "link"):
+        raise ValueError(f"relation is {relation!r}: it takes 'child' or 'link'")
+    app = getattr(app, "_get_current_object", lambda: app)()
+    if hasattr(app, _MARK):
+        return app
+    correlate_logs()
+    producer, consumer = Producer(app), Consumer(app, relation)
+    worker = Worker(app, consumer)
+    setattr(app, _MARK, True)
+
+    app.send_task = producer.traced(app.send_task)
+    signals.before_task_publish.connect(producer.on_publish, weak=False)
+    signals.task_received.connect(consumer.on_received, weak=False)
+    signals.task_prerun.connect(consumer.on_prerun, weak=False)
+    signals.task_postrun.connect(consumer.on_postrun, weak=False)
+    signals.task_revoked.connect(worker.on_revoked, weak=False)
+    signals.task_unknown.connect(worker.on_unknown, weak=False)
+    signals.task_rejected.connect(worker.on_rejected, weak=False)
+
+    def begin(**_: object) -> None:
+        setup(service_name)
+
+    def end(**_: object) -> None:
+        flush(timeout=5.0)
+
+    for signal in (
+        signals.celeryd_init,
+        signals.worker_process_init,
+        signals.beat_init,
+        signals.beat_embedded_init,
+    ):
+        signal.connect(begin, weak=False)
+    for signal in (signals.worker_process_shutdown, signals.worker_shutdown):
+        signal.connect(end, weak=False)
+    return app

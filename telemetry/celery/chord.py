@@ -1,0 +1,82 @@
+"""A chord's body comes after all of its headers: how it gets to know every one of them.
+
+The headers run anywhere, and the last to end publishes the body. On the Redis result backend each
+leaves its traceparent beside the results that Celery joins there; the last one collects them. Other
+backends publish the body from a task of their own that polls, and do not tell by whom it was fed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
+
+from .. import faults
+from ..propagation import parse_links, traceparent
+
+__all__ = ["headers_of_chord", "watch_chord"]
+
+#: The chord whose part is being handed in by this task: backend and key, or None.
+_joining: ContextVar[tuple[Any, str] | None] = ContextVar("queuehop_chord", default=None)
+
+_MARK = "queuehop_watched"
+
+#: Seconds after which the traceparents of a chord that never ended go, where results do not expire.
+EXPIRES = 86_400
+
+
+def watch_chord(backend: Any) -> None:
+    """See to it that each part of a chord leaves its traceparent with *backend*, once."""
+    if hasattr(backend, _MARK) or not hasattr(backend, "_chord_part_return_script"):
+        return
+    hand_in = backend.on_chord_part_return
+
+    @wraps(hand_in)
+    def on_chord_part_return(request: Any, state: Any, result: Any, **options: Any) -> Any:
+        with _part(backend, request):
+            return hand_in(request, state, result, **options)
+
+    backend.on_chord_part_return = on_chord_part_return
+    setattr(backend, _MARK, True)
+
+
+@contextmanager
+def _part(backend: Any, request: Any) -> Iterator[None]:
+    group = getattr(request, "group", None)
+    context = trace.get_current_span().get_span_context()
+    if not group or not context.is_valid:
+        yield
+        return
+    key = backend.get_key_for_group(group, ".queuehop")
+    try:
+        with backend.client.pipeline() as pipe:
+            pipe.rpush(key, traceparent(context))
+            pipe.expire(key, int(backend.expires or EXPIRES))
+            pipe.execute()
+    except Exception:
+        faults.report("leave word for the body of a chord")
+    token = _joining.set((backend, key))
+    try:
+        yield
+    finally:
+        _joining.reset(token)
+
+
+def headers_of_chord() -> list[SpanContext]:
+    """Return the runs that the message being published comes after, if it is a chord's body."""
+    joining = _joining.get()
+    if joining is None:
+        return []
+    backend, key = joining
+    try:
+        with backend.client.pipeline() as pipe:
+            pipe.lrange(key, 0, -1)
+            pipe.delete(key)
+            runs, _ = pipe.execute()
+        return parse_links(b",".join(runs))
+    except Exception:
+        faults.report("collect the headers of a chord")
+        return []

@@ -1,0 +1,112 @@
+"""What is said of a message at both ends of the queue, in the messaging conventions' words."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from celery import Celery
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_DESTINATION_NAME,
+    MESSAGING_MESSAGE_ID,
+    MESSAGING_OPERATION_NAME,
+    MESSAGING_OPERATION_TYPE,
+    MESSAGING_SYSTEM,
+)
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
+from opentelemetry.util.types import AttributeValue
+
+from ..propagation import BAGGAGE, LINKS, SENT_AT, TRACEPARENT, TRACESTATE
+
+__all__ = ["Broker", "facts", "wire"]
+
+#: A caller's own choice for one message: ``child`` or ``link``.
+RELATION = "queuehop-relation"
+
+_WIRE = (TRACEPARENT, TRACESTATE, BAGGAGE, SENT_AT, LINKS, RELATION)
+
+CELERY_TASK_NAME = "celery.task.name"
+CELERY_TASK_STATE = "celery.task.state"
+CELERY_TASK_RETRIES = "celery.task.retries"
+CELERY_ROOT_ID = "celery.root_id"
+CELERY_PARENT_ID = "celery.parent_id"
+CELERY_GROUP_ID = "celery.group_id"
+CELERY_REDELIVERED = "celery.redelivered"
+CELERY_TASK_ITEMS = "celery.task.items"
+
+# kombu's transports by the conventions' names; any other goes by its own.
+_SYSTEMS = {
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+    "pyamqp": "rabbitmq",
+    "librabbitmq": "rabbitmq",
+    "rediss": "redis",
+    "sentinel": "redis",
+    "valkey": "redis",
+    "sqs": "aws_sqs",
+    "azureservicebus": "servicebus",
+    "gcpubsub": "gcp_pubsub",
+    "confluentkafka": "kafka",
+}
+
+
+class Broker:
+    """The broker of an app: system, address, port. Never its user or password."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    @cached_property
+    def attributes(self) -> Mapping[str, AttributeValue]:
+        """Return what spans say of the broker. Opens no connection."""
+        info = self._app.connection_for_write().info()
+        transport = str(info["transport"])
+        attributes: dict[str, AttributeValue] = {
+            MESSAGING_SYSTEM: _SYSTEMS.get(transport, transport),
+        }
+        if host := info.get("hostname"):
+            attributes[SERVER_ADDRESS] = str(host)
+        if port := info.get("port"):
+            attributes[SERVER_PORT] = int(port)
+        return attributes
+
+
+def wire(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers of *message* that are ours, wherever its protocol has put them.
+
+    Protocol 2 has a message's headers at its top, protocol 1 in a table of their own.
+    """
+    own = {key: message[key] for key in _WIRE if key in message}
+    table = message.get("headers")
+    if not own and isinstance(table, Mapping):
+        own = {key: table[key] for key in _WIRE if key in table}
+    return own
+
+
+def facts(
+    operation: str, task: str, destination: str | None, headers: Mapping[str, Any]
+) -> dict[str, AttributeValue]:
+    """Return the attributes of one message from its *headers* (protocol 2's names).
+
+    *operation* is ``send`` or ``process``. Headers may come from any producer, so what has not
+    the type that it should have is left out.
+    """
+    attributes: dict[str, AttributeValue] = {
+        MESSAGING_OPERATION_NAME: operation,
+        MESSAGING_OPERATION_TYPE: operation,
+        CELERY_TASK_NAME: task,
+    }
+    if destination:
+        attributes[MESSAGING_DESTINATION_NAME] = destination
+    for key, name in (
+        ("id", MESSAGING_MESSAGE_ID),
+        ("root_id", CELERY_ROOT_ID),
+        ("parent_id", CELERY_PARENT_ID),
+        ("group", CELERY_GROUP_ID),
+    ):
+        value = headers.get(key)
+        if value and isinstance(value, str):
+            attributes[name] = value
+    retries = headers.get("retries")
+    if retries and isinstance(retries, int):
+        attributes[CELERY_TASK_RETRIES] = retries
+    return attributes

@@ -1,0 +1,109 @@
+"""Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
+
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+from celery import Celery
+from opentelemetry.trace import Link, Span, SpanKind
+
+from .. import faults
+from ..hop import hop
+from ..propagation import (
+    BAGGAGE,
+    LINKS,
+    SENT_AT,
+    TRACEPARENT,
+    TRACESTATE,
+    format_links,
+    inject,
+    parse_traceparent,
+)
+from .chord import headers_of_chord
+from .consumer import RECEIVED_AT, current_run
+from .message import Broker, facts
+
+__all__ = ["Producer"]
+
+#: The send under way in this context; Celery calls back from inside of it.
+_sending: ContextVar[tuple["Producer", Span] | None] = ContextVar("queuehop_sending", default=None)
+
+
+class Producer:
+    """Traces what one Celery app publishes."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._broker = Broker(app)
+
+    def traced(self, send_task: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``app.send_task``, through which ``delay``, canvas, retries and beat all go."""
+
+        @wraps(send_task)
+        def send(name: str, *args: Any, **options: Any) -> Any:
+            with self._hop(name, options.get("headers")):
+                return send_task(name, *args, **options)
+
+        return send
+
+    @contextmanager
+    def _hop(self, name: str, headers: Any) -> Iterator[None]:
+        # With a traceparent in the message already (a retry's, or the caller's own) that one goes
+        # on: this send is not what the run hangs under, which CLIENT says.
+        given = headers.get(TRACEPARENT) if isinstance(headers, dict) else None
+        context = parse_traceparent(given) if given else None
+        kind = SpanKind.CLIENT if given else SpanKind.PRODUCER
+        links = [Link(context)] if context else []
+        with hop(f"send {name}", kind, links=links, attributes=self._attributes(name)) as span:
+            token = _sending.set((self, span))
+            try:
+                yield
+            finally:
+                _sending.reset(token)
+
+    def _attributes(self, name: str) -> dict[str, Any]:
+        try:
+            return {**self._broker.attributes, **facts("send", name, None, {})}
+        except Exception:
+            faults.report("describe a message")
+            return {}
+
+    def on_publish(
+        self, sender: str, body: Any, routing_key: str, declare: Any, headers: Any, **_: Any
+    ) -> None:
+        """Fill the headers at the last moment: Celery's ``before_task_publish``."""
+        producer, span = _sending.get() or (None, None)
+        if span is None or producer is not self:
+            return
+        try:
+            own = headers if "id" in headers else body  # protocol 1 has its facts in the body
+            self._describe(span, sender, own, declare[0].name if declare else routing_key)
+            self._fill(headers, own)
+        except Exception:
+            faults.report("put the trace into a message")
+
+    def _describe(self, span: Span, name: str, own: Any, queue: str) -> None:
+        if span.is_recording():
+            span.set_attributes(facts("send", name, queue, own))
+
+    def _fill(self, headers: MutableMapping[str, Any], own: Any) -> None:
+        if TRACEPARENT not in headers:
+            carrier: dict[str, str] = {}
+            inject(carrier)
+            for key in (TRACEPARENT, TRACESTATE, BAGGAGE):
+                if key in carrier:
+                    headers.setdefault(key, carrier[key])
+            if comes_after := headers_of_chord():
+                headers[LINKS] = format_links(comes_after)
+        elif own.get("retries"):
+            # Celery copies the headers of the attempt into its retry: the next attempt is a
+            # sibling under the same send and links to this one, not to the one before.
+            run = current_run()
+            headers.pop(LINKS, None)
+            if run is not None and run[0] == own.get("id"):
+                headers[LINKS] = format_links([run[1]])
+        headers.pop(RECEIVED_AT, None)
+        headers[SENT_AT] = f"{time.time():.6f}"

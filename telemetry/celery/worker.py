@@ -1,0 +1,183 @@
+"""Hop 4, seen from the worker's main process: the attempts that no child lives to tell of.
+
+A child that is killed reports nothing, and a message that never reaches one has no run. The main
+process knows both, and has the message: it reports in the trace that the headers name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery import Celery, bootsteps, states
+from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.utils.imports import symbol_by_name
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import StatusCode
+
+from .. import faults
+from ..hop import error_type, fail
+from .chord import watch_chord
+from .consumer import Consumer, Run
+from .message import CELERY_TASK_STATE
+
+__all__ = ["Worker"]
+
+EXPIRED = "EXPIRED"
+UNKNOWN = "UNKNOWN"
+
+#: What a child that is gone, or going, looks like from here.
+_LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
+
+_ON_REQUEST = "queuehop_run"
+_SUCCEEDED = "queuehop_succeeded"
+
+
+class Worker:
+    """Reports for one Celery app what happens in the main process of its workers."""
+
+    def __init__(self, app: Celery, consumer: Consumer) -> None:
+        self._app = app
+        self._consumer = consumer
+        report = self
+
+        class Watch(bootsteps.Step):
+            """Built with the consumer, before any message comes."""
+
+            def __init__(self, consumer: Any, **options: Any) -> None:
+                super().__init__(consumer, **options)
+                report.watch(consumer)
+
+        app.steps["consumer"].add(Watch)
+
+    def watch(self, consumer: Any) -> None:
+        """Hook into the requests and the decoding of one Celery *consumer*."""
+        traced = cache(self._traced_request)
+        for task in consumer.app.tasks.values():
+            task.Request = traced(symbol_by_name(task.Request))
+        consumer.on_decode_error = self._on_decode_error(consumer.on_decode_error)
+
+    def _traced_request(self, base: type[Any]) -> type[Any]:
+        worker = self
+
+        class Request(base):
+            """Celery's view of one message in the main process; a lost child is reported."""
+
+            def on_timeout(self, soft: bool, timeout: float) -> Any:
+                if soft:
+                    return super().on_timeout(soft, timeout)
+                with worker.lost(self, TimeLimitExceeded(timeout)):
+                    return super().on_timeout(soft, timeout)
+
+            def on_failure(
+                self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+            ) -> Any:
+                exc = exc_info.exception
+                exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+                if return_ok or not isinstance(exc, _LOST):
+                    return super().on_failure(exc_info, send_failed_event, return_ok)
+                with worker.lost(self, exc):
+                    return super().on_failure(exc_info, send_failed_event, return_ok)
+
+            def _success_was_stored(self) -> Any:
+                meta = super()._success_was_stored()
+                setattr(self, _SUCCEEDED, bool(meta))
+                return meta
+
+        return Request
+
+    @contextmanager
+    def lost(self, request: Any, exc: BaseException) -> Iterator[None]:
+        """Report the attempt of *request* that *exc* ended, and be inside of it meanwhile.
+
+        Celery may tell of one death twice; it is one run. What Celery publishes on account of it,
+        an errback or a retry, goes out under that run.
+        """
+        known: Run | None = getattr(request, _ON_REQUEST, None)
+        try:
+            run = known or self._begin_lost(request)
+        except Exception:
+            faults.report("report a lost run")
+            yield
+            return
+        run.attach()
+        try:
+            yield
+        finally:
+            run.detach()
+            if known is None:
+                self._end_lost(request, run, exc)
+
+    def _begin_lost(self, request: Any) -> Run:
+        message = request.request_dict
+        run = self._consumer.begin(request.task.name, message, started=request.time_start)
+        setattr(request, _ON_REQUEST, run)
+        if request.chord:
+            watch_chord(request.task.backend)
+        return run
+
+    def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
+        if getattr(request, _SUCCEEDED, False):
+            run.span.set_attribute(CELERY_TASK_STATE, states.SUCCESS)
+        else:
+            # Celery's own words for why it ended a child, rather than how the child took it.
+            if request._already_revoked:
+                exc = Terminated()
+            state = states.REVOKED if isinstance(exc, Terminated) else states.FAILURE
+            run.span.set_attribute(CELERY_TASK_STATE, state)
+            fail(run.span, exc)
+        run.span.end()
+
+    def on_revoked(
+        self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any
+    ) -> None:
+        """Report a message that was revoked or expired before it ran: ``task_revoked``."""
+        # One that was running is reported when its child is gone.
+        if sender.app is self._app and not terminated:
+            state = EXPIRED if expired else states.REVOKED
+            self._never_ran(sender.name, vars(request), state)
+
+    def on_unknown(self, sender: Any, message: Any, name: str, **_: Any) -> None:
+        """Report a message for a task that this worker does not have: ``task_unknown``."""
+        if sender.app is self._app:
+            self._never_ran(name, _fields(message), UNKNOWN, error_type(NotRegistered()))
+
+    def on_rejected(self, sender: Any, message: Any, exc: Any, **_: Any) -> None:
+        """Report a message that is no task or whose task is malformed: ``task_rejected``."""
+        if sender.app is self._app:
+            error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
+            self._never_ran(_name(message), _fields(message), states.REJECTED, error)
+
+    def _on_decode_error(self, decode_error: Callable[..., Any]) -> Callable[..., Any]:
+        def on_decode_error(message: Any, exc: BaseException) -> Any:
+            error = error_type(exc)
+            self._never_ran(_name(message), _fields(message), states.REJECTED, error)
+            return decode_error(message, exc)
+
+        return on_decode_error
+
+    def _never_ran(
+        self, name: str, message: Mapping[str, Any], state: str, error: str | None = None
+    ) -> None:
+        try:
+            run = self._consumer.begin(name, message)
+            run.span.set_attribute(CELERY_TASK_STATE, state)
+            if error is not None:
+                run.span.set_status(StatusCode.ERROR, error)
+                run.span.set_attribute(ERROR_TYPE, error)
+            run.span.end()
+        except Exception:
+            faults.report("report a message that did not run")
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """Return the headers of a raw kombu *message*, with how it was delivered."""
+    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    return {**headers, "delivery_info": message.delivery_info or {}}
+
+
+def _name(message: Any) -> str:
+    """Return the task's name, as far as the message has one that can be a span's name."""
+    name = _fields(message).get("task")
+    return name if isinstance(name, str) and name else "unknown"

@@ -1,0 +1,97 @@
+"""The last step: spans leave the process over OTLP/gRPC.
+
+gRPC's channel and its threads do not survive a fork. So the channel is opened by the process that
+sends, when it first sends, and closed before it forks.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+
+import grpc
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from .settings import Otlp
+
+__all__ = ["PerProcessExporter", "Processor"]
+
+
+class Processor(BatchSpanProcessor):
+    """The SDK's batches, with an end that can be bounded: its own shutdown waits 30 seconds."""
+
+    def shutdown(self, timeout_millis: int = 5000) -> None:
+        """Send what is left; after *timeout_millis* give up, cancelling what is under way."""
+        self._batch_processor.shutdown(timeout_millis)
+
+
+class PerProcessExporter(SpanExporter):
+    """An OTLP/gRPC exporter that a fork cannot break."""
+
+    def __init__(self, target: Otlp) -> None:
+        self.failures = 0
+        self._target = target
+        self._exporter: SpanExporter | None = None
+        self._lock = threading.Lock()
+        this = weakref.ref(self)
+        os.register_at_fork(
+            before=lambda: _call(this(), PerProcessExporter._before_fork),
+            after_in_parent=lambda: _call(this(), PerProcessExporter._after_fork),
+            after_in_child=lambda: _call(this(), PerProcessExporter._after_fork),
+        )
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send *spans*; what fails is counted in ``failures``."""
+        with self._lock:
+            if self._exporter is None:
+                self._exporter = _connect(self._target)
+            result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self.failures += 1
+        return result
+
+    def shutdown(self) -> None:
+        """Close the channel; an export under way is cancelled."""
+        if (exporter := self._exporter) is not None:
+            exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Return True: nothing waits here."""
+        return True
+
+    def _before_fork(self) -> None:
+        # An export under way to a collector that hangs must not hold up the fork.
+        if not self._lock.acquire(timeout=1.0):
+            self.shutdown()
+            self._lock.acquire()
+        self.shutdown()
+        self._exporter = None
+
+    def _after_fork(self) -> None:
+        # The forking thread took the lock and is the one that runs here, in the child too.
+        self._lock.release()
+
+
+def _call(
+    exporter: PerProcessExporter | None, method: Callable[[PerProcessExporter], None]
+) -> None:
+    if exporter is not None:
+        method(exporter)
+
+
+def _connect(target: Otlp) -> SpanExporter:
+    credentials = None
+    if not target.insecure:
+        credentials = grpc.ssl_channel_credentials(
+            target.certificate, target.client_key, target.client_certificate
+        )
+    return OTLPSpanExporter(
+        endpoint=target.endpoint,
+        insecure=target.insecure,
+        credentials=credentials,
+        headers=target.headers,
+        timeout=target.timeout,
+        compression=grpc.Compression.Gzip if target.gzip else grpc.Compression.NoCompression,
+    )

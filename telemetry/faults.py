@@ -1,0 +1,44 @@
+"""Faults of tracing itself: said once a minute, never raised into the application."""
+
+import logging
+import threading
+import time
+
+__all__ = ["report"]
+
+logger = logging.getLogger(__package__)
+
+#: Seconds between two lines about the same fault.
+INTERVAL = 60.0
+
+
+class RateLimit:
+    """Lets the first of each kind pass, then one an interval."""
+
+    def __init__(self, interval: float = INTERVAL) -> None:
+        self._interval = interval
+        self._next: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, kind: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            if now < self._next.get(kind, 0.0):
+                return False
+            # Kinds are written in the source, so there are few; the bound is against a mistake.
+            if len(self._next) >= 256:
+                self._next.clear()
+            self._next[kind] = now + self._interval
+            return True
+
+
+_allow = RateLimit()
+
+
+def report(what: str) -> None:
+    """Log that tracing failed at *what*, with the exception being handled.
+
+    Called in an ``except`` block. The application goes on without the span.
+    """
+    if _allow(what):
+        logger.warning("tracing could not %s; the application is unharmed", what, exc_info=True)

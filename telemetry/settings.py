@@ -1,0 +1,288 @@
+"""What OpenTelemetry's environment says, checked before the SDK sees it.
+
+The SDK raises, or logs without the name of the variable, on values that it cannot use. Here each
+is one line that names the variable, says what is wrong with it and what is used instead.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from opentelemetry.sdk import environment_variables as env
+
+from .sdk import SpanLimits, sampling
+
+__all__ = ["Batch", "Otlp", "batch", "otlp", "sampler", "span_limits", "traces_enabled"]
+
+logger = logging.getLogger(__package__)
+
+OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
+LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
+LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
+LIGHTSTEP_HEADER = "lightstep-access-token"
+DEFAULT_ENDPOINT = "http://localhost:4317"
+
+#: A chord's body links to every header; the SDK's own bound of 128 would cut a larger one.
+LINK_COUNT_LIMIT = 1024
+
+
+def _reject(variable: str, problem: str, instead: str) -> None:
+    logger.warning("%s %s; %s", variable, problem, instead)
+
+
+def _first(*variables: str) -> tuple[str, str]:
+    """Return the first of *variables* that is set and its value, or the last and ``""``."""
+    for variable in variables:
+        if value := os.environ.get(variable, "").strip():
+            return variable, value
+    return variables[-1], ""
+
+
+def _number(variable: str, default: float, *, least: float = 0.0) -> float:
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return default
+    try:
+        number = float(value)
+        if not least <= number < float("inf"):
+            raise ValueError
+    except ValueError:
+        _reject(variable, f"is {value!r}, not a number of at least {least:g}", f"using {default:g}")
+        return default
+    return number
+
+
+def _limit(variable: str, default: int | None) -> int | None:
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return default
+    if value.lower() == "unset":
+        return None
+    if not value.isdecimal():
+        shown = "no limit" if default is None else default
+        _reject(variable, f"is {value!r}, not a whole number", f"using {shown}")
+        return default
+    return int(value)
+
+
+def traces_enabled() -> bool:
+    """Say whether spans are made and sent: not with OTEL_SDK_DISABLED or exporter ``none``."""
+    if os.environ.get(env.OTEL_SDK_DISABLED, "").strip().lower() == "true":
+        return False
+    exporter = os.environ.get(OTEL_TRACES_EXPORTER, "").strip().lower() or "otlp"
+    if exporter not in ("otlp", "none"):
+        _reject(OTEL_TRACES_EXPORTER, f"is {exporter!r}, not otlp or none", "using otlp")
+    return exporter != "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How many spans wait for how long, as ``OTEL_BSP_*`` says. Times in milliseconds."""
+
+    schedule_delay: float
+    max_queue_size: int
+    max_export_batch_size: int
+    export_timeout: float
+
+
+def batch() -> Batch:
+    """Read ``OTEL_BSP_*``."""
+    queue = int(_number(env.OTEL_BSP_MAX_QUEUE_SIZE, 2048, least=1))
+    size = int(_number(env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE, min(512, queue), least=1))
+    if size > queue:
+        _reject(
+            env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+            f"is {size}, more than the queue of {queue} holds",
+            f"using {queue}",
+        )
+        size = queue
+    return Batch(
+        schedule_delay=_number(env.OTEL_BSP_SCHEDULE_DELAY, 5000, least=1),
+        max_queue_size=queue,
+        max_export_batch_size=size,
+        export_timeout=_number(env.OTEL_BSP_EXPORT_TIMEOUT, 30000, least=1),
+    )
+
+
+_SAMPLERS = {
+    "always_on": lambda ratio: sampling.ALWAYS_ON,
+    "always_off": lambda ratio: sampling.ALWAYS_OFF,
+    "traceidratio": sampling.TraceIdRatioBased,
+    "parentbased_always_on": lambda ratio: sampling.ParentBased(sampling.ALWAYS_ON),
+    "parentbased_always_off": lambda ratio: sampling.ParentBased(sampling.ALWAYS_OFF),
+    "parentbased_traceidratio": sampling.ParentBasedTraceIdRatio,
+}
+
+
+def sampler() -> sampling.Sampler:
+    """Read ``OTEL_TRACES_SAMPLER`` and its argument; ``parentbased_always_on`` if absent."""
+    name = os.environ.get(env.OTEL_TRACES_SAMPLER, "").strip().lower() or "parentbased_always_on"
+    if name not in _SAMPLERS:
+        default = "parentbased_always_on"
+        known = ", ".join(_SAMPLERS)
+        _reject(env.OTEL_TRACES_SAMPLER, f"is {name!r}, not one of {known}", f"using {default}")
+        name = default
+    ratio = 1.0
+    if name.endswith("traceidratio"):
+        ratio = _number(env.OTEL_TRACES_SAMPLER_ARG, 1.0)
+        if ratio > 1.0:
+            _reject(env.OTEL_TRACES_SAMPLER_ARG, f"is {ratio:g}, more than 1", "using 1")
+            ratio = 1.0
+    return _SAMPLERS[name](ratio)
+
+
+def span_limits() -> SpanLimits:
+    """Read ``OTEL_SPAN_*_LIMIT`` and ``OTEL_ATTRIBUTE_*_LIMIT``."""
+
+    def limit(variable: str, default: int | None) -> int:
+        value = _limit(variable, default)
+        return SpanLimits.UNSET if value is None else value
+
+    count = _limit(env.OTEL_ATTRIBUTE_COUNT_LIMIT, 128)
+    length = _limit(env.OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None)
+    return SpanLimits(
+        max_attributes=SpanLimits.UNSET if count is None else count,
+        max_attribute_length=SpanLimits.UNSET if length is None else length,
+        max_span_attributes=limit(env.OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, count),
+        max_span_attribute_length=limit(env.OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, length),
+        max_event_attributes=limit(env.OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT, count),
+        max_link_attributes=limit(env.OTEL_LINK_ATTRIBUTE_COUNT_LIMIT, count),
+        max_events=limit(env.OTEL_SPAN_EVENT_COUNT_LIMIT, 128),
+        max_links=limit(env.OTEL_SPAN_LINK_COUNT_LIMIT, LINK_COUNT_LIMIT),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Otlp:
+    """Where spans go over OTLP/gRPC. *timeout* in seconds; certificates are file contents."""
+
+    endpoint: str
+    insecure: bool
+    headers: tuple[tuple[str, str], ...]
+    timeout: float
+    gzip: bool
+    certificate: bytes | None = None
+    client_key: bytes | None = None
+    client_certificate: bytes | None = None
+
+
+def otlp() -> Otlp | None:
+    """Read ``OTEL_EXPORTER_OTLP_*`` and ``LS_ACCESS_TOKEN``; None where nothing can be sent.
+
+    The variables of the traces signal win over the general ones. With ``LS_ACCESS_TOKEN`` and no
+    endpoint, Lightstep is the endpoint. The token goes out over TLS only.
+    """
+    protocol_variable, protocol = _first(
+        env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, env.OTEL_EXPORTER_OTLP_PROTOCOL
+    )
+    if protocol not in ("", "grpc"):
+        _reject(protocol_variable, f"is {protocol!r}, which is not spoken here", "using grpc")
+
+    token = os.environ.get(LS_ACCESS_TOKEN, "").strip()
+    variable, endpoint = _first(
+        env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, env.OTEL_EXPORTER_OTLP_ENDPOINT
+    )
+    if not endpoint:
+        endpoint = LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINT
+    target = _target(variable, endpoint)
+    if target is None:
+        return None
+    address, insecure = target
+
+    headers = dict(_headers())
+    if token and not insecure:
+        headers.setdefault(LIGHTSTEP_HEADER, token)
+    variable, _ = _first(env.OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, env.OTEL_EXPORTER_OTLP_TIMEOUT)
+    timeout = _number(variable, 10.0) or 10.0
+    certificates = {} if insecure else _certificates()
+    return Otlp(
+        endpoint=address,
+        insecure=insecure,
+        headers=tuple(headers.items()),
+        timeout=timeout,
+        gzip=_gzip(),
+        **certificates,
+    )
+
+
+def _target(variable: str, endpoint: str) -> tuple[str, bool] | None:
+    """Return the address of *endpoint* and whether it is plain text."""
+    if "://" not in endpoint:  # gRPC's own form: host:port
+        _, insecure = _first(
+            env.OTEL_EXPORTER_OTLP_TRACES_INSECURE, env.OTEL_EXPORTER_OTLP_INSECURE
+        )
+        return endpoint, insecure.lower() == "true"
+    try:
+        url = urlsplit(endpoint)
+        port = url.port
+    except ValueError:
+        url, port = urlsplit(""), None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        shown = f"{url.scheme}://{url.hostname or ''}" if url.scheme else "not a URL"
+        _reject(
+            variable,
+            f"is no address for OTLP over gRPC ({shown}): it takes http:// or https://host:port",
+            "no spans are sent",
+        )
+        return None
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{host}:{port or (443 if url.scheme == 'https' else 4317)}", url.scheme == "http"
+
+
+def _headers() -> Mapping[str, str]:
+    """Read the headers: ``key=value`` pairs, comma-separated, values percent-encoded."""
+    variable, value = _first(env.OTEL_EXPORTER_OTLP_TRACES_HEADERS, env.OTEL_EXPORTER_OTLP_HEADERS)
+    headers = {}
+    for pair in filter(str.strip, value.split(",")):
+        name, equals, content = pair.partition("=")
+        # gRPC wants lower-case names of these characters and raises on others when it sends.
+        name = name.strip().lower()
+        content = unquote(content.strip())
+        if not equals or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            _reject(variable, "has an entry that is not name=value", "leaving that entry out")
+        elif not (name.isascii() and content.isascii() and content.isprintable()):
+            _reject(variable, f"has a value for {name!r} that is not ASCII", "leaving it out")
+        else:
+            headers[name] = content
+    return headers
+
+
+def _gzip() -> bool:
+    variable, value = _first(
+        env.OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, env.OTEL_EXPORTER_OTLP_COMPRESSION
+    )
+    if value.lower() not in ("", "none", "gzip"):
+        _reject(variable, f"is {value!r}, not gzip or none", "sending uncompressed")
+    return value.lower() == "gzip"
+
+
+def _certificates() -> dict[str, bytes]:
+    certificates = {}
+    for field, variables in (
+        (
+            "certificate",
+            (env.OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE, env.OTEL_EXPORTER_OTLP_CERTIFICATE),
+        ),
+        (
+            "client_key",
+            (env.OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY, env.OTEL_EXPORTER_OTLP_CLIENT_KEY),
+        ),
+        (
+            "client_certificate",
+            (
+                env.OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE,
+                env.OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE,
+            ),
+        ),
+    ):
+        variable, path = _first(*variables)
+        if not path:
+            continue
+        try:
+            certificates[field] = Path(path).read_bytes()
+        except OSError as exc:
+            _reject(variable, f"names {path!r}, unreadable: {exc.strerror}", "going without it")
+    return certificates

@@ -1,0 +1,1 @@
+"""Spans that arrive: received, judged and shown."""

@@ -1,0 +1,127 @@
+"""A span as it arrived over OTLP, in plain Python."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
+
+__all__ = ["Event", "Link", "Span", "decode"]
+
+Attributes = Mapping[str, Any]
+
+_KINDS = {2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
+_STATUSES = {1: "OK", 2: "ERROR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a span, at a Unix time in nanoseconds."""
+
+    name: str
+    time_ns: int
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Another span that a span names."""
+
+    trace_id: str
+    span_id: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A finished span. Ids are lower-case hex, times Unix nanoseconds; a root's parent is empty."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    status: str
+    status_message: str
+    attributes: Attributes
+    events: tuple[Event, ...]
+    links: tuple[Link, ...]
+    trace_state: str
+    flags: int
+    scope: str
+    resource: Attributes
+
+    @property
+    def service(self) -> str:
+        """The name of the service that made it."""
+        return str(self.resource.get(SERVICE_NAME, ""))
+
+    @property
+    def instance(self) -> str:
+        """The process that made it."""
+        return str(self.resource.get(SERVICE_INSTANCE_ID, ""))
+
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+def decode(request: ExportTraceServiceRequest) -> list[Span]:
+    """Return the spans of an OTLP export, in its order."""
+    spans = []
+    for resource_spans in request.resource_spans:
+        resource = _attributes(resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            scope = scope_spans.scope.name
+            spans += [_span(span, resource, scope) for span in scope_spans.spans]
+    return spans
+
+
+def _span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Span:
+    return Span(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        name=span.name,
+        kind=_KINDS.get(span.kind, "INTERNAL"),
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        status=_STATUSES.get(span.status.code, "UNSET"),
+        status_message=span.status.message,
+        attributes=_attributes(span.attributes),
+        events=tuple(
+            Event(event.name, event.time_unix_nano, _attributes(event.attributes))
+            for event in span.events
+        ),
+        links=tuple(
+            Link(link.trace_id.hex(), link.span_id.hex(), _attributes(link.attributes))
+            for link in span.links
+        ),
+        trace_state=span.trace_state,
+        flags=span.flags,
+        scope=scope,
+        resource=resource,
+    )
+
+
+def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: AnyValue) -> Any:
+    match value.WhichOneof("value"):
+        case None:
+            return None
+        case "array_value":
+            return [_value(item) for item in value.array_value.values]
+        case "kvlist_value":
+            return _attributes(value.kvlist_value.values)
+        case field:
+            return getattr(value, field)

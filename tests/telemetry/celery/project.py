@@ -1,0 +1,129 @@
+"""A Celery app as a user has one: what the workers of these tests run."""
+
+import os
+import signal
+import sys
+import time
+
+from celery import Celery, Task, shared_task
+from celery.exceptions import Ignore, Reject
+from opentelemetry import trace
+
+from telemetry.celery import instrument_celery
+
+
+def make_app(broker: str, **options: str) -> Celery:
+    """Return an instrumented app on *broker*, which holds the results too."""
+    app = Celery("project", broker=broker, backend=broker if broker[:5] == "redis" else "rpc://")
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        task_acks_late=os.environ.get("ACKS_LATE") == "1",
+    )
+    app.set_default()
+    return instrument_celery(app, service_name="worker", **options)  # type: ignore[arg-type]
+
+
+app = make_app(
+    os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:1/0"),
+    **({"relation": os.environ["RELATION"]} if "RELATION" in os.environ else {}),
+)
+
+
+class Expected(Exception):
+    """An exception that the task says it may raise."""
+
+
+@shared_task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@shared_task
+def fail() -> None:
+    raise LookupError("nothing here")
+
+
+@shared_task(throws=(Expected,))
+def expected() -> None:
+    raise Expected
+
+
+@shared_task(bind=True, max_retries=2)
+def retry(self: Task, countdown: float = 0.3) -> int:
+    if self.request.retries < 2:
+        raise self.retry(countdown=countdown, exc=LookupError("not yet"))
+    return int(self.request.retries)
+
+
+@shared_task
+def outer() -> str:
+    return str(add.delay(1, 2).id)
+
+
+@shared_task
+def where() -> str:
+    """Say which trace is current inside of the task."""
+    return f"{trace.get_current_span().get_span_context().trace_id:032x}"
+
+
+@shared_task
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def leave() -> None:
+    sys.exit(3)
+
+
+@shared_task
+def hang(seconds: float = 60.0) -> None:
+    time.sleep(seconds)
+
+
+@shared_task
+def tell(path: str) -> None:
+    """Say that the task runs, then hang until it is killed."""
+    with open(path, "w") as file:
+        file.write("running\n")
+    time.sleep(60)
+
+
+@shared_task(bind=True, acks_late=True)
+def reject(self: Task, requeue: bool = False) -> None:
+    again = requeue and not self.request.delivery_info.get("redelivered")
+    raise Reject("not for me", requeue=again)
+
+
+@shared_task
+def ignore() -> None:
+    raise Ignore
+
+
+@shared_task(bind=True)
+def replace(self: Task) -> None:
+    raise self.replace(add.s(3, 4))
+
+
+@shared_task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@shared_task
+def caught(task_id: str) -> str:
+    """An errback that is published, as a task."""
+    return where()
+
+
+@shared_task
+def inline(request: object, exc: object, traceback: object) -> None:
+    """An errback that Celery calls where the failure is handled."""
+    trace.get_tracer("project").start_span("inline errback").end()
+
+
+@shared_task(bind=True, autoretry_for=(LookupError,), retry_backoff=False, max_retries=1)
+def hopeless(self: Task) -> None:
+    self.default_retry_delay = 0.1
+    raise LookupError("never")

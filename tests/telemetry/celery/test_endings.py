@@ -1,0 +1,322 @@
+"""How a message ends is always in its trace: the span model's second table, row by row."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import redis
+from celery import chain, chord, group
+
+from telemetry.viewer.spans import Span
+
+from ...conftest import Broker
+from .conftest import Queue
+from .test_hops import ids, links
+
+TASK = "tests.telemetry.celery.project"
+
+
+def state(span: Span) -> object:
+    return span.attributes.get("celery.task.state")
+
+
+def s(queue: Queue, name: str, *args: object, **options: object):  # type: ignore[no-untyped-def]
+    """Return the signature of a task of the project."""
+    return queue.app.signature(f"{TASK}.{name}", args=args, **options)
+
+
+def runs(queue: Queue, name: str) -> list[Span]:
+    return [span for span in queue.receiver.spans if span.name == f"process {TASK}.{name}"]
+
+
+class TestAttemptsThatAreKilled:
+    def test_the_hard_time_limit(self, queue: Queue) -> None:
+        worker = queue.worker("prefork")
+        queue.send("hang", time_limit=1)
+        send, run = queue.spans("send hang", "process hang")
+        assert run.parent_id == send.span_id
+        assert run.status == "ERROR"
+        assert run.attributes["error.type"] == "billiard.exceptions.TimeLimitExceeded"
+        assert state(run) == "FAILURE"
+        assert 0.9 < run.duration < 3
+        assert worker.stop() == 0
+        assert len(runs(queue, "hang")) == 1
+
+    def test_a_child_killed_in_the_middle(self, queue: Queue) -> None:
+        worker = queue.worker("prefork")
+        queue.send("die")
+        send, run = queue.spans("send die", "process die")
+        assert run.parent_id == send.span_id
+        assert links(run) == [ids(send)]
+        assert run.status == "ERROR"
+        assert run.attributes["error.type"] == "billiard.exceptions.WorkerLostError"
+        assert state(run) == "FAILURE"
+        assert run.end_ns > run.start_ns > send.start_ns
+        assert worker.stop() == 0
+        assert len(runs(queue, "die")) == 1
+
+    def test_a_child_that_leaves_by_itself_tells_of_it_once(self, queue: Queue) -> None:
+        worker = queue.worker("prefork")
+        queue.send("leave")
+        (run,) = queue.spans("process leave")
+        assert run.attributes["error.type"] == "SystemExit"
+        assert worker.stop() == 0
+        assert len(runs(queue, "leave")) == 1
+
+    def test_revoked_while_running(self, queue: Queue, tmp_path: Path) -> None:
+        worker = queue.worker("prefork")
+        fifo = tmp_path / "running"
+        os.mkfifo(fifo)
+        result = queue.send("tell", str(fifo))
+        fifo.read_text()  # returns when the task runs and has said so
+        result.revoke(terminate=True)
+        send, run = queue.spans("send tell", "process tell")
+        assert run.parent_id == send.span_id
+        assert state(run) == "REVOKED"
+        assert run.status == "ERROR"
+        assert run.attributes["error.type"] == "billiard.exceptions.Terminated"
+        assert worker.stop() == 0
+        assert len(runs(queue, "tell")) == 1
+
+    def test_the_soft_time_limit_is_an_error_of_the_task(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        queue.send("hang", soft_time_limit=1)
+        (run,) = queue.spans("process hang")
+        assert run.status == "ERROR"
+        assert run.attributes["error.type"] == "billiard.exceptions.SoftTimeLimitExceeded"
+
+    def test_errbacks_of_a_killed_attempt_are_under_it(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        s(queue, "die").apply_async(link_error=[s(queue, "caught"), s(queue, "inline")])
+        died, send, errback, inline = queue.spans(
+            "process die", "send caught", "process caught", "inline errback"
+        )
+        assert send.parent_id == inline.parent_id == died.span_id
+        assert errback.parent_id == send.span_id
+
+
+class TestMessagesThatNeverRun:
+    @pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
+    def test_expired(self, queue: Queue, pool: str) -> None:
+        queue.send("add", 1, 2, expires=0.001, countdown=0.1)
+        queue.worker(pool)
+        send, run = queue.spans("send add", "process add")
+        assert run.parent_id == send.span_id
+        assert state(run) == "EXPIRED"
+        assert run.status == "UNSET"
+        assert run.duration < 0.01
+
+    def test_revoked_before_it_ran(self, queue: Queue) -> None:
+        worker = queue.worker("solo")
+        result = queue.send("add", 1, 2, countdown=2)
+        worker.wait_for_line("received")
+        result.revoke()
+        (run,) = queue.spans("process add")
+        assert state(run) == "REVOKED"
+        assert run.duration < 0.01
+
+    def test_a_task_that_the_worker_does_not_have(self, queue: Queue) -> None:
+        queue.worker("solo")
+        queue.app.send_task("nobody.knows")
+        send, run = queue.spans("send nobody.knows", "process nobody.knows")
+        assert run.parent_id == send.span_id
+        assert state(run) == "UNKNOWN"
+        assert run.status == "ERROR"
+        assert run.attributes["error.type"] == "celery.exceptions.NotRegistered"
+        assert run.duration < 0.01
+
+    def test_a_body_that_cannot_be_decoded(self, queue: Queue, broker: Broker) -> None:
+        queue.send("add", 1, 2)
+        with redis.Redis(port=broker.port) as client:
+            raw = json.loads(client.lpop("celery"))
+            raw["body"] = "bm90IGpzb24="
+            client.rpush("celery", json.dumps(raw))
+        queue.worker("solo")
+        send, run = queue.spans("send add", "process add")
+        assert run.parent_id == send.span_id
+        assert state(run) == "REJECTED"
+        assert run.status == "ERROR"
+        assert run.attributes["error.type"] == "kombu.exceptions.DecodeError"
+
+    def test_a_message_that_is_no_task_has_a_trace_of_its_own(
+        self, queue: Queue, broker: Broker
+    ) -> None:
+        with (
+            queue.app.connection_for_write() as connection,
+            connection.SimpleQueue("celery", serializer="json") as plain,
+        ):
+            plain.put({"not": "a task"})
+        queue.worker("solo")
+        (run,) = queue.spans("process unknown")
+        assert run.parent_id == ""
+        assert state(run) == "REJECTED"
+        assert run.status == "ERROR"
+
+    def test_rejected_by_the_task(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        queue.send("reject")
+        (run,) = queue.spans("process reject")
+        assert state(run) == "REJECTED"
+        assert run.status == "ERROR"
+        assert run.attributes["error.type"] == "celery.exceptions.Reject"
+
+
+class TestCanvas:
+    def test_each_step_of_a_chain_is_under_the_run_that_published_it(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        chain(s(queue, "add", 1, 2), s(queue, "add", 3), s(queue, "add", 4)).apply_async()
+        sends = queue.spans("send add", "send add", "send add")
+        steps = queue.spans("process add", "process add", "process add")
+        assert [step.parent_id for step in steps] == [send.span_id for send in sends]
+        assert [send.parent_id for send in sends] == ["", steps[0].span_id, steps[1].span_id]
+        assert len({step.trace_id for step in steps}) == 1
+
+    def test_the_members_of_a_group_are_siblings(self, queue: Queue) -> None:
+        from opentelemetry import trace
+
+        queue.worker("prefork")
+        with trace.get_tracer("test").start_as_current_span("root"):
+            group(s(queue, "add", n, n) for n in range(5)).apply_async()
+        (root,) = queue.spans("root")
+        sends = queue.spans(*["send add"] * 5)
+        members = queue.spans(*["process add"] * 5)
+        assert {send.parent_id for send in sends} == {root.span_id}
+        assert {run.parent_id for run in members} == {send.span_id for send in sends}
+        assert len({run.attributes["celery.group_id"] for run in members}) == 1
+
+    @pytest.mark.parametrize("size", [1, 3, 200])
+    def test_the_body_of_a_chord_links_to_every_header(
+        self, queue: Queue, broker: Broker, size: int
+    ) -> None:
+        queue.worker("prefork")
+        chord((s(queue, "add", n, n) for n in range(size)), s(queue, "total")).apply_async()
+        send, body = queue.spans("send total", "process total", timeout=60)
+        headers = queue.spans(*["process add"] * size)
+        if size > 1:  # Celery makes a chain of a chord with one header
+            assert set(links(body)) == {ids(send), *map(ids, headers)}
+            assert len(links(body)) == size + 1
+        assert state(body) == "SUCCESS"
+        with redis.Redis(port=broker.port) as client:
+            assert not client.keys("*queuehop*")
+
+    def test_a_chord_of_chords(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        inner = [
+            chord([s(queue, "add", n, n), s(queue, "add", n, 1)], s(queue, "total"))
+            for n in range(2)
+        ]
+        chord(inner, s(queue, "total")).apply_async()
+        first, second, last = queue.spans("process total", "process total", "process total")
+        assert {ids(first), ids(second)} <= set(links(last))
+        assert len(links(first)) == len(links(second)) == len(links(last)) == 3
+
+    def test_replace(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        queue.send("replace")
+        replaced, send, run = queue.spans("process replace", "send add", "process add")
+        assert state(replaced) == "IGNORED"
+        assert replaced.status == "UNSET"
+        assert send.kind == "PRODUCER"
+        assert send.parent_id == replaced.span_id
+        assert run.parent_id == send.span_id
+
+    def test_link_and_link_error(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        s(queue, "add", 1, 2).apply_async(link=s(queue, "add", 5))
+        first, second = queue.spans("process add", "process add")
+        sends = queue.spans("send add", "send add")
+        assert sends[1].parent_id == first.span_id
+        assert second.parent_id == sends[1].span_id
+        s(queue, "fail").apply_async(link_error=[s(queue, "caught"), s(queue, "inline")])
+        failed, send, errback, inline = queue.spans(
+            "process fail", "send caught", "process caught", "inline errback"
+        )
+        assert send.parent_id == inline.parent_id == failed.span_id
+        assert errback.parent_id == send.span_id
+
+    def test_map_starmap_and_chunks_count_their_items(self, queue: Queue) -> None:
+        from celery.canvas import chunks, xmap, xstarmap
+
+        queue.worker("prefork")
+        xmap(s(queue, "total"), [[1], [2], [3]], app=queue.app).apply_async()
+        xstarmap(s(queue, "add"), [(1, 2)] * 4, app=queue.app).apply_async()
+        (mapped,) = queue.spans("process celery.map")
+        (starred,) = queue.spans("process celery.starmap")
+        assert mapped.attributes["celery.task.items"] == 3
+        assert starred.attributes["celery.task.items"] == 4
+        chunks(s(queue, "add"), [(n, n) for n in range(5)], 2, app=queue.app).apply_async()
+        pieces = queue.spans(*["process celery.starmap"] * 4)
+        assert [piece.attributes["celery.task.items"] for piece in pieces] == [4, 2, 2, 1]
+
+    def test_retries_that_run_out(self, queue: Queue) -> None:
+        queue.worker("prefork")
+        queue.send("hopeless")
+        first, last = queue.spans("process hopeless", "process hopeless")
+        assert (state(first), state(last)) == ("RETRY", "FAILURE")
+        assert last.parent_id == first.parent_id
+        assert last.attributes["error.type"] == "LookupError"
+        assert ids(first) in links(last)
+
+    def test_ignored(self, queue: Queue) -> None:
+        queue.worker("solo")
+        queue.send("ignore")
+        (run,) = queue.spans("process ignore")
+        assert (state(run), run.status) == ("IGNORED", "UNSET")
+
+
+class TestWithoutAWorker:
+    def test_eager_runs_are_nested_in_the_caller(self, queue: Queue) -> None:
+        from opentelemetry import trace
+
+        from . import project
+
+        queue.app.finalize()
+        with trace.get_tracer("test").start_as_current_span("root"):
+            found = queue.app.tasks[f"{TASK}.where"].apply().get()
+            assert project.where.name == f"{TASK}.where"
+        root, run = queue.spans("root", "process where")
+        assert run.parent_id == root.span_id
+        assert found == root.trace_id
+        assert links(run) == []
+
+
+class TestRelation:
+    def test_link_makes_each_run_a_trace_of_its_own(self, queue: Queue) -> None:
+        queue.worker("solo", RELATION="link")
+        queue.send("where")
+        send, run = queue.spans("send where", "process where")
+        assert run.trace_id != send.trace_id
+        assert run.parent_id == ""
+        assert links(run) == [ids(send)]
+
+    def test_a_message_may_choose(self, queue: Queue) -> None:
+        queue.worker("solo")
+        queue.send("where", headers={"queuehop-relation": "link"})
+        send, run = queue.spans("send where", "process where")
+        assert run.trace_id != send.trace_id
+        assert links(run) == [ids(send)]
+
+
+def test_a_message_delivered_again_is_a_run_of_its_own_under_the_same_send(
+    queue: Queue, broker: Broker
+) -> None:
+    queue.worker("prefork")
+    queue.send("reject", True)
+    send, first, second = queue.spans("send reject", "process reject", "process reject")
+    assert first.parent_id == second.parent_id == send.span_id
+    assert "celery.redelivered" not in first.attributes
+    assert second.attributes["celery.redelivered"] is True
+
+
+def test_a_worker_killed_with_late_acknowledgement(queue: Queue, tmp_path: Path) -> None:
+    settings = {"ACKS_LATE": "1"}
+    fifo = tmp_path / "running"
+    os.mkfifo(fifo)
+    worker = queue.worker("solo", **settings)
+    queue.send("tell", str(fifo))
+    fifo.read_text()
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+    assert runs(queue, "tell") == []

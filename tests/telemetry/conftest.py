@@ -1,0 +1,54 @@
+"""Spans of this very process: kept in memory, and sent to a receiver where a test has one."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from telemetry.viewer.receiver import Receiver
+
+
+class Switch(SpanExporter):
+    """Sends to whoever listens at the moment: the SDK's processors cannot be taken away."""
+
+    def __init__(self) -> None:
+        self.targets: list[SpanExporter] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        for target in self.targets:
+            target.export(spans)
+        return SpanExportResult.SUCCESS
+
+
+@pytest.fixture(scope="session")
+def switch() -> Switch:
+    switch = Switch()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(switch))
+    trace.set_tracer_provider(provider)
+    return switch
+
+
+@pytest.fixture
+def memory(switch: Switch) -> Iterator[InMemorySpanExporter]:
+    """The spans that ended in this process since the test began."""
+    memory = InMemorySpanExporter()
+    switch.targets.append(memory)
+    yield memory
+    switch.targets.remove(memory)
+    assert not trace.get_current_span().get_span_context().is_valid, "a span was left current"
+
+
+@pytest.fixture
+def reporting(switch: Switch, receiver: Receiver) -> Iterator[None]:
+    """The spans of this process go to ``receiver``, as those of the processes started do."""
+    exporter = OTLPSpanExporter(endpoint=receiver.endpoint)
+    switch.targets.append(exporter)
+    yield
+    switch.targets.remove(exporter)
+    exporter.shutdown()
+    assert not trace.get_current_span().get_span_context().is_valid, "a span was left current"

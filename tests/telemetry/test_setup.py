@@ -1,0 +1,273 @@
+"""setup, flush and shutdown, each in a process of its own, judged by what a receiver got."""
+
+import textwrap
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+
+from telemetry.viewer.receiver import Receiver
+from telemetry.viewer.spans import Span
+
+from ..conftest import free_port
+from ..processes import Process, Starter
+
+
+@pytest.fixture
+def run(start: Starter, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Run a script to its end and return the process; the environment is ``start``'s."""
+
+    def run(script: str, **env: str | None) -> Process:
+        (tmp_path / "script.py").write_text(textwrap.dedent(script))
+        process = start(
+            "script", PYTHONPATH=f"{tmp_path}:{start.env.get('PYTHONPATH', '')}:.", **env
+        )
+        assert process.wait() == 0, process.output
+        return process
+
+    return run
+
+
+ONE_SPAN = """
+    import telemetry
+    from opentelemetry import trace
+
+    telemetry.setup({name})
+    with trace.get_tracer("test").start_as_current_span("work"):
+        pass
+"""
+
+
+def arrived(count: int):  # type: ignore[no-untyped-def]
+    return lambda spans: len(spans) >= count
+
+
+def test_a_span_arrives_though_the_interpreter_ends_right_after(run, receiver: Receiver) -> None:
+    run(ONE_SPAN.format(name='"billing"'))
+    (span,) = receiver.wait_for(arrived(1))
+    assert (span.name, span.kind, span.service) == ("work", "INTERNAL", "billing")
+    assert span.instance
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"OTEL_SERVICE_NAME": "from-outside"},
+        {"OTEL_RESOURCE_ATTRIBUTES": "service.name=from-outside,deployment.environment.name=ci"},
+    ],
+)
+def test_the_environment_names_the_service_over_the_code(
+    run, receiver: Receiver, env: dict[str, str]
+) -> None:
+    run(ONE_SPAN.format(name='"billing"'), **env)
+    (span,) = receiver.wait_for(arrived(1))
+    assert span.service == "from-outside"
+
+
+def test_without_a_service_name_the_default_is_said_once(run, receiver: Receiver) -> None:
+    process = run(ONE_SPAN.format(name="") + "\n    telemetry.setup()\n    telemetry.setup()")
+    (span,) = receiver.wait_for(arrived(1))
+    assert span.service == "test-py-manual-otlp"
+    assert process.output.count("OTEL_SERVICE_NAME") == 1
+
+
+@pytest.mark.parametrize("env", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_switched_off_nothing_is_sent_and_the_context_still_travels(
+    run, receiver: Receiver, env: dict[str, str]
+) -> None:
+    process = run(
+        """
+        import telemetry
+        from opentelemetry import context, trace
+
+        telemetry.setup("billing")
+        came = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        context.attach(telemetry.extract(came))
+        with trace.get_tracer("test").start_as_current_span("work"):
+            goes = {}
+            telemetry.inject(goes)
+        assert goes == came, goes
+        assert telemetry.flush(1)
+        """,
+        **env,
+    )
+    assert process.output == ""
+    assert receiver.spans == []
+
+
+def test_flush_says_whether_everything_was_delivered(run, receiver: Receiver) -> None:
+    run(
+        """
+        import os, telemetry
+        from opentelemetry import trace
+
+        telemetry.setup("billing")
+        tracer = trace.get_tracer("test")
+        with tracer.start_as_current_span("work"):
+            pass
+        assert telemetry.flush(10) is True
+        """
+    )
+    assert len(receiver.spans) == 1
+
+
+def test_flush_is_false_when_the_collector_is_away(run) -> None:
+    run(
+        """
+        import telemetry, time
+        from opentelemetry import trace
+
+        telemetry.setup("billing")
+        with trace.get_tracer("test").start_as_current_span("work"):
+            pass
+        began = time.monotonic()
+        assert telemetry.flush(0.5) is False
+        assert time.monotonic() - began < 3
+        """,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
+        OTEL_EXPORTER_OTLP_TIMEOUT="2",
+    )
+
+
+def test_a_fork_before_or_after_the_first_export_breaks_nothing(run, receiver: Receiver) -> None:
+    run(
+        """
+        import os, telemetry
+        from opentelemetry import trace
+
+        telemetry.setup("billing")
+        tracer = trace.get_tracer("test")
+
+        def work(name):
+            with tracer.start_as_current_span(name):
+                pass
+            assert telemetry.flush(10)
+
+        def fork(name, then=lambda: None):
+            if pid := os.fork():
+                assert os.waitpid(pid, 0)[1] == 0
+                return
+            code = 1
+            try:
+                work(name)
+                then()
+                code = 0
+            finally:
+                os._exit(code)
+
+        fork("before")
+        work("parent")
+        fork("after", then=lambda: fork("grandchild"))
+        work("parent again")
+        """
+    )
+    spans = receiver.wait_for(arrived(5))
+    assert sorted(span.name for span in spans) == [
+        "after",
+        "before",
+        "grandchild",
+        "parent",
+        "parent again",
+    ]
+    by_name = {span.name: span for span in spans}
+    assert by_name["parent"].instance == by_name["parent again"].instance
+    assert len({span.instance for span in spans}) == 4
+
+
+def test_an_application_with_a_provider_of_its_own_keeps_it(run, receiver: Receiver) -> None:
+    process = run(
+        """
+        import telemetry
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        provider, memory = TracerProvider(), InMemorySpanExporter()
+        provider.add_span_processor(SimpleSpanProcessor(memory))
+        trace.set_tracer_provider(provider)
+        telemetry.setup("billing")
+        assert trace.get_tracer_provider() is provider
+        with trace.get_tracer("test").start_as_current_span("work"):
+            pass
+        assert telemetry.flush(1)
+        assert len(memory.get_finished_spans()) == 1
+        """
+    )
+    assert process.output == ""
+    assert receiver.spans == []
+
+
+def test_a_setting_that_cannot_be_used_is_one_line_and_no_traceback(
+    run, receiver: Receiver
+) -> None:
+    process = run(
+        ONE_SPAN.format(name='"billing"'),
+        OTEL_BSP_SCHEDULE_DELAY="soon",
+        OTEL_TRACES_SAMPLER="sometimes",
+        OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="-3",
+        OTEL_EXPORTER_OTLP_COMPRESSION="brotli",
+    )
+    receiver.wait_for(arrived(1))
+    lines = process.output.splitlines()
+    assert sorted(line.split()[0] for line in lines) == [
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_TRACES_SAMPLER",
+    ]
+
+
+def test_an_endpoint_of_another_scheme_stops_nothing(run, receiver: Receiver) -> None:
+    process = run(ONE_SPAN.format(name='"billing"'), OTEL_EXPORTER_OTLP_ENDPOINT="ftp://nowhere")
+    assert process.output.splitlines() == [
+        "OTEL_EXPORTER_OTLP_ENDPOINT is no address for OTLP over gRPC (ftp://nowhere): "
+        "it takes http:// or https://host:port; no spans are sent"
+    ]
+
+
+def test_gzip_and_headers_reach_the_collector(run, receiver: Receiver) -> None:
+    run(
+        ONE_SPAN.format(name='"billing"'),
+        OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+        OTEL_EXPORTER_OTLP_HEADERS="api-key=a%20b",
+    )
+    receiver.wait_for(arrived(1))
+    assert receiver.metadata[0]["api-key"] == "a b"
+
+
+def test_lightstep_gets_its_token_over_tls(run, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    identity = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    credentials = grpc.ssl_server_credentials(
+        [
+            (
+                identity.private_key_pem.bytes(),
+                b"".join(part.bytes() for part in identity.cert_chain_pems),
+            )
+        ]
+    )
+    with Receiver(credentials=credentials) as receiver:
+        port = receiver.endpoint.rpartition(":")[2]
+        run(
+            ONE_SPAN.format(name='"billing"'),
+            LS_ACCESS_TOKEN="t0ken",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"https://localhost:{port}",
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "ca.pem"),
+        )
+        spans: list[Span] = receiver.wait_for(arrived(1))
+        assert spans[0].name == "work"
+        assert receiver.metadata[0]["lightstep-access-token"] == "t0ken"
+
+
+def test_nothing_is_loaded_that_was_not_asked_for(run) -> None:
+    run(
+        """
+        import sys, telemetry
+
+        unasked = {"flask", "celery", "requests", "rich", "grpc", "telemetry.viewer"}
+        assert not unasked & set(sys.modules), unasked & set(sys.modules)
+        """
+    )
