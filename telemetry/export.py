@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from .settings import Otlp
 
-__all__ = ["PerProcessExporter", "Processor"]
+__all__ = ["PerProcessExporter", "Processor", "channel"]
 
 
 class Processor(BatchSpanProcessor):
@@ -81,17 +81,32 @@ def _call(
         method(exporter)
 
 
+def channel(target: Otlp) -> grpc.Channel:
+    """Open a channel to *target*. gRPC shares one connection between those to one address."""
+    credentials = _credentials(target)
+    if credentials is None:
+        return grpc.insecure_channel(target.endpoint, compression=_compression(target))
+    return grpc.secure_channel(target.endpoint, credentials, compression=_compression(target))
+
+
 def _connect(target: Otlp) -> SpanExporter:
-    credentials = None
-    if not target.insecure:
-        credentials = grpc.ssl_channel_credentials(
-            target.certificate, target.client_key, target.client_certificate
-        )
     return OTLPSpanExporter(
         endpoint=target.endpoint,
         insecure=target.insecure,
-        credentials=credentials,
+        credentials=_credentials(target),
         headers=target.headers,
         timeout=target.timeout,
-        compression=grpc.Compression.Gzip if target.gzip else grpc.Compression.NoCompression,
+        compression=_compression(target),
     )
+
+
+def _credentials(target: Otlp) -> grpc.ChannelCredentials | None:
+    if target.insecure:
+        return None
+    return grpc.ssl_channel_credentials(
+        target.certificate, target.client_key, target.client_certificate
+    )
+
+
+def _compression(target: Otlp) -> grpc.Compression:
+    return grpc.Compression.Gzip if target.gzip else grpc.Compression.NoCompression

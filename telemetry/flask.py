@@ -1,5 +1,6 @@
 """Hop 2 of 5: SERVER. A request arrives at Flask, and its trace goes on here."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -9,11 +10,16 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.semconv.attributes.http_attributes import HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_RESPONSE_STATUS_CODE,
+    HTTP_ROUTE,
+)
 from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 from werkzeug.sansio.utils import get_host
@@ -22,6 +28,7 @@ from . import faults
 from .hop import error_type, fail, record, start
 from .http import method_attributes
 from .propagation import extract, from_environ
+from .setup import measure
 
 __all__ = ["Inbound", "instrument_flask"]
 
@@ -29,8 +36,9 @@ Inbound = Literal["continue", "link", "ignore"]
 Environ = dict[str, Any]
 
 EXTENSION = "queuehop"
+_OF_A_METRIC = (HTTP_REQUEST_METHOD, URL_SCHEME, NETWORK_PROTOCOL_VERSION)
 _SPAN = "queuehop.span"
-_EXCEPTION_RECORDED = "queuehop.exception_recorded"
+_MEASURED = "queuehop.measured"
 
 
 def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
@@ -62,7 +70,14 @@ class _ServerHop:
         context, links = _inbound(environ, self._inbound)
         span = start(method, SpanKind.SERVER, context=context, attributes=attributes, links=links)
         environ[_SPAN] = span
+        environ[_MEASURED] = {key: attributes[key] for key in _OF_A_METRIC if key in attributes}
         context = trace.set_span_in_context(span, context)
+        began = time.perf_counter()
+
+        def end() -> None:
+            span.end()
+            seconds = time.perf_counter() - began
+            measure({HTTP_SERVER_REQUEST_DURATION: seconds}, environ[_MEASURED])
 
         def answering(status: str, *args: Any) -> Any:
             _set_status(span, status, environ)
@@ -73,21 +88,25 @@ class _ServerHop:
             body = self._wsgi_app(environ, answering)
         except BaseException as exc:
             fail(span, exc)
-            span.end()
+            environ[_MEASURED][ERROR_TYPE] = error_type(exc)
+            end()
             raise
         finally:
             otel_context.detach(token)
-        return _Body(body, span, context)
+        return _Body(body, span, context, end)
 
 
 class _Body:
     """The response's body: each part is made inside the span, which ends when it is closed."""
 
-    def __init__(self, body: Iterable[bytes], span: Span, context: Context) -> None:
+    def __init__(
+        self, body: Iterable[bytes], span: Span, context: Context, end: Callable[[], None]
+    ) -> None:
         self._body = body
         self._parts = iter(body)
         self._span = span
         self._context = context
+        self._end = end
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -101,7 +120,7 @@ class _Body:
             if close := getattr(self._body, "close", None):
                 self._inside(close)
         finally:
-            self._span.end()
+            self._end()
 
     def _inside(self, step: Callable[[], Any]) -> Any:
         token = otel_context.attach(self._context)
@@ -168,19 +187,24 @@ def _name_by_route(app: Flask, **_: Any) -> None:
         method, _attributes = method_attributes(request.method)
         span.update_name(f"{method} {rule.rule}")
         span.set_attribute(HTTP_ROUTE, rule.rule)
+        request.environ[_MEASURED][HTTP_ROUTE] = rule.rule
 
 
 def _record_exception(app: Flask, exception: BaseException, **_: Any) -> None:
     if (span := request.environ.get(_SPAN)) is not None:
         record(span, exception)
         span.set_attribute(ERROR_TYPE, error_type(exception))
-        request.environ[_EXCEPTION_RECORDED] = True
+        request.environ[_MEASURED][ERROR_TYPE] = error_type(exception)
 
 
 def _set_status(span: Span, status: str, environ: Environ) -> None:
     code = int(status[:3])
+    measured = environ[_MEASURED]
+    measured[HTTP_RESPONSE_STATUS_CODE] = code
     span.set_attribute(HTTP_RESPONSE_STATUS_CODE, code)
     if code >= 500:
         span.set_status(StatusCode.ERROR)
-        if _EXCEPTION_RECORDED not in environ:
+        # An exception says more than the status that comes of it.
+        if ERROR_TYPE not in measured:
+            measured[ERROR_TYPE] = str(code)
             span.set_attribute(ERROR_TYPE, str(code))

@@ -1,23 +1,31 @@
 """Hop 1 of 5: CLIENT. An HTTP request leaves, and the trace leaves with it."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.semconv.attributes.http_attributes import HTTP_RESPONSE_STATUS_CODE
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_RESPONSE_STATUS_CODE,
+)
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL
+from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 from requests.adapters import BaseAdapter
 
-from .hop import hop
+from .hop import error_type, hop
 from .http import method_attributes
 from .propagation import inject
+from .setup import measure
 
 __all__ = ["traced_session"]
+
+_MEASURED = (HTTP_REQUEST_METHOD, SERVER_ADDRESS, SERVER_PORT)
 
 
 def traced_session(session: requests.Session | None = None) -> requests.Session:
@@ -51,17 +59,35 @@ class _TracedAdapter(BaseAdapter):
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
         method, attributes = _describe(request)
-        with hop(method, SpanKind.CLIENT, attributes=attributes) as span:
-            inject(request.headers)
-            response = self._adapter.send(request, *args, **kwargs)
-            span.set_attribute(HTTP_RESPONSE_STATUS_CODE, response.status_code)
-            if response.status_code >= 400:
-                span.set_status(StatusCode.ERROR)
-                span.set_attribute(ERROR_TYPE, str(response.status_code))
-            return response
+        measured = {key: value for key, value in attributes.items() if key in _MEASURED}
+        began = time.perf_counter()
+        try:
+            with hop(method, SpanKind.CLIENT, attributes=attributes) as span:
+                inject(request.headers)
+                response = self._adapter.send(request, *args, **kwargs)
+                outcome = _outcome(response)
+                span.set_attributes(outcome)
+                if ERROR_TYPE in outcome:
+                    span.set_status(StatusCode.ERROR)
+                measured |= outcome
+                return response
+        except Exception as exc:
+            measured[ERROR_TYPE] = error_type(exc)
+            raise
+        finally:
+            seconds = time.perf_counter() - began
+            measure({HTTP_CLIENT_REQUEST_DURATION: seconds}, measured)
 
     def close(self) -> None:
         self._adapter.close()
+
+
+def _outcome(response: requests.Response) -> dict[str, AttributeValue]:
+    code = response.status_code
+    outcome: dict[str, AttributeValue] = {HTTP_RESPONSE_STATUS_CODE: code}
+    if code >= 400:
+        outcome[ERROR_TYPE] = str(code)
+    return outcome
 
 
 def _describe(request: requests.PreparedRequest) -> tuple[str, Mapping[str, AttributeValue]]:

@@ -9,17 +9,32 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from opentelemetry.sdk import environment_variables as env
 
 from .sdk import SpanLimits, sampling
 
-__all__ = ["Batch", "Otlp", "batch", "otlp", "sampler", "span_limits", "traces_enabled"]
+__all__ = [
+    "Batch",
+    "Otlp",
+    "Signal",
+    "batch",
+    "metric_interval",
+    "metrics_enabled",
+    "otlp",
+    "sampler",
+    "span_limits",
+    "traces_enabled",
+]
 
 logger = logging.getLogger(__package__)
 
+Signal = Literal["TRACES", "METRICS"]
+
 OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
+OTEL_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
 LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
 LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
 LIGHTSTEP_HEADER = "lightstep-access-token"
@@ -70,12 +85,26 @@ def _limit(variable: str, default: int | None) -> int | None:
 
 def traces_enabled() -> bool:
     """Say whether spans are made and sent: not with OTEL_SDK_DISABLED or exporter ``none``."""
+    return _enabled(OTEL_TRACES_EXPORTER)
+
+
+def metrics_enabled() -> bool:
+    """Say whether metrics are made and sent: not with OTEL_SDK_DISABLED or exporter ``none``."""
+    return _enabled(OTEL_METRICS_EXPORTER)
+
+
+def _enabled(variable: str) -> bool:
     if os.environ.get(env.OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return False
-    exporter = os.environ.get(OTEL_TRACES_EXPORTER, "").strip().lower() or "otlp"
+    exporter = os.environ.get(variable, "").strip().lower() or "otlp"
     if exporter not in ("otlp", "none"):
-        _reject(OTEL_TRACES_EXPORTER, f"is {exporter!r}, not otlp or none", "using otlp")
+        _reject(variable, f"is {exporter!r}, not otlp or none", "using otlp")
     return exporter != "none"
+
+
+def metric_interval() -> float:
+    """Read ``OTEL_METRIC_EXPORT_INTERVAL``; return seconds."""
+    return _number(env.OTEL_METRIC_EXPORT_INTERVAL, 60_000, least=1) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,51 +198,45 @@ class Otlp:
     client_certificate: bytes | None = None
 
 
-def otlp() -> Otlp | None:
+def otlp(signal: Signal = "TRACES") -> Otlp | None:
     """Read ``OTEL_EXPORTER_OTLP_*`` and ``LS_ACCESS_TOKEN``; None where nothing can be sent.
 
-    The variables of the traces signal win over the general ones. With ``LS_ACCESS_TOKEN`` and no
+    The variables of the *signal* win over the general ones. With ``LS_ACCESS_TOKEN`` and no
     endpoint, Lightstep is the endpoint. The token goes out over TLS only.
     """
-    protocol_variable, protocol = _first(
-        env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, env.OTEL_EXPORTER_OTLP_PROTOCOL
-    )
+    protocol_variable, protocol = _of(signal, "PROTOCOL")
     if protocol not in ("", "grpc"):
         _reject(protocol_variable, f"is {protocol!r}, which is not spoken here", "using grpc")
 
     token = os.environ.get(LS_ACCESS_TOKEN, "").strip()
-    variable, endpoint = _first(
-        env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, env.OTEL_EXPORTER_OTLP_ENDPOINT
-    )
+    variable, endpoint = _of(signal, "ENDPOINT")
     if not endpoint:
         endpoint = LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINT
-    target = _target(variable, endpoint)
+    target = _target(signal, variable, endpoint)
     if target is None:
         return None
     address, insecure = target
 
-    headers = dict(_headers())
+    headers = dict(_headers(signal))
     if token and not insecure:
         headers.setdefault(LIGHTSTEP_HEADER, token)
-    variable, _ = _first(env.OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, env.OTEL_EXPORTER_OTLP_TIMEOUT)
+    variable, _ = _of(signal, "TIMEOUT")
     timeout = _number(variable, 10.0) or 10.0
-    certificates = {} if insecure else _certificates()
+    certificates = {} if insecure else _certificates(signal)
     return Otlp(
         endpoint=address,
         insecure=insecure,
         headers=tuple(headers.items()),
         timeout=timeout,
-        gzip=_gzip(),
+        gzip=_gzip(signal),
         **certificates,
     )
 
 
-def _target(variable: str, endpoint: str) -> tuple[str, bool] | None:
+def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
     """Return the address of *endpoint* and whether it is plain text."""
     if "://" not in endpoint:  # gRPC's own form: host:port
-        _, insecure = _first(
-            env.OTEL_EXPORTER_OTLP_TRACES_INSECURE, env.OTEL_EXPORTER_OTLP_INSECURE
-        )
+        _, insecure = _of(signal, "INSECURE")
         return endpoint, insecure.lower() == "true"
     try:
         url = urlsplit(endpoint)
@@ -232,9 +255,9 @@ def _target(variable: str, endpoint: str) -> tuple[str, bool] | None:
     return f"{host}:{port or (443 if url.scheme == 'https' else 4317)}", url.scheme == "http"
 
 
-def _headers() -> Mapping[str, str]:
+def _headers(signal: Signal) -> Mapping[str, str]:
     """Read the headers: ``key=value`` pairs, comma-separated, values percent-encoded."""
-    variable, value = _first(env.OTEL_EXPORTER_OTLP_TRACES_HEADERS, env.OTEL_EXPORTER_OTLP_HEADERS)
+    variable, value = _of(signal, "HEADERS")
     headers = {}
     for pair in filter(str.strip, value.split(",")):
         name, equals, content = pair.partition("=")
@@ -250,35 +273,17 @@ def _headers() -> Mapping[str, str]:
     return headers
 
 
-def _gzip() -> bool:
-    variable, value = _first(
-        env.OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, env.OTEL_EXPORTER_OTLP_COMPRESSION
-    )
+def _gzip(signal: Signal) -> bool:
+    variable, value = _of(signal, "COMPRESSION")
     if value.lower() not in ("", "none", "gzip"):
         _reject(variable, f"is {value!r}, not gzip or none", "sending uncompressed")
     return value.lower() == "gzip"
 
 
-def _certificates() -> dict[str, bytes]:
+def _certificates(signal: Signal) -> dict[str, bytes]:
     certificates = {}
-    for field, variables in (
-        (
-            "certificate",
-            (env.OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE, env.OTEL_EXPORTER_OTLP_CERTIFICATE),
-        ),
-        (
-            "client_key",
-            (env.OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY, env.OTEL_EXPORTER_OTLP_CLIENT_KEY),
-        ),
-        (
-            "client_certificate",
-            (
-                env.OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE,
-                env.OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE,
-            ),
-        ),
-    ):
-        variable, path = _first(*variables)
+    for field in ("certificate", "client_key", "client_certificate"):
+        variable, path = _of(signal, field.upper())
         if not path:
             continue
         try:
@@ -286,3 +291,8 @@ def _certificates() -> dict[str, bytes]:
         except OSError as exc:
             _reject(variable, f"names {path!r}, unreadable: {exc.strerror}", "going without it")
     return certificates
+
+
+def _of(signal: Signal, name: str) -> tuple[str, str]:
+    """Return the variable that decides *name* for *signal*, and its value."""
+    return _first(f"OTEL_EXPORTER_OTLP_{signal}_{name}", f"OTEL_EXPORTER_OTLP_{name}")

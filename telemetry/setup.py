@@ -2,8 +2,10 @@
 
 import atexit
 import logging
+import os
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from opentelemetry.propagate import set_global_textmap
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
+from opentelemetry.util.types import AttributeValue
 
 from . import settings
 from .logs import correlate_logs
@@ -20,8 +23,9 @@ from .sdk import TracerProvider
 
 if TYPE_CHECKING:
     from .export import PerProcessExporter, Processor
+    from .metrics import Metrics
 
-__all__ = ["flush", "setup", "shutdown"]
+__all__ = ["flush", "measure", "setup", "shutdown"]
 
 logger = logging.getLogger(__package__)
 
@@ -33,6 +37,7 @@ class _Pipeline:
     provider: TracerProvider
     processor: "Processor | None"
     exporter: "PerProcessExporter | None"
+    metrics: "Metrics | None"
 
 
 _pipeline: _Pipeline | None = None
@@ -71,7 +76,7 @@ def _start(service_name: str | None) -> _Pipeline:
     )
     target = settings.otlp()
     if target is None:
-        return _Pipeline(provider, None, None)
+        return _Pipeline(provider, None, None, None)
     # gRPC is loaded by those who send, and then at once: it cannot be when the interpreter ends.
     from .export import PerProcessExporter, Processor
 
@@ -86,7 +91,31 @@ def _start(service_name: str | None) -> _Pipeline:
     )
     provider.add_span_processor(processor)
     atexit.register(shutdown)
-    return _Pipeline(provider, processor, exporter)
+    return _Pipeline(provider, processor, exporter, _metrics(target, provider))
+
+
+def _metrics(traces: settings.Otlp, provider: TracerProvider) -> "Metrics | None":
+    if not settings.metrics_enabled():
+        return None
+    target: settings.Otlp | None = traces
+    if any(name.startswith(_OF_A_SIGNAL) for name in os.environ):
+        target = settings.otlp("METRICS")
+    if target is None:
+        return None
+    from .metrics import Metrics
+
+    # The provider knows after a fork which process it is in.
+    return Metrics(target, lambda: provider.resource, settings.metric_interval())
+
+
+#: With none of these set, metrics go where spans go.
+_OF_A_SIGNAL = ("OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_METRICS_")
+
+
+def measure(values: Mapping[str, float], attributes: Mapping[str, AttributeValue]) -> None:
+    """Count or time what *values* names, in the conventions' words and seconds."""
+    if _pipeline is not None and _pipeline.metrics is not None:
+        _pipeline.metrics.record(values, attributes)
 
 
 def _resource(service_name: str | None) -> Resource:
@@ -106,10 +135,14 @@ def flush(timeout: float = 10.0) -> bool:
     exporter = _pipeline.exporter if _pipeline is not None else None
     failures = exporter.failures if exporter is not None else 0
     done: list[bool] = []
+    metrics = _pipeline.metrics if _pipeline is not None else None
+
+    def send() -> None:
+        delivered = provider.force_flush()
+        done.append((metrics is None or metrics.flush()) and delivered)
+
     # The SDK's own flush takes no notice of its timeout.
-    thread = threading.Thread(
-        target=lambda: done.append(provider.force_flush()), name="queuehop-flush", daemon=True
-    )
+    thread = threading.Thread(target=send, name="queuehop-flush", daemon=True)
     thread.start()
     thread.join(timeout)
     return bool(done and done[0]) and (exporter is None or exporter.failures == failures)
@@ -122,3 +155,5 @@ def shutdown(timeout: float = 5.0) -> None:
     """
     if _pipeline is not None and _pipeline.processor is not None:
         _pipeline.processor.shutdown(int(timeout * 1000))
+    if _pipeline is not None and _pipeline.metrics is not None:
+        _pipeline.metrics.shutdown()

@@ -12,11 +12,18 @@ from celery import Celery, Task, states
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
+    MESSAGING_CLIENT_CONSUMED_MESSAGES,
+    MESSAGING_PROCESS_DURATION,
+)
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind
+from opentelemetry.util.types import AttributeValue
 
 from .. import faults
-from ..hop import fail, record, start
+from ..hop import error_type, fail, record, start
 from ..propagation import LINKS, SENT_AT, extract, parse_links
+from ..setup import measure
 from .chord import watch_chord
 from .message import (
     CELERY_REDELIVERED,
@@ -25,9 +32,10 @@ from .message import (
     RELATION,
     Broker,
     facts,
+    measured,
     wire,
 )
-from .waits import parse_eta, parse_time, waits
+from .waits import Waits, parse_eta, parse_time, waits
 
 __all__ = ["Consumer", "Run", "current_run"]
 
@@ -45,9 +53,11 @@ _IN_CONTEXT = "queuehop-run"
 class Run:
     """One attempt at a task: its span, and the context that its code runs in."""
 
-    task_id: object
     span: Span
     context: Context
+    metric: dict[str, AttributeValue]
+    waits: Mapping[str, float]
+    started: float
     token: Token[Context] | None = None
 
     def attach(self) -> None:
@@ -59,6 +69,19 @@ class Run:
         if self.token is not None:
             otel_context.detach(self.token)
             self.token = None
+
+    def fail(self, exc: BaseException) -> None:
+        """Mark the run as failed by *exc*."""
+        fail(self.span, exc)
+        self.metric[ERROR_TYPE] = error_type(exc)
+
+    def end(self) -> None:
+        """End the span, and count and time the run."""
+        self.span.end()
+        if self.metric:
+            seconds = max(0.0, time.time() - self.started)
+            counts = {MESSAGING_CLIENT_CONSUMED_MESSAGES: 1, MESSAGING_PROCESS_DURATION: seconds}
+            measure({**counts, **self.waits}, self.metric)
 
 
 def current_run() -> tuple[object, SpanContext] | None:
@@ -104,11 +127,11 @@ class Consumer:
             # A child on its way out, by itself or killed: the main process sees that and reports.
             return
         try:
-            _set_outcome(run.span, task, state, retval)
+            _set_outcome(run, task, state, retval)
         except Exception:
             faults.report("say how a run ended")
         finally:
-            run.span.end()
+            run.end()
 
     def begin(
         self,
@@ -127,9 +150,15 @@ class Consumer:
         context, links = (otel_context.get_current(), []) if eager else self._origin(own)
         delivery = message.get("delivery_info") or {}
         attributes = facts("process", task, delivery.get("routing_key"), message)
+        metric: dict[str, AttributeValue] = {}
+        waited: Mapping[str, float] = {}
+        since = started or time.time()
         if not eager:
             attributes |= self._broker.attributes
-            attributes |= _waits(message, own, started or time.time())
+            metric = measured(attributes)
+            found = _waits(message, own, since)
+            attributes |= found.attributes()
+            waited = found.known()
         if delivery.get("redelivered"):
             attributes[CELERY_REDELIVERED] = True
         if task in ("celery.map", "celery.starmap"):
@@ -145,7 +174,7 @@ class Consumer:
         task_id = message.get("id")
         context = trace.set_span_in_context(span, context)
         context = otel_context.set_value(_IN_CONTEXT, (task_id, span.get_span_context()), context)
-        return Run(task_id, span, context)
+        return Run(span, context, metric, waited, since)
 
     def _origin(self, own: Mapping[str, Any]) -> tuple[Context, list[Link]]:
         """Return the context that the run starts in, and what it links to."""
@@ -159,14 +188,13 @@ class Consumer:
         return context, links
 
 
-def _waits(message: Mapping[str, Any], own: Mapping[str, Any], started: float) -> dict[str, Any]:
-    found = waits(
+def _waits(message: Mapping[str, Any], own: Mapping[str, Any], started: float) -> Waits:
+    return waits(
         sent=parse_time(own.get(SENT_AT)),
         eta=parse_eta(message.get("eta")),
         received=parse_time(message.get(RECEIVED_AT)),
         started=started,
     )
-    return dict(found.attributes())
 
 
 def _items(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,22 +205,20 @@ def _items(message: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _set_outcome(span: Span, task: Task, state: str | None, retval: Any) -> None:
-    if not span.is_recording():
-        return
+def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
         # Neither result nor failure: SystemExit or a killed greenlet, on its way through.
-        exc = sys.exception()
-        if exc is not None:
-            fail(span, exc)
+        if (exc := sys.exception()) is not None:
+            run.fail(exc)
         return
-    span.set_attribute(CELERY_TASK_STATE, state)
+    run.span.set_attribute(CELERY_TASK_STATE, state)
     cause = getattr(retval, "exc", None) if state == states.RETRY else retval
-    if state not in (states.RETRY, states.FAILURE, states.REJECTED):
-        return
-    if not isinstance(cause, BaseException):
+    if state not in _FAILED or not isinstance(cause, BaseException):
         return
     if state == states.FAILURE and isinstance(cause, tuple(task.throws or ())):
-        record(span, cause)
+        record(run.span, cause)
     else:
-        fail(span, cause)
+        run.fail(cause)
+
+
+_FAILED = (states.RETRY, states.FAILURE, states.REJECTED)

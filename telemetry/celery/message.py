@@ -17,7 +17,7 @@ from opentelemetry.util.types import AttributeValue
 
 from ..propagation import BAGGAGE, LINKS, SENT_AT, TRACEPARENT, TRACESTATE
 
-__all__ = ["Broker", "facts", "wire"]
+__all__ = ["Broker", "facts", "measured", "wire"]
 
 #: A caller's own choice for one message: ``child`` or ``link``.
 RELATION = "queuehop-relation"
@@ -68,6 +68,21 @@ class Broker:
         if port := info.get("port"):
             attributes[SERVER_PORT] = int(port)
         return attributes
+
+
+_MEASURED = (
+    MESSAGING_SYSTEM,
+    MESSAGING_OPERATION_NAME,
+    MESSAGING_DESTINATION_NAME,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+    CELERY_TASK_NAME,
+)
+
+
+def measured(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """Return those *attributes* of a span that its metrics have too: few values each."""
+    return {key: attributes[key] for key in _MEASURED if key in attributes}
 
 
 def wire(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,21 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 from celery import Celery
+from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
+    MESSAGING_CLIENT_OPERATION_DURATION,
+    MESSAGING_CLIENT_SENT_MESSAGES,
+)
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Link, Span, SpanKind
+from opentelemetry.util.types import AttributeValue
 
 from .. import faults
-from ..hop import hop
+from ..hop import error_type, hop
 from ..propagation import (
     BAGGAGE,
     LINKS,
@@ -22,14 +29,23 @@ from ..propagation import (
     inject,
     parse_traceparent,
 )
+from ..setup import measure
 from .chord import headers_of_chord
 from .consumer import RECEIVED_AT, current_run
-from .message import Broker, facts
+from .message import Broker, facts, measured
 
 __all__ = ["Producer"]
 
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    producer: "Producer"
+    span: Span
+    metric: dict[str, AttributeValue]
+
+
 #: The send under way in this context; Celery calls back from inside of it.
-_sending: ContextVar[tuple["Producer", Span] | None] = ContextVar("queuehop_sending", default=None)
+_sending: ContextVar[_Sending | None] = ContextVar("queuehop_sending", default=None)
 
 
 class Producer:
@@ -57,12 +73,26 @@ class Producer:
         context = parse_traceparent(given) if given else None
         kind = SpanKind.CLIENT if given else SpanKind.PRODUCER
         links = [Link(context)] if context else []
-        with hop(f"send {name}", kind, links=links, attributes=self._attributes(name)) as span:
-            token = _sending.set((self, span))
-            try:
-                yield
-            finally:
-                _sending.reset(token)
+        attributes = self._attributes(name)
+        metric = measured(attributes)
+        began = time.perf_counter()
+        try:
+            with hop(f"send {name}", kind, links=links, attributes=attributes) as span:
+                token = _sending.set(_Sending(self, span, metric))
+                try:
+                    yield
+                finally:
+                    _sending.reset(token)
+        except Exception as exc:
+            metric[ERROR_TYPE] = error_type(exc)
+            raise
+        finally:
+            seconds = time.perf_counter() - began
+            counts = {
+                MESSAGING_CLIENT_SENT_MESSAGES: 1,
+                MESSAGING_CLIENT_OPERATION_DURATION: seconds,
+            }
+            measure(counts, metric)
 
     def _attributes(self, name: str) -> dict[str, Any]:
         try:
@@ -75,19 +105,18 @@ class Producer:
         self, sender: str, body: Any, routing_key: str, declare: Any, headers: Any, **_: Any
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
-        producer, span = _sending.get() or (None, None)
-        if span is None or producer is not self:
+        sending = _sending.get()
+        if sending is None or sending.producer is not self:
             return
         try:
             own = headers if "id" in headers else body  # protocol 1 has its facts in the body
-            self._describe(span, sender, own, declare[0].name if declare else routing_key)
+            attributes = facts("send", sender, declare[0].name if declare else routing_key, own)
+            sending.metric.update(measured(attributes))
+            if sending.span.is_recording():
+                sending.span.set_attributes(attributes)
             self._fill(headers, own)
         except Exception:
             faults.report("put the trace into a message")
-
-    def _describe(self, span: Span, name: str, own: Any, queue: str) -> None:
-        if span.is_recording():
-            span.set_attributes(facts("send", name, queue, own))
 
     def _fill(self, headers: MutableMapping[str, Any], own: Any) -> None:
         if TRACEPARENT not in headers:

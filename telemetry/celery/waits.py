@@ -24,11 +24,12 @@ class Waits:
 
     def attributes(self) -> Mapping[str, float | bool]:
         """Return what is known, as span attributes."""
-        known = {SCHEDULED: self.scheduled, QUEUE: self.queue, PREFETCH: self.prefetch}
-        attributes: dict[str, float | bool] = {k: v for k, v in known.items() if v is not None}
-        if self.skewed:
-            attributes[SKEWED] = True
-        return attributes
+        return {**self.known(), SKEWED: True} if self.skewed else self.known()
+
+    def known(self) -> dict[str, float]:
+        """Return the seconds that are known, by their names."""
+        waits = {SCHEDULED: self.scheduled, QUEUE: self.queue, PREFETCH: self.prefetch}
+        return {name: seconds for name, seconds in waits.items() if seconds is not None}
 
 
 def waits(sent: float | None, eta: float | None, received: float | None, started: float) -> Waits:

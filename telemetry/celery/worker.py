@@ -17,7 +17,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import StatusCode
 
 from .. import faults
-from ..hop import error_type, fail
+from ..hop import error_type
 from .chord import watch_chord
 from .consumer import Consumer, Run
 from .message import CELERY_TASK_STATE
@@ -126,8 +126,8 @@ class Worker:
                 exc = Terminated()
             state = states.REVOKED if isinstance(exc, Terminated) else states.FAILURE
             run.span.set_attribute(CELERY_TASK_STATE, state)
-            fail(run.span, exc)
-        run.span.end()
+            run.fail(exc)
+        run.end()
 
     def on_revoked(
         self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any
