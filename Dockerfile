@@ -1,0 +1,18 @@
+# One image for web, worker and client: compose.yaml says which of them a container is.
+ARG PYTHON_IMAGE=python:3.13.13-slim-bookworm
+FROM ${PYTHON_IMAGE}
+
+ENV PYTHONUNBUFFERED=1
+WORKDIR /srv
+
+# Before the code, so that a change of the code installs nothing anew.
+COPY requirements.lock .
+RUN python -m pip install --no-cache-dir --root-user-action=ignore \
+    --require-hashes --no-deps --only-binary=:all: -r requirements.lock
+
+COPY app app
+COPY telemetry telemetry
+COPY workers workers
+
+# By number, so that Kubernetes too can tell that it is not root.
+USER 10001:10001
