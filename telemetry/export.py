@@ -4,6 +4,7 @@ gRPC's channel and its threads do not survive a fork. So the channel is opened b
 sends, when it first sends, and closed before it forks.
 """
 
+import logging
 import os
 import threading
 import weakref
@@ -14,9 +15,24 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from . import faults
 from .settings import Otlp
 
 __all__ = ["PerProcessExporter", "Processor", "channel"]
+
+#: Where the SDK's exporter says, at each try, that the collector is away.
+_EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.grpc.exporter"
+
+
+class _OnceAMinute(logging.Filter):
+    """Lets each kind of line pass once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._allow = faults.RateLimit()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._allow(str(record.msg))
 
 
 class Processor(BatchSpanProcessor):
@@ -35,6 +51,7 @@ class PerProcessExporter(SpanExporter):
         self._target = target
         self._exporter: SpanExporter | None = None
         self._lock = threading.Lock()
+        logging.getLogger(_EXPORTER_LOGGER).addFilter(_OnceAMinute())
         this = weakref.ref(self)
         os.register_at_fork(
             before=lambda: _call(this(), PerProcessExporter._before_fork),

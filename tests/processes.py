@@ -72,9 +72,7 @@ class Process:
     def wait(self, timeout: float = 30.0) -> int:
         """Wait for the end; return the exit status."""
         status = self._child.wait(timeout)
-        self._reader.join(timeout)
-        assert self._child.stdout is not None
-        self._child.stdout.close()
+        self._close()
         return status
 
     def stop(self, timeout: float = 20.0) -> int:
@@ -94,6 +92,14 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
+        self._close()
+
+    def _close(self) -> None:
+        # What the child left behind may hold the pipe open: killing the session ends that too.
+        self._reader.join(5)
+        assert self._child.stdout is not None
+        if not self._reader.is_alive():
+            self._child.stdout.close()
 
 
 class Starter:

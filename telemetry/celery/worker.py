@@ -13,14 +13,16 @@ from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, bootsteps, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
+from opentelemetry import context as otel_context
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import StatusCode
 
 from .. import faults
 from ..hop import error_type
+from ..propagation import extract
 from .chord import watch_chord
 from .consumer import Consumer, Run
-from .message import CELERY_TASK_STATE
+from .message import CELERY_TASK_STATE, wire
 
 __all__ = ["Worker"]
 
@@ -56,6 +58,7 @@ class Worker:
         traced = cache(self._traced_request)
         for task in consumer.app.tasks.values():
             task.Request = traced(symbol_by_name(task.Request))
+            task.start_strategy = _in_context(task.start_strategy)
         consumer.on_decode_error = self._on_decode_error(consumer.on_decode_error)
 
     def _traced_request(self, base: type[Any]) -> type[Any]:
@@ -169,6 +172,24 @@ class Worker:
             run.span.end()
         except Exception:
             faults.report("report a message that did not run")
+
+
+def _in_context(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a task's messages be taken in the context that they bring: log lines then say which."""
+
+    def start(app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+        take = start_strategy(app, consumer, **options)
+
+        def take_in_context(message: Any, *args: Any, **options: Any) -> Any:
+            token = otel_context.attach(extract(wire(_fields(message))))
+            try:
+                return take(message, *args, **options)
+            finally:
+                otel_context.detach(token)
+
+        return take_in_context
+
+    return start
 
 
 def _fields(message: Any) -> dict[str, Any]:

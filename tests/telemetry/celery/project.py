@@ -20,6 +20,9 @@ def make_app(broker: str, **options: str) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=True,
         task_acks_late=os.environ.get("ACKS_LATE") == "1",
     )
+    if "LOG_IDS" in os.environ:
+        line = "%(processName)s %(trace_id)s %(span_id)s %(message)s"
+        app.conf.update(worker_log_format=line, worker_task_log_format=line)
     app.set_default()
     return instrument_celery(app, service_name="worker", **options)  # type: ignore[arg-type]
 

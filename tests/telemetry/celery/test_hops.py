@@ -204,3 +204,14 @@ def test_a_publisher_keeps_the_name_of_its_own_process(queue: Queue) -> None:
 def test_another_word_for_relation_is_refused(queue: Queue) -> None:
     with pytest.raises(ValueError, match="'child' or 'link'"):
         instrument_celery(queue.app, relation="sibling")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_the_workers_log_lines_of_a_message_name_its_trace(queue: Queue, pool: str) -> None:
+    worker = queue.worker(pool, 1, LOG_IDS="1")
+    queue.send("add", 1, 2)
+    (send, run) = queue.spans("send add", "process add")
+    received = worker.wait_for_line("received")
+    succeeded = worker.wait_for_line("succeeded")
+    assert f"{send.trace_id} {send.span_id}" in received
+    assert f"{run.trace_id} {run.span_id}" in succeeded

@@ -1,0 +1,69 @@
+"""A RabbitMQ of the tests' own, where one is installed."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .processes import Process
+
+
+@dataclass(frozen=True)
+class RabbitMQ:
+    """A running server; *process* is the one to freeze or to kill."""
+
+    url: str
+    process: Process
+
+
+def find_server() -> str | None:
+    """Return the script that starts a server as the user who calls it, or None."""
+    # Debian's on the PATH changes to a user of its own; this is what it calls.
+    debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    return str(debian) if debian.exists() else shutil.which("rabbitmq-server")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    server = find_server()
+    if server is None:
+        pytest.skip("RabbitMQ is not installed")
+    directory = tmp_path_factory.mktemp("rabbitmq")
+    port, epmd_port, distribution_port = _free_ports(3)
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(epmd_port),
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+        "RABBITMQ_DIST_PORT": str(distribution_port),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_LOG_BASE": str(directory),
+        "RABBITMQ_MNESIA_BASE": str(directory),
+        "RABBITMQ_NODENAME": f"queuehop-{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+    }
+    # Erlang's name service: started here, it ends here. The server would leave one behind.
+    names = Process(["epmd", "-address", "127.0.0.1", "-port", str(epmd_port)], env, directory)
+    process = Process([server], env, directory)
+    try:
+        process.wait_for_line("Server startup complete", timeout=60)
+        yield RabbitMQ(f"amqp://guest:guest@127.0.0.1:{port}//", process)
+    finally:
+        process.kill()
+        names.kill()
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
