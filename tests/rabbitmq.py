@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +16,24 @@ from .processes import Process
 
 @dataclass(frozen=True)
 class RabbitMQ:
-    """A running server; *process* is the one to freeze or to kill."""
+    """A running server, and what may happen to it."""
 
     url: str
     process: Process
+    env: Mapping[str, str]
+
+    def freeze(self) -> None:
+        """Let it answer nothing, until ``thaw``."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def drop_connections(self) -> None:
+        """Close every connection that it has, as a restart does."""
+        control = str(Path(self.process.argv[0]).with_name("rabbitmqctl"))
+        command = [control, "close_all_connections", "a test wants it"]
+        subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=60)
 
 
 def find_server() -> str | None:
@@ -55,7 +71,7 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     process = Process([server], env, directory)
     try:
         process.wait_for_line("Server startup complete", timeout=60)
-        yield RabbitMQ(f"amqp://guest:guest@127.0.0.1:{port}//", process)
+        yield RabbitMQ(f"amqp://guest:guest@127.0.0.1:{port}//", process, env)
     finally:
         process.kill()
         names.kill()

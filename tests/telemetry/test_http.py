@@ -1,5 +1,7 @@
 """Hops 1 and 2: a request leaves a session and arrives at Flask, over a real socket."""
 
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -224,3 +226,11 @@ def test_at_a_public_edge_the_trace_is_new_and_takes_no_baggage(
 def test_another_word_for_inbound_is_refused() -> None:
     with pytest.raises(ValueError, match="'continue', 'link' or 'ignore'"):
         instrument_flask(flask.Flask("site"), inbound="drop")  # type: ignore[arg-type]
+
+
+def test_a_client_that_leaves_early_leaves_a_span(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.server.port)) as early:
+        early.sendall(b"GET /stream HTTP/1.1\r\nHost: site\r\nConnection: close\r\n\r\n")
+        # Closed with data unread, or a reset on request: the server's next write fails.
+        early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert "SERVER GET /stream" in site.spans()

@@ -20,6 +20,12 @@ def make_app(broker: str, **options: str) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=True,
         task_acks_late=os.environ.get("ACKS_LATE") == "1",
     )
+    if "VISIBILITY_TIMEOUT" in os.environ:
+        app.conf.broker_transport_options = {
+            "visibility_timeout": float(os.environ["VISIBILITY_TIMEOUT"]),
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+        }
     if "LOG_IDS" in os.environ:
         line = "%(processName)s %(trace_id)s %(span_id)s %(message)s"
         app.conf.update(worker_log_format=line, worker_task_log_format=line)
@@ -130,3 +136,20 @@ def inline(request: object, exc: object, traceback: object) -> None:
 def hopeless(self: Task) -> None:
     self.default_retry_delay = 0.1
     raise LookupError("never")
+
+
+@shared_task
+def gate(arrived: str, leave: str) -> None:
+    """Say that the task runs, and stay until the test lets it go."""
+    with open(arrived, "w") as file:
+        file.write("running\n")
+    with open(leave) as file:
+        file.read()
+
+
+@shared_task
+def nested(depth: int) -> str:
+    """Publish another until *depth* is spent; return the trace that is current."""
+    if depth:
+        nested.delay(depth - 1)
+    return where()

@@ -1,0 +1,49 @@
+"""Hop 2 of 5: SERVER. The HTTP side: ``flask run`` finds ``create_app`` with no variable set."""
+
+import logging
+from urllib.parse import quote
+
+from flask import Flask, Response, request
+
+import telemetry
+from telemetry.flask import instrument_flask
+
+__all__ = ["create_app"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "[%(asctime)s: %(levelname)s/%(name)s] [trace=%(trace_id)s span=%(span_id)s] %(message)s"
+
+
+def create_app() -> Flask:
+    """Make the web application, its traces and its log."""
+    # Not for the client, which is of this package too and knows nothing of a queue.
+    from workers.celery import app as celery
+
+    from .broker import Broker
+    from .views import views
+
+    telemetry.setup("queuehop-web")
+    _log()
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["broker"] = Broker(celery)
+    app.register_blueprint(views)
+    app.after_request(_finish)
+    return instrument_flask(app)
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format=FORMAT)
+    logging.getLogger("werkzeug").addFilter(_is_no_access_line)
+
+
+def _is_no_access_line(record: logging.LogRecord) -> bool:
+    # Werkzeug writes its own line when the request's span is over; ours is written inside of it.
+    return '"%s" %s %s' not in str(record.msg)
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    logger.info("%s %s %s", request.method, quote(request.path), response.status_code)
+    return response

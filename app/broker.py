@@ -1,0 +1,229 @@
+"""The web side of the queue: publish, ask for a result, see who is there; each in bounded time.
+
+What is set here is the web side's alone: a worker waits for its broker, a request does not.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from celery import Celery, Task, states
+from celery.backends.redis import RedisBackend
+from celery.backends.rpc import RPCBackend
+from celery.exceptions import BackendGetMetaError
+from celery.utils import uuid
+from kombu.connection import Connection
+from kombu.exceptions import KombuError
+from kombu.messaging import Producer
+
+__all__ = ["Broker", "Result", "Unreachable"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a broker that does not answer is away.
+TIMEOUT = 0.8
+
+#: Seconds between two looks at a result: at first, and at most.
+FIRST_LOOK, LAST_LOOK = 0.005, 0.04
+
+#: How many replies are kept in the broker and in the process; most of them nobody asks for.
+KEPT = 1000
+
+
+class Unreachable(Exception):
+    """The broker, or where the results are, is away. Ask again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How far a task has come. *value* is what it returned; *error* the exception's type."""
+
+    state: str
+    value: Any = None
+    error: str | None = None
+
+    @property
+    def is_there(self) -> bool:
+        return self.state in states.READY_STATES
+
+
+class Broker:
+    """The queue as *celery* reaches it from a web process."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        celery.loader.override_backends = {
+            "redis": f"{__name__}:RedisResults",
+            "rediss": f"{__name__}:RedisResults",
+            "rpc": f"{__name__}:Replies",
+        }
+        celery.conf.update(
+            broker_connection_timeout=TIMEOUT,
+            # Made when they are needed; a request finds one free, or says that it does not.
+            broker_pool_limit=64,
+            broker_transport_options=_transport_options(celery.connection_for_write()),
+            redis_socket_connect_timeout=TIMEOUT,
+            redis_socket_timeout=TIMEOUT,
+            result_backend_thread_safe=True,
+            task_publish_retry=False,
+        )
+        connection = celery.connection_for_write()
+        self._errors = (
+            *connection.connection_errors,
+            *connection.channel_errors,
+            *getattr(celery.backend, "connection_errors", ()),
+            *(BackendGetMetaError, KombuError, OSError),
+        )
+
+    def publish(self, task: Task, **kwargs: Any) -> str:
+        """Publish *task*; return its id."""
+        task_id: str = uuid()
+
+        def send() -> None:
+            with (
+                self._celery.producer_pool.acquire(block=True, timeout=TIMEOUT) as producer,
+                _forgotten_on_failure(producer.__connection__),
+            ):
+                task.apply_async(
+                    kwargs=kwargs,
+                    task_id=task_id,
+                    producer=producer,
+                    # One queue of replies for the process, whichever thread it is.
+                    reply_to=getattr(self._celery.backend, "oid", None),
+                    timeout=TIMEOUT,
+                    confirm_timeout=TIMEOUT,
+                )
+
+        self._reach(send)
+        return task_id
+
+    def result(self, task_id: str) -> Result:
+        """Return how far the task has come; one that nobody knows of is PENDING."""
+        meta = self._reach(lambda: self._celery.backend.get_task_meta(task_id))
+        state, value = meta["status"], meta.get("result")
+        if state == states.SUCCESS:
+            return Result(state, value=value)
+        if isinstance(value, BaseException):
+            return Result(state, error=_error_type(value))
+        return Result(state)
+
+    def wait(self, task_id: str, seconds: float) -> Result:
+        """Wait for the result, *seconds* long at most; return how far the task has come then."""
+        deadline = time.monotonic() + seconds
+        pause = FIRST_LOOK
+        while not (result := self.result(task_id)).is_there:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, LAST_LOOK)
+        return result
+
+    def health(self) -> tuple[bool, bool]:
+        """Say whether the broker answers, and whether any worker does."""
+        broker = worker = False
+        try:
+            # A connection of its own: one out of the pool would only say what was.
+            with self._celery.connection_for_write() as connection:
+                broker = connection.default_channel is not None
+                ping = self._celery.control.ping
+                worker = bool(ping(timeout=TIMEOUT, limit=1, connection=connection))
+        except self._errors as exc:
+            logger.warning("the broker is away: %s", exc)
+        return broker, worker
+
+    def _reach(self, operation: Callable[[], T]) -> T:
+        """Return what *operation* does; once more if it fails at once, on a stale connection."""
+        begin = time.monotonic()
+        try:
+            return operation()
+        except self._errors as exc:
+            if time.monotonic() - begin > TIMEOUT / 2:
+                raise Unreachable(str(exc)) from exc
+        try:
+            return operation()
+        except self._errors as exc:
+            raise Unreachable(str(exc)) from exc
+
+
+@contextmanager
+def _forgotten_on_failure(connection: Any) -> Iterator[None]:
+    # An answer that came too late would be taken for that to the next question.
+    try:
+        yield
+    except Exception:
+        connection.collect()
+        raise
+
+
+class RedisResults(RedisBackend):
+    """Results that are asked for: subscribing to each, as Celery does, is for those who wait."""
+
+    def on_task_call(self, producer: Producer, task_id: str) -> None:
+        pass
+
+
+class Replies(RPCBackend):
+    """Results as messages to this process: whoever asks reads them all, and keeps the others'.
+
+    Celery's own way loses a result where several threads ask, each for its own.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read: dict[str, dict[str, Any]] = {}
+        self._reading = threading.Lock()
+
+    def on_task_call(self, producer: Producer, task_id: str) -> None:
+        self.binding(producer.channel).declare()
+
+    def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> dict[str, Any]:
+        # Whoever finds another reading takes what that one finds.
+        if self._reading.acquire(timeout=0.1):
+            try:
+                self._read_replies(backlog_limit)
+            finally:
+                self._reading.release()
+        return self._read.get(task_id, {"status": states.PENDING})
+
+    def _read_replies(self, limit: int) -> None:
+        with self.app.pool.acquire_channel(block=True) as (_, channel):
+            queue = self.binding(channel)
+            queue.declare()
+            for _ in range(limit):
+                message = queue.get(no_ack=True, accept=self.accept)
+                if message is None:
+                    break
+                meta = self.meta_from_decoded(message.payload)
+                if self._read.get(meta["task_id"], {}).get("status") not in states.READY_STATES:
+                    self._read[meta["task_id"]] = meta
+                if len(self._read) > KEPT:
+                    del self._read[next(iter(self._read))]
+
+    @property
+    def binding(self) -> Any:
+        queue: Any = super().binding
+        queue.max_length = KEPT
+        return queue
+
+
+def _transport_options(connection: Connection) -> dict[str, Any]:
+    once = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+    if connection.transport_cls in ("amqp", "amqps", "pyamqp"):
+        return {**once, "confirm_publish": True, "on_open": _limit_reads}
+    return {**once, "socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
+
+
+def _limit_reads(connection: Any) -> None:
+    connection.sock.settimeout(TIMEOUT)
+
+
+def _error_type(exc: BaseException) -> str:
+    module, name = type(exc).__module__, type(exc).__qualname__
+    return name if module == "builtins" else f"{module}.{name}"

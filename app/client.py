@@ -1,0 +1,145 @@
+"""Hop 1 of 5: CLIENT. Pings the web side again and again: ``python -m app.client``."""
+
+import argparse
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import requests
+from opentelemetry import trace
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import StatusCode, format_trace_id
+
+import telemetry
+from telemetry.requests import traced_session
+
+__all__ = ["main"]
+
+#: Seconds that an answer may take, on top of those that the server is asked to wait.
+TIMEOUT = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ping as the command line says, until Ctrl-C or ``--count``; return the exit status."""
+    options = _parse(argv)
+    telemetry.setup("queuehop-client")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` is a Ctrl-C too
+    session = traced_session()
+    sent = failed = 0
+    due = time.monotonic()
+    try:
+        while sent != options.count:
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = max(due, time.monotonic() - options.interval) + options.interval
+            failed += not _ping(session, options)
+            sent += 1
+    except KeyboardInterrupt:
+        return 130 if options.count else 0
+    finally:
+        telemetry.shutdown()
+    return 1 if failed else 0
+
+
+def _ping(session: requests.Session, options: argparse.Namespace) -> bool:
+    """Ping once inside a root span, say what came of it, and return whether it went well."""
+    parameters = {"length": options.length, "wait": options.wait, "task": options.task}
+    tracer = trace.get_tracer(__name__)
+    with tracer.start_as_current_span("ping") as span:
+        trace_id = format_trace_id(span.get_span_context().trace_id)
+        begin = time.monotonic()
+        try:
+            response = session.get(
+                options.url, params=parameters, timeout=TIMEOUT + (options.wait or 0.0)
+            )
+            reason = _refusal(response)
+            error = str(response.status_code)
+        except requests.RequestException as exc:
+            # The exception itself is in the request's own span.
+            reason, error = _reason(exc), f"{type(exc).__module__}.{type(exc).__qualname__}"
+        seconds = time.monotonic() - begin
+        if reason:
+            span.set_status(StatusCode.ERROR, reason)
+            span.set_attribute(ERROR_TYPE, error)
+
+    shown = _without_secrets(options.url)
+    link = _link(trace_id)
+    if reason:
+        print(f"{shown} failed: {reason}  trace {trace_id}{link}", file=sys.stderr, flush=True)
+        return False
+    size = len(response.content)
+    print(f"{shown}  {size} bytes  {seconds * 1000:.1f} ms  trace {trace_id}{link}", flush=True)
+    return True
+
+
+def _refusal(response: requests.Response) -> str:
+    if response.ok:
+        return ""
+    try:
+        said = response.json()["error"]
+        said = said.get("message") or said["type"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = response.reason
+    return f"{response.status_code}, {said}"
+
+
+def _reason(exc: requests.RequestException) -> str:
+    # What requests itself says quotes the query, where a token may be.
+    if isinstance(exc, requests.Timeout):
+        return "no answer in time"
+    if isinstance(exc, requests.ConnectionError):
+        return "no connection"
+    return type(exc).__name__
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _link(trace_id: str) -> str:
+    viewer = os.environ.get("TRACE_VIEWER_URL")
+    return f"  {viewer.replace('{trace_id}', trace_id)}" if viewer else ""
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m app.client",
+        description="Ping the web side; each ping is one trace, whose id is printed.",
+    )
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("DESTINATION_URL") or "http://127.0.0.1:5000/ping",
+        help="what to ping (DESTINATION_URL, or %(default)s)",
+    )
+    parser.add_argument(
+        "--interval", type=_seconds, default=1.0, help="seconds between pings (%(default)s)"
+    )
+    parser.add_argument("--count", type=_count, help="end after so many pings (Ctrl-C ends it too)")
+    parser.add_argument(
+        "--wait", type=_seconds, help="seconds that the server waits for the result (not at all)"
+    )
+    parser.add_argument("--length", type=int, help="length of the string to make (random)")
+    parser.add_argument("--task", help="task to run: ping, retry or fail (ping)")
+    return parser.parse_args(argv)
+
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is no number of seconds")
+    return seconds
+
+
+def _count(value: str) -> int:
+    count = int(value)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{value} is no count of pings")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

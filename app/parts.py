@@ -1,0 +1,113 @@
+"""The processes of the demo: each started, watched and ended as one, with all that it started.
+
+Run as a script, this file becomes the program that it is given, and is ended with its parent.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["Part", "PartEnded", "stop"]
+
+#: Seconds for an end in good order: a worker finishes its tasks and sends its spans.
+GRACE = 10.0
+
+#: Ctrl-C: `flask run` would not send its last spans on SIGTERM, and the others take either.
+END = signal.SIGINT
+
+_PR_SET_PDEATHSIG = 1
+
+
+class PartEnded(Exception):
+    """A part has ended though nobody asked it to."""
+
+    def __init__(self, part: "Part", status: int) -> None:
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        lines = "\n".join(f"    {line}" for line in part.last_lines(8))
+        super().__init__(f"{part.name} {how}; the last that it said:\n{lines or '    nothing'}")
+
+
+class Part:
+    """One program in a session of its own, whose output goes to a file."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, *argv],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is its session's too."""
+        return self._process.pid
+
+    def last_lines(self, count: int) -> list[str]:
+        """Return the last *count* lines of what it said."""
+        return self._log.read_text(errors="replace").splitlines()[-count:]
+
+    def check(self) -> None:
+        """Raise PartEnded if it has ended."""
+        status = self._process.poll()
+        if status is not None:
+            raise PartEnded(self, status)
+
+    def wait(self, timeout: float) -> int | None:
+        """Wait for the end; return the exit status, or None if it has not come in time."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def ask(self) -> None:
+        """Ask it to end."""
+        if self._process.poll() is None:
+            self._process.send_signal(END)
+
+    def kill(self) -> None:
+        """End it and all that it has started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def stop(parts: Iterable[Part]) -> None:
+    """End *parts* together: in good order within the grace, by force after it."""
+    parts = list(parts)
+    try:
+        for part in parts:
+            part.ask()
+        deadline = time.monotonic() + GRACE
+        for part in parts:
+            part.wait(max(0.0, deadline - time.monotonic()))
+    finally:
+        for part in parts:
+            part.kill()
+
+
+def _become(argv: list[str]) -> None:
+    """Turn into the program *argv*. On Linux it is told to end when its parent does."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, END)
+    signal.signal(END, signal.SIG_DFL)  # ignored where the demo itself is in the background
+    if os.getppid() == parent:
+        os.execvp(argv[0], argv)
+
+
+if __name__ == "__main__":
+    _become(sys.argv[1:])

@@ -1,0 +1,227 @@
+"""The demo, run as a person runs it: what it prints, how it ends, and that nothing stays behind."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from telemetry.viewer.receiver import Receiver
+from telemetry.viewer.tree import by_trace, judge
+
+from ..conftest import Broker
+from ..processes import ROOT, Process
+
+MARK = "QUEUEHOP_TEST_RUN"
+
+
+def left_behind(mark: str) -> list[int]:
+    """Return the processes that have *mark* in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            environment = (entry / "environ").read_bytes() if entry.name.isdecimal() else b""
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if f"{MARK}={mark}".encode() in environment and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[str]:
+    mark = tmp_path.name
+    yield mark
+    for pid in left_behind(mark):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def env(mark: str, tmp_path: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), MARK: mark, "COLUMNS": "100"}
+
+
+def demo(env: dict[str, str], *argv: str) -> Process:
+    return Process([sys.executable, "-m", "app.demo", *argv], env)
+
+
+def gone(mark: str, started: list[int]) -> bool:
+    """Wait for the end of *started*, which were there; return whether nothing is left."""
+    for pid in started:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        with os.fdopen(descriptor) as ended:
+            select.select([ended], [], [], 20)
+    return left_behind(mark) == [] and not any(map(is_running, started))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # a zombie's is empty
+    except OSError:
+        return False
+
+
+def test_without_a_terminal_it_pings_shows_and_ends(env: dict[str, str], mark: str) -> None:
+    run = demo(env, "--count", "3")
+    assert run.wait(60) == 0, run.output
+    lines = run.lines
+    assert sum(line.endswith("✓") for line in lines) == 3
+    tree = run.output
+    for name in ("ping  INTERNAL", "GET  CLIENT 200", "GET /ping  SERVER 200", "⧗ waited",
+                 "send workers.tasks.ping  PRODUCER", "process workers.tasks.ping  CONSUMER",
+                 "SET  CLIENT redis", "INSERT pings  CLIENT sqlite"):  # fmt: skip
+        assert name in tree
+    verdict = next(line for line in lines if line.startswith("✓ one trace: "))
+    assert re.fullmatch(r"✓ one trace: [0-9a-f]{32}, [89] spans, 3 processes", verdict)
+    assert "\x1b" not in tree
+    assert left_behind(mark) == []
+
+
+class Terminal:
+    """The demo on a terminal of its own."""
+
+    def __init__(self, env: dict[str, str], *argv: str) -> None:
+        self.said = ""
+        self._master, slave = pty.openpty()
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "app.demo", *argv],
+            env={**env, "TERM": "xterm"},
+            cwd=ROOT,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+
+    def read_until(self, text: str, timeout: float = 30.0) -> None:
+        """Read until *text* has come since the last time; forget what was before it."""
+        deadline = time.monotonic() + timeout
+        while text not in self.said:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self._master], [], [], max(0.0, left))
+            assert ready, f"{text!r} did not come after:\n{self.said}"
+            self.said += os.read(self._master, 65536).decode("utf-8", "replace")
+        self.said = self.said[self.said.index(text) + len(text) :]
+
+    def close(self) -> None:
+        self.child.kill()
+        self.child.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(env: dict[str, str]) -> Iterator[Terminal]:
+    terminal = Terminal(env, "--count", "1")
+    yield terminal
+    terminal.close()
+
+
+def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> None:
+    terminal.read_until("\x1b[1;32m✓ one trace")  # in colour
+    terminal.read_until("curl '")
+    terminal.read_until("What each part says")
+    terminal.child.send_signal(signal.SIGINT)
+    terminal.read_until("stopping every part")
+    assert terminal.child.wait(30) == 0
+    assert left_behind(mark) == []
+
+
+def test_what_is_pinged_by_hand_is_shown(env: dict[str, str]) -> None:
+    run = demo(env, "--keep", "--count", "1")
+    run.wait_for_line("What each part says")
+    url = re.search(r"curl '(http[^']+)'", run.output)
+    assert url is not None
+    with urllib.request.urlopen(url[1]) as answer:
+        trace_id = json.load(answer)["trace_id"]
+    run.wait_for_line(f"trace {trace_id}")
+    run.signal(signal.SIGINT)
+    assert run.wait(30) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_stays_behind_however_it_ends(
+    env: dict[str, str], mark: str, number: signal.Signals
+) -> None:
+    run = demo(env, "--keep", "--count", "1")
+    run.wait_for_line("stays up until")
+    # The server hides its environment, so what the demo says of it counts too.
+    started = sorted({*left_behind(mark), *map(int, re.findall(r"\(pid (\d+)\)", run.output))})
+    assert len(started) >= 6  # the demo, broker, worker and its two children, web
+    run.signal(number)
+    status = run.wait(30)
+    assert status == {signal.SIGINT: 0, signal.SIGKILL: -9}.get(number, 128 + number)
+    if number in (signal.SIGTERM, signal.SIGHUP):
+        assert f"ended by {number.name}" in run.output
+    assert gone(mark, started), run.output
+
+
+def test_ctrl_c_while_it_starts(env: dict[str, str], mark: str) -> None:
+    run = demo(env)
+    run.wait_for_line("worker ")
+    run.signal(signal.SIGINT)
+    assert run.wait(30) == 130
+    assert "interrupted" in run.output
+    assert left_behind(mark) == []
+
+
+@pytest.mark.parametrize("part", ["worker", "web"])
+def test_a_part_that_dies_is_named(env: dict[str, str], mark: str, part: str) -> None:
+    run = demo(env, "--keep", "--count", "1")
+    run.wait_for_line("stays up until")
+    found = re.search(rf"^ +{part} .*\(pid (\d+)\)", run.output, re.MULTILINE)
+    assert found is not None
+    os.kill(int(found[1]), signal.SIGKILL)
+    assert run.wait(30) == 1
+    assert f"{part} was killed by signal 9" in run.output
+    assert left_behind(mark) == []
+
+
+@pytest.mark.parametrize("flag", ["--web-port", "--otlp-port"])
+def test_a_port_that_is_taken(env: dict[str, str], mark: str, flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        run = demo(env, flag, port)
+        assert run.wait(30) == 1
+    assert f"port {port} is taken: end what listens there, or choose another with {flag}" in (
+        run.output
+    )
+    assert left_behind(mark) == []
+
+
+def test_a_broker_and_a_collector_of_ones_own(
+    env: dict[str, str], broker: Broker, receiver: Receiver
+) -> None:
+    theirs = {
+        "CELERY_BROKER_URL": broker.url,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+    }
+    run = demo({**env, **theirs}, "--count", "2")
+    assert run.wait(60) == 0, run.output
+    assert f"{broker.url}, yours" in run.output
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in run.output
+    pings = list(by_trace(s for s in receiver.spans if s.name != "GET /healthz").values())
+    assert len(pings) == 2
+    assert all(judge(ping).ok for ping in pings)
+
+
+def test_help() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "app.demo", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert shown.returncode == 0
+    assert "--web-port" in shown.stdout

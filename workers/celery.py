@@ -1,0 +1,31 @@
+"""The Celery app: what the web side publishes through and ``celery -A workers worker`` runs."""
+
+import os
+
+from celery import Celery
+
+from telemetry.celery import instrument_celery
+
+__all__ = ["app"]
+
+_broker = os.environ.get("CELERY_BROKER_URL") or "redis://127.0.0.1:6379/0"
+_keeps_results = _broker.startswith(("redis://", "rediss://", "sentinel://"))
+_line = "[%(asctime)s: %(levelname)s/%(processName)s] [trace=%(trace_id)s span=%(span_id)s] "
+
+app = Celery(
+    "workers",
+    broker=_broker,
+    backend=os.environ.get("CELERY_RESULT_BACKEND") or (_broker if _keeps_results else "rpc://"),
+    include=["workers.tasks"],
+)
+app.conf.update(
+    accept_content=["json"],
+    broker_connection_retry_on_startup=True,
+    result_expires=3600,
+    task_time_limit=60,
+    task_track_started=True,
+    worker_cancel_long_running_tasks_on_connection_loss=True,
+    worker_log_format=_line + "%(message)s",
+    worker_task_log_format=_line + "%(task_name)s[%(task_id)s]: %(message)s",
+)
+instrument_celery(app, service_name="queuehop-worker")

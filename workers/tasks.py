@@ -1,0 +1,50 @@
+"""Hop 5 of 5: the work. Each task makes a random string; ``ping`` touches the stores too."""
+
+import random
+import string
+from typing import Any
+
+from celery import Task
+
+from . import stores
+from .celery import app
+
+__all__ = ["LENGTHS", "fail", "ping", "retry"]
+
+#: The lengths that a string may have.
+LENGTHS = range(1, 1025)
+
+_FAILING_ATTEMPTS = 2
+
+
+class Unavailable(Exception):
+    """What a task needs is away for a moment: trying again helps."""
+
+
+@app.task
+def ping(length: int | None = None) -> dict[str, Any]:
+    """Make a string and touch every store; a store that fails is named, and fails nothing else."""
+    answer = _answer(length)
+    return {**answer, "stores": stores.touch(answer["length"])}
+
+
+@app.task(bind=True, max_retries=_FAILING_ATTEMPTS)
+def retry(self: Task, length: int | None = None) -> dict[str, Any]:
+    """Fail twice with what passes by itself, then make a string."""
+    retries = self.request.retries
+    if retries < _FAILING_ATTEMPTS:
+        reason = Unavailable(f"attempt {retries + 1} of {_FAILING_ATTEMPTS + 1} fails")
+        raise self.retry(exc=reason, countdown=0.2 * 2**retries)
+    return {**_answer(length), "retries": retries}
+
+
+@app.task
+def fail(length: int | None = None) -> None:
+    """Fail, always."""
+    raise RuntimeError("this task always fails")
+
+
+def _answer(length: int | None) -> dict[str, Any]:
+    length = random.choice(LENGTHS) if length is None else length
+    alphabet = string.ascii_letters + string.digits
+    return {"string": "".join(random.choices(alphabet, k=length)), "length": length}
