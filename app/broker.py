@@ -130,7 +130,10 @@ class Broker:
         broker = worker = False
         try:
             # A connection of its own: one out of the pool would only say what was.
-            with self._celery.connection_for_write() as connection:
+            with (
+                self._celery.connection_for_write() as connection,
+                _forgotten_on_failure(connection),
+            ):
                 broker = connection.default_channel is not None
                 ping = self._celery.control.ping
                 worker = bool(ping(timeout=TIMEOUT, limit=1, connection=connection))
@@ -154,7 +157,8 @@ class Broker:
 
 @contextmanager
 def _forgotten_on_failure(connection: Any) -> Iterator[None]:
-    # An answer that came too late would be taken for that to the next question.
+    # To close it in good order would be to wait once more; and an answer that came too late would
+    # be taken for that to the next question.
     try:
         yield
     except Exception:
@@ -184,16 +188,20 @@ class Replies(RPCBackend):
         self.binding(producer.channel).declare()
 
     def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> dict[str, Any]:
-        # Whoever finds another reading takes what that one finds.
-        if self._reading.acquire(timeout=0.1):
-            try:
-                self._read_replies(backlog_limit)
-            finally:
-                self._reading.release()
+        # One reads at a time, so that no older state comes after a newer one.
+        if not self._reading.acquire(timeout=TIMEOUT):
+            raise TimeoutError("the replies cannot be read")
+        try:
+            self._read_replies(backlog_limit)
+        finally:
+            self._reading.release()
         return self._read.get(task_id, {"status": states.PENDING})
 
     def _read_replies(self, limit: int) -> None:
-        with self.app.pool.acquire_channel(block=True) as (_, channel):
+        with (
+            self.app.pool.acquire_channel(block=True) as (connection, channel),
+            _forgotten_on_failure(connection),
+        ):
             queue = self.binding(channel)
             queue.declare()
             for _ in range(limit):

@@ -1,5 +1,6 @@
 """One hop, one ``with``: started, current while it lasts, failed or ended on every way out."""
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -9,6 +10,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+)
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
@@ -65,34 +70,44 @@ def hop(
     context: Context | None = None,
     attributes: Attributes | None = None,
     links: Sequence[Link] = (),
+    secrets: Sequence[str] = (),
 ) -> Iterator[Span]:
     """Run the block inside a span of its own, which an exception marks as failed.
 
-    The exception goes on to the caller. Nothing stays current afterwards.
+    The exception goes on to the caller. Nothing stays current afterwards. *secrets* are what an
+    exception may quote and a span must not.
     """
     span = start(name, kind, context=context, attributes=attributes, links=links)
     token = otel_context.attach(trace.set_span_in_context(span, context))
     try:
         yield span
     except BaseException as exc:
-        fail(span, exc)
+        fail(span, exc, secrets)
         raise
     finally:
         otel_context.detach(token)
         span.end()
 
 
-def fail(span: Span, exc: BaseException) -> None:
+def fail(span: Span, exc: BaseException, secrets: Sequence[str] = ()) -> None:
     """Mark *span* as failed by *exc*: status ERROR, ``error.type``, one exception event."""
     span.set_status(Status(StatusCode.ERROR, type(exc).__name__))
     span.set_attribute(ERROR_TYPE, error_type(exc))
-    record(span, exc)
+    record(span, exc, secrets)
 
 
-def record(span: Span, exc: BaseException) -> None:
+def record(span: Span, exc: BaseException, secrets: Sequence[str] = ()) -> None:
     """Add the exception event of *exc* to *span*, leaving its status alone."""
     try:
-        span.record_exception(exc)
+        if not secrets:
+            span.record_exception(exc)
+            return
+        message, stacktrace = str(exc), "".join(traceback.format_exception(exc))
+        for secret in secrets:
+            message, stacktrace = message.replace(secret, "…"), stacktrace.replace(secret, "…")
+        # What is given here stands over what the SDK would put.
+        told = {EXCEPTION_MESSAGE: message, EXCEPTION_STACKTRACE: stacktrace}
+        span.record_exception(exc, attributes=told)
     except Exception:  # a message or a traceback that cannot be formatted
         faults.report("describe an exception")
 

@@ -62,7 +62,8 @@ class _TracedAdapter(BaseAdapter):
         measured = {key: value for key, value in attributes.items() if key in _MEASURED}
         began = time.perf_counter()
         try:
-            with hop(method, SpanKind.CLIENT, attributes=attributes) as span:
+            secrets = _secrets(request)
+            with hop(method, SpanKind.CLIENT, attributes=attributes, secrets=secrets) as span:
                 inject(request.headers)
                 response = self._adapter.send(request, *args, **kwargs)
                 outcome = _outcome(response)
@@ -80,6 +81,12 @@ class _TracedAdapter(BaseAdapter):
 
     def close(self) -> None:
         self._adapter.close()
+
+
+def _secrets(request: requests.PreparedRequest) -> list[str]:
+    """Return what an exception may quote of the URL and a span must not."""
+    url = urlsplit(request.url or "")
+    return [part for part in (url.query, url.password, url.fragment) if part]
 
 
 def _outcome(response: requests.Response) -> dict[str, AttributeValue]:

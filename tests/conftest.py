@@ -87,3 +87,22 @@ def start(broker: Broker, receiver: Receiver, tmp_path: Path) -> Iterator[Starte
     )
     yield starter
     assert not list(starter.end())
+
+
+@pytest.fixture
+def web(start: Starter) -> str:
+    """The web side, running; its address."""
+    return start_web(start)
+
+
+def start_web(start: Starter, **env: str) -> str:
+    port = free_port()
+    process = start("flask", "run", "--port", str(port), **env)
+    process.wait_for_line("Running on")
+    return f"http://127.0.0.1:{port}"
+
+
+def start_worker(start: Starter, **env: str) -> Process:
+    worker = start("celery", "-A", "workers", "worker", "-c", "2", "-l", "INFO", **env)
+    worker.wait_for_line(" ready.")
+    return worker

@@ -1,94 +1,156 @@
-"""The whole way of a ping: client, web, broker, prefork worker, stores. One trace."""
+"""The whole way of a ping: client, web, broker, worker and stores, each a process of its own."""
 
-from concurrent.futures import ThreadPoolExecutor
+import re
+import signal
 
 import pytest
-import requests
 
 from telemetry.viewer.receiver import Receiver
 from telemetry.viewer.spans import Span
+from telemetry.viewer.tree import by_trace, judge
 
-from .conftest import Broker
-from .processes import Starter
-from .system import start_web, start_worker
-
-#: The hops, as service, name and kind; each is the parent of the next.
-HOPS = [
-    ("queuehop-client", "ping", "INTERNAL"),
-    ("queuehop-client", "GET", "CLIENT"),
-    ("queuehop-web", "GET /ping", "SERVER"),
-    ("queuehop-web", "send workers.tasks.ping", "PRODUCER"),
-    ("queuehop-worker", "process workers.tasks.ping", "CONSUMER"),
-]
+from .conftest import start_web, start_worker
+from .processes import Process, Starter
+from .rabbitmq import RabbitMQ
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "rabbitmq":
-        url: str = request.getfixturevalue("rabbitmq").url
-        return url
-    broker: Broker = request.getfixturevalue("broker")
-    return broker.url
+def pings(spans: list[Span]) -> list[list[Span]]:
+    return [trace for trace in by_trace(spans).values() if any(s.name == "ping" for s in trace)]
 
 
-def hops(spans: list[Span]) -> list[Span]:
-    """Return the spans of the hops, as many as are there."""
-    found = {(span.service, span.name, span.kind): span for span in spans}
-    return [found[hop] for hop in HOPS if hop in found]
+def wait_for_pings(receiver: Receiver, count: int) -> list[list[Span]]:
+    def complete(spans: list[Span]) -> bool:
+        found = pings(spans)
+        return len(found) == count and all(judge(trace).ok for trace in found)
+
+    return pings(receiver.wait_for(complete, timeout=30))
 
 
-def test_a_ping_is_one_trace(
-    broker_url: str, broker: Broker, start: Starter, receiver: Receiver
+def ping(start: Starter, url: str, *argv: str) -> Process:
+    return start("app.client", "--url", f"{url}/ping", "--interval", "0.05", *argv)
+
+
+@pytest.mark.parametrize("broker_kind", ["redis", "rabbitmq"])
+def test_every_ping_is_one_trace(
+    start: Starter, receiver: Receiver, broker_kind: str, request: pytest.FixtureRequest
 ) -> None:
-    env = {"CELERY_BROKER_URL": broker_url, "REDIS_URL": broker.url}
-    start_worker(start, **env)
-    _, url = start_web(start, **env)
-    client = start(
-        *("app.client", "--url", f"{url}/ping", "--count", "2", "--interval", "0"),
-        *("--wait", "10", "--length", "7"),
-    )
+    if broker_kind == "rabbitmq":
+        rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
+        start.env["CELERY_BROKER_URL"] = rabbitmq.url
+    start_worker(start)
+    url = start_web(start)
+    client = ping(start, url, "--count", "5", "--wait", "10", "--length", "12")
+    assert client.wait(60) == 0, client.output
+    assert len(client.lines) == 5
+
+    for trace in wait_for_pings(receiver, 5):
+        names = {(span.kind, span.name): span for span in trace}
+        root = names["INTERNAL", "ping"]
+        request_ = names["CLIENT", "GET"] if broker_kind == "rabbitmq" else next(
+            span for span in trace if span.name == "GET" and span.service == "queuehop-client"
+        )  # fmt: skip
+        server = names["SERVER", "GET /ping"]
+        send = names["PRODUCER", "send workers.tasks.ping"]
+        run = names["CONSUMER", "process workers.tasks.ping"]
+        assert root.parent_id == ""
+        assert [s.parent_id for s in (request_, server, send, run)] == [
+            s.span_id for s in (root, request_, server, send)
+        ]
+        assert {s.service: 1 for s in trace}.keys() == {
+            "queuehop-client",
+            "queuehop-web",
+            "queuehop-worker",
+        }
+        assert len({s.instance for s in trace}) == 3
+        system = {s.attributes["messaging.system"] for s in (send, run)}
+        assert system == {broker_kind}
+        under = {s.name for s in trace if s.parent_id == run.span_id}
+        stores = {"SET", "GET"} if broker_kind == "redis" else set()
+        assert stores | {"INSERT pings"} <= under
+        assert re.search(root.trace_id, client.output)
+
+
+def test_a_retry_and_a_failure(start: Starter, receiver: Receiver) -> None:
+    start_worker(start)
+    url = start_web(start)
+    assert ping(start, url, "--count", "1", "--wait", "10", "--task", "retry").wait() == 0
+    failing = ping(start, url, "--count", "1", "--wait", "10", "--task", "fail")
+    assert failing.wait() == 1
+    assert "failed: 502" in failing.output
+    retried, failed = wait_for_pings(receiver, 2)
+    states = [s.attributes.get("celery.task.state") for s in retried if s.kind == "CONSUMER"]
+    assert states == ["RETRY", "RETRY", "SUCCESS"]
+    assert {s.name: s.status for s in failed} == {
+        "ping": "ERROR",
+        "GET": "ERROR",
+        "GET /ping": "ERROR",
+        "send workers.tasks.fail": "UNSET",
+        "process workers.tasks.fail": "ERROR",
+    }
+
+
+def test_stores_that_are_away_are_seen_and_the_ping_answers(
+    start: Starter, receiver: Receiver
+) -> None:
+    away = {
+        "REDIS_URL": "redis://:hunter2@127.0.0.1:1/0",
+        "MONGO_URL": "mongodb://user:hunter2@127.0.0.1:1/pings",
+        "DATABASE_URL": "sqlite:////nowhere/pings.sqlite3",
+    }
+    worker = start_worker(start, **away)
+    url = start_web(start)
+    client = ping(start, url, "--count", "1", "--wait", "20")
+    assert client.wait(60) == 0, client.output
+    (trace,) = wait_for_pings(receiver, 1)
+    failed = {s.name: s for s in trace if s.status == "ERROR"}
+    assert set(failed) == {"SET", "insert pings", "CREATE TABLE pings"}
+    for span in failed.values():
+        assert span.kind == "CLIENT"
+        assert span.attributes["error.type"]
+        assert [event.name for event in span.events] == ["exception"]
+    assert failed["SET"].attributes["error.type"] == "redis.exceptions.ConnectionError"
+    assert "hunter2" not in str(trace)
+    assert "hunter2" not in worker.output
+
+
+def test_sampled_out_nothing_is_sent_and_the_ping_answers(
+    start: Starter, receiver: Receiver
+) -> None:
+    worker = start_worker(start)
+    url = start_web(start)
+    client = ping(start, url, "--count", "2", "--wait", "10")
     assert client.wait() == 0
-
-    pings = [line.rpartition("trace ")[2] for line in client.lines]
-    assert len(set(pings)) == 2
-    for trace_id in pings:
-
-        def trace(spans: list[Span], trace_id: str = trace_id) -> list[Span]:
-            return [span for span in spans if span.trace_id == trace_id]
-
-        # The stores' spans end before the run's, in the same process.
-        spans = trace(receiver.wait_for(lambda spans: len(hops(trace(spans))) == len(HOPS), 20))
-        way = hops(spans)
-        assert [span.parent_id for span in way] == ["", *(span.span_id for span in way[:-1])]
-        assert len({span.instance for span in way}) == 3
-        stores = [span for span in spans if span not in way]
-        assert {span.parent_id for span in stores} == {way[-1].span_id}
-        assert {span.kind for span in stores} == {"CLIENT"}
-        names = [span.name for span in stores if span.name != "CREATE TABLE pings"]
-        assert names == ["SET", "GET", "INSERT pings"]
-        assert {span.status for span in spans} == {"UNSET"}
+    wait_for_pings(receiver, 2)
+    before = len(receiver.spans)
+    off = start(
+        *("app.client", "--url", f"{url}/ping", "--count", "3", "--wait", "10", "--interval", "0"),
+        OTEL_TRACES_SAMPLER="always_off",
+    )
+    assert off.wait() == 0
+    assert ping(start, url, "--count", "1", "--wait", "10").wait() == 0
+    receiver.wait_for(lambda spans: len(pings(spans)) == 3 and judge(pings(spans)[-1]).ok)
+    assert worker.stop() == 0
+    assert len(by_trace(receiver.spans[before:])) == 1
 
 
-def test_every_request_gets_its_own_result(broker_url: str, start: Starter) -> None:
-    start_worker(start, CELERY_BROKER_URL=broker_url)
-    _, url = start_web(start, CELERY_BROKER_URL=broker_url)
-
-    def ping(length: int) -> int:
-        answer = requests.get(f"{url}/ping", params={"wait": 20, "length": length}, timeout=30)
-        assert answer.status_code == 200, answer.text
-        return len(answer.json()["result"]["string"])
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ping, range(1, 81))) == list(range(1, 81))
+def test_every_log_line_of_a_ping_names_its_trace(start: Starter, receiver: Receiver) -> None:
+    worker = start_worker(start)
+    port_line = start_web(start)
+    client = ping(start, port_line, "--count", "1", "--wait", "10")
+    assert client.wait() == 0
+    (trace,) = wait_for_pings(receiver, 1)
+    trace_id = trace[0].trace_id
+    for text in ("received", "succeeded"):
+        assert f"trace={trace_id}" in worker.wait_for_line(text)
 
 
-def test_a_result_can_be_asked_for_later_and_again(broker_url: str, start: Starter) -> None:
-    start_worker(start, CELERY_BROKER_URL=broker_url)
-    _, url = start_web(start, CELERY_BROKER_URL=broker_url)
-    first = requests.get(f"{url}/ping?length=3", timeout=10).json()
-    # A later ping's result comes after this one's, and is read together with it.
-    requests.get(f"{url}/ping?task=retry&wait=20", timeout=30)
-    for _ in range(2):
-        later = requests.get(first["status_url"], timeout=10).json()
-        assert later["state"] == "SUCCESS"
-        assert len(later["result"]["string"]) == 3
+def test_the_client_ends_with_ctrl_c_and_loses_no_span(start: Starter, receiver: Receiver) -> None:
+    start_worker(start)
+    url = start_web(start)
+    client = ping(start, url, "--wait", "10")
+    client.wait_for_line("trace", count=3)
+    client.signal(signal.SIGINT)
+    assert client.wait() == 0
+    assert "Traceback" not in client.output
+    printed = set(re.findall(r"trace ([0-9a-f]{32})", client.output))
+    receiver.wait_for(lambda spans: printed <= {t[0].trace_id for t in pings(spans)})
