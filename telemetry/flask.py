@@ -75,6 +75,8 @@ class _ServerHop:
         began = time.perf_counter()
 
         def end() -> None:
+            if environ.pop(_SPAN, None) is None:
+                return
             span.end()
             seconds = time.perf_counter() - began
             measure({HTTP_SERVER_REQUEST_DURATION: seconds}, environ[_MEASURED])
@@ -121,6 +123,10 @@ class _Body:
                 self._inside(close)
         finally:
             self._end()
+
+    def __del__(self) -> None:
+        # Werkzeug's server does not close the body where the client has reset the connection.
+        self._end()
 
     def _inside(self, step: Callable[[], Any]) -> Any:
         token = otel_context.attach(self._context)

@@ -21,14 +21,14 @@ class Unavailable(Exception):
     """What a task needs is away for a moment: trying again helps."""
 
 
-@app.task
+@app.task(resultrepr_maxsize=120)
 def ping(length: int | None = None) -> dict[str, Any]:
     """Make a string and touch every store; a store that fails is named, and fails nothing else."""
     answer = _answer(length)
     return {**answer, "stores": stores.touch(answer["length"])}
 
 
-@app.task(bind=True, max_retries=_FAILING_ATTEMPTS)
+@app.task(bind=True, max_retries=_FAILING_ATTEMPTS, resultrepr_maxsize=120)
 def retry(self: Task, length: int | None = None) -> dict[str, Any]:
     """Fail twice with what passes by itself, then make a string."""
     retries = self.request.retries
