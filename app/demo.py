@@ -90,6 +90,7 @@ class Demo:
 
     def run(self) -> int:
         """Start, ping, show; stay up on a terminal; stop everything."""
+        good: bool | None = None
         with ExitStack() as cleanup:
             try:
                 self._start_receiver(cleanup)
@@ -98,6 +99,10 @@ class Demo:
                 self._conclude(good)
                 if self._options.keep:
                     self._stay(web)
+            except KeyboardInterrupt:
+                # Once the pings are judged, Ctrl-C is how one leaves.
+                if good is None:
+                    raise
             finally:
                 if self._parts:
                     self._say("stopping every part")
@@ -253,19 +258,16 @@ class Demo:
         self._say(f"  curl '{web}/ping?task=retry&wait=5'")
         self._say(f"What each part says: {self._directory}/*.log")
         number = self._options.count
-        try:
-            while True:
-                self._check()
-                for trace in self._traces():
-                    if trace[0].trace_id not in shown and judge(trace).ok:
-                        shown.add(trace[0].trace_id)
-                        number += 1
-                        self._console.print()
-                        self._console.print(ping_line(number, trace))
-                        self._console.print(render_tree(trace))
-                self._arrived(lambda spans: False, 0.5)
-        except KeyboardInterrupt:
-            self._console.print()
+        while True:
+            self._check()
+            for trace in self._traces():
+                if trace[0].trace_id not in shown and judge(trace).ok:
+                    shown.add(trace[0].trace_id)
+                    number += 1
+                    self._console.print()
+                    self._console.print(ping_line(number, trace))
+                    self._console.print(render_tree(trace))
+            self._arrived(lambda spans: False, 0.5)
 
     def _traces(self) -> list[list[Span]]:
         return list(by_trace(self._receiver.spans).values()) if self._receiver else []

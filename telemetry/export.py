@@ -1,7 +1,8 @@
 """The last step: spans leave the process over OTLP/gRPC.
 
 gRPC's channel and its threads do not survive a fork. So the channel is opened by the process that
-sends, when it first sends, and closed before it forks.
+sends, when it first sends, and closed before it forks. What gRPC still cleans up at that moment,
+its own fork support waits for; it must be asked for before gRPC is loaded.
 """
 
 import logging
@@ -9,6 +10,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter

@@ -17,9 +17,9 @@ SKEWED = "celery.wait.skewed"
 class Waits:
     """Seconds, never negative; None is what cannot be known. *skewed*: the clocks disagree."""
 
-    scheduled: float | None
+    scheduled: float
     queue: float | None
-    prefetch: float | None
+    prefetch: float
     skewed: bool = False
 
     def attributes(self) -> Mapping[str, float | bool]:
@@ -44,7 +44,7 @@ def waits(sent: float | None, eta: float | None, received: float | None, started
     begin = received if sent is None or skewed else sent
     due = begin if eta is None else min(max(eta, begin), max(started, begin))
     return Waits(
-        scheduled=due - begin if sent is not None or eta is not None else None,
+        scheduled=due - begin,
         queue=max(0.0, received - due) if sent is not None else None,
         prefetch=max(0.0, started - max(received, due)),
         skewed=skewed,
