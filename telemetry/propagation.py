@@ -1,8 +1,9 @@
 """How a context is written into headers and read from them: the one file that knows the formats.
 
 W3C Trace Context Level 2 and W3C Baggage, over HTTP and through the queue alike. OpenTelemetry's
-own propagator falls short of the first in ``tracestate``: it refuses keys that Level 2 allows, and
-drops single members where the Recommendation has the whole list dropped or kept.
+own propagators fall short of them: ``tracestate`` keys that Level 2 allows are refused and take the
+whole list with them, a second ``traceparent`` goes unseen, baggage loses its properties and takes
+``+`` for a space.
 """
 
 import logging
@@ -11,17 +12,18 @@ import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context
-from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import (
     CarrierT,
     Getter,
     Setter,
     TextMapPropagator,
+    default_getter,
     default_setter,
 )
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
@@ -61,7 +63,7 @@ LINKS = "queuehop-links"
 BAGGAGE_ALLOW = "QUEUEHOP_BAGGAGE_ALLOW"
 PROPAGATORS = "OTEL_PROPAGATORS"
 
-_KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
+#: More header fields, or links, than this are not looked at.
 _MAX_LINKS = 1024
 
 
@@ -74,7 +76,8 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
     """
     context = Context() if context is None else context
     try:
-        return propagator().extract(_read(carrier), context, _GETTER)
+        asked_for = _configured()
+        return asked_for.extract(_read(carrier, asked_for.wanted), context, _FOUND)
     except Exception:
         faults.report("read the context of a message")
         return context
@@ -83,118 +86,183 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
 def inject(carrier: MutableMapping[str, Any], context: Context | None = None) -> None:
     """Write *context*, the current one if absent, into *carrier*. Never raises."""
     try:
-        propagator().inject(carrier, context)
+        headers: dict[str, str] = {}
+        _configured().inject(headers, context)
+        for name, value in headers.items():
+            carrier[name] = value
+        # In a carrier that is used again, the old one would go on under the new traceparent.
+        if TRACEPARENT in headers and TRACESTATE not in headers and TRACESTATE in carrier:
+            del carrier[TRACESTATE]
     except Exception:
         faults.report("write the context into a message")
 
 
 def from_environ(environ: Mapping[str, Any]) -> dict[str, Any]:
     """Return those headers of a WSGI *environ* that carry a context."""
-    names = ((name, "HTTP_" + name.upper().replace("-", "_")) for name in fields())
-    return {name: environ[key] for name, key in names if key in environ}
+    asked_for = _configured()
+    if asked_for.wanted is None:
+        return {
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+    return {name: environ[key] for key, name in asked_for.in_environ if key in environ}
 
 
 def propagator() -> TextMapPropagator:
-    """Return what ``OTEL_PROPAGATORS`` asks for: ``tracecontext,baggage`` if it is not set."""
-    return _propagator(os.environ.get(PROPAGATORS, ""))
+    """Return what ``OTEL_PROPAGATORS`` asks for: ``tracecontext,baggage`` if it is not set.
+
+    It raises nothing either, so that it may serve as OpenTelemetry's global one.
+    """
+    return _configured()
 
 
 def fields() -> frozenset[str]:
-    """Return the names of the headers that are written and read."""
-    return _fields(os.environ.get(PROPAGATORS, ""))
+    """Return the names of the headers that are written."""
+    return frozenset(_configured().fields)
 
 
-@cache
-def _propagator(setting: str) -> TextMapPropagator:
-    names = [name.strip() for name in (setting or "tracecontext,baggage").split(",")]
-    made = [_named(name) for name in dict.fromkeys(names) if name and name != "none"]
-    return CompositePropagator([one for one in made if one is not None])
+class _Propagators(TextMapPropagator):
+    """Several in a row. One that fails does not take the others with it."""
 
-
-@cache
-def _fields(setting: str) -> frozenset[str]:
-    return frozenset(_propagator(setting).fields)
-
-
-def _named(name: str) -> TextMapPropagator | None:
-    if name == "tracecontext":
-        return TraceContext()
-    if name == "baggage":
-        return Baggage()
-    try:
-        (entry,) = entry_points(group="opentelemetry_propagator", name=name)
-        made = entry.load()
-        return made() if isinstance(made, type) else made  # type: ignore[no-any-return]
-    except Exception:
-        logger.warning("%s names %r, which is not installed; going without it", PROPAGATORS, name)
-        return None
-
-
-def _read(carrier: Any) -> dict[str, list[str]]:
-    """Return the headers of *carrier* that matter, by their lower-case names."""
-    wanted = fields()
-    found: dict[str, list[str]] = {}
-    if isinstance(carrier, Mapping):
-        for name, value in carrier.items():
-            if isinstance(name, bytes):
-                name = name.decode("latin-1")
-            if isinstance(name, str) and (name := name.lower()) in wanted:
-                found.setdefault(name, []).extend(_texts(value))
-    return found
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, bytes | bytearray):
-        return [value.decode("latin-1")]
-    if isinstance(value, list | tuple):
-        return [
-            text
-            for item in value[:_MAX_LINKS]
-            if isinstance(item, str | bytes)
-            for text in _texts(item)
-        ]
-    return []
-
-
-class _ReadGetter(Getter[Any]):
-    """Gets from what ``_read`` returned."""
-
-    def get(self, carrier: Any, key: str) -> list[str] | None:
-        return carrier.get(key.lower()) or None
-
-    def keys(self, carrier: Any) -> list[str]:
-        return list(carrier)
-
-
-_GETTER = _ReadGetter()
-
-
-class TraceContext(TextMapPropagator):
-    """``traceparent`` and ``tracestate``: W3C Trace Context Level 2."""
-
-    fields = {TRACEPARENT, TRACESTATE}  # noqa: RUF012
+    def __init__(self, propagators: Sequence[TextMapPropagator]) -> None:
+        self._propagators = propagators
+        self._fields = {name for one in propagators for name in one.fields}
+        ours = all(isinstance(one, TraceContext | Baggage) for one in propagators)
+        #: The lower-case names to read. All, with a stranger: some read more than they write.
+        self.wanted = frozenset(self._fields) if ours else None
+        self.in_environ = [("HTTP_" + name.upper(), name) for name in self._fields]
 
     def extract(
         self,
         carrier: CarrierT,
         context: Context | None = None,
-        getter: Getter[CarrierT] = _GETTER,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        context = Context() if context is None else context
+        for one in self._propagators:
+            try:
+                context = one.extract(carrier, context, getter=getter)
+            except Exception:
+                faults.report(f"read headers by {type(one).__name__}")
+        return context
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        for one in self._propagators:
+            try:
+                one.inject(carrier, context, setter=setter)
+            except Exception:
+                faults.report(f"write headers by {type(one).__name__}")
+
+    @property
+    def fields(self) -> set[str]:
+        return set(self._fields)
+
+
+def _configured() -> _Propagators:
+    return _propagator(os.environ.get(PROPAGATORS, ""))
+
+
+@cache
+def _propagator(setting: str) -> _Propagators:
+    names = [name for item in setting.lower().split(",") if (name := item.strip())]
+    made = map(_named, dict.fromkeys(names or ("tracecontext", "baggage")))
+    return _Propagators([one for one in made if one is not None])
+
+
+def _named(name: str) -> TextMapPropagator | None:
+    if name == "none":
+        return None
+    if name == "tracecontext":
+        return TraceContext()
+    if name == "baggage":
+        return Baggage()
+    try:
+        entry = next(iter(entry_points(group="opentelemetry_propagator", name=name)), None)
+        if entry is None:
+            logger.warning("%s names %r, which is not installed; going without", PROPAGATORS, name)
+            return None
+        made: TextMapPropagator = entry.load()()
+        _ = made.fields
+        return made
+    except Exception as exc:
+        reason = type(exc).__name__
+        logger.warning("%s names %r, which fails (%s); going without", PROPAGATORS, name, reason)
+        return None
+
+
+def _read(carrier: Any, wanted: frozenset[str] | None) -> dict[str, list[str]]:
+    """Return the headers of *carrier* that are *wanted*, by their lower-case names."""
+    found: dict[str, list[str]] = {}
+    # Werkzeug's headers and the standard library's have items, and are no mappings.
+    items = getattr(carrier, "items", None)
+    if items is None:
+        return found
+    for name, value in items():
+        if isinstance(name, bytes):
+            name = name.decode("latin-1")
+        if not isinstance(name, str):
+            continue
+        name = name.lower()
+        if (wanted is None or name in wanted) and (texts := _texts(value)):
+            # The same name in two cases is two fields.
+            found.setdefault(name, []).extend(texts)
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the header fields that *value* is: one, several, or none."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, _BYTES):
+        return [value.decode("latin-1")]
+    if isinstance(value, _LISTS):
+        return [
+            item if isinstance(item, str) else item.decode("latin-1")
+            for item in value[:_MAX_LINKS]
+            if isinstance(item, _TEXT)
+        ]
+    return []
+
+
+_BYTES, _TEXT, _LISTS = (bytes, bytearray), (str, bytes, bytearray), (list, tuple)
+
+
+class _Found(Getter[Any]):
+    """Gets from what ``_read`` returned."""
+
+    def get(self, carrier: Any, key: str) -> list[str] | None:
+        return carrier.get(key.lower())  # type: ignore[no-any-return]
+
+    def keys(self, carrier: Any) -> list[str]:
+        return list(carrier)
+
+
+_FOUND = _Found()
+
+
+class TraceContext(TextMapPropagator):
+    """``traceparent`` and ``tracestate``: W3C Trace Context Level 2."""
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
     ) -> Context:
         """Return *context* with the remote parent that *carrier* names, if it names one."""
         context = Context() if context is None else context
-        parents = getter.get(carrier, TRACEPARENT)
-        # More than one is as bad as none: which is the parent cannot be told.
-        if not parents or len(parents) != 1:
-            return context
-        parent = parse_traceparent(parents[0])
+        parent = parse_traceparent(getter.get(carrier, TRACEPARENT))
         if parent is None:
             return context
-        if states := getter.get(carrier, TRACESTATE):
-            parent = SpanContext(
-                parent.trace_id, parent.span_id, True, parent.trace_flags, _parse_tracestate(states)
-            )
+        if states := _texts(getter.get(carrier, TRACESTATE)):
+            state = _TraceState.from_header(states)
+            parent = SpanContext(parent.trace_id, parent.span_id, True, parent.trace_flags, state)
         return trace.set_span_in_context(NonRecordingSpan(parent), context)
 
     def inject(
@@ -207,25 +275,42 @@ class TraceContext(TextMapPropagator):
         span_context = trace.get_current_span(context).get_span_context()
         if span_context.is_valid:
             setter.set(carrier, TRACEPARENT, traceparent(span_context))
-            if span_context.trace_state:
-                setter.set(carrier, TRACESTATE, _format_tracestate(span_context.trace_state))
+            if state := span_context.trace_state:
+                setter.set(carrier, TRACESTATE, _format_tracestate(state))
+
+    @property
+    def fields(self) -> set[str]:
+        """Return the names of the headers that are written."""
+        return {TRACEPARENT, TRACESTATE}
 
 
-# Higher versions may go on after a dash; what they add is not for us to understand.
+# A higher version may go on after a dash, with what is not for us to understand. A comma there is
+# where a server has joined two fields.
 _TRACEPARENT = re.compile(
-    r"[ \t]*(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})"
-    r"-(?P<span>(?!0{16})[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?[ \t]*",
-    re.DOTALL,
+    r"[ \t]*+(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+    r"(-[^,]*)?+[ \t]*+"
 )
+_KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 
 
-def parse_traceparent(text: Any) -> SpanContext | None:
-    """Return the remote span that a ``traceparent`` names, or None if it is malformed."""
-    match = _TRACEPARENT.fullmatch(text) if isinstance(text, str) else None
-    if match is None or (match["more"] is not None and match["version"] == "00"):
+def parse_traceparent(value: Any) -> SpanContext | None:
+    """Return the remote span that a ``traceparent`` names, or None.
+
+    None is for a malformed one, and for several: which is the parent cannot be told.
+    """
+    if not isinstance(value, str):
+        texts = _texts(value)
+        if len(texts) != 1:
+            return None
+        value = texts[0]
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None:
         return None
-    flags = TraceFlags(int(match["flags"], 16) & _KNOWN_FLAGS)
-    return SpanContext(int(match["trace"], 16), int(match["span"], 16), True, flags)
+    version, trace_id, span_id, flags, more = match.groups()
+    if more is not None and version == "00":
+        return None
+    known = TraceFlags(int(flags, 16) & _KNOWN_FLAGS)
+    return SpanContext(int(trace_id, 16), int(span_id, 16), True, known)
 
 
 def traceparent(span_context: SpanContext) -> str:
@@ -235,76 +320,85 @@ def traceparent(span_context: SpanContext) -> str:
 
 
 def format_links(span_contexts: Iterable[SpanContext]) -> str:
-    """Return spans as a list of traceparents."""
-    return ",".join(map(traceparent, span_contexts))
+    """Return spans as a list of traceparents: the valid ones, as many as are read again."""
+    valid = (context for context in span_contexts if context.is_valid)
+    return ",".join(map(traceparent, islice(valid, _MAX_LINKS)))
 
 
 def parse_links(value: Any) -> list[SpanContext]:
     """Return the spans that a list of traceparents names, without what is malformed in it."""
-    found = (
-        parse_traceparent(one)
-        for text in _texts(value)
-        for one in text.split(",", _MAX_LINKS)[:_MAX_LINKS]
-    )
-    return [context for context in found if context is not None]
+    # A traceparent is 55 characters and a comma; what is far past the last one is not split.
+    text = ",".join(_texts(value))[: _MAX_LINKS * 64]
+    found = (parse_traceparent(one) for one in text.split(","))
+    return list(islice((context for context in found if context is not None), _MAX_LINKS))
 
 
-_MEMBER = re.compile(
-    r"(?P<key>[a-z0-9][a-z0-9_\-*/@]{0,255})=(?P<value>[ -+\--<>-~]{0,255}[!-+\--<>-~])"
-)
+_MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=([ -+\--<>-~]{0,255}[!-+\--<>-~])")
 _MAX_MEMBERS = 32
-#: Past so many characters members go: first the long ones, then the last.
-_MAX_TRACESTATE = 8192
+#: 32 members of the longest kind, and room for white space: more is a mistake or worse.
+_MAX_RECEIVED = _MAX_MEMBERS * 600
+#: Past so many characters members go: first the long ones, then the last. Gunicorn and Apache
+#: refuse a request with a header of more than 8190 bytes, name included.
+_MAX_TRACESTATE = 8000
 _LONG_MEMBER = 128
 
 
 class _TraceState(TraceState):
-    """A ``tracestate`` by Level 2's grammar, kept to the letter."""
+    """A ``tracestate`` by Level 2's grammar, kept to the letter.
 
-    def __init__(self, members: Mapping[str, str]) -> None:
+    The SDK's samplers hand it on as it is, and so does whoever changes it.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, str]] | None = None) -> None:
         super().__init__()
-        self._dict = dict(members)
+        self._dict = dict(entries or ())  # where the base class looks
+
+    @classmethod
+    def from_header(cls, header_list: Sequence[str]) -> TraceState:
+        """Return the members of one or several header fields, none if any is malformed."""
+        header = ",".join(header_list)
+        members: dict[str, str] = {}
+        count = 0
+        if len(header) > _MAX_RECEIVED:
+            return cls()
+        for text in header.split(","):
+            if not (text := text.strip(" \t")):
+                continue
+            match = _MEMBER.fullmatch(text)
+            count += 1
+            if match is None or count > _MAX_MEMBERS:
+                return cls()
+            # The first of two is the more recent: changed members move to the front.
+            members.setdefault(*match.groups())
+        return cls(members.items())
 
     def add(self, key: str, value: str) -> TraceState:
         """Return one with a new member in front, or the same where that cannot be."""
-        return self if key in self._dict else self.update(key, value)
+        return self if key in self else self.update(key, value)
 
     def update(self, key: str, value: str) -> TraceState:
-        """Return one with the member changed and in front, or the same where that cannot be."""
-        rest = {name: kept for name, kept in self._dict.items() if name != key}
-        if len(rest) >= _MAX_MEMBERS or not _MEMBER.fullmatch(f"{key}={value}"):
+        """Return one with the member in front, or the same where that cannot be.
+
+        A 33rd member drives out the last.
+        """
+        if not (isinstance(key, str) and isinstance(value, str)):
             return self
-        return _TraceState({key: value, **rest})
+        if _MEMBER.fullmatch(f"{key}={value}") is None:
+            return self
+        rest = [item for item in self.items() if item[0] != key]
+        return _TraceState([(key, value), *rest[: _MAX_MEMBERS - 1]])
 
     def delete(self, key: str) -> TraceState:
         """Return one without the member."""
-        return _TraceState({name: kept for name, kept in self._dict.items() if name != key})
-
-
-def _parse_tracestate(headers: Sequence[str]) -> TraceState | None:
-    """Return the members of one or several headers; None where any of them is malformed."""
-    text = ",".join(headers)
-    if len(text) > _MAX_MEMBERS * 600:
-        return None
-    members: dict[str, str] = {}
-    for member in text.split(","):
-        member = member.strip(" \t")
-        if not member:
-            continue
-        match = _MEMBER.fullmatch(member)
-        if match is None:
-            return None
-        # One entry a key: the first is the most recent.
-        members.setdefault(match["key"], match["value"])
-    return _TraceState(members) if 0 < len(members) <= _MAX_MEMBERS else None
+        return _TraceState(item for item in self.items() if item[0] != key)
 
 
 def _format_tracestate(state: TraceState) -> str:
     header = state.to_header()
-    if len(header) <= _MAX_TRACESTATE:
-        return header
-    members = [f"{key}={value}" for key, value in state.items()]
     excess = len(header) - _MAX_TRACESTATE
+    if excess <= 0:
+        return header
+    members = header.split(",")
     for index in reversed(range(len(members))):
         if excess > 0 and len(members[index]) > _LONG_MEMBER:
             excess -= len(members.pop(index)) + 1
@@ -316,27 +410,26 @@ def _format_tracestate(state: TraceState) -> str:
 class Baggage(TextMapPropagator):
     """``baggage``: W3C Baggage, within its limits in both directions."""
 
-    fields = {BAGGAGE}  # noqa: RUF012
-
     def extract(
         self,
         carrier: CarrierT,
         context: Context | None = None,
-        getter: Getter[CarrierT] = _GETTER,
+        getter: Getter[CarrierT] = default_getter,
     ) -> Context:
         """Return *context* with the baggage of *carrier*, without what is malformed in it."""
         context = Context() if context is None else context
-        room, members = _MAX_BAGGAGE, 0
-        for text in ",".join(getter.get(carrier, BAGGAGE) or ()).split(",", _MAX_LINKS):
-            room -= len(text) + 1
-            if room < 0 or members == _MAX_BAGGAGE_MEMBERS:
-                break
+        texts = _texts(getter.get(carrier, BAGGAGE))
+        if not texts:
+            return context
+        room = _Room()
+        for text in ",".join(texts).split(",", _MAX_LINKS)[:_MAX_LINKS]:
+            text = text.strip(" \t")
             match = _BAGGAGE_MEMBER.fullmatch(text)
-            if match is not None:
-                value = _BaggageValue(unquote(match["value"], errors="replace"))
-                value.properties = match["properties"] or ""
-                context = baggage.set_baggage(match["key"], value, context)
-                members += 1
+            if match is not None and room.takes(len(text)):
+                key, raw, properties = match.groups()
+                value = _BaggageValue(unquote(raw, errors="replace"))
+                value.wire = raw + properties.replace(" ", "").replace("\t", "")
+                context = baggage.set_baggage(key, value, context)
         return context
 
     def inject(
@@ -352,32 +445,77 @@ class Baggage(TextMapPropagator):
         allowed = os.environ.get(BAGGAGE_ALLOW)
         keys = None if allowed is None else {key.strip() for key in allowed.split(",")}
         members: list[str] = []
-        room = _MAX_BAGGAGE
+        room = _Room()
+        left = 0
         for key, value in entries.items():
-            if (keys is not None and key not in keys) or not _TOKEN.fullmatch(key):
+            if keys is not None and key not in keys:
                 continue
-            properties = getattr(value, "properties", "")
-            member = f"{key}={quote(str(value), safe=_BAGGAGE_SAFE)}{properties}"
-            if len(member) + 1 <= room and len(members) < _MAX_BAGGAGE_MEMBERS:
-                room -= len(member) + 1
+            member = _format_member(key, value)
+            if member is not None and room.takes(len(member)):
                 members.append(member)
+            else:
+                left += 1
         if members:
             setter.set(carrier, BAGGAGE, ",".join(members))
+        if left and _allow("baggage"):
+            # Neither names nor values: they may be secret.
+            logger.warning(
+                "baggage: %d left behind, malformed or past %d members or %d bytes",
+                left,
+                _MAX_BAGGAGE_MEMBERS,
+                _MAX_BAGGAGE,
+            )
 
-
-class _BaggageValue(str):
-    """A value that remembers the properties it came with."""
-
-    __slots__ = ("properties",)
-    properties: str
+    @property
+    def fields(self) -> set[str]:
+        """Return the names of the headers that are written."""
+        return {BAGGAGE}
 
 
 _MAX_BAGGAGE, _MAX_BAGGAGE_MEMBERS = 8192, 64
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_OCTETS = r"[!#-+\--:<-\[\]-~]*"
+_allow = faults.RateLimit()
+
+
+class _Room:
+    """What is left of the limits. A member that does not fit is left out, not the rest."""
+
+    def __init__(self) -> None:
+        self._bytes = _MAX_BAGGAGE + 1  # the first member has no comma before it
+        self._members = _MAX_BAGGAGE_MEMBERS
+
+    def takes(self, length: int) -> bool:
+        if self._members == 0 or length + 1 > self._bytes:
+            return False
+        self._members -= 1
+        self._bytes -= length + 1
+        return True
+
+
+class _BaggageValue(str):
+    """A value that remembers how it was written, and with what properties."""
+
+    __slots__ = ("wire",)
+    wire: str
+
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
+_OCTETS = r"[!#-+\--:<-\[\]-~]*+"
+# Possessive throughout: a long row of spaces must not be tried in every way.
 _BAGGAGE_MEMBER = re.compile(
-    rf"[ \t]*(?P<key>{_TOKEN.pattern})[ \t]*=[ \t]*(?P<value>{_OCTETS})[ \t]*"
-    rf"(?P<properties>(?:;[ \t]*{_TOKEN.pattern}[ \t]*(?:=[ \t]*{_OCTETS}[ \t]*)?)*)"
+    rf"({_TOKEN.pattern})[ \t]*+=[ \t]*+({_OCTETS})[ \t]*+"
+    rf"((?:;[ \t]*+{_TOKEN.pattern}[ \t]*+(?:=[ \t]*+{_OCTETS}[ \t]*+)?+)*+)"
 )
-# The octets that need no percent sign before them; the percent sign does.
-_BAGGAGE_SAFE = "!#$&'()*+-./:<=>?@[]^_`{|}~"
+# What needs no percent sign before it. The percent sign does, and the plus sign, which
+# OpenTelemetry's own propagator reads as a space.
+_BAGGAGE_SAFE = "!#$&'()*-./:<=>?@[]^_`{|}~"
+
+
+def _format_member(key: str, value: object) -> str | None:
+    if not isinstance(key, str) or _TOKEN.fullmatch(key) is None:
+        return None
+    if isinstance(value, _BaggageValue):
+        return f"{key}={value.wire}"
+    try:
+        return f"{key}={quote(str(value), safe=_BAGGAGE_SAFE, errors='replace')}"
+    except Exception:  # a value of the application's own that cannot be written
+        return None
