@@ -100,10 +100,10 @@ def stop(parts: Iterable[Part]) -> None:
 
 
 def _become(argv: list[str]) -> None:
-    """Turn into the program *argv*. On Linux it is told to end when its parent does."""
+    """Turn into the program *argv*. On Linux it is killed with its parent."""
     parent = os.getppid()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, END)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(END, signal.SIG_DFL)  # ignored where the demo itself is in the background
     if os.getppid() == parent:
         os.execvp(argv[0], argv)

@@ -85,7 +85,7 @@ class Metrics:
         """Send what has been recorded, and no more after that."""
         if self._process is not None:
             self._process.reader.stop()
-            self._process.reader.send()
+            self._process.reader.send(timeout=2.0)
 
     def _begin(self) -> "_Process":
         with self._lock:
@@ -146,11 +146,11 @@ class _Reader(MetricReader):
     def stop(self) -> None:
         self._stopped.set()
 
-    def send(self) -> bool:
-        """Collect and send; say whether it arrived."""
+    def send(self, timeout: float = 10.0) -> bool:
+        """Collect and send, within *timeout* seconds; say whether it arrived."""
         with self._sending:
             self._arrived = True
-            self.collect()
+            self.collect(timeout_millis=timeout * 1000)
             return self._arrived
 
     def disconnect(self) -> None:

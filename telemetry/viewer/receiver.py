@@ -21,6 +21,12 @@ __all__ = ["Receiver"]
 #: More spans than this, and the oldest go.
 MAX_SPANS = 100_000
 
+#: Of so many exports it is kept what came with them, and of metrics the requests.
+MAX_EXPORTS = 1_000
+
+#: How many spans the error of a wait in vain names.
+MAX_NAMED = 50
+
 #: The largest export taken, in bytes.
 MAX_MESSAGE = 64 * 1024 * 1024
 
@@ -40,8 +46,10 @@ class Receiver:
     ) -> None:
         self._changed = threading.Condition()
         self._spans: deque[Span] = deque(maxlen=max_spans)
-        self.metadata: list[dict[str, Any]] = []
-        self.metrics: list[metrics_service_pb2.ExportMetricsServiceRequest] = []
+        self._metadata: deque[dict[str, Any]] = deque(maxlen=MAX_EXPORTS)
+        self._metrics: deque[metrics_service_pb2.ExportMetricsServiceRequest] = deque(
+            maxlen=MAX_EXPORTS
+        )
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp"),
             # Without this a second receiver on the same port would share it, silently.
@@ -89,6 +97,18 @@ class Receiver:
         with self._changed:
             return list(self._spans)
 
+    @property
+    def metadata(self) -> list[dict[str, Any]]:
+        """The gRPC metadata of the last exports of traces, oldest first."""
+        with self._changed:
+            return list(self._metadata)
+
+    @property
+    def metrics(self) -> list[metrics_service_pb2.ExportMetricsServiceRequest]:
+        """The last exports of metrics, oldest first."""
+        with self._changed:
+            return list(self._metrics)
+
     def wait_for(
         self, predicate: Callable[[list[Span]], object], timeout: float = 10.0
     ) -> list[Span]:
@@ -99,26 +119,26 @@ class Receiver:
         with self._changed:
             if self._changed.wait_for(lambda: predicate(list(self._spans)), timeout):
                 return list(self._spans)
-            arrived = "\n".join(
-                f"  {span.trace_id[:8]} {span.span_id} under {span.parent_id or 'nothing':16} "
-                f"{span.kind:8} {span.name} ({span.service}) {span.status}"
-                for span in self._spans
-            )
-            raise TimeoutError(
-                f"after {timeout:g} s these {len(self._spans)} spans had arrived:\n{arrived}"
-            )
+            spans = list(self._spans)
+        named = "\n".join(
+            f"  {span.trace_id[:8]} {span.span_id} under {span.parent_id or 'nothing':16} "
+            f"{span.kind:8} {span.name} ({span.service}) {span.status}"
+            for span in spans[-MAX_NAMED:]
+        )
+        last = f", the last {MAX_NAMED} of them" if len(spans) > MAX_NAMED else ""
+        raise TimeoutError(f"after {timeout:g} s {len(spans)} spans had arrived{last}:\n{named}")
 
     def keep(self, spans: list[Span], metadata: dict[str, Any]) -> None:
         """Add what one export brought."""
         with self._changed:
             self._spans.extend(spans)
-            self.metadata.append(metadata)
+            self._metadata.append(metadata)
             self._changed.notify_all()
 
     def keep_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
         """Add what one export of metrics brought."""
         with self._changed:
-            self.metrics.append(request)
+            self._metrics.append(request)
             self._changed.notify_all()
 
 

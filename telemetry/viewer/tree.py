@@ -26,10 +26,11 @@ SEND, PROCESS = "send ", "process "
 
 TASK_STATE = "celery.task.state"
 WAIT_QUEUE = "celery.wait.queue"
+IN_QUEUE = "in {queue}"
 #: What a message waits for, in the order in which it does, and in words.
 WAITS = (
     ("celery.wait.scheduled", "until it was due"),
-    (WAIT_QUEUE, "in {queue}"),
+    (WAIT_QUEUE, IN_QUEUE),
     ("celery.wait.prefetch", "for a free process"),
 )
 WAIT_SKEWED = "celery.wait.skewed"
@@ -188,7 +189,7 @@ def ping_line(number: int, spans: Sequence[Span]) -> Text:
     begin, end = _period(spans)
     root = next((span for span in spans if not span.parent_id), None)
     seconds = root.duration if root else (end - begin) / 1e9
-    waits = [span.attributes[WAIT_QUEUE] for span in spans if WAIT_QUEUE in span.attributes]
+    waits = [wait for span in spans if (wait := _seconds(span, WAIT_QUEUE)) is not None]
     line = Text.assemble(
         f"{number:3}  ",
         (f"{status:>4}", "green" if status.startswith("2") else "red"),
@@ -209,6 +210,11 @@ def _has_status(span: Span) -> bool:
 
 def _period(spans: Sequence[Span]) -> tuple[int, int]:
     return min((s.start_ns for s in spans), default=0), max((s.end_ns for s in spans), default=0)
+
+
+def _seconds(span: Span, key: str) -> float | None:
+    value = span.attributes.get(key)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _duration(seconds: float) -> str:
@@ -360,16 +366,19 @@ def _above(span: Span, parent: Span | None, lead: str, colour: str) -> Iterator[
 
 def _waits(span: Span) -> Iterator[tuple[str, _Bar]]:
     """Yield in words what the message of a run waited for, and when that was."""
-    waits = [(float(span.attributes.get(key, 0.0)), key, words) for key, words in WAITS]
-    if not any(key in span.attributes for _, key, _ in waits):
+    known = [(_seconds(span, key), words) for key, words in WAITS]
+    waits = [(seconds, words) for seconds, words in known if seconds is not None]
+    if not waits:
         return
+    # Of several waits those that can be seen; of none that can, the one in the queue.
+    least = SHORTEST_WAIT if any(seconds >= SHORTEST_WAIT for seconds, _ in waits) else 0.0
     queue = _printable(span.attributes.get(MESSAGING_DESTINATION_NAME) or "the queue")
     skewed = ", as far as clocks that disagree can tell" if WAIT_SKEWED in span.attributes else ""
     ends = [span.start_ns]
-    for seconds, _, _ in reversed(waits):
+    for seconds, _ in reversed(waits):
         ends.insert(0, ends[0] - int(seconds * 1e9))
-    for (seconds, key, words), (start, end) in zip(waits, pairwise(ends), strict=True):
-        if seconds >= SHORTEST_WAIT or key == WAIT_QUEUE:
+    for (seconds, words), (start, end) in zip(waits, pairwise(ends), strict=True):
+        if seconds >= least and (least or words == IN_QUEUE):
             text = f"waited {_duration(seconds)} {words.format(queue=queue)}{skewed}"
             yield text, _Bar(start, end, "yellow", dashed=True)
 
@@ -406,6 +415,8 @@ def _notes(span: Span, known: Mapping[str, Span], lead: str) -> Iterator[_Row]:
     if failed and not told:
         told = [str(span.status_message or span.attributes.get(ERROR_TYPE) or "failed")]
     for error in told:
+        if error == _detail(span):  # stands in the line above already
+            continue
         text = f"✗ {_printable(error).rstrip(': ')}"
         yield _Row(Text.assemble(guides, (text, "red" if failed else "dim")))
     for link in span.links[:MOST_LINKS]:

@@ -64,7 +64,7 @@ def gone(mark: str, started: list[int]) -> bool:
         except ProcessLookupError:
             continue
         with os.fdopen(descriptor) as ended:
-            select.select([ended], [], [], 20)
+            select.select([ended], [], [], 60)
     return left_behind(mark) == [] and not any(map(is_running, started))
 
 
@@ -176,7 +176,8 @@ def test_ctrl_c_while_it_starts(env: dict[str, str], mark: str) -> None:
     run.signal(signal.SIGINT)
     assert run.wait(30) == 130
     assert "interrupted" in run.output
-    assert left_behind(mark) == []
+    # A part that was being started at that very moment ends with the demo, not before it.
+    assert gone(mark, left_behind(mark))
 
 
 @pytest.mark.parametrize("part", ["worker", "web"])
