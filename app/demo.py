@@ -104,7 +104,8 @@ class Demo:
                 if good is None:
                     raise
             finally:
-                if self._parts:
+                # Without a terminal the verdict is the last line.
+                if self._parts and self._options.keep:
                     self._say("stopping every part")
         return 0 if good else 1
 

@@ -140,10 +140,12 @@ def _wrong_kind(span: Span, parent: Span | None) -> Iterator[str]:
         yield from _wrong_run(span, parent)
     elif not span.parent_id:
         kinds = ("INTERNAL", "SERVER")
-    elif parent is not None and parent.name.startswith(PROCESS):
-        kinds = ("CLIENT", "INTERNAL")
+    elif parent is None:
+        return
+    elif parent.instance != span.instance:
+        kinds = ("SERVER",)
     else:
-        kinds = ("CLIENT", "SERVER", "INTERNAL")
+        kinds = ("CLIENT", "INTERNAL")
     if span.kind not in kinds:
         yield f"{span.name} is {span.kind} instead of {' or '.join(kinds)}"
     if span.kind == "SERVER" and parent is not None and parent.kind != "CLIENT":
