@@ -84,6 +84,7 @@ def start(broker: Broker, receiver: Receiver, tmp_path: Path) -> Iterator[Starte
         DATABASE_URL=f"sqlite:///{tmp_path / 'pings.sqlite3'}",
         OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
         OTEL_BSP_SCHEDULE_DELAY="100",
+        QUEUEHOP_STATE_DIR=str(tmp_path / "state"),
     )
     yield starter
     assert not list(starter.end())
