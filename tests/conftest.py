@@ -103,7 +103,7 @@ def start_web(start: Starter, **env: str) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def start_worker(start: Starter, **env: str) -> Process:
-    worker = start("celery", "-A", "workers", "worker", "-c", "2", "-l", "INFO", **env)
+def start_worker(start: Starter, app: str = "workers", **env: str) -> Process:
+    worker = start("celery", "-A", app, "worker", "-c", "2", "-l", "INFO", **env)
     worker.wait_for_line(" ready.")
     return worker
