@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev ## run all the tests
 	$(RUN) pytest $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.installed-dev format-check lint types test ## format, lint, types and tests
+check: $(VENV)/.installed-dev format-check lint types audit test ## format, lint, types, audit and tests
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## format the code in place
@@ -42,6 +42,11 @@ lint: $(VENV)/.installed-dev ## ruff
 .PHONY: types
 types: $(VENV)/.installed-dev ## mypy, strict
 	$(RUN) mypy
+
+.PHONY: audit
+audit: $(VENV)/.installed-dev ## what is installed fits together, and all of it is pinned by hash
+	$(RUN) pip --disable-pip-version-check check
+	@! grep -nE '^[a-z].*[^\\]$$' requirements.lock requirements-dev.lock || { echo "not pinned by hash" >&2; exit 1; }
 
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml
