@@ -1,4 +1,4 @@
-"""Whatever comes in by HTTP, by the queue or by the environment: nothing raises, nothing is lost."""
+"""Whatever comes in by HTTP, by the queue or by the environment: nothing raises."""
 
 import json
 import random
