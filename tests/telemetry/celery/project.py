@@ -1,6 +1,7 @@
 """A Celery app as a user has one: what the workers of these tests run."""
 
 import os
+import select
 import signal
 import sys
 import time
@@ -10,6 +11,15 @@ from celery.exceptions import Ignore, Reject
 from opentelemetry import trace
 
 from telemetry.celery import instrument_celery
+
+
+def _look_for_a_leak(task: Task, **_: object) -> None:
+    """Say if a span is current where no task runs: before a run begins, after one has ended."""
+    if not task.request.is_eager and trace.get_current_span().get_span_context().is_valid:
+        print("a span is current outside of tasks", flush=True)
+
+
+signals.task_prerun.connect(_look_for_a_leak)
 
 
 def make_app(broker: str, **options: str) -> Celery:
@@ -38,6 +48,9 @@ app = make_app(
     os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:1/0"),
     **({"relation": os.environ["RELATION"]} if "RELATION" in os.environ else {}),
 )
+
+
+signals.task_postrun.connect(_look_for_a_leak)
 
 
 class Expected(Exception):
@@ -153,10 +166,12 @@ def hopeless(self: Task) -> None:
 @shared_task
 def gate(arrived: str, leave: str) -> None:
     """Say that the task runs, and stay until the test lets it go."""
+    # Open before that is said, so that whoever is let go is there.
+    fd = os.open(leave, os.O_RDONLY | os.O_NONBLOCK)
     with open(arrived, "w") as file:
         file.write("running\n")
-    with open(leave) as file:
-        file.read()
+    select.select([fd], [], [])
+    os.close(fd)
 
 
 @shared_task

@@ -1,0 +1,73 @@
+"""Ten thousand tasks that publish tasks, at once, on every pool: each under its own parent."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+
+from telemetry.viewer.spans import Span
+
+from .conftest import Queue, short
+from .test_nothing_lost import children
+
+ROOTS, EACH, DEPTH = 100, 25, 3
+TOTAL = ROOTS * EACH * (DEPTH + 1)
+
+#: How much more memory the worker may have after all the tasks than after the first thousand.
+GROWTH = 1.15
+
+
+def runs(spans: list[Span]) -> int:
+    return sum(span.kind == "CONSUMER" for span in spans)
+
+
+def memory(pids: list[int]) -> int:
+    """Return the resident bytes of the processes *pids*."""
+    pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("pool", "concurrency"), [("prefork", 4), ("threads", 16), ("gevent", 200)]
+)
+def test_ten_thousand_tasks(queue: Queue, pool: str, concurrency: int) -> None:
+    worker = queue.worker(pool, concurrency)
+    tracer = trace.get_tracer("test")
+    for _ in range(ROOTS):
+        with tracer.start_as_current_span("root"):
+            for _ in range(EACH):
+                queue.send("nested", DEPTH)
+    queue.receiver.wait_for(lambda spans: runs(spans) >= 1000, timeout=60)
+    pids = [worker.pid, *children(worker)]
+    early = memory(pids)
+    spans = queue.receiver.wait_for(lambda spans: runs(spans) >= TOTAL, timeout=170)
+    assert memory(pids) < early * GROWTH
+
+    by_id = {span.span_id: span for span in spans}
+    assert len(by_id) == len(spans)
+    assert Counter(map(short, spans)) == {
+        "root": ROOTS,
+        "send nested": TOTAL,
+        "process nested": TOTAL,
+    }
+    for span in spans:
+        if short(span) == "root":
+            continue
+        parent = by_id[span.parent_id]
+        assert parent.trace_id == span.trace_id
+        if short(span) == "process nested":
+            assert short(parent) == "send nested"
+            message = span.attributes["messaging.message.id"]
+            assert parent.attributes["messaging.message.id"] == message
+        else:
+            assert short(parent) in ("root", "process nested")
+    published = Counter(span.parent_id for span in spans if short(span) == "send nested")
+    for span in spans:
+        if short(span) == "process nested":
+            assert published[span.span_id] <= 1
+        elif short(span) == "root":
+            assert published[span.span_id] == EACH
+    assert "a span is current outside of tasks" not in worker.output
+    assert "tracing could not" not in worker.output
