@@ -13,7 +13,7 @@ from telemetry.viewer.receiver import Receiver
 
 from .processes import Process, Starter
 
-pytest_plugins = ["tests.rabbitmq"]
+pytest_plugins = ["tests.rabbitmq", "tests.conformance"]
 
 
 def free_port() -> int:

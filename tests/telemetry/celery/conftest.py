@@ -10,6 +10,7 @@ from celery.result import AsyncResult
 from telemetry.viewer.receiver import Receiver
 from telemetry.viewer.spans import Span
 
+from ...conformance import ran_on
 from ...conftest import Broker
 from ...processes import Process, Starter
 from .project import make_app
@@ -22,6 +23,8 @@ class Queue:
     app: Celery
     receiver: Receiver
     start: Starter
+    node: pytest.Item | None = None
+    since: int = 0
 
     def worker(
         self, pool: str = "prefork", concurrency: int = 2, *more: str, **env: str
@@ -34,7 +37,14 @@ class Queue:
             **env,
         )
         worker.wait_for_line(" ready.")
+        self.runs_on(pool)
         return worker
+
+    def runs_on(self, pool: str) -> None:
+        """Note that the test has a worker with *pool*."""
+        if self.node is not None:
+            scheme = str(self.app.conf.broker_url).partition("://")[0]
+            ran_on(self.node, pool, {"redis": "Redis", "amqp": "RabbitMQ"}[scheme])
 
     def send(self, task: str, *args: object, **options: object) -> AsyncResult:
         return self.app.send_task(f"tests.telemetry.celery.project.{task}", args, **options)
@@ -43,7 +53,8 @@ class Queue:
         """Wait until a span of each of *names* has arrived; return them in their order."""
 
         def found(spans: list[Span]) -> list[Span] | None:
-            left = sorted(spans, key=lambda span: span.start_ns)
+            left = [span for span in spans if span.start_ns >= self.since]
+            left.sort(key=lambda span: span.start_ns)
             taken = []
             for name in names:
                 match = next((span for span in left if short(span) == name), None)
@@ -65,7 +76,13 @@ def short(span: Span) -> str:
 
 
 @pytest.fixture
-def queue(broker: Broker, receiver: Receiver, start: Starter, reporting: None) -> Iterator[Queue]:
+def queue(
+    broker: Broker,
+    receiver: Receiver,
+    start: Starter,
+    reporting: None,
+    request: pytest.FixtureRequest,
+) -> Iterator[Queue]:
     app = make_app(broker.url)
-    yield Queue(app, receiver, start)
+    yield Queue(app, receiver, start, request.node)
     app.close()

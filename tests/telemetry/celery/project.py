@@ -24,7 +24,8 @@ signals.task_prerun.connect(_look_for_a_leak)
 
 def make_app(broker: str, **options: str) -> Celery:
     """Return an instrumented app on *broker*, which holds the results too."""
-    app = Celery("project", broker=broker, backend=broker if broker[:5] == "redis" else "rpc://")
+    backend = broker if broker.startswith("redis") else os.environ.get("RESULT_BACKEND", "rpc://")
+    app = Celery("project", broker=broker, backend=backend)
     app.conf.update(
         broker_connection_retry_on_startup=True,
         worker_pool_restarts=True,
@@ -37,6 +38,9 @@ def make_app(broker: str, **options: str) -> Celery:
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
         }
+    if "TICKS" in os.environ:
+        tick = {"task": f"{__name__}.add", "schedule": 0.3, "args": (1, 2)}
+        app.conf.beat_schedule = {"tick": tick}
     if "LOG_IDS" in os.environ:
         line = "%(processName)s %(trace_id)s %(span_id)s %(message)s"
         app.conf.update(worker_log_format=line, worker_task_log_format=line)
@@ -55,6 +59,11 @@ signals.task_postrun.connect(_look_for_a_leak)
 
 class Expected(Exception):
     """An exception that the task says it may raise."""
+
+
+@app.task(shared=False)
+def only_here() -> None:
+    """Known to this app, which the workers run, and not to that of the tests."""
 
 
 @shared_task
@@ -77,6 +86,20 @@ def retry(self: Task, countdown: float = 0.3) -> int:
     if self.request.retries < 2:
         raise self.retry(countdown=countdown, exc=LookupError("not yet"))
     return int(self.request.retries)
+
+
+@shared_task(bind=True)
+def elsewhere(self: Task, queue: str) -> str:
+    """Go on in another queue, a little later."""
+    if not self.request.retries:
+        raise self.retry(countdown=0.2, queue=queue)
+    return str(self.request.delivery_info["routing_key"])
+
+
+@shared_task
+def eagerly() -> str:
+    """Run another task here, without a message."""
+    return str(add.apply((1, 2)).id)
 
 
 @shared_task

@@ -65,6 +65,7 @@ class TestAttemptsThatAreKilled:
         assert worker.stop() == 0
         assert len(runs(queue, "leave")) == 1
 
+    @pytest.mark.conformance("revoked while running")
     def test_revoked_while_running(self, queue: Queue, tmp_path: Path) -> None:
         worker = queue.worker("prefork")
         fifo = tmp_path / "running"
@@ -186,6 +187,7 @@ class TestCanvas:
         assert {run.parent_id for run in members} == {send.span_id for send in sends}
         assert len({run.attributes["celery.group_id"] for run in members}) == 1
 
+    @pytest.mark.conformance("chord of 200")
     @pytest.mark.parametrize("size", [1, 3, 200])
     def test_the_body_of_a_chord_links_to_every_header(
         self, queue: Queue, broker: Broker, size: int
@@ -201,6 +203,7 @@ class TestCanvas:
         with redis.Redis(port=broker.port) as client:
             assert not client.keys("*queuehop*")
 
+    @pytest.mark.conformance("chord of chords")
     def test_a_chord_of_chords(self, queue: Queue) -> None:
         queue.worker("prefork")
         inner = [
@@ -283,6 +286,7 @@ class TestWithoutAWorker:
 
 
 class TestRelation:
+    @pytest.mark.conformance("relation: link")
     def test_link_makes_each_run_a_trace_of_its_own(self, queue: Queue) -> None:
         queue.worker("solo", RELATION="link")
         queue.send("where")
@@ -291,6 +295,7 @@ class TestRelation:
         assert run.parent_id == ""
         assert links(run) == [ids(send)]
 
+    @pytest.mark.conformance("relation chosen by the message")
     def test_a_message_may_choose(self, queue: Queue) -> None:
         queue.worker("solo")
         queue.send("where", headers={"queuehop-relation": "link"})
@@ -299,6 +304,7 @@ class TestRelation:
         assert links(run) == [ids(send)]
 
 
+@pytest.mark.conformance("redelivered by the task")
 def test_a_message_delivered_again_is_a_run_of_its_own_under_the_same_send(
     queue: Queue, broker: Broker
 ) -> None:

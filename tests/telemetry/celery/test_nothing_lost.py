@@ -122,6 +122,7 @@ def test_a_worker_that_ends_in_the_middle(queue: Queue, broker: Broker, how: str
     assert set(runs(spans).values()) == {1}
 
 
+@pytest.mark.conformance("child killed between its last span and its result")
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_a_child_killed_between_its_last_span_and_its_result(
     queue: Queue, concurrency: int

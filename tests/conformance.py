@@ -1,0 +1,145 @@
+"""Writes docs/conformance.md: how a message may end, and on which pools and brokers it was tried.
+
+A test says with ``@pytest.mark.conformance(row)`` which row it proves, and the worker that it
+starts says where. A run of all the tests writes the page; in CI one that it would change fails.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+__all__ = ["ran_on"]
+
+PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
+
+#: The span model's second table, and what belongs to it.
+ROWS = (
+    "success",
+    "exception",
+    "exception listed in `throws`",
+    "retry",
+    "retry with another countdown and queue",
+    "`autoretry_for`, and retries that run out",
+    "`Ignore`",
+    "chain",
+    "chain of 50",
+    "group",
+    "chord",
+    "chord of 200",
+    "chord of chords",
+    "link and link_error",
+    "replace",
+    "send_task of a task that the producer does not have",
+    "nested delay",
+    "map, starmap, chunks",
+    "eager",
+    "beat",
+    "soft time limit",
+    "hard time limit",
+    "child killed",
+    "child killed between its last span and its result",
+    "redelivered by the task",
+    "redelivered after a lost worker",
+    "redelivered after the visibility time-out",
+    "expired",
+    "revoked before it ran",
+    "revoked while running",
+    "rejected",
+    "unknown task",
+    "undecodable body",
+    "no task at all",
+    "publish failed",
+    "sampled out",
+    "relation: link",
+    "relation chosen by the message",
+    "waits against a known schedule",
+    "clock of the producer ahead",
+    "10,000 tasks at once",
+)
+
+PLACES = (
+    "prefork, Redis",
+    "solo, Redis",
+    "threads, Redis",
+    "gevent, Redis",
+    "prefork, RabbitMQ",
+    "no worker",
+)
+
+HEAD = """\
+# Conformance
+
+How a message may end, row by row of the span model, and where each row was tried. Every mark is a
+test that started a real `celery worker` (or needs none), published over a real broker, and judged
+the spans that an OTLP receiver got. The tests write this page; CI fails if it is stale.
+
+Killed children and time limits are of pools with processes. On RabbitMQ the result backend is
+Redis, since chords need one.
+
+"""
+
+
+def ran_on(node: pytest.Item, pool: str, broker: str) -> None:
+    """Note that the test *node* has started a worker with *pool* on *broker*."""
+    node.user_properties.append(("place", f"{pool}, {broker}"))
+
+
+class Conformance:
+    """Gathers what has passed."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._found: dict[str, set[str]] = defaultdict(set)
+        self._whole = (
+            config.args_source is pytest.Config.ArgsSource.TESTPATHS
+            and not config.option.keyword
+            and not config.option.markexpr
+        )
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        for mark in item.iter_markers("conformance"):
+            assert mark.args[0] in ROWS, f"no such row: {mark.args[0]}"
+            item.user_properties.append(("row", mark.args[0]))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        rows = [value for name, value in report.user_properties if name == "row"]
+        if rows and report.skipped:
+            self._whole = False
+        if rows and report.when == "call" and report.passed:
+            places = [value for name, value in report.user_properties if name == "place"]
+            self._found[str(rows[0])].update(map(str, places or ["no worker"]))
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if not self._whole or exitstatus != pytest.ExitCode.OK:
+            return
+        page = render(self._found)
+        if not PAGE.exists() or PAGE.read_text() != page:
+            if os.environ.get("CI"):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+                reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+                reporter.write_line(f"\n{PAGE.name} is stale: run `make test` and commit it")
+            else:
+                PAGE.write_text(page)
+
+
+def render(found: Mapping[str, set[str]]) -> str:
+    """Return the page for the places *found* for each row."""
+    missing = [row for row in ROWS if not found.get(row)]
+    assert not missing, f"rows that no test proves: {missing}"
+    lines = [
+        "| how a message ends | " + " | ".join(PLACES) + " |",
+        "|---|" + ":-:|" * len(PLACES),
+    ]
+    for row in ROWS:
+        assert found[row] <= set(PLACES), found[row]
+        marks = ("✓" if place in found[row] else "" for place in PLACES)
+        lines.append(f"| {row} | " + " | ".join(marks) + " |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "conformance(row): proves a row of docs/conformance.md")
+    config.pluginmanager.register(Conformance(config), "queuehop-conformance")
