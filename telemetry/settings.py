@@ -152,8 +152,8 @@ class Batch:
     export_timeout: float
 
 
-def batch() -> Batch:
-    """Read ``OTEL_BSP_*``."""
+def batch(schedule_delay: float = 5000) -> Batch:
+    """Read ``OTEL_BSP_*``; *schedule_delay* is the default of that one, in milliseconds."""
     queue = int(_number(env.OTEL_BSP_MAX_QUEUE_SIZE, 2048, least=1))
     size = int(_number(env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE, min(512, queue), least=1))
     if size > queue:
@@ -164,7 +164,7 @@ def batch() -> Batch:
         )
         size = queue
     return Batch(
-        schedule_delay=_number(env.OTEL_BSP_SCHEDULE_DELAY, 5000, least=1),
+        schedule_delay=_number(env.OTEL_BSP_SCHEDULE_DELAY, schedule_delay, least=1),
         max_queue_size=queue,
         max_export_batch_size=size,
         export_timeout=_number(env.OTEL_BSP_EXPORT_TIMEOUT, 30000, least=1),

@@ -31,23 +31,25 @@ class Watch:
         """Look, if it is time to."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + INTERVAL
-            self.ensure_sender()
-            self._tell()
+            # One that has just been started has said nothing yet, only the one before it.
+            if not self.ensure_sender():
+                self._tell()
 
-    def ensure_sender(self) -> None:
-        """Start a sender unless there is one."""
+    def ensure_sender(self) -> bool:
+        """Start a sender unless there is one; say whether it was started."""
         if time.monotonic() < self._next_start:
-            return
+            return False
         try:
             claim = self._place.claim()
             if claim is None:
-                return
+                return False
             try:
                 self._start(claim)
             finally:
                 os.close(claim)
         except OSError as exc:
             self._give_up_for_now(str(exc))
+        return True
 
     def _start(self, claim: int) -> None:
         spawn.start(self._place, claim)

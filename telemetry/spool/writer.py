@@ -29,6 +29,8 @@ LARGEST_SEGMENT = 4 * 1024 * 1024
 #: Bytes kept in memory while the disk is full.
 BACKLOG = 4 * 1024 * 1024
 
+#: How many segments hold what is the latest: the newest may just have been begun.
+LATEST = 2
 
 #: Leaves room for ids in the largest frame.
 LARGEST_CONTENT = frames.LARGEST - 64
@@ -94,8 +96,8 @@ class Writer:
             self._watch.ensure_sender()
 
     def kept(self) -> Iterator[bytes]:
-        """Yield the spans in the segments of this tree, each a field of ``ScopeSpans``."""
-        for name in self._own():
+        """Yield the latest spans of this tree, each a field of ``ScopeSpans``."""
+        for name in self._own()[-LATEST:]:
             fd = self._place.open_to_read(name)
             try:
                 for item in Cursor(fd, name, frames.SPAN, 2, 0).drain():
