@@ -13,7 +13,7 @@ Format: opentelemetry-proto 1.x, ``trace.proto``, ``common.proto``, ``resource.p
 Buffers, "Encoding".
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
@@ -103,7 +103,7 @@ def export_request(resources: Sequence[bytes]) -> bytes:
 
 
 def _encode_span(span: ReadableSpan) -> bytes:
-    own, parent, status = span.get_span_context(), span.parent, span.status
+    own, parent, status = span.context, span.parent, span.status
     parts = [
         b"\x0a\x10"
         + own.trace_id.to_bytes(16, "big")
@@ -121,7 +121,7 @@ def _encode_span(span: ReadableSpan) -> bytes:
         add(b"\x39" + _fixed64(span.start_time))
     if span.end_time:
         add(b"\x41" + _fixed64(span.end_time))
-    for key, value in span.attributes.copy().items():
+    for key, value in _items(span.attributes):
         kind = type(value)
         if kind is str:
             add(_strings[key][value])
@@ -179,8 +179,12 @@ def _flags(context: SpanContext | None) -> bytes:
 def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
     if not attributes:
         return b""
-    items = attributes.copy().items()  # type: ignore[attr-defined]
-    return b"".join([_attribute(tag, key, value) for key, value in items])
+    return b"".join([_attribute(tag, key, value) for key, value in _items(attributes)])
+
+
+def _items(attributes: Any) -> ItemsView[str, Any]:
+    # The SDK's mapping takes a lock and a call for each item; its copy is a dict.
+    return attributes.copy().items()  # type: ignore[no-any-return]
 
 
 def _attribute(tag: bytes, key: str, value: Any) -> bytes:
@@ -313,6 +317,7 @@ def _encode_scope_slowly(scope: InstrumentationScope) -> bytes:
 
 def _stock(span: ReadableSpan) -> Any:
     """Return the ``ResourceSpans`` that the SDK's encoder makes of *span*."""
+    # Loaded by those who need it: most processes never do.
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
     return encode_spans([span]).resource_spans[0]

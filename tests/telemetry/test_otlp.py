@@ -1,5 +1,6 @@
 """The bytes of spans: equal to those of the SDK's encoder, whatever the span, and received."""
 
+import logging
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -44,16 +45,13 @@ integers = st.one_of(
 scalars = st.one_of(
     *(st.none(), st.booleans(), integers, st.floats(), texts, st.binary(max_size=200)),
 )
-values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.dictionaries(texts, inner, max_size=4),
-    ),
-    max_leaves=8,
+lists = st.lists(scalars, max_size=3)
+values = st.one_of(
+    *(scalars, lists, st.lists(lists, max_size=2), st.dictionaries(texts, scalars, max_size=2)),
+    st.dictionaries(texts, st.dictionaries(texts, lists, max_size=2), max_size=2),
 )
 keys = st.one_of(st.sampled_from(["a", "b", "messaging.message.id"]), texts)
-dictionaries = st.dictionaries(keys, values, max_size=8)
+dictionaries = st.dictionaries(keys, values, max_size=4)
 attributes = st.one_of(
     st.none(),
     dictionaries,
@@ -72,7 +70,13 @@ contexts = st.builds(
 )
 times = st.one_of(st.none(), st.integers(0, 2**64 - 1))
 names = st.one_of(st.sampled_from(["process ping", "send ping"]), texts)
-events = st.builds(Event, names, attributes, st.integers(0, 2**64 - 1))
+few = st.one_of(
+    *(st.none(), st.just({}), st.just({"why": "redelivered", "number": 1, "\ud800": "?"})),
+    st.builds(
+        BoundedAttributes, st.sampled_from([None, 1]), st.dictionaries(keys, scalars, max_size=2)
+    ),
+)
+events = st.builds(Event, names, few, st.integers(0, 2**64 - 1))
 statuses = st.one_of(
     st.builds(Status, st.sampled_from(list(StatusCode))),
     st.builds(Status, st.just(StatusCode.ERROR), texts),
@@ -86,7 +90,7 @@ def bounded(items: Sequence[object]) -> BoundedList:
 
 
 def several(items: st.SearchStrategy[object]) -> st.SearchStrategy[Sequence[object]]:
-    return st.one_of(st.lists(items, max_size=3), st.lists(items, max_size=4).map(bounded))
+    return st.one_of(st.lists(items, max_size=2), st.lists(items, max_size=3).map(bounded))
 
 
 spans = st.builds(
@@ -97,7 +101,7 @@ spans = st.builds(
     resource=st.just(Resource({})),
     attributes=attributes,
     events=several(events),
-    links=several(st.builds(Link, contexts, attributes)),
+    links=several(st.builds(Link, contexts, few)),
     kind=st.sampled_from(list(SpanKind)),
     status=statuses,
     start_time=times,
@@ -105,20 +109,27 @@ spans = st.builds(
 )
 
 
-@given(st.lists(spans, min_size=4, max_size=4))
-@settings(max_examples=500, deadline=None)
-def test_a_span_is_the_bytes_of_the_sdk(batch: list[ReadableSpan]) -> None:
-    for span in batch:
-        try:
-            expected = stock(span)
-        except Exception as exc:
-            with pytest.raises(type(exc)):
-                otlp.encode_span(span)
-        else:
-            assert otlp.encode_span(span) == expected
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    """The SDK logs each attribute that it cannot encode, with its traceback."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
-@given(st.dictionaries(texts, values, max_size=8), texts, texts)
+@given(spans)
+@settings(max_examples=3_000, deadline=None)
+def test_a_span_is_the_bytes_of_the_sdk(span: ReadableSpan) -> None:
+    try:
+        expected = stock(span)
+    except Exception as exc:
+        with pytest.raises(type(exc)):
+            otlp.encode_span(span)
+    else:
+        assert otlp.encode_span(span) == expected
+
+
+@given(st.dictionaries(texts, values, max_size=4), texts, texts)
 @settings(max_examples=200, deadline=None)
 def test_resource_and_scope_are_the_bytes_of_the_sdk(
     attributes: dict[str, object], name: str, version: str
@@ -128,16 +139,10 @@ def test_resource_and_scope_are_the_bytes_of_the_sdk(
     span = ReadableSpan("x", CONTEXT, resource=resource, instrumentation_scope=scope)
     try:
         [expected] = encode_spans([span]).resource_spans
-    except Exception as exc:  # bytes cannot be in a resource, nor lone surrogates in a scope
-        reason = type(exc)
-    else:
-        assert otlp.encode_resource(resource) == expected.resource.SerializeToString()
-        assert otlp.encode_scope(scope) == expected.scope_spans[0].scope.SerializeToString()
+    except Exception:  # such as bytes in a resource; by itself each is encoded or refused
         return
-    with pytest.raises(reason):
-        otlp.encode_scope(scope)
-        otlp.encode_resource(resource)
-        raise reason
+    assert otlp.encode_resource(resource) == expected.resource.SerializeToString()
+    assert otlp.encode_scope(scope) == expected.scope_spans[0].scope.SerializeToString()
 
 
 CONTEXT = SpanContext(1, 2, is_remote=False)
@@ -169,10 +174,19 @@ def test_values_of_other_classes_are_as_the_sdk_takes_them() -> None:
 
 def test_deeply_nested_values_are_as_the_sdk_takes_them() -> None:
     value: object = "core"
-    for _ in range(20):
+    refused = 0
+    for _ in range(60):
         value = [value]
         span = ReadableSpan("x", CONTEXT, attributes={"nested": value})
-        assert otlp.encode_span(span) == stock(span)
+        try:
+            expected = stock(span)
+        except Exception as exc:  # protobuf's own limit
+            refused += 1
+            with pytest.raises(type(exc)):
+                otlp.encode_span(span)
+        else:
+            assert otlp.encode_span(span) == expected
+    assert refused
 
 
 def test_an_ordinary_span_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,11 +212,11 @@ def test_what_is_kept_is_bounded() -> None:
             ids = {"id": f"{number:032}", f"key {number}": number, f"share {number}": 0.5}
             otlp.encode_span(ReadableSpan(f"span {number}", CONTEXT, attributes=ids))
 
-    encode(range(1_000))
+    encode(range(500))
     tracemalloc.start()
-    encode(range(1_000, 2_000))
+    encode(range(500, 600))
     before, _ = tracemalloc.get_traced_memory()
-    encode(range(2_000, 10_000))
+    encode(range(600, 2_000))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < 10_000
