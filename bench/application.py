@@ -12,7 +12,7 @@ from flask import Flask, Response, jsonify
 from .measure import Usage
 from .variants import chosen
 
-__all__ = ["app", "create_app"]
+__all__ = ["NO_FLUSH", "app", "create_app"]
 
 #: Where the marks of a worker go, a line of JSON each.
 MARKS = "BENCH_MARKS"
