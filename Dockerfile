@@ -14,5 +14,9 @@ COPY app app
 COPY telemetry telemetry
 COPY workers workers
 
+# A volume that is mounted there becomes this user's too.
+RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/queuehop
+ENV QUEUEHOP_STATE_DIR=/var/lib/queuehop
+
 # By number, so that Kubernetes too can tell that it is not root.
 USER 10001:10001

@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        with tempfile.TemporaryDirectory(prefix="queuehop-") as directory:
+        # The sender of the last spans may be at its last file as the directory goes.
+        with tempfile.TemporaryDirectory(
+            prefix="queuehop-", ignore_cleanup_errors=True
+        ) as directory:
             return Demo(options, console, Path(directory)).run()
     except (CannotStart, PartEnded) as exc:
         _complain(str(exc))
@@ -126,6 +129,8 @@ class Demo:
         except OSError:
             raise CannotStart(_taken(self._options.otlp_port, "--otlp-port")) from None
         self._env["OTEL_EXPORTER_OTLP_ENDPOINT"] = self._receiver.endpoint
+        # What waits for this receiver is of no use to another.
+        self._env["QUEUEHOP_STATE_DIR"] = str(self._directory / "state")
         # Spans are looked at as soon as they are there.
         self._env.setdefault("OTEL_BSP_SCHEDULE_DELAY", "200")
         self._said("receiver", f"OTLP over gRPC at {self._receiver.endpoint}")

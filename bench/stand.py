@@ -144,7 +144,7 @@ class Run:
             "PYTHONPATH": str(ROOT),
             # Whatever is kept on disk is kept here.
             "TMPDIR": str(self._directory),
-            "XDG_STATE_HOME": str(self._directory),
+            "QUEUEHOP_STATE_DIR": str(self._directory / "state"),
         }
 
     def publish(self, *plan: str) -> list[Mapping[str, Any]]:

@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
 
-import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from . import faults
+from .channel import compression, credentials
 from .settings import Otlp
 
-__all__ = ["PerProcessExporter", "Processor", "channel"]
+__all__ = ["PerProcessExporter", "Processor"]
 
 #: Where the SDK's exporter says, at each try, that the collector is away.
 _EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.grpc.exporter"
@@ -101,32 +101,12 @@ def _call(
         method(exporter)
 
 
-def channel(target: Otlp) -> grpc.Channel:
-    """Open a channel to *target*. gRPC shares one connection between those to one address."""
-    credentials = _credentials(target)
-    if credentials is None:
-        return grpc.insecure_channel(target.endpoint, compression=_compression(target))
-    return grpc.secure_channel(target.endpoint, credentials, compression=_compression(target))
-
-
 def _connect(target: Otlp) -> SpanExporter:
     return OTLPSpanExporter(
         endpoint=target.endpoint,
         insecure=target.insecure,
-        credentials=_credentials(target),
+        credentials=credentials(target),
         headers=target.headers,
         timeout=target.timeout,
-        compression=_compression(target),
+        compression=compression(target),
     )
-
-
-def _credentials(target: Otlp) -> grpc.ChannelCredentials | None:
-    if target.insecure:
-        return None
-    return grpc.ssl_channel_credentials(
-        target.certificate, target.client_key, target.client_certificate
-    )
-
-
-def _compression(target: Otlp) -> grpc.Compression:
-    return grpc.Compression.Gzip if target.gzip else grpc.Compression.NoCompression

@@ -26,6 +26,8 @@ __all__ = ["error_type", "fail", "hop", "record", "start"]
 SCOPE = "queuehop"
 
 Attributes = Mapping[str, AttributeValue]
+#: What was counted or timed, by the name of the instrument.
+Values = Mapping[str, float]
 
 
 @cache

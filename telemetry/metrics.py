@@ -1,4 +1,4 @@
-"""What the hops count and time, for this process alone, sent over OTLP/gRPC.
+"""What the hops count and time where nothing is kept on disk: sent by each process for itself.
 
 Instruments are made by the process that first uses them, and a forked child begins with none: what
 its parent has counted is the parent's to send.
@@ -6,56 +6,22 @@ its parent has counted is the parent's to send.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
-    MESSAGING_CLIENT_CONSUMED_MESSAGES,
-    MESSAGING_CLIENT_OPERATION_DURATION,
-    MESSAGING_CLIENT_SENT_MESSAGES,
-    MESSAGING_PROCESS_DURATION,
-)
-from opentelemetry.semconv.metrics.http_metrics import (
-    HTTP_CLIENT_REQUEST_DURATION,
-    HTTP_SERVER_REQUEST_DURATION,
-)
-from opentelemetry.util.types import AttributeValue
 
 from . import faults
-from .export import channel
-from .hop import SCHEMA_URL, SCOPE, version
+from .channel import open_channel
+from .hop import Attributes, Values
+from .instruments import Instruments
 from .settings import Otlp
 
 __all__ = ["Metrics"]
-
-Attributes = Mapping[str, AttributeValue]
-
-#: Seconds, as the conventions advise for every duration of theirs.
-_DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-
-#: Seconds: messages wait longer than requests take.
-_WAITS = (*_DURATIONS, 30, 60, 300, 900, 3600)
-
-_COUNTERS = {
-    MESSAGING_CLIENT_SENT_MESSAGES: "Messages that a producer tried to send.",
-    MESSAGING_CLIENT_CONSUMED_MESSAGES: "Messages that were delivered to a task.",
-}
-
-_HISTOGRAMS = {
-    HTTP_CLIENT_REQUEST_DURATION: ("Duration of HTTP requests sent.", _DURATIONS),
-    HTTP_SERVER_REQUEST_DURATION: ("Duration of HTTP requests served.", _DURATIONS),
-    MESSAGING_CLIENT_OPERATION_DURATION: ("Duration of a send.", _DURATIONS),
-    MESSAGING_PROCESS_DURATION: ("Duration of a run.", _DURATIONS),
-    "celery.wait.scheduled": ("Time until a message was due.", _WAITS),
-    "celery.wait.queue": ("Time in the broker, once due.", _WAITS),
-    "celery.wait.prefetch": ("Time in the worker before a process was free.", _WAITS),
-}
 
 
 class Metrics:
@@ -70,7 +36,7 @@ class Metrics:
         self._process: _Process | None = None
         os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork_in_child)
 
-    def record(self, values: Mapping[str, float], attributes: Attributes) -> None:
+    def record(self, values: Values, attributes: Attributes) -> None:
         """Count or time what *values* names, under *attributes*."""
         try:
             (self._process or self._begin()).record(values, attributes)
@@ -103,25 +69,12 @@ class Metrics:
 
 
 class _Process:
-    """A meter provider of this process' own, with every instrument that the hops use."""
+    """The instruments of this process and what reads them."""
 
     def __init__(self, target: Otlp, resource: Resource, interval: float) -> None:
         self.reader = _Reader(target, interval)
-        provider = MeterProvider([self.reader], resource, shutdown_on_exit=False)
-        meter = provider.get_meter(SCOPE, version(), SCHEMA_URL)
-        self._record: dict[str, Callable[[float, Attributes], None]] = {
-            name: meter.create_counter(name, "{message}", description).add
-            for name, description in _COUNTERS.items()
-        }
-        for name, (description, bounds) in _HISTOGRAMS.items():
-            self._record[name] = meter.create_histogram(
-                name, "s", description, explicit_bucket_boundaries_advisory=bounds
-            ).record
+        self.record = Instruments(self.reader, resource).record
         self.reader.start()
-
-    def record(self, values: Mapping[str, float], attributes: Attributes) -> None:
-        for name, value in values.items():
-            self._record[name](value, attributes)
 
 
 class _Reader(MetricReader):
@@ -171,7 +124,7 @@ class _Reader(MetricReader):
             return
         try:
             if self._channel is None:
-                self._channel = channel(self._target)
+                self._channel = open_channel(self._target)
             MetricsServiceStub(self._channel).Export(  # type: ignore[no-untyped-call]
                 encode_metrics(metrics_data),
                 timeout=min(self._target.timeout, timeout_millis / 1000),

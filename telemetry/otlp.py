@@ -27,6 +27,7 @@ __all__ = [
     "encode_scope",
     "encode_span",
     "export_request",
+    "field",
     "resource_spans",
     "scope_spans",
 ]
@@ -89,17 +90,17 @@ def encode_scope(scope: InstrumentationScope | None) -> bytes:
 
 def scope_spans(scope: bytes, schema_url: str, spans: Sequence[bytes]) -> bytes:
     """Return one ``ScopeSpans`` message of encoded *spans* of an encoded *scope*."""
-    return _message(_FIRST, scope) + _messages(spans) + _text(_THIRD, schema_url)
+    return field(_FIRST, scope) + _messages(spans) + _text(_THIRD, schema_url)
 
 
 def resource_spans(resource: bytes, schema_url: str, scopes: Sequence[bytes]) -> bytes:
     """Return one ``ResourceSpans`` message of ``ScopeSpans`` of an encoded *resource*."""
-    return _message(_FIRST, resource) + _messages(scopes) + _text(_THIRD, schema_url)
+    return field(_FIRST, resource) + _messages(scopes) + _text(_THIRD, schema_url)
 
 
 def export_request(resources: Sequence[bytes]) -> bytes:
     """Return the ``ExportTraceServiceRequest`` of several ``ResourceSpans``."""
-    return b"".join([_message(_FIRST, resource) for resource in resources])
+    return b"".join([field(_FIRST, resource) for resource in resources])
 
 
 def _encode_span(span: ReadableSpan) -> bytes:
@@ -136,11 +137,11 @@ def _encode_span(span: ReadableSpan) -> bytes:
     if dropped := span.dropped_attributes:
         add(b"\x50" + _uint32(dropped))
     if events := span.events:
-        parts += [_message(_EVENT, _event(event)) for event in events]
+        parts += [field(_EVENT, _event(event)) for event in events]
     if dropped := span.dropped_events:
         add(b"\x60" + _uint32(dropped))
     if links := span.links:
-        parts += [_message(_LINK, _link(link)) for link in links]
+        parts += [field(_LINK, _link(link)) for link in links]
     if dropped := span.dropped_links:
         add(b"\x70" + _uint32(dropped))
     if status is not None:
@@ -169,7 +170,7 @@ def _link(link: Link) -> bytes:
 def _status(status: Status) -> bytes:
     if not (code := status.status_code.value):
         return _NO_STATUS
-    return _message(_STATUS, _text(_SECOND, status.description) + b"\x18" + _varint(code))
+    return field(_STATUS, _text(_SECOND, status.description) + b"\x18" + _varint(code))
 
 
 def _flags(context: SpanContext | None) -> bytes:
@@ -188,18 +189,18 @@ def _items(attributes: Any) -> ItemsView[str, Any]:
 
 
 def _attribute(tag: bytes, key: str, value: Any) -> bytes:
-    return _message(tag, _key_value(key, _value(value)))
+    return field(tag, _key_value(key, _value(value)))
 
 
 def _key_value(key: str, value: bytes) -> bytes:
-    return _text(_FIRST, key) + _message(_SECOND, value)
+    return _text(_FIRST, key) + field(_SECOND, value)
 
 
 def _value(value: Any, depth: int = 0) -> bytes:
     """Return *value* as an ``AnyValue``."""
     kind = type(value)
     if kind is str:
-        return _message(_FIRST, value.encode())
+        return field(_FIRST, value.encode())
     if kind is bool:
         return b"\x10\x01" if value else b"\x10\x00"
     if kind is int:
@@ -209,32 +210,32 @@ def _value(value: Any, depth: int = 0) -> bytes:
     if value is None:
         return b""
     if kind is bytes:
-        return _message(b"\x3a", value)
+        return field(b"\x3a", value)
     if depth == _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if kind is tuple or kind is list:
-        return _message(b"\x2a", _messages_first(_value(item, depth + 1) for item in value))
+        return field(b"\x2a", _messages_first(_value(item, depth + 1) for item in value))
     if kind is dict:
         pairs = [_key_value(key, _value(item, depth + 1)) for key, item in value.items()]
-        return _message(b"\x32", _messages_first(pairs))
+        return field(b"\x32", _messages_first(pairs))
     raise TypeError(f"{kind} is left to the SDK's encoder")
 
 
-def _message(tag: bytes, message: bytes) -> bytes:
+def field(tag: bytes, message: bytes) -> bytes:
     return tag + _varint(len(message)) + message
 
 
 def _messages(messages: Iterable[bytes]) -> bytes:
-    return b"".join([_message(_SECOND, message) for message in messages])
+    return b"".join([field(_SECOND, message) for message in messages])
 
 
 def _messages_first(messages: Iterable[bytes]) -> bytes:
-    return b"".join([_message(_FIRST, message) for message in messages])
+    return b"".join([field(_FIRST, message) for message in messages])
 
 
 def _text(tag: bytes, text: str | None) -> bytes:
     """Return a field that is left out where it is empty."""
-    return _message(tag, text.encode()) if text else b""
+    return field(tag, text.encode()) if text else b""
 
 
 def _varint(number: int) -> bytes:

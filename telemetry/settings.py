@@ -20,12 +20,15 @@ __all__ = [
     "Batch",
     "Otlp",
     "Signal",
+    "Spool",
     "batch",
     "metric_interval",
-    "metrics_enabled",
+    "metrics_target",
     "otlp",
     "sampler",
     "span_limits",
+    "spool",
+    "state_directory",
     "traces_enabled",
 ]
 
@@ -35,6 +38,10 @@ Signal = Literal["TRACES", "METRICS"]
 
 OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 OTEL_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+QUEUEHOP_SPOOL = "QUEUEHOP_SPOOL"
+QUEUEHOP_SPOOL_MAX_AGE = "QUEUEHOP_SPOOL_MAX_AGE"
+QUEUEHOP_SPOOL_MAX_BYTES = "QUEUEHOP_SPOOL_MAX_BYTES"
+QUEUEHOP_STATE_DIR = "QUEUEHOP_STATE_DIR"
 LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
 LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
 LIGHTSTEP_HEADER = "lightstep-access-token"
@@ -88,11 +95,6 @@ def traces_enabled() -> bool:
     return _enabled(OTEL_TRACES_EXPORTER)
 
 
-def metrics_enabled() -> bool:
-    """Say whether metrics are made and sent: not with OTEL_SDK_DISABLED or exporter ``none``."""
-    return _enabled(OTEL_METRICS_EXPORTER)
-
-
 def _enabled(variable: str) -> bool:
     if os.environ.get(env.OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return False
@@ -100,6 +102,39 @@ def _enabled(variable: str) -> bool:
     if exporter not in ("otlp", "none"):
         _reject(variable, f"is {exporter!r}, not otlp or none", "using otlp")
     return exporter != "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """Where spans wait on disk, and how many bytes of them for how many seconds."""
+
+    directory: Path
+    max_bytes: int
+    max_age: float
+
+
+def spool() -> Spool | None:
+    """Read ``QUEUEHOP_SPOOL``, its bounds and its place; None if spans wait in memory alone."""
+    mode = os.environ.get(QUEUEHOP_SPOOL, "").strip().lower() or "disk"
+    if mode not in ("disk", "memory"):
+        _reject(QUEUEHOP_SPOOL, f"is {mode!r}, not disk or memory", "using disk")
+    if mode == "memory":
+        return None
+    return Spool(
+        directory=state_directory() / "spool",
+        max_bytes=int(_number(QUEUEHOP_SPOOL_MAX_BYTES, 256 * 1024 * 1024, least=1)),
+        max_age=_number(QUEUEHOP_SPOOL_MAX_AGE, 3 * 24 * 3600, least=1),
+    )
+
+
+def state_directory() -> Path:
+    """Return where state is kept: ``QUEUEHOP_STATE_DIR``, or the user's, as XDG says."""
+    if given := os.environ.get(QUEUEHOP_STATE_DIR, "").strip():
+        return Path(given).absolute()
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The specification has a relative one ignored.
+    base = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
+    return base / "queuehop"
 
 
 def metric_interval() -> float:
@@ -231,6 +266,19 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
         gzip=_gzip(signal),
         **certificates,
     )
+
+
+#: With none of these set, metrics go where spans go.
+_OF_A_SIGNAL = ("OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_METRICS_")
+
+
+def metrics_target(traces: Otlp) -> Otlp | None:
+    """Return where metrics go while spans go to *traces*; None if none are sent."""
+    if not _enabled(OTEL_METRICS_EXPORTER):
+        return None
+    if any(name.startswith(_OF_A_SIGNAL) for name in os.environ):
+        return otlp("METRICS")
+    return traces
 
 
 def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:

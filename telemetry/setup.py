@@ -2,42 +2,48 @@
 
 import atexit
 import logging
-import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from opentelemetry import trace
 from opentelemetry.propagate import set_global_textmap
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
-from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.semconv.attributes.service_attributes import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+)
 
 from . import settings
+from .hop import Attributes, Values
 from .logs import correlate_logs
 from .propagation import propagator
 from .sdk import TracerProvider
 
-if TYPE_CHECKING:
-    from .export import PerProcessExporter, Processor
-    from .metrics import Metrics
-
-__all__ = ["flush", "measure", "setup", "shutdown"]
+__all__ = ["flush", "kept", "leave", "measure", "setup", "shutdown"]
 
 logger = logging.getLogger(__package__)
 
 DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
 
 
+class _Export(Protocol):
+    """What becomes of spans and measurements: ``spool.DiskExport`` or ``memory.MemoryExport``."""
+
+    def measure(self, values: Values, attributes: Attributes) -> None: ...
+    def flush(self, timeout: float) -> bool: ...
+    def kept(self) -> Iterator[bytes]: ...
+    def leave(self) -> None: ...
+    def shutdown(self, timeout: float) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Pipeline:
     provider: TracerProvider
-    processor: "Processor | None"
-    exporter: "PerProcessExporter | None"
-    metrics: "Metrics | None"
+    export: _Export | None
 
 
 _pipeline: _Pipeline | None = None
@@ -76,46 +82,46 @@ def _start(service_name: str | None) -> _Pipeline:
     )
     target = settings.otlp()
     if target is None:
-        return _Pipeline(provider, None, None, None)
-    # gRPC is loaded by those who send, and then at once: it cannot be when the interpreter ends.
-    from .export import PerProcessExporter, Processor
-
-    exporter = PerProcessExporter(target)
-    batch = settings.batch()
-    processor = Processor(
-        exporter,
-        max_queue_size=batch.max_queue_size,
-        schedule_delay_millis=batch.schedule_delay,
-        max_export_batch_size=batch.max_export_batch_size,
-        export_timeout_millis=batch.export_timeout,
-    )
-    provider.add_span_processor(processor)
+        return _Pipeline(provider, None)
     atexit.register(shutdown)
-    return _Pipeline(provider, processor, exporter, _metrics(target, provider))
+    # Read here in any case: the sender, which reads them too, has nobody to tell what is wrong.
+    pace = settings.batch(), settings.metric_interval()
+    export = _on_disk(provider, target) or _in_memory(provider, target, *pace)
+    return _Pipeline(provider, export)
 
 
-def _metrics(traces: settings.Otlp, provider: TracerProvider) -> "Metrics | None":
-    if not settings.metrics_enabled():
+def _on_disk(provider: TracerProvider, target: settings.Otlp) -> _Export | None:
+    spool = settings.spool()
+    if spool is None:
         return None
-    target: settings.Otlp | None = traces
-    if any(name.startswith(_OF_A_SIGNAL) for name in os.environ):
-        target = settings.otlp("METRICS")
-    if target is None:
+    try:
+        from .spool.export import DiskExport
+
+        metrics = settings.metrics_target(target)
+        return DiskExport(provider, _of_all_processes(provider.resource), target, metrics, spool)
+    except (ImportError, OSError) as exc:
+        logger.warning(
+            "spans cannot be kept on disk (%s): they wait in memory, where a process that is "
+            "killed takes them with it; set %s to a directory of this user",
+            exc,
+            settings.QUEUEHOP_STATE_DIR,
+        )
         return None
-    from .metrics import Metrics
-
-    # The provider knows after a fork which process it is in.
-    return Metrics(target, lambda: provider.resource, settings.metric_interval())
 
 
-#: With none of these set, metrics go where spans go.
-_OF_A_SIGNAL = ("OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_METRICS_")
+def _in_memory(
+    provider: TracerProvider, target: settings.Otlp, batch: settings.Batch, interval: float
+) -> _Export:
+    # gRPC is loaded by those who send, and then at once: it cannot be when the interpreter ends.
+    from .memory import MemoryExport
+
+    return MemoryExport(provider, target, settings.metrics_target(target), batch, interval)
 
 
-def measure(values: Mapping[str, float], attributes: Mapping[str, AttributeValue]) -> None:
+def measure(values: Values, attributes: Attributes) -> None:
     """Count or time what *values* names, in the conventions' words and seconds."""
-    if _pipeline is not None and _pipeline.metrics is not None:
-        _pipeline.metrics.record(values, attributes)
+    if _pipeline is not None and _pipeline.export is not None:
+        _pipeline.export.measure(values, attributes)
 
 
 def _resource(service_name: str | None) -> Resource:
@@ -127,33 +133,42 @@ def _resource(service_name: str | None) -> Resource:
     return Resource.create({key: value for key, value in attributes.items() if value is not None})
 
 
+def _of_all_processes(resource: Resource) -> Resource:
+    """Return *resource* without the instance that the SDK has made up for this process."""
+    given = OTELResourceDetector().detect().attributes
+    kept = resource.attributes.items()
+    return Resource({k: v for k, v in kept if k != SERVICE_INSTANCE_ID or k in given})
+
+
 def flush(timeout: float = 10.0) -> bool:
-    """Send what has ended so far; say whether all of it was delivered within *timeout* seconds."""
+    """Have delivered what has ended so far; say whether it was, or is durably kept.
+
+    Returns after *timeout* seconds at the latest, and as soon as it is known that the collector
+    is away.
+    """
+    if _pipeline is not None and _pipeline.export is not None:
+        return _pipeline.export.flush(timeout)
     provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        return True
-    exporter = _pipeline.exporter if _pipeline is not None else None
-    failures = exporter.failures if exporter is not None else 0
-    done: list[bool] = []
-    metrics = _pipeline.metrics if _pipeline is not None else None
+    return not isinstance(provider, TracerProvider) or provider.force_flush(int(timeout * 1000))
 
-    def send() -> None:
-        delivered = provider.force_flush()
-        done.append((metrics is None or metrics.flush()) and delivered)
 
-    # The SDK's own flush takes no notice of its timeout.
-    thread = threading.Thread(target=send, name="queuehop-flush", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return bool(done and done[0]) and (exporter is None or exporter.failures == failures)
+def kept() -> Iterator[bytes]:
+    """Yield what this process and its children lately ended, each a field of ``ScopeSpans``."""
+    if _pipeline is not None and _pipeline.export is not None:
+        yield from _pipeline.export.kept()
+
+
+def leave() -> None:
+    """Do what must be done before a forked process ends, where nothing runs at its exit."""
+    if _pipeline is not None and _pipeline.export is not None:
+        _pipeline.export.leave()
 
 
 def shutdown(timeout: float = 5.0) -> None:
-    """Send what is left and stop. A collector that is away is given up after *timeout* seconds.
+    """Have delivered what is left. A collector that is away is given up after *timeout* seconds.
 
-    Runs by itself when the interpreter exits.
+    What was not delivered waits on disk for the next start. Runs by itself when the interpreter
+    exits.
     """
-    if _pipeline is not None and _pipeline.processor is not None:
-        _pipeline.processor.shutdown(int(timeout * 1000))
-    if _pipeline is not None and _pipeline.metrics is not None:
-        _pipeline.metrics.shutdown()
+    if _pipeline is not None and _pipeline.export is not None:
+        _pipeline.export.shutdown(timeout)

@@ -84,6 +84,7 @@ def start(broker: Broker, receiver: Receiver, tmp_path: Path) -> Iterator[Starte
         DATABASE_URL=f"sqlite:///{tmp_path / 'pings.sqlite3'}",
         OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
         OTEL_BSP_SCHEDULE_DELAY="100",
+        QUEUEHOP_STATE_DIR=str(tmp_path / "state"),
     )
     yield starter
     assert not list(starter.end())
@@ -102,7 +103,7 @@ def start_web(start: Starter, **env: str) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def start_worker(start: Starter, **env: str) -> Process:
-    worker = start("celery", "-A", "workers", "worker", "-c", "2", "-l", "INFO", **env)
+def start_worker(start: Starter, app: str = "workers", **env: str) -> Process:
+    worker = start("celery", "-A", app, "worker", "-c", "2", "-l", "INFO", **env)
     worker.wait_for_line(" ready.")
     return worker

@@ -13,12 +13,14 @@ from .processes import Process
 class Server:
     """A Redis-protocol server of a test's own, on one port, which can be killed and come back."""
 
-    def __init__(self, directory: Path, password: str) -> None:
+    def __init__(self, directory: Path, password: str, keep: bool = False) -> None:
+        """With *keep*, what it holds is there again after it was stopped."""
         self.port = free_port()
         self.url = f"redis://:{password}@127.0.0.1:{self.port}/0"
         self._argv = [
             *(_server_command(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
             *("--dir", str(directory), "--requirepass", password),
+            *("--appendonly", "yes" if keep else "no"),
         ]
         self.start()
 

@@ -190,7 +190,15 @@ def test_nothing_has_more_rights_than_it_needs(broker: str, traces: str) -> None
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service.get("read_only", False) is (name != "rabbitmq")
         assert int(service["mem_limit"]) <= 2**30
-        assert all(mount.get("read_only") for mount in service.get("volumes", []))
+        written = [mount for mount in service.get("volumes", []) if not mount.get("read_only")]
+        assert [mount["target"] for mount in written] == (["/var/lib/queuehop"] * (name in PARTS))
+
+
+def test_spans_wait_where_the_next_start_finds_them() -> None:
+    assert "ENV QUEUEHOP_STATE_DIR=/var/lib/queuehop" in (ROOT / "Dockerfile").read_text()
+    for part in PARTS:
+        (mount,) = services("redis", "jaeger")[part]["volumes"]
+        assert (mount["type"], mount["source"]) == ("volume", "state")
 
 
 def test_the_image_is_built_once_and_pulled_by_nobody() -> None:

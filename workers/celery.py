@@ -12,6 +12,14 @@ _broker = os.environ.get("CELERY_BROKER_URL") or "redis://127.0.0.1:6379/0"
 _keeps_results = _broker.startswith(("redis://", "rediss://", "sentinel://"))
 _line = "[%(asctime)s: %(levelname)s/%(processName)s] [trace=%(trace_id)s span=%(span_id)s] "
 
+#: What a worker had taken and not begun when it, or its broker, went comes back after so many
+#: seconds: later than a task may last that it waits behind. Redis alone does not do it by itself.
+_restoring = {
+    "visibility_timeout": 90,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+}
+
 app = Celery(
     "workers",
     broker=_broker,
@@ -20,6 +28,7 @@ app = Celery(
 )
 app.conf.update(
     accept_content=["json"],
+    broker_transport_options=_restoring if _broker.startswith(("redis://", "rediss://")) else {},
     broker_connection_retry_on_startup=True,
     result_expires=3600,
     task_time_limit=60,

@@ -5,7 +5,7 @@ from typing import Literal
 from celery import Celery, signals
 
 from ..logs import correlate_logs
-from ..setup import flush, setup
+from ..setup import leave, setup
 from .consumer import Consumer
 from .producer import Producer
 from .worker import Worker
@@ -50,7 +50,7 @@ def instrument_celery(
         setup(service_name)
 
     def end(**_: object) -> None:
-        flush(timeout=5.0)
+        leave()
 
     for signal in (
         signals.celeryd_init,

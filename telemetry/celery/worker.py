@@ -14,12 +14,19 @@ from celery import Celery, bootsteps, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
 from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_MESSAGE_ID,
+)
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
 
 from .. import faults
 from ..hop import error_type
 from ..propagation import extract
+from ..setup import kept
 from .chord import watch_chord
 from .consumer import Consumer, Run
 from .message import CELERY_TASK_STATE, wire
@@ -31,6 +38,11 @@ UNKNOWN = "UNKNOWN"
 
 #: What a child that is gone, or going, looks like from here.
 _LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
+
+#: Celery reckons when a child began from another clock: by so many seconds it may be too late.
+CLOCKS_DIFFER = 0.001
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 _ON_REQUEST = "queuehop_run"
 _SUCCEEDED = "queuehop_succeeded"
@@ -114,7 +126,9 @@ class Worker:
 
     def _begin_lost(self, request: Any) -> Run:
         message = request.request_dict
-        run = self._consumer.begin(request.task.name, message, started=request.time_start)
+        run = _told_by_child(request) or self._consumer.begin(
+            request.task.name, message, started=request.time_start
+        )
         setattr(request, _ON_REQUEST, run)
         if request.chord:
             watch_chord(request.task.backend)
@@ -172,6 +186,32 @@ class Worker:
             run.span.end()
         except Exception:
             faults.report("report a message that did not run")
+
+
+def _told_by_child(request: Any) -> Run | None:
+    """Return the run of *request* if its child had ended it, and was lost only then.
+
+    Its span is on disk already, and nothing is added to it.
+    """
+    if request.time_start is None:
+        return None
+    since = (request.time_start - CLOCKS_DIFFER) * 1e9
+    for encoded in kept():
+        if request.id.encode() not in encoded:
+            continue
+        (span,) = ScopeSpans.FromString(encoded).spans
+        if _is_run(span, request.id) and span.start_time_unix_nano >= since:
+            trace_id, span_id = int.from_bytes(span.trace_id), int.from_bytes(span.span_id)
+            told = NonRecordingSpan(SpanContext(trace_id, span_id, False, _SAMPLED))
+            return Run(told, trace.set_span_in_context(told), {}, {}, request.time_start)
+    return None
+
+
+def _is_run(span: ProtoSpan, task_id: str) -> bool:
+    return span.kind == ProtoSpan.SPAN_KIND_CONSUMER and any(
+        attribute.key == MESSAGING_MESSAGE_ID and attribute.value.string_value == task_id
+        for attribute in span.attributes
+    )
 
 
 def _in_context(start_strategy: Callable[..., Any]) -> Callable[..., Any]:

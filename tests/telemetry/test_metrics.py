@@ -126,11 +126,14 @@ REQUESTS = """
 """
 
 
-def test_a_forked_child_counts_from_nothing(run: Any, receiver: Receiver) -> None:
-    run(REQUESTS)
+@pytest.mark.parametrize(("spool", "counts"), [("disk", [6]), ("memory", [3, 3])])
+def test_what_a_forked_child_does_is_counted_once(
+    run: Any, receiver: Receiver, spool: str, counts: list[int]
+) -> None:
+    run(REQUESTS, QUEUEHOP_SPOOL=spool)
     found = points(receiver, "http.client.request.duration")
-    assert sorted(point.count for point in found) == [3, 3]
-    assert len({point.instance for point in found}) == 2
+    assert sorted(point.count for point in found) == counts
+    assert len({point.instance for point in found}) == len(counts)
     assert found[0].attributes == {
         "error.type": "requests.exceptions.ConnectionError",
         "http.request.method": "GET",
@@ -154,9 +157,11 @@ def test_metrics_may_go_elsewhere(run: Any, receiver: Receiver) -> None:
         assert points(elsewhere, "http.client.request.duration")
 
 
-def test_a_collector_that_is_away_is_no_trouble(run: Any) -> None:
+@pytest.mark.parametrize("spool", ["disk", "memory"])
+def test_a_collector_that_is_away_is_no_trouble(run: Any, spool: str) -> None:
     process: Process = run(
-        REQUESTS.replace("assert telemetry.flush(10)", "assert not telemetry.flush(1)"),
+        REQUESTS.replace("assert telemetry.flush(10)", "telemetry.flush(1)"),
+        QUEUEHOP_SPOOL=spool,
         OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
         OTEL_EXPORTER_OTLP_TIMEOUT="1",
     )

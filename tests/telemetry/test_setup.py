@@ -112,9 +112,10 @@ def test_flush_says_whether_everything_was_delivered(run, receiver: Receiver) ->
     assert len(receiver.spans) == 1
 
 
-def test_flush_is_false_when_the_collector_is_away(run) -> None:
+@pytest.mark.parametrize(("spool", "kept"), [("disk", True), ("memory", False)])
+def test_flush_says_when_the_collector_is_away_what_is_kept(run, spool: str, kept: bool) -> None:
     run(
-        """
+        f"""
         import telemetry, time
         from opentelemetry import trace
 
@@ -122,11 +123,12 @@ def test_flush_is_false_when_the_collector_is_away(run) -> None:
         with trace.get_tracer("test").start_as_current_span("work"):
             pass
         began = time.monotonic()
-        assert telemetry.flush(0.5) is False
+        assert telemetry.flush(0.5) is {kept}
         assert time.monotonic() - began < 3
         """,
         OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
         OTEL_EXPORTER_OTLP_TIMEOUT="2",
+        QUEUEHOP_SPOOL=spool,
     )
 
 

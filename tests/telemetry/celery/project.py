@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from celery import Celery, Task, shared_task
+from celery import Celery, Task, shared_task, signals
 from celery.exceptions import Ignore, Reject
 from opentelemetry import trace
 
@@ -17,6 +17,7 @@ def make_app(broker: str, **options: str) -> Celery:
     app = Celery("project", broker=broker, backend=broker if broker[:5] == "redis" else "rpc://")
     app.conf.update(
         broker_connection_retry_on_startup=True,
+        worker_pool_restarts=True,
         worker_cancel_long_running_tasks_on_connection_loss=True,
         task_acks_late=os.environ.get("ACKS_LATE") == "1",
     )
@@ -79,6 +80,17 @@ def where() -> str:
 @shared_task
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def die_at_the_end() -> None:
+    """End well; the child is killed before it can say so."""
+
+
+@signals.task_postrun.connect(weak=False)
+def _die(sender: Task, **_: object) -> None:
+    if sender.name == die_at_the_end.name:
+        die()
 
 
 @shared_task

@@ -1,0 +1,73 @@
+"""The durable export of one process: what ``setup`` starts, flushes and ends."""
+
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+
+from opentelemetry.sdk.resources import Resource
+
+from ..hop import Attributes, Values
+from ..sdk import TracerProvider
+from ..settings import Otlp, Spool
+from . import spawn
+from .meter import Meter
+from .place import Place
+from .processor import SpoolProcessor
+from .writer import Writer
+
+__all__ = ["DiskExport"]
+
+#: Changes with what is in the files: versions that differ in it do not share a directory.
+FORMAT = 1
+
+#: A segment holds this part of all that may wait, and of the time that it may.
+PART = 8
+
+
+class DiskExport:
+    """Keeps what *provider* makes, to be sent to *traces* and *metrics*.
+
+    *resource* is what measurements say of the service. Raises OSError where nothing can be kept.
+    """
+
+    def __init__(
+        self,
+        provider: TracerProvider,
+        resource: Resource,
+        traces: Otlp,
+        metrics: Otlp | None,
+        spool: Spool,
+    ) -> None:
+        if spawn.interpreter() is None:
+            raise OSError("no Python interpreter to send them is known")
+        # Whoever has other credentials, or another collector, has another directory.
+        key = sha256(repr((FORMAT, traces, metrics)).encode()).hexdigest()[:16]
+        place = Place(spool.directory / key)
+        place.make()
+        self._pid = os.getpid()
+        self._writer = Writer(place, spool.max_bytes // PART, spool.max_age / PART)
+        self._meter = Meter(self._writer, resource) if metrics is not None else None
+        provider.add_span_processor(SpoolProcessor(self._writer))
+        self._writer.resume()
+
+    def measure(self, values: Values, attributes: Attributes) -> None:
+        """Count or time what *values* names, under *attributes*."""
+        if self._meter is not None:
+            self._meter.record(values, attributes)
+
+    def flush(self, timeout: float) -> bool:
+        """Have everything delivered; say whether it is, or waits on disk."""
+        return self._writer.flush(timeout)
+
+    def kept(self) -> Iterator[bytes]:
+        """Yield what this process and its children lately ended, each a ``ScopeSpans`` field."""
+        return self._writer.kept()
+
+    def leave(self) -> None:
+        """Nothing is to be done where a process ends: what it wrote is there."""
+
+    def shutdown(self, timeout: float) -> None:
+        """Give the sender *timeout* seconds, in the process that has set up."""
+        # A container ends with its first process, and the sender with it.
+        if os.getpid() == self._pid:
+            self._writer.flush(timeout)

@@ -1,0 +1,103 @@
+"""The sender's aggregation of what the applications have measured.
+
+One stream for each service, not for each process: a pool that recycles its children would leave a
+thousand streams that count to twenty. What is cumulative needs no second delivery after a failure,
+the next one says it all.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
+
+from ..instruments import Instruments
+from .collector import Collector, Verdict
+from .meter import VALUE, described
+from .retry import Backoff
+from .segment import Item, Segment
+
+__all__ = ["MeasurementDelivery"]
+
+
+class _Stream(NamedTuple):
+    reader: InMemoryMetricReader
+    instruments: Instruments
+
+
+class MeasurementDelivery:
+    """Sends what all segments measured every *interval* seconds; to no *collector*, nothing."""
+
+    def __init__(self, collector: Collector | None, interval: float) -> None:
+        self.backoff = Backoff()
+        self.failures = 0
+        self.delivered_at = 0.0
+        self._collector = collector
+        self._interval = interval
+        self._due = time.monotonic() + interval
+        self._instance = str(uuid.uuid4())
+        self._streams: dict[bytes, _Stream] = {}
+        self._unsent = False
+
+    def hurry(self) -> None:
+        """Send at the next occasion."""
+        self._due = 0.0
+        self.backoff.hurry()
+
+    def deliver(self, segments: Sequence[Segment]) -> None:
+        """Take up what is new, and send it if it is time to."""
+        for segment in segments:
+            for item in segment.measurements.drain():
+                self._record(item)
+        if self._collector is not None and self._unsent:
+            if time.monotonic() < self._due or self.backoff.remaining:
+                return
+            if not self._send(self._collector):
+                return
+        for segment in segments:
+            segment.measurements.acknowledge_all()
+            segment.keep()
+
+    def _record(self, item: Item) -> None:
+        if self._collector is None:
+            return
+        resource, description = item.definitions
+        stream = self._streams.get(resource)
+        if stream is None:
+            stream = self._streams[resource] = self._stream(resource)
+        names, attributes = described(description)
+        values = (value for (value,) in VALUE.iter_unpack(item.content))
+        stream.instruments.record(dict(zip(names, values, strict=True)), attributes)
+        self._unsent = True
+
+    def _stream(self, resource: bytes) -> _Stream:
+        reader = InMemoryMetricReader()
+        known = Resource({SERVICE_INSTANCE_ID: self._instance, **json.loads(resource)})
+        return _Stream(reader, Instruments(reader, known))
+
+    def _send(self, collector: Collector) -> bool:
+        request = ExportMetricsServiceRequest()
+        for stream in self._streams.values():
+            data = stream.reader.get_metrics_data()
+            if data is not None:
+                request.MergeFrom(encode_metrics(data))
+        answer = collector.take_metrics(request.SerializeToString())
+        if answer.verdict is Verdict.LATER and not answer.missing:
+            self.failures += 1
+            self.backoff.failed(answer)
+            return False
+        if answer.missing:  # it takes traces alone
+            self._collector = None
+        self.backoff.succeeded()
+        self._unsent = False
+        self.delivered_at = time.monotonic()
+        self._due = self.delivered_at + self._interval
+        return True

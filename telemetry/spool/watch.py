@@ -1,0 +1,77 @@
+"""Looking after the sender, now and then, from the processes that write."""
+
+import os
+import time
+
+from ..faults import logger
+from . import spawn
+from .place import Place
+
+__all__ = ["Watch"]
+
+#: Seconds between two looks.
+INTERVAL = 2.0
+
+#: A sender that ends sooner than so many seconds after its start, so many times in a row, is left.
+SHORT_LIFE, SHORT_LIVES = 10.0, 3
+
+
+class Watch:
+    """Starts a sender where there is none, and says in the application's log what troubles it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._next_look = 0.0
+        self._next_start = 0.0
+        self._started = float("-inf")
+        self._short_lives = 0
+        self._dropped = place.status().dropped
+
+    def look(self) -> None:
+        """Look, if it is time to."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + INTERVAL
+            self.ensure_sender()
+            self._tell()
+
+    def ensure_sender(self) -> None:
+        """Start a sender unless there is one."""
+        if time.monotonic() < self._next_start:
+            return
+        try:
+            claim = self._place.claim()
+            if claim is None:
+                return
+            try:
+                self._start(claim)
+            finally:
+                os.close(claim)
+        except OSError as exc:
+            self._give_up_for_now(str(exc))
+
+    def _start(self, claim: int) -> None:
+        spawn.start(self._place, claim)
+        short = time.monotonic() < self._started + SHORT_LIFE
+        self._short_lives = self._short_lives + 1 if short else 0
+        self._started = time.monotonic()
+        if self._short_lives >= SHORT_LIVES:
+            self._give_up_for_now("it ends as soon as it is started")
+
+    def _give_up_for_now(self, why: str) -> None:
+        self._next_start = time.monotonic() + 30.0
+        if self._place.may_tell("start"):
+            logger.warning(
+                "the process that sends spans is missing (%s); they are kept in %s",
+                why,
+                self._place.directory,
+            )
+
+    def _tell(self) -> None:
+        status = self._place.status()
+        if status.error and self._place.may_tell("failure"):
+            logger.warning("spans wait on disk: %s", status.error)
+        if status.dropped > self._dropped and self._place.may_tell("dropped"):
+            logger.warning(
+                "%d spans were dropped: %s", status.dropped - self._dropped, status.reason
+            )
+        self._dropped = status.dropped

@@ -1,0 +1,219 @@
+"""The application's side: what is to be kept is appended to a segment, in one write.
+
+The processes of one *tree*, a process and those that it forks after it has set up, share a
+sequence of segments: the kernel appends whole what each of them writes. So a fork needs no hook,
+but for the lock and the little that waits in memory while the disk is full.
+"""
+
+import errno
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..faults import RateLimit, logger
+from . import frames
+from .frames import Definition
+from .place import Place, tree_of
+from .segment import Cursor
+from .watch import Watch
+
+__all__ = ["Writer"]
+
+#: The most bytes after which the next segment is begun.
+LARGEST_SEGMENT = 4 * 1024 * 1024
+
+#: Bytes kept in memory while the disk is full.
+BACKLOG = 4 * 1024 * 1024
+
+
+class _Entry(NamedTuple):
+    kind: int
+    content: bytes
+    definitions: tuple[Definition, ...]
+
+
+class Writer:
+    """Appends to segments in *place*, each of *size* bytes and *age* seconds at most."""
+
+    def __init__(self, place: Place, size: int, age: float) -> None:
+        self._place = place
+        self._size = min(size, LARGEST_SEGMENT)
+        self._age = age
+        self._tree = secrets.token_hex(8)
+        self._number = 0
+        self._lock = threading.RLock()
+        self._backlog = _Backlog()
+        self._watch = Watch(place)
+        self._segment = self._open()
+        os.register_at_fork(after_in_child=self._after_fork_in_child)
+
+    def append(self, kind: int, content: bytes, *definitions: Definition) -> None:
+        """Keep a frame of *kind*: the ids of *definitions*, then *content*.
+
+        What a full disk does not take waits in memory, within a bound.
+        """
+        with self._lock:
+            self._backlog.add(_Entry(kind, content, definitions))
+            self._write_backlog()
+        self._watch.look()
+
+    def flush(self, timeout: float) -> bool:
+        """Have delivered what this tree wrote; say whether all of it is that, or kept on disk.
+
+        Returns after *timeout* seconds, or as soon as the collector proves to be away.
+        """
+        until = time.monotonic() + timeout
+        with self._lock:
+            self._write_backlog()
+            kept = not self._backlog
+        waiting = self._ends()
+        failures = self._place.status().failures
+        asked = False
+        while waiting := {name: end for name, end in waiting.items() if self._waits(name, end)}:
+            if time.monotonic() >= until or self._place.status().failures != failures:
+                break
+            self._watch.ensure_sender()
+            asked = asked or self._place.wake()
+            time.sleep(0.01)
+        return kept
+
+    def resume(self) -> None:
+        """Have delivered what others left here and did not live to see delivered."""
+        if any(self._place.size(name) for name in self._place.segments()):
+            self._watch.ensure_sender()
+
+    def kept(self) -> Iterator[bytes]:
+        """Yield the spans in the segments of this tree, each a field of ``ScopeSpans``."""
+        for name in self._own():
+            fd = self._place.open_to_read(name)
+            try:
+                for item in Cursor(fd, name, frames.SPAN, 2, 0).drain():
+                    yield item.content
+            finally:
+                os.close(fd)
+
+    def _own(self) -> list[str]:
+        return sorted(name for name in self._place.segments() if tree_of(name) == self._tree)
+
+    def _ends(self) -> dict[str, int]:
+        return {name: self._place.size(name) for name in self._own()}
+
+    def _waits(self, name: str, end: int) -> bool:
+        return min(self._place.acknowledged(name)) < end <= self._place.size(name)
+
+    def _write_backlog(self) -> None:
+        try:
+            while self._backlog:
+                self._write(self._backlog.first)
+                self._backlog.drop_first()
+        except OSError as exc:
+            self._backlog.bound(exc)
+
+    def _write(self, entry: _Entry) -> None:
+        if not self._segment.usable():
+            self._segment.close()
+            self._number += 1
+            self._place.make()
+            self._segment = self._open()
+        self._segment.write(entry)
+
+    def _open(self) -> "_Segment":
+        name = f"{self._tree}.{self._number:06}"
+        return _Segment(self._place.open_to_append(name), name, self._size, self._age)
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        self._backlog = _Backlog()  # what waits there is its parent's to write
+
+
+class _Segment:
+    """One that this process has open, and the definitions known to stand in it."""
+
+    def __init__(self, fd: int, name: str, size: int, age: float) -> None:
+        self._fd = fd
+        self._seed = frames.seed(name)
+        self._size = size
+        self._until = time.monotonic() + age
+        self._defined: set[bytes] = set()
+        found = os.fstat(fd)
+        self._identity = found.st_dev, found.st_ino
+
+    def usable(self) -> bool:
+        """Say whether it is still there, with room and not too old.
+
+        Asked before each write: a daemon that closes every descriptor may have the number reused.
+        """
+        found = self._stat()
+        return (
+            found is not None
+            and found.st_nlink > 0
+            and found.st_size < self._size
+            and time.monotonic() < self._until
+        )
+
+    def _stat(self) -> os.stat_result | None:
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return None
+        return found if (found.st_dev, found.st_ino) == self._identity else None
+
+    def write(self, entry: _Entry) -> None:
+        """Append *entry*, and before it the definitions that it needs; raise OSError if not all."""
+        parts = [
+            frames.pack(self._seed, frames.DEFINITION, definition.id + definition.content)
+            for definition in entry.definitions
+            if definition.id not in self._defined
+        ]
+        ids = [definition.id for definition in entry.definitions]
+        parts.append(frames.pack(self._seed, entry.kind, b"".join([*ids, entry.content])))
+        data = b"".join(parts)
+        if os.write(self._fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._defined.update(ids)
+
+    def close(self) -> None:
+        if self._stat() is not None:
+            os.close(self._fd)
+
+
+class _Backlog:
+    """What is yet to be written, oldest first."""
+
+    def __init__(self) -> None:
+        self._entries: deque[_Entry] = deque()
+        self._bytes = 0
+        self._lost = 0
+        self._allow = RateLimit()
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    @property
+    def first(self) -> _Entry:
+        return self._entries[0]
+
+    def add(self, entry: _Entry) -> None:
+        self._entries.append(entry)
+        self._bytes += len(entry.content)
+
+    def drop_first(self) -> None:
+        self._bytes -= len(self._entries.popleft().content)
+
+    def bound(self, exc: OSError) -> None:
+        """Keep what there is room for, and say once a minute why it is here."""
+        while self._bytes > BACKLOG:
+            self.drop_first()
+            self._lost += 1
+        if self._allow("full"):
+            logger.warning(
+                "spans cannot be kept on disk (%s): %d wait in memory, %d are lost; "
+                "the application is unharmed",
+                exc.strerror or exc,
+                len(self._entries),
+                self._lost,
+            )

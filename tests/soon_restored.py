@@ -1,0 +1,11 @@
+"""The Celery app of the system, with the time shortened after which lost messages come back."""
+
+from workers.celery import app
+
+__all__ = ["app"]
+
+app.conf.broker_transport_options = {
+    **app.conf.broker_transport_options,
+    "visibility_timeout": 5,
+    "unacked_restore_interval": 1,
+}

@@ -1,0 +1,204 @@
+"""What is on disk is private, survives damage and a full disk, and can be done without."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from telemetry.spool import frames
+
+from .conftest import Collector, Program
+from .test_delivery import KILLED, once
+
+
+def test_what_is_kept_is_private(program: Program) -> None:
+    program.run("os.umask(0); spans(10); telemetry.flush(1)")
+    kept = (program.directory / "state").rglob("*")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in kept}
+    assert len(modes) > 4
+    directories = {path.name for path in (program.directory / "state").rglob("*") if path.is_dir()}
+    for name, mode in modes.items():
+        assert mode == (0o700 if name in directories else 0o600), name
+
+
+def test_a_token_is_in_no_file_and_in_no_name(program: Program) -> None:
+    program.run("spans(10); telemetry.flush(1)", OTEL_EXPORTER_OTLP_HEADERS="api-key=s3cret")
+    for path in program.files:
+        assert "s3cret" not in str(path)
+        assert b"s3cret" not in path.read_bytes()
+
+
+def test_another_token_is_another_destination(program: Program, collector: Collector) -> None:
+    program.run(f"spans(10); {KILLED}", status=-9, OTEL_EXPORTER_OTLP_HEADERS="api-key=one")
+    program.wait_for_sender_to_end()
+    collector.start()
+    program.run("spans(1)", OTEL_EXPORTER_OTLP_HEADERS="api-key=two")
+    assert collector.wait_for(1) == {"program2.0": 1}
+
+
+@pytest.mark.parametrize("where", ["file", "link"])
+def test_a_directory_that_cannot_be_used_is_one_line_and_spans_arrive(
+    program: Program, collector: Collector, tmp_path: Path, where: str
+) -> None:
+    if where == "file":
+        (tmp_path / "taken").write_text("")
+    else:
+        (tmp_path / "taken").symlink_to(tmp_path / "nowhere" / "else")
+    collector.start()
+    process = program.run("spans(10)", QUEUEHOP_STATE_DIR=str(tmp_path / "taken"))
+    (line,) = process.output.splitlines()
+    assert line.startswith("spans cannot be kept on disk (")
+    assert "QUEUEHOP_STATE_DIR" in line
+    assert once(collector.wait_for(10))
+
+
+def test_a_directory_that_is_taken_away_is_made_again(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    program.run(
+        """
+        import shutil
+        spans(10, "before")
+        telemetry.flush()
+        shutil.rmtree(os.environ["QUEUEHOP_STATE_DIR"])
+        spans(10, "after")
+        """
+    )
+    assert once(collector.wait_for(20))
+
+
+def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector: Collector) -> None:
+    collector.start()
+    # The kernel refuses what goes beyond, and takes a part of the write that crosses the line.
+    process = program.run(
+        """
+        import resource
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        spans(1, "first")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, limit[1]))
+        spans(2000, "full")
+        assert telemetry.flush(0.5) is False
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        spans(1, "last")
+        assert telemetry.flush() is True
+        """
+    )
+    names = collector.wait_for(2002)
+    assert once(names)
+    (line,) = process.output.splitlines()
+    assert line.startswith("spans cannot be kept on disk (No space left on device): 1 wait in")
+
+
+def test_what_a_full_disk_does_not_take_for_long_is_bounded(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    program.run(
+        """
+        import resource
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        spans(1, "first")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+        for number in range(100):
+            with tracer.start_as_current_span(f"large.{number}") as span:
+                span.set_attribute("large", "x" * 100_000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        spans(1, "last")
+        """
+    )
+    names = collector.wait_for(2)
+    large = [name for name in names if name.startswith("large")]
+    assert "large.99" in large
+    assert 20 < len(large) < 60
+
+
+def test_a_torn_frame_costs_itself_alone(program: Program, collector: Collector) -> None:
+    program.run(f"spans(100, 'one'); {KILLED}", status=-9)
+    program.wait_for_sender_to_end()
+    (segment,) = program.segments
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-7])
+    collector.start()
+    program.run("spans(1)")
+    names = collector.wait_for(100)
+    assert once(names)
+    assert "one.99" not in names
+
+
+def test_damage_in_the_middle_costs_what_is_damaged(program: Program, collector: Collector) -> None:
+    program.run(f"spans(100, 'one'); {KILLED}", status=-9)
+    program.wait_for_sender_to_end()
+    (segment,) = program.segments
+    data = bytearray(segment.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20] = bytes(20)
+    segment.write_bytes(data)
+    collector.start()
+    program.run("spans(1)")
+    names = collector.wait_for(99)
+    assert once(names)
+    assert {"one.0", "one.99", "program2.0"} <= set(names)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    payloads=st.lists(st.binary(max_size=60), max_size=8),
+    cuts=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=12)), max_size=3),
+    at_end=st.booleans(),
+)
+def test_reading_damaged_bytes_yields_what_was_written_and_nothing_else(
+    payloads: list[bytes], cuts: list[tuple[int, bytes]], at_end: bool
+) -> None:
+    seed = frames.seed("segment")
+    data = b"".join(frames.pack(seed, frames.SPAN, payload) for payload in payloads)
+    for at, junk in cuts:
+        data = data[:at] + junk + data[at + len(junk) // 2 :]
+    found = [frame.payload for frame in frames.unpack(seed, data, at_end)]
+    left = iter(payloads)
+    assert all(payload in left for payload in found)
+    if not cuts:
+        assert found == payloads
+
+
+def test_a_payload_cannot_pass_for_a_frame() -> None:
+    seed, other = frames.seed("segment"), frames.seed("another")
+    inner = frames.pack(other, frames.SPAN, b"forged")
+    data = frames.pack(seed, frames.SPAN, b"x" * 50 + inner + b"x" * 50)
+    assert not list(frames.unpack(seed, data[:100]))
+
+
+def test_a_killed_process_among_many_leaves_others_frames_whole(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    process = program.run(
+        """
+        children = []
+        for number in range(4):
+            pid = os.fork()
+            if not pid:
+                each = 0
+                while True:
+                    spans(1, f"child{number}.{each}")
+                    each += 1
+                    os.write(1, b"%d %d\\n" % (number, each))
+            children.append(pid)
+        time.sleep(1)
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        """
+    )
+    ended: dict[int, int] = {}
+    for line in process.lines:
+        number, each = map(int, line.split())
+        ended[number] = max(each, ended.get(number, 0))
+    names = collector.wait_for(sum(ended.values()))
+    # One more each may have been ended and not said.
+    assert sum(ended.values()) <= len(names) <= sum(ended.values()) + 4
+    assert once(names)

@@ -1,0 +1,190 @@
+"""The whole system while its parts are recycled, killed and taken away."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from telemetry.viewer.receiver import Receiver
+from telemetry.viewer.spans import Span
+from telemetry.viewer.tree import by_trace
+
+from .conftest import free_port, start_worker
+from .processes import Process, Starter
+from .system import Server
+
+#: What the web side says before it gives up on a broker.
+IN_TIME = 15.0
+
+
+def start_gunicorn(start: Starter, *options: str) -> tuple[Process, str]:
+    port = free_port()
+    process = start(
+        *("gunicorn", "--bind", f"127.0.0.1:{port}", "--no-control-socket", *options),
+        "app:create_app()",
+    )
+    process.wait_for_line("Listening at")
+    return process, f"http://127.0.0.1:{port}"
+
+
+def traces_of(spans: list[Span], name: str) -> set[str]:
+    return {span.trace_id for span in spans if span.name == name}
+
+
+def ping(url: str) -> requests.Response:
+    """Ping, again where the server closed the connection as it was recycled."""
+    for _ in range(5):
+        try:
+            return requests.get(f"{url}/ping", timeout=30)
+        except requests.ConnectionError:
+            time.sleep(0.1)
+    raise AssertionError("the web side is away")
+
+
+@pytest.mark.parametrize(
+    "options", [["--max-requests", "10"], ["--max-requests", "10", "--preload"]]
+)
+def test_a_web_server_that_recycles_its_workers(
+    start: Starter, receiver: Receiver, options: list[str]
+) -> None:
+    _, url = start_gunicorn(start, "--workers", "2", "--threads", "2", *options)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ping(url), range(120)))
+    accepted = {answer.json()["trace_id"] for answer in answers}
+    assert len(accepted) == 120
+    spans = receiver.wait_for(lambda spans: accepted <= traces_of(spans, "GET /ping"))
+    assert Counter(span.name for span in spans)["send workers.tasks.ping"] >= 120
+    assert len({span.instance for span in spans}) > 4
+
+
+def test_a_web_server_that_is_killed(start: Starter, receiver: Receiver) -> None:
+    process, url = start_gunicorn(start, "--workers", "2")
+    accepted = [ping(url).json()["trace_id"] for _ in range(50)]
+    process.kill()
+    # The span of a request ends after its answer: that of the last may not have.
+    receiver.wait_for(lambda spans: set(accepted[:-1]) <= traces_of(spans, "GET /ping"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_development_server_that_is_ended(
+    start: Starter, receiver: Receiver, number: int
+) -> None:
+    port = free_port()
+    process = start("flask", "run", "--port", str(port))
+    process.wait_for_line("Running on")
+    accepted = [ping(f"http://127.0.0.1:{port}").json()["trace_id"] for _ in range(20)]
+    process.signal(number)
+    process.wait()
+    # The span of a request ends after its answer: that of the last may not have.
+    receiver.wait_for(lambda spans: set(accepted[:-1]) <= traces_of(spans, "GET /ping"))
+
+
+def test_a_development_server_that_reloads(
+    start: Starter, receiver: Receiver, tmp_path: Path
+) -> None:
+    watched = tmp_path / "watched.py"
+    watched.touch()
+    port = free_port()
+    process = start("flask", "run", "--debug", "--port", str(port), "--extra-files", str(watched))
+    process.wait_for_line("Debugger PIN")
+    url = f"http://127.0.0.1:{port}"
+    accepted = {ping(url).json()["trace_id"] for _ in range(20)}
+    os.utime(watched, (time.time() + 10,) * 2)
+    process.wait_for_line("Debugger PIN", count=2)
+    accepted |= {ping(url).json()["trace_id"] for _ in range(20)}
+    receiver.wait_for(lambda spans: accepted <= traces_of(spans, "GET /ping"))
+
+
+def test_a_client_that_is_interrupted(start: Starter, web: str, receiver: Receiver) -> None:
+    client = start("app.client", "--url", f"{web}/ping", "--interval", "0.01")
+    client.wait_for_line("trace ", count=20)
+    client.signal(signal.SIGINT)
+    client.wait()
+    told = {line.partition("trace ")[2].split()[0] for line in client.lines if " bytes " in line}
+    assert len(told) >= 20
+    receiver.wait_for(lambda spans: told <= traces_of(spans, "ping"))
+
+
+class Load:
+    """So many clients that ping until they are told to stop; what they were answered, and when."""
+
+    def __init__(self, url: str, clients: int) -> None:
+        self.accepted: set[str] = set()
+        self.statuses: Counter[int] = Counter()
+        self.slowest = 0.0
+        self._url = url
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                answer = session.get(f"{self._url}/ping?length=5", timeout=60)
+                with self._lock:
+                    self.slowest = max(self.slowest, time.monotonic() - began)
+                    self.statuses[answer.status_code] += 1
+                    if answer.status_code == 202:
+                        self.accepted.add(answer.json()["trace_id"])
+
+    def wait_for(self, reached: Callable[["Load"], bool], timeout: float = 60.0) -> None:
+        until = time.monotonic() + timeout
+        while not reached(self):
+            assert time.monotonic() < until, self.statuses
+            time.sleep(0.05)
+
+
+def incomplete(spans: list[Span], accepted: set[str]) -> set[str]:
+    """Return those of the *accepted* pings whose request or run is not there."""
+    requested = traces_of(spans, "GET /ping")
+    return accepted - (requested & traces_of(spans, "process workers.tasks.ping"))
+
+
+def test_fifty_clients_for_a_while(start: Starter, receiver: Receiver) -> None:
+    start_worker(start)
+    _, url = start_gunicorn(start, "--workers", "2", "--threads", "8")
+    with Load(url, clients=50) as load:
+        load.wait_for(lambda load: len(load.accepted) >= 2000, timeout=90)
+    assert set(load.statuses) == {202}
+    spans = receiver.wait_for(lambda spans: not incomplete(spans, load.accepted), timeout=90)
+    for trace in by_trace(spans).values():
+        known = {span.span_id for span in trace}
+        assert all(span.parent_id in known for span in trace if span.parent_id)
+
+
+def test_a_broker_that_is_restarted_in_the_middle(
+    start: Starter, receiver: Receiver, tmp_path: Path
+) -> None:
+    server = Server(tmp_path, password="hunter2", keep=True)
+    start.env["CELERY_BROKER_URL"] = server.url
+    start_worker(start, "tests.soon_restored")
+    _, url = start_gunicorn(start, "--workers", "1", "--threads", "8")
+    with Load(url, clients=8) as load:
+        load.wait_for(lambda load: len(load.accepted) >= 100)
+        server.process.stop()
+        load.wait_for(lambda load: load.statuses[503] >= 5)
+        refused_at = len(load.accepted)
+        server.start()
+        load.wait_for(lambda load: len(load.accepted) >= refused_at + 100)
+    assert set(load.statuses) == {202, 503}
+    assert load.slowest < IN_TIME
+    receiver.wait_for(lambda spans: not incomplete(spans, load.accepted), timeout=60)
+    server.process.stop()
