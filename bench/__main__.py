@@ -13,9 +13,9 @@ from pathlib import Path
 from app.parts import PartEnded
 
 from .figures import FULL, QUICK, Figure, figures
-from .pieces import pieces
 from .report import as_json, print_report
 from .stand import Failed, Stand
+from .variants import OURS
 
 #: Rounds of all variants: their order is turned round each time.
 ROUNDS, QUICK_ROUNDS = 7, 2
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             Stand(Path(directory)) as stand,
         ):
             samples = {figure.title: _measure(figure, stand) for figure in chosen}
-            found = pieces(f"127.0.0.1:{stand.receiver.port}")
+            with stand.run(OURS) as run:
+                [found] = run.ask("bench.pieces")
     except (Failed, PartEnded) as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .stand import Run, Stand, await_that
-from .variants import BARE, CONTRIB, OURS, UNMETERED, UNSAMPLED, Variant
+from .variants import BARE, CONTRIB, OURS, UNSAMPLED, Variant
 
 __all__ = ["Figure", "Size", "figures"]
 
@@ -56,7 +56,7 @@ def figures(size: Size, rounds: int) -> Sequence[Figure]:
         "ours, collector away": _in_a_run(_latency, size.away, OURS, away=True),
     }
     return [
-        Figure("publish and run", each(_cpu, size.tasks, BARE, CONTRIB, OURS, UNMETERED), rounds),
+        Figure("publish and run", each(_cpu, size.tasks, BARE, CONTRIB, OURS), rounds),
         Figure(
             "tasks a second", each(_tasks, size.prefork, BARE, CONTRIB, OURS, UNSAMPLED), rounds
         ),

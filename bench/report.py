@@ -1,22 +1,25 @@
-"""What was measured, as ratios and as a table for people, and as JSON for programs."""
+"""What was measured, as a table for people, and as JSON for programs."""
 
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from .stand import ROOT, broker_version
 
 __all__ = ["Samples", "as_json", "print_report"]
 
-#: By figure and variant, one mapping of numbers for each round.
-Samples = Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]
+#: By variant, one mapping of numbers for each round.
+Variants = Mapping[str, Sequence[Mapping[str, float]]]
+
+#: The same by figure.
+Samples = Mapping[str, Variants]
 
 _PACKAGES = (
     *("celery", "kombu", "redis", "flask", "gunicorn", "grpcio", "protobuf"),
@@ -25,75 +28,77 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
-    """One figure that has a goal: its value in each round."""
+class Result:
+    """One figure that has a goal: its value, and what it is in each round by itself."""
 
     name: str
     goal: str
+    value: float
     rounds: Sequence[float]
 
-    @property
-    def median(self) -> float:
-        return median(self.rounds)
+    @classmethod
+    def ratio(cls, name: str, goal: str, a: Sequence[float], b: Sequence[float]) -> Self:
+        """Return the ratio of the medians of *a* and *b*: added costs may be near 0 in a round."""
+        rounds = [one / other for one, other in zip(a, b, strict=True)]
+        return cls(name, goal, median(a) / median(b), rounds)
 
 
-def ratios(samples: Samples) -> list[Ratio]:
-    """Return every figure that has a goal; what was not measured is left out."""
-
-    def of(figure: str, variant: str, *keys: str) -> list[float]:
-        return [sum(one[key] for key in keys) for one in samples[figure][variant]]
-
-    def cpu(variant: str, what: str) -> list[float]:
-        return of("publish and run", variant, what, f"{what}, helpers")
-
-    def added(what: str, variant: str) -> list[float]:
-        return _each(lambda a, b: a - b, cpu(variant, what), cpu("bare", what))
-
-    def by(a: Sequence[float], b: Sequence[float]) -> list[float]:
-        return _each(lambda a, b: a / b, a, b)
-
-    def rate(figure: str, one: str, other: str) -> list[float]:
-        return by(of(figure, one, "rate"), of(figure, other, "rate"))
-
-    def late(what: str) -> list[float]:
-        added = [
-            _each(lambda a, b: a - b, *(of("growth", name, key) for name in ("ours", "bare")))
-            for key in ("cpu late", "cpu early")
-        ]
-        return by(*added)
-
-    def away(what: str) -> list[float]:
-        one, other = (of("collector away", name, what) for name in ("ours, collector away", "bare"))
-        return _each(lambda a, b: (a - b) * 1e3, one, other)
-
-    found = []
-    if "publish and run" in samples:
-        for what, goal in (("publish", "≤ 0.5"), ("run", "≤ 0.33")):
-            ratio = by(added(what, "ours"), added(what, "contrib"))
-            found.append(Ratio(f"CPU added to a {what}, ours : contrib", goal, ratio))
-    if "tasks a second" in samples:
-        for name, goal in (("ours", "≥ 0.93"), ("ours, sampled out", "≥ 0.99")):
-            ratio = rate("tasks a second", name, "bare")
-            found.append(Ratio(f"tasks a second, prefork 2, {name} : bare", goal, ratio))
-    if "requests a second" in samples:
-        for name, goal in (("bare", "≥ 0.93"), ("contrib", "> 1")):
-            ratio = rate("requests a second", "ours", name)
-            found.append(Ratio(f"requests a second, gunicorn, ours : {name}", goal, ratio))
-    if "growth" in samples:
-        resident = by(of("growth", "ours", "resident late"), of("growth", "ours", "resident early"))
-        found.append(Ratio("CPU added to a run, late : early", "≤ 1.05", late("cpu")))
-        found.append(Ratio("resident memory, late : early", "≤ 1.05", resident))
-    if "collector away" in samples:
-        for what in ("request", "task"):
-            name = f"p99 added to a {what}, collector away, ms"
-            found.append(Ratio(name, "≤ 1", away(what)))
-    return found
+def results(samples: Samples) -> list[Result]:
+    """Return every figure that has a goal, of those that were measured."""
+    makers = {
+        "publish and run": _cpu_results,
+        "tasks a second": _task_results,
+        "requests a second": _request_results,
+        "collector away": _away_results,
+        "growth": _growth_results,
+    }
+    return [one for title, variants in samples.items() for one in makers[title](variants)]
 
 
-def _each(
-    function: Callable[[float, float], float], a: Sequence[float], b: Sequence[float]
-) -> list[float]:
-    return [function(*pair) for pair in zip(a, b, strict=True)]
+def _cpu_results(variants: Variants) -> Iterator[Result]:
+    for what, goal in (("publish", "≤ 0.5"), ("run", "≤ 0.33")):
+        keys = what, f"{what}, helpers"
+        ours, contrib = (_added(variants, name, *keys) for name in ("ours", "contrib"))
+        yield Result.ratio(f"CPU added to a {what}, ours : contrib", goal, ours, contrib)
+
+
+def _task_results(variants: Variants) -> Iterator[Result]:
+    bare = _series(variants, "bare", "rate")
+    for name, goal in (("ours", "≥ 0.93"), ("ours, sampled out", "≥ 0.99")):
+        title = f"tasks a second, prefork 2, {name} : bare"
+        yield Result.ratio(title, goal, _series(variants, name, "rate"), bare)
+
+
+def _request_results(variants: Variants) -> Iterator[Result]:
+    ours = _series(variants, "ours", "rate")
+    for name, goal in (("bare", "≥ 0.93"), ("contrib", "> 1")):
+        title = f"requests a second, gunicorn, ours : {name}"
+        yield Result.ratio(title, goal, ours, _series(variants, name, "rate"))
+
+
+def _away_results(variants: Variants) -> Iterator[Result]:
+    for what in ("request", "task"):
+        added = [1e3 * seconds for seconds in _added(variants, "ours, collector away", what)]
+        title = f"p99 added to a {what}, collector away, ms"
+        yield Result(title, "≤ 1", median(added), added)
+
+
+def _growth_results(variants: Variants) -> Iterator[Result]:
+    late, early = (_added(variants, "ours", f"cpu {when}") for when in ("late", "early"))
+    yield Result.ratio("CPU added to a run, late : early", "≤ 1.05", late, early)
+    late, early = (_series(variants, "ours", f"resident {when}") for when in ("late", "early"))
+    yield Result.ratio("resident memory, late : early", "≤ 1.05", late, early)
+
+
+def _series(variants: Variants, name: str, *keys: str) -> list[float]:
+    """Return the sum of *keys* in each round of the variant *name*."""
+    return [sum(sample[key] for key in keys) for sample in variants[name]]
+
+
+def _added(variants: Variants, name: str, *keys: str) -> list[float]:
+    """Return by how much the variant *name* is above the bare one, in each round."""
+    pair = _series(variants, name, *keys), _series(variants, "bare", *keys)
+    return [one - other for one, other in zip(*pair, strict=True)]
 
 
 def print_report(samples: Samples, pieces: Mapping[str, float]) -> None:
@@ -113,9 +118,10 @@ def print_report(samples: Samples, pieces: Mapping[str, float]) -> None:
         for name, seconds in pieces.items():
             print(f"  {name:44}{seconds * 1e6:8.2f}")
         print()
-    print(f"{'':50}{'goal':>8}{'median':>9}   least … most")
-    for ratio in ratios(samples):
-        print(f"{ratio.name:50}{ratio.goal:>8}{_spread(ratio.rounds)}")
+    print(f"{'':52}{'goal':>8}{'is':>8}   by round, least … most")
+    for one in results(samples):
+        spread = f"{min(one.rounds):.2f} … {max(one.rounds):.2f}"
+        print(f"{one.name:52}{one.goal:>8}{one.value:8.2f}   {spread}")
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -146,10 +152,7 @@ def as_json(samples: Samples, pieces: Mapping[str, float], options: Mapping[str,
             **{name: version(name) for name in _PACKAGES},
         },
         "options": dict(options),
-        "ratios": {
-            one.name: {"goal": one.goal, "median": one.median, "rounds": one.rounds}
-            for one in ratios(samples)
-        },
+        "results": [asdict(one) for one in results(samples)],
         "samples": samples,
         "pieces": dict(pieces),
     }

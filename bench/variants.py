@@ -100,9 +100,8 @@ BARE = Variant()
 CONTRIB = _Contrib()
 OURS = _Ours()
 UNSAMPLED = _Ours("ours, sampled out", {"OTEL_TRACES_SAMPLER": "always_off"})
-UNMETERED = _Ours("ours, no metrics", {"OTEL_METRICS_EXPORTER": "none"})
 
-_ALL = {variant.name: variant for variant in (BARE, CONTRIB, OURS, UNSAMPLED, UNMETERED)}
+_ALL = {variant.name: variant for variant in (BARE, CONTRIB, OURS, UNSAMPLED)}
 
 
 def chosen() -> Variant:
