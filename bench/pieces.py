@@ -14,7 +14,6 @@ from celery import Celery
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Link, SpanKind
 
@@ -56,7 +55,7 @@ def main(directory: Path) -> None:
     place.make()
     writer = Writer(place, size=1 << 30, age=3600.0)
     spool, meter = SpoolProcessor(writer), Meter(writer, provider.resource)
-    instruments = Instruments(InMemoryMetricReader(), provider.resource)
+    instruments = Instruments(provider.resource)
 
     attributes = {**facts("process", TASK, "celery", MESSAGE), "celery.wait.queue": 0.1}
     metric = measured(attributes)
