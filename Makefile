@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev ## run all the tests
 	$(RUN) pytest $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.installed-dev format-check lint types test ## format, lint, types and tests
+check: $(VENV)/.installed-dev format-check lint types audit test ## format, lint, types, audit and tests
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## format the code in place
@@ -47,6 +47,11 @@ types: $(VENV)/.installed-dev ## mypy, strict
 .PHONY: bench
 bench: $(BENCH)/.installed ## say what tracing costs; QUICK=1 for a rough idea
 	@exec $(BENCH)/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: audit
+audit: $(VENV)/.installed-dev ## what is installed fits together, and all of it is pinned by hash
+	$(RUN) pip --disable-pip-version-check check
+	@! grep -nE '^[a-z].*[^\\]$$' requirements.lock requirements-dev.lock || { echo "not pinned by hash" >&2; exit 1; }
 
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml

@@ -12,6 +12,17 @@ __all__ = ["create_app"]
 
 logger = logging.getLogger(__name__)
 
+#: The largest body of a request, in bytes. No route reads one.
+LARGEST_BODY = 16 * 1024
+
+#: There is nothing here to show, to frame or to keep.
+SECURITY = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
 FORMAT = "[%(asctime)s: %(levelname)s/%(name)s] [trace=%(trace_id)s span=%(span_id)s] %(message)s"
 
 
@@ -26,6 +37,7 @@ def create_app() -> Flask:
     telemetry.setup("queuehop-web")
     _log()
     app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["broker"] = Broker(celery)
     app.register_blueprint(views)
@@ -44,6 +56,6 @@ def _is_no_access_line(record: logging.LogRecord) -> bool:
 
 
 def _finish(response: Response) -> Response:
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.update(SECURITY)
     logger.info("%s %s %s", request.method, quote(request.path), response.status_code)
     return response

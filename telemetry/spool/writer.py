@@ -30,6 +30,10 @@ LARGEST_SEGMENT = 4 * 1024 * 1024
 BACKLOG = 4 * 1024 * 1024
 
 
+#: Leaves room for ids in the largest frame.
+LARGEST_CONTENT = frames.LARGEST - 64
+
+
 class _Entry(NamedTuple):
     kind: int
     content: bytes
@@ -54,8 +58,11 @@ class Writer:
     def append(self, kind: int, content: bytes, *definitions: Definition) -> None:
         """Keep a frame of *kind*: the ids of *definitions*, then *content*.
 
-        What a full disk does not take waits in memory, within a bound.
+        What a full disk does not take waits in memory, within a bound. Raises ValueError for what
+        is too large for any collector.
         """
+        if len(content) > LARGEST_CONTENT:
+            raise ValueError(f"{len(content)} bytes are more than a collector takes")
         with self._lock:
             self._backlog.add(_Entry(kind, content, definitions))
             self._write_backlog()
