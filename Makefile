@@ -2,11 +2,12 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 VENV := .venv
+BENCH := bench/.venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
-SOURCES := app telemetry tests workers
+SOURCES := app bench telemetry tests workers
 
 .PHONY: help
 help: ## list the targets
@@ -43,6 +44,10 @@ lint: $(VENV)/.installed-dev ## ruff
 types: $(VENV)/.installed-dev ## mypy, strict
 	$(RUN) mypy
 
+.PHONY: bench
+bench: $(BENCH)/.installed ## say what tracing costs; QUICK=1 for a rough idea
+	@exec $(BENCH)/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
 .PHONY: audit
 audit: $(VENV)/.installed-dev ## what is installed fits together, and all of it is pinned by hash
 	$(RUN) pip --disable-pip-version-check check
@@ -55,12 +60,13 @@ lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml
 		--extra mongo --extra sql --group demo -o requirements.lock pyproject.toml
 	$(RUN) uv pip compile $(LOCK) --all-extras --group demo --group test --group lint -c requirements.lock \
 		-o requirements-dev.lock pyproject.toml
+	$(RUN) uv pip compile $(LOCK) --group bench -o bench/requirements.lock pyproject.toml
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .PHONY: clean
 clean: ## remove .venv and what tools left
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: requirements.lock
 	@$(call install,requirements.lock)
@@ -69,6 +75,12 @@ $(VENV)/.installed: requirements.lock
 $(VENV)/.installed-dev: requirements-dev.lock
 	@$(call install,requirements-dev.lock)
 	@touch $@ $(VENV)/.installed
+
+# Versions of its own: see the group in pyproject.toml.
+$(BENCH)/.installed: VENV := $(BENCH)
+$(BENCH)/.installed: bench/requirements.lock
+	@$(call install,bench/requirements.lock)
+	@touch $@
 
 # The first line of each error says what is missing, the second what to do.
 define install

@@ -6,13 +6,12 @@ its parent has counted is the parent's to send.
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import grpc
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
-from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
+from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from . import faults
@@ -72,19 +71,20 @@ class _Process:
     """The instruments of this process and what reads them."""
 
     def __init__(self, target: Otlp, resource: Resource, interval: float) -> None:
-        self.reader = _Reader(target, interval)
-        self.record = Instruments(self.reader, resource).record
+        instruments = Instruments(resource)
+        self.record = instruments.record
+        self.reader = _Reader(instruments, target, interval)
         self.reader.start()
 
 
-class _Reader(MetricReader):
+class _Reader:
     """Sends every so often, from a thread of this process.
 
     The SDK's own goes on by itself in a forked child, with what the parent has counted.
     """
 
-    def __init__(self, target: Otlp, interval: float) -> None:
-        super().__init__()
+    def __init__(self, instruments: Instruments, target: Otlp, interval: float) -> None:
+        self._instruments = instruments
         self._target = target
         self._interval = interval
         self._channel: grpc.Channel | None = None
@@ -103,7 +103,8 @@ class _Reader(MetricReader):
         """Collect and send, within *timeout* seconds; say whether it arrived."""
         with self._sending:
             self._arrived = True
-            self.collect(timeout_millis=timeout * 1000)
+            if self._wanted and (measured := self._instruments.collect()) is not None:
+                self._export(measured, timeout)
             return self._arrived
 
     def disconnect(self) -> None:
@@ -117,17 +118,13 @@ class _Reader(MetricReader):
         while not self._stopped.wait(self._interval):
             self.send()
 
-    def _receive_metrics(
-        self, metrics_data: MetricsData | Iterable[Any], timeout_millis: float = 10_000, **_: Any
-    ) -> None:
-        if not self._wanted or not isinstance(metrics_data, MetricsData):
-            return
+    def _export(self, measured: MetricsData, timeout: float) -> None:
         try:
             if self._channel is None:
                 self._channel = open_channel(self._target)
             MetricsServiceStub(self._channel).Export(  # type: ignore[no-untyped-call]
-                encode_metrics(metrics_data),
-                timeout=min(self._target.timeout, timeout_millis / 1000),
+                encode_metrics(measured),
+                timeout=min(self._target.timeout, timeout),
                 metadata=self._target.headers,
             )
         except grpc.RpcError as exc:
@@ -137,7 +134,3 @@ class _Reader(MetricReader):
         except Exception:
             self._arrived = False
             faults.report("send metrics")
-
-    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """Stop the thread."""
-        self.stop()

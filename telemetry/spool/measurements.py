@@ -9,13 +9,11 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
 
@@ -26,11 +24,6 @@ from .retry import Backoff
 from .segment import Item, Segment
 
 __all__ = ["MeasurementDelivery"]
-
-
-class _Stream(NamedTuple):
-    reader: InMemoryMetricReader
-    instruments: Instruments
 
 
 class MeasurementDelivery:
@@ -44,7 +37,7 @@ class MeasurementDelivery:
         self._interval = interval
         self._due = time.monotonic() + interval
         self._instance = str(uuid.uuid4())
-        self._streams: dict[bytes, _Stream] = {}
+        self._streams: dict[bytes, Instruments] = {}
         self._unsent = False
 
     def hurry(self) -> None:
@@ -75,18 +68,17 @@ class MeasurementDelivery:
             stream = self._streams[resource] = self._stream(resource)
         names, attributes = described(description)
         values = (value for (value,) in VALUE.iter_unpack(item.content))
-        stream.instruments.record(dict(zip(names, values, strict=True)), attributes)
+        stream.record(dict(zip(names, values, strict=True)), attributes)
         self._unsent = True
 
-    def _stream(self, resource: bytes) -> _Stream:
-        reader = InMemoryMetricReader()
-        known = Resource({SERVICE_INSTANCE_ID: self._instance, **json.loads(resource)})
-        return _Stream(reader, Instruments(reader, known))
+    def _stream(self, resource: bytes) -> Instruments:
+        known = {SERVICE_INSTANCE_ID: self._instance, **json.loads(resource)}
+        return Instruments(Resource(known))
 
     def _send(self, collector: Collector) -> bool:
         request = ExportMetricsServiceRequest()
         for stream in self._streams.values():
-            data = stream.reader.get_metrics_data()
+            data = stream.collect()
             if data is not None:
                 request.MergeFrom(encode_metrics(data))
         answer = collector.take_metrics(request.SerializeToString())

@@ -1,0 +1,81 @@
+"""Runs the variants in alternation and says what tracing costs: ``python -m bench --help``."""
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from app.parts import PartEnded
+
+from .figures import FULL, QUICK, Figure, figures
+from .report import as_json, print_report
+from .stand import Failed, Stand
+from .variants import OURS
+
+#: Rounds of all variants: their order is turned round each time.
+ROUNDS, QUICK_ROUNDS = 7, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; return the exit status."""
+    options = _parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    chosen = [
+        figure
+        for figure in figures(QUICK if options.quick else FULL, rounds)
+        if options.only in figure.title
+    ]
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="queuehop-bench-") as directory,
+            Stand(Path(directory)) as stand,
+        ):
+            samples = {figure.title: _measure(figure, stand) for figure in chosen}
+            with stand.run(OURS) as run:
+                [found] = run.ask("bench.pieces")
+    except (Failed, PartEnded) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; every process is stopped", file=sys.stderr)
+        return 130
+    print_report(samples, found)
+    if options.json:
+        text = json.dumps(as_json(samples, found, vars(options)), indent=1, default=str)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+        print(f"\nwritten: {options.json}")
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything: a rough idea")
+    parser.add_argument("--rounds", type=int, help=f"how many, instead of {ROUNDS}")
+    parser.add_argument("--only", default="", metavar="FIGURE", help="those whose name has it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there")
+    return parser.parse_args(argv)
+
+
+def _measure(figure: Figure, stand: Stand) -> Mapping[str, list[Mapping[str, float]]]:
+    samples: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    names = list(figure.takes)
+    for number in range(figure.rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            began = time.monotonic()
+            print(
+                f"{figure.title}, round {number + 1} of {figure.rounds}: {name}", end="", flush=True
+            )
+            samples[name].append(figure.takes[name](stand))
+            print(f", {time.monotonic() - began:.1f} s", flush=True)
+    return {name: samples[name] for name in names}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

