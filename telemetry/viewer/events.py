@@ -67,6 +67,7 @@ class Events:
             "traces": store.traces,
             "received_per_s": round(self._rate, 1),
             "dropped": store.dropped,
+            "pending": store.pending(),
             "db_bytes": store.size(),
         }
 

@@ -121,6 +121,13 @@ class Store:
         """Why nothing can be written at the moment, or ``""``."""
         return self._failing
 
+    def pending(self) -> int:
+        """Return how many spans are to be written, and traces to be summed up, at the moment."""
+        query = "SELECT count(*) FROM traces WHERE revisit_ns <= ?"
+        with self.database.reading() as db:
+            (traces,) = db.execute(query, (time.time_ns() + SETTLE,)).fetchone()
+        return len(self._pending) + int(traces)
+
     def size(self) -> int:
         """Return the size of the database in bytes."""
         with self.database.reading() as db:
@@ -270,15 +277,21 @@ class Store:
                 if time.monotonic() >= until:
                     break
             _count(db, changes)
-        for summary in summaries:
+        for summary in filter(None, summaries):
             for listener in self._listeners:
                 listener(summary)
 
     def _sum_up_one(
         self, db: sqlite3.Connection, number: int, changes: Counter[tuple[int, int, int]]
-    ) -> Summary:
-        trace = read_trace(db, number, time.time_ns())
-        summary = summarise(trace)
+    ) -> Summary | None:
+        db.execute("UPDATE traces SET revisit_ns = NULL WHERE id = ?", (number,))
+        try:
+            trace = read_trace(db, number, time.time_ns())
+            summary = summarise(trace)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            # A trace that is too odd must not keep all others from being summed up.
+            logger.exception("a trace could not be summed up")
+            return None
         row = summary.row
         counts = self._countable(db, summary)
         (before,) = db.execute("SELECT counted FROM traces WHERE id = ?", (number,)).fetchone()

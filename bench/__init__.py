@@ -1,0 +1,1 @@
+"""Measures, for a person to read: nothing here asserts a time. Run by hand."""
