@@ -15,9 +15,11 @@ from werkzeug.exceptions import HTTPException
 from . import otlp
 from .events import Events
 from .queues import queues, service_map
-from .search import Search, facets, find, number_of
+from .read import number_of, read_spans, read_trace, stored_spans
+from .rows import hops
+from .search import Search, facets, find
 from .spans import Span
-from .store import Store, read_spans, read_trace, stored_spans
+from .store import Store
 from .summary import to_text
 
 __all__ = ["create_app"]
@@ -64,9 +66,7 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
     @app.errorhandler(HTTPException)
     def explain(exc: HTTPException) -> Response:
         answer = _json({"error": exc.description}, exc.code or 500)
-        answer.headers.extend(
-            (k, v) for k, v in exc.get_headers() if k in ("Allow", "Retry-After")
-        )
+        answer.headers.extend((k, v) for k, v in exc.get_headers() if k in ("Allow", "Retry-After"))
         return answer
 
     @app.errorhandler(ValueError)
@@ -108,9 +108,7 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces/<trace_id>")
     def export(trace_id: str) -> Response:
         with store.database.reading() as db:
-            document = otlp.to_json(
-                otlp.grouped(stored_spans(db, _number(db, trace_id)))
-            )
+            document = otlp.to_json(otlp.grouped(stored_spans(db, _number(db, trace_id))))
         response = _json(document)
         if request.args.get("download"):
             response.headers["Content-Disposition"] = (
@@ -119,9 +117,9 @@ def _add_traces(app: Flask, store: Store) -> None:
         return response
 
     @app.get("/api/traces/<trace_id>/hops")
-    def hops(trace_id: str) -> Response:
+    def show_hops(trace_id: str) -> Response:
         with store.database.reading() as db:
-            return _json(read_trace(db, _number(db, trace_id), time.time_ns()).hops())
+            return _json(hops(read_trace(db, _number(db, trace_id), time.time_ns())))
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:

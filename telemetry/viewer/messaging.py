@@ -49,7 +49,11 @@ _MESSAGE_IDS = (MESSAGING_MESSAGE_ID, "messaging.message_id", "celery.id")
 _TASKS = ("celery.task.name", "celery.task_name")
 _STATES = ("celery.task.state", "celery.state")
 _RETRIES = ("celery.task.retries", "celery.retries", "messaging.message.retry.count")
-_GROUPS = (MESSAGING_CONSUMER_GROUP_NAME, "messaging.kafka.consumer.group", "messaging.kafka.consumer_group")
+_GROUPS = (
+    MESSAGING_CONSUMER_GROUP_NAME,
+    "messaging.kafka.consumer.group",
+    "messaging.kafka.consumer_group",
+)
 
 
 def text(attributes: Mapping[str, Any], *keys: str) -> str:
@@ -65,9 +69,10 @@ def number(attributes: Mapping[str, Any], *keys: str) -> float | None:
     """Return the first of *keys* that holds a finite number of at least 0, or None."""
     for key in keys:
         value = attributes.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if math.isfinite(value) and value >= 0:
-                return float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if 0 <= value < math.inf:
+            return float(value)
     return None
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
-from opentelemetry.proto.collector.metrics.v1 import (
-    metrics_service_pb2,
-    metrics_service_pb2_grpc,
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -23,15 +24,28 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
-__all__ = ["Malformed", "TooLarge", "grpc_server", "gunzip", "parse", "partial", "to_json"]
+__all__ = [
+    "JSON",
+    "PROTOBUF",
+    "Malformed",
+    "TooLarge",
+    "encode",
+    "grouped",
+    "grpc_server",
+    "gunzip",
+    "parse",
+    "partial",
+    "to_json",
+]
 
 #: The largest export taken, in bytes, when unpacked.
 MAX_MESSAGE = 64 * 1024 * 1024
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
-#: Takes an export; returns how many of its spans were refused, and why.
-Sink = Callable[[ExportTraceServiceRequest], tuple[int, str]]
+#: Takes an export and its gRPC metadata; returns how many of its spans were refused, and why.
+OnTraces = Callable[[ExportTraceServiceRequest, dict[str, Any]], tuple[int, str]]
+OnMetrics = Callable[[ExportMetricsServiceRequest], None]
 
 _ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
@@ -102,6 +116,16 @@ def _hex_to_base64(item: dict[str, Any]) -> None:
             item[field] = base64.b64encode(bytes.fromhex(value)).decode()
 
 
+def grouped(spans: Iterable[tuple[bytes, Span]]) -> list[ResourceSpans]:
+    """Return *spans*, each with its resource and scope as bytes, as OTLP has them."""
+    sources: dict[bytes, ResourceSpans] = {}
+    for source, span in spans:
+        if source not in sources:
+            sources[source] = ResourceSpans.FromString(source)
+        sources[source].scope_spans[0].spans.append(span)
+    return list(sources.values())
+
+
 def to_json(resource_spans: Iterable[ResourceSpans]) -> dict[str, Any]:
     """Return OTLP/JSON: ids in hex, enums as numbers, 64-bit numbers as strings."""
     document = json_format.MessageToDict(
@@ -131,56 +155,55 @@ def encode(message: Message, content_type: str) -> bytes:
     return message.SerializeToString()
 
 
-def grpc_server(address: str, sink: Sink) -> grpc.Server:
-    """Return a server of OTLP/gRPC at *address*, not started; it gives traces to *sink*.
+def grpc_server(
+    address: str,
+    on_traces: OnTraces,
+    on_metrics: OnMetrics = lambda request: None,
+    credentials: grpc.ServerCredentials | None = None,
+) -> tuple[grpc.Server, int]:
+    """Return a server of OTLP/gRPC at *address*, not started, and its port.
 
-    Metrics are accepted, and dropped. Raises OSError where the address cannot be had.
+    *credentials* make it TLS. Raises OSError where the address cannot be had.
     """
     server = grpc.server(
         ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp"),
         # Without the first, a second server on the same port would share it, silently.
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_MESSAGE)],
-        compression=grpc.Compression.NoCompression,
     )
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        _Traces(sink), server
+        _Traces(on_traces), server
     )
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        _Metrics(), server
+        _Metrics(on_metrics), server
     )
     try:
-        bound = server.add_insecure_port(address)
+        if credentials is not None:
+            port = server.add_secure_port(address, credentials)
+        else:
+            port = server.add_insecure_port(address)
     except RuntimeError:
-        bound = 0
-    if not bound:
+        port = 0
+    if not port:
         raise OSError(errno.EADDRINUSE, f"{address} is taken or cannot be listened on")
-    return server
+    return server, port
 
 
 class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    def __init__(self, on_traces: OnTraces) -> None:
+        self._on_traces = on_traces
 
     def Export(
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        return partial(*self._sink(request))
+        return partial(*self._on_traces(request, dict(context.invocation_metadata())))
 
 
 class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self, on_metrics: OnMetrics) -> None:
+        self._on_metrics = on_metrics
+
     def Export(
-        self,
-        request: metrics_service_pb2.ExportMetricsServiceRequest,
-        context: grpc.ServicerContext,
-    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
-        return metrics_service_pb2.ExportMetricsServiceResponse()
-
-
-def grouped(spans: Iterable[tuple[bytes, Span]]) -> list[ResourceSpans]:
-    """Return *spans*, each with its resource and scope as bytes, as OTLP has them."""
-    sources: dict[bytes, ResourceSpans] = {}
-    for source, span in spans:
-        if source not in sources:
-            sources[source] = ResourceSpans.FromString(source)
-        sources[source].scope_spans[0].spans.append(span)
-    return list(sources.values())
+        self, request: ExportMetricsServiceRequest, context: grpc.ServicerContext
+    ) -> ExportMetricsServiceResponse:
+        self._on_metrics(request)
+        return ExportMetricsServiceResponse()

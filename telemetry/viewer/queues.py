@@ -1,4 +1,4 @@
-"""Queues and tasks over time, and the map of who sends to whom: read from counts, never from spans."""
+"""Queues and tasks over time, and the map of who feeds whom: from counts, never from spans."""
 
 import json
 import sqlite3
@@ -65,7 +65,7 @@ def _flow(
 
 
 def _point(at: int, metrics: Metrics) -> dict[str, Any]:
-    point = {
+    point: dict[str, Any] = {
         "t": at,
         "runs": metrics[TOTAL],
         "failures": metrics[FAILURES],

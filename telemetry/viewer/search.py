@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .store import read_trace
+from .read import read_trace
 from .summary import summarise
 
-__all__ = ["Search", "facets", "find", "number_of"]
+__all__ = ["Search", "facets", "find"]
 
 FACETS = {"services": "service", "tasks": "task", "queues": "queue", "routes": "route"}
 MOST_FACETS = 500
@@ -43,12 +43,6 @@ class Search:
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Search":
         """Read a query string. Raises ValueError, naming the parameter."""
-        texts = {key: query[key] for key in ("service", "task", "queue", "route") if key in query}
-        numbers = {
-            key: _number(key, query[key])
-            for key in ("min_ms", "min_wait_ms", "since_s")
-            if query.get(key)
-        }
         status, sort = query.get("status", ""), query.get("sort") or "recent"
         if status and status not in STATUSES:
             raise ValueError(f"status is one of {', '.join(STATUSES)}")
@@ -57,21 +51,26 @@ class Search:
         trace_id = query.get("trace_id", "").strip().lower()
         if len(trace_id) > 32 or not set(trace_id) <= set("0123456789abcdef"):
             raise ValueError("trace_id is up to 32 hexadecimal digits")
-        limit = int(_number("limit", query.get("limit") or "50"))
+        limit = int(_number("limit", query.get("limit"))) or 50
         return cls(
-            **texts,
-            **numbers,
+            service=query.get("service", ""),
+            task=query.get("task", ""),
+            queue=query.get("queue", ""),
+            route=query.get("route", ""),
+            min_ms=_number("min_ms", query.get("min_ms")),
+            min_wait_ms=_number("min_wait_ms", query.get("min_wait_ms")),
+            since_s=_number("since_s", query.get("since_s")),
             status=status,
             sort=sort,
             trace_id=trace_id,
             before=query.get("before", ""),
-            limit=max(1, min(limit, LONGEST_PAGE)),
+            limit=min(limit, LONGEST_PAGE),
         )
 
 
-def _number(key: str, value: str) -> float:
+def _number(key: str, value: str | None) -> float:
     try:
-        number = float(value)
+        number = float(value or 0)
         if 0 <= number < 1e15:
             return number
     except ValueError:
@@ -151,16 +150,6 @@ def _row(db: sqlite3.Connection, number: int) -> dict[str, Any]:
     if row["status"] == "waiting" and row["spans"] <= MOST_SPANS_ANEW:
         return summarise(read_trace(db, number, time.time_ns())).row
     return row
-
-
-def number_of(db: sqlite3.Connection, trace_id: str) -> int | None:
-    """Return the number of a trace from its whole id, or None if it is not here."""
-    try:
-        raw = bytes.fromhex(trace_id)
-    except ValueError:
-        return None
-    found = db.execute("SELECT id FROM traces WHERE trace_id = ?", (raw,)).fetchone()
-    return found[0] if found else None
 
 
 def facets(db: sqlite3.Connection) -> dict[str, list[str]]:

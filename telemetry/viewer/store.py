@@ -1,4 +1,4 @@
-"""The traces that are kept: spans come in, are written by one thread, summed up, and go with time."""
+"""The traces that are kept: spans come in, one thread writes and sums them up, and they go."""
 
 import json
 import logging
@@ -6,20 +6,17 @@ import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1 import trace_pb2
 
 from .database import Database
-from .hops import Elsewhere, Trace
-from .messaging import role_of
-from .spans import Span, decode_attributes, decode_span
+from .incoming import MAX_TIME, REFUSED, Incoming, incoming
+from .read import read_trace
 from .summary import BUCKET, Summary, summarise, to_text
 
-__all__ = ["Bounds", "Store", "read_trace"]
+__all__ = ["RESOLUTIONS", "Bounds", "Store"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +26,6 @@ PATIENCE = 5.0
 
 #: Spans written in one transaction.
 BATCH = 5_000
-
-#: A span that is larger is refused, in bytes.
-LARGEST_SPAN = 1024 * 1024
-
-#: More spans of one trace than this are kept but not looked at together.
-MOST_SPANS_SHOWN = 50_000
 
 #: Nanoseconds from the first span of a trace that arrives to when it is summed up, and what each
 #: span that it has already adds: a long trace is not gone through again and again.
@@ -56,8 +47,6 @@ STEP, PRUNE_EVERY = 500, 10.0
 #: Sources remembered, so that most spans need no look at the table.
 MOST_SOURCES = 4096
 
-MAX_TIME = 2**63 - 1
-
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -65,16 +54,6 @@ class Bounds:
 
     max_spans: int = 1_000_000
     max_age: float = 7 * 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class _Incoming:
-    trace_id: bytes
-    span_id: bytes
-    source: bytes
-    body: bytes
-    foreign: tuple[tuple[bytes, bytes], ...]
-    is_run: bool
 
 
 #: Called with each trace that has been summed up, in the thread that writes.
@@ -91,7 +70,7 @@ class Store:
         self.dropped = 0
         self._listeners: list[Listener] = []
         self._changed = threading.Condition()
-        self._pending: deque[_Incoming] = deque()
+        self._pending: deque[Incoming] = deque()
         self._pending_bytes = 0
         self._failing = ""
         self._closing = False
@@ -139,8 +118,8 @@ class Store:
 
     def take(self, request: ExportTraceServiceRequest) -> tuple[int, str]:
         """Take an export; return how many of its spans are refused, and why."""
-        spans, malformed = _incoming(request)
-        reason = "ids must be 16 and 8 bytes and not zero, and a span at most 1 MiB"
+        spans, malformed = incoming(request)
+        reason = REFUSED
         refused = malformed
         if spans and not self._enqueue(spans):
             refused += len(spans)
@@ -150,7 +129,7 @@ class Store:
             self.dropped += refused
         return refused, reason
 
-    def _enqueue(self, spans: list[_Incoming]) -> bool:
+    def _enqueue(self, spans: list[Incoming]) -> bool:
         size = sum(len(span.body) for span in spans)
 
         def has_room() -> bool:
@@ -197,7 +176,7 @@ class Store:
             self.dropped += lost
             self._changed.wait_for(lambda: self._closing, 1.0)
 
-    def _step(self, batch: list[_Incoming]) -> None:
+    def _step(self, batch: list[Incoming]) -> None:
         if batch:
             with self.database.writing() as db:
                 self._write(db, batch)
@@ -205,17 +184,14 @@ class Store:
         if self.spans > self.bounds.max_spans or time.monotonic() >= self._next_prune:
             self._prune()
 
-    def _write(self, db: sqlite3.Connection, batch: list[_Incoming]) -> None:
+    def _write(self, db: sqlite3.Connection, batch: list[Incoming]) -> None:
         now = time.time_ns()
         counts = Counter(span.trace_id for span in batch)
         traces = {trace_id: self._touch(db, trace_id, now) for trace_id in counts}
         before = db.total_changes
         db.executemany(
             "INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)",
-            [
-                (traces[s.trace_id], s.span_id, self._source(db, s.source), s.body)
-                for s in batch
-            ],
+            [(traces[s.trace_id], s.span_id, self._source(db, s.source), s.body) for s in batch],
         )
         self.spans += db.total_changes - before
         for span in batch:
@@ -324,9 +300,7 @@ class Store:
         )
         return summary
 
-    def _countable(
-        self, db: sqlite3.Connection, summary: Summary
-    ) -> Counter[tuple[int, int, int]]:
+    def _countable(self, db: sqlite3.Connection, summary: Summary) -> Counter[tuple[int, int, int]]:
         """Return the summary's counts by the terms' numbers, without times that cannot be."""
         now = time.time()
         return Counter(
@@ -348,8 +322,8 @@ class Store:
             "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
             (kind, value),
         ).fetchone()
-        self._terms[kind, value] = number
-        return number
+        self._terms[kind, value] = int(number)
+        return int(number)
 
     # Out
 
@@ -400,103 +374,3 @@ def _count(db: sqlite3.Connection, changes: Counter[tuple[int, int, int]]) -> No
         "ON CONFLICT (resolution, bucket, term, metric) DO UPDATE SET n = n + excluded.n",
         [(*key, n) for key, n in rows.items() if n],
     )
-
-
-def _incoming(request: ExportTraceServiceRequest) -> tuple[list[_Incoming], int]:
-    """Return the spans of *request* that can be kept, and how many cannot."""
-    spans, refused = [], 0
-    for resource_spans in request.resource_spans:
-        for scope_spans in resource_spans.scope_spans:
-            source = trace_pb2.ResourceSpans(
-                resource=resource_spans.resource,
-                schema_url=resource_spans.schema_url,
-                scope_spans=[
-                    trace_pb2.ScopeSpans(
-                        scope=scope_spans.scope, schema_url=scope_spans.schema_url
-                    )
-                ],
-            ).SerializeToString(deterministic=True)
-            for span in scope_spans.spans:
-                body = span.SerializeToString()
-                if not _is_sound(span) or len(body) > LARGEST_SPAN:
-                    refused += 1
-                    continue
-                foreign = tuple(
-                    (link.trace_id, link.span_id)
-                    for link in span.links
-                    if link.trace_id != span.trace_id
-                    and len(link.trace_id) == 16
-                    and len(link.span_id) == 8
-                )
-                is_run = bool(foreign) and role_of(decode_span(span, {}, "")) == "run"
-                spans.append(
-                    _Incoming(span.trace_id, span.span_id, source, body, foreign, is_run)
-                )
-    return spans, refused
-
-
-def _is_sound(span: trace_pb2.Span) -> bool:
-    return (
-        len(span.trace_id) == 16
-        and len(span.span_id) == 8
-        and any(span.trace_id)
-        and any(span.span_id)
-        and span.start_time_unix_nano <= MAX_TIME
-        and span.end_time_unix_nano <= MAX_TIME
-    )
-
-
-def stored_spans(
-    db: sqlite3.Connection, number: int, span_id: bytes | None = None
-) -> Iterator[tuple[bytes, trace_pb2.Span]]:
-    """Yield the spans of a trace, or the one named, each with its source."""
-    one = "" if span_id is None else "AND span_id = ?2"
-    rows = db.execute(
-        f"SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
-        f"WHERE trace = ?1 {one} LIMIT {MOST_SPANS_SHOWN}",
-        (number,) if span_id is None else (number, span_id),
-    )
-    for source, body in rows:
-        yield source, trace_pb2.Span.FromString(body)
-
-
-def read_spans(
-    db: sqlite3.Connection, number: int, span_id: bytes | None = None
-) -> Iterable[Span]:
-    """Return the spans of a trace, or the one named, in plain Python."""
-    sources: dict[bytes, tuple[dict[str, Any], str]] = {}
-    spans = []
-    for body, span in stored_spans(db, number, span_id):
-        if body not in sources:
-            source = trace_pb2.ResourceSpans.FromString(body)
-            resource = decode_attributes(source.resource.attributes)
-            sources[body] = resource, source.scope_spans[0].scope.name
-        spans.append(decode_span(span, *sources[body]))
-    return spans
-
-
-def read_trace(db: sqlite3.Connection, number: int, now_ns: int) -> Trace:
-    """Return a trace as it is known at *now_ns*."""
-    trace_id, seen = db.execute(
-        "SELECT trace_id, seen_ns FROM traces WHERE id = ?", (number,)
-    ).fetchone()
-    spans = read_spans(db, number)
-    picked_up = db.execute(
-        "SELECT target_span FROM links WHERE target_trace = ? AND is_run", (trace_id,)
-    )
-    sends = {
-        link.span_id: send
-        for span in spans
-        for link in span.links
-        if link.trace_id != span.trace_id and role_of(span) == "run"
-        for send in _other(db, link.trace_id, link.span_id)
-    }
-    elsewhere = Elsewhere(frozenset(row[0].hex() for row in picked_up), sends)
-    return Trace(spans, now_ns, seen, elsewhere)
-
-
-def _other(db: sqlite3.Connection, trace_id: str, span_id: str) -> Iterable[Span]:
-    found = db.execute(
-        "SELECT id FROM traces WHERE trace_id = ?", (bytes.fromhex(trace_id),)
-    ).fetchone()
-    return read_spans(db, found[0], bytes.fromhex(span_id)) if found else ()

@@ -10,6 +10,7 @@ from pathlib import Path
 from socket import AF_INET6, socket
 from urllib.parse import urlsplit
 
+import grpc
 from rich.console import Console
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -17,8 +18,8 @@ from .api import create_app
 from .database import MEMORY, Database, Unusable
 from .events import Events
 from .otlp import grpc_server
-from .search import number_of
-from .store import Bounds, Store, read_spans
+from .read import number_of, read_spans
+from .store import Bounds, Store
 from .summary import Summary
 from .tree import render_tree
 
@@ -71,12 +72,12 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         http = _http_server(options.http, store, events)
         cleanup.append(http.server_close)
-        grpc = _grpc_server(options.grpc, store)
-        cleanup.append(lambda: grpc.stop(0.5).wait())
+        receiver = _grpc_server(options.grpc, store)
+        cleanup.append(lambda: receiver.stop(0.5).wait())
         thread = threading.Thread(target=http.serve_forever, name="http", daemon=True)
         thread.start()
         cleanup.append(http.shutdown)
-        grpc.start()
+        receiver.start()
         print(f"traces at {_url(options.http, http.port)}", flush=True)
         if options.follow:
             _follow(store, stopped)
@@ -117,9 +118,10 @@ def _follow(store: Store, stopped: threading.Event) -> None:
             console.print()
 
 
-def _grpc_server(address: str, store: Store):  # type: ignore[no-untyped-def]
+def _grpc_server(address: str, store: Store) -> grpc.Server:
     try:
-        return grpc_server(address, store.take)
+        server, _ = grpc_server(address, lambda request, metadata: store.take(request))
+        return server
     except OSError:
         raise CannotStart(
             f"{address} cannot be listened on: end what listens there, or choose another "
