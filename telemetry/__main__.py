@@ -16,9 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except ModuleNotFoundError as exc:
-        if exc.name not in ("flask", "rich", "werkzeug"):
+        package = (exc.name or "").partition(".")[0]
+        if package not in ("flask", "rich", "werkzeug"):
             raise
-        print(MISSING.format(exc.name), file=sys.stderr)
+        print(MISSING.format(package), file=sys.stderr)
         return 1
 
 

@@ -188,12 +188,10 @@ class Store:
         now = time.time_ns()
         counts = Counter(span.trace_id for span in batch)
         traces = {trace_id: self._touch(db, trace_id, now) for trace_id in counts}
-        before = db.total_changes
-        db.executemany(
-            "INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)",
-            [(traces[s.trace_id], s.span_id, self._source(db, s.source), s.body) for s in batch],
-        )
-        self.spans += db.total_changes - before
+        rows = [(traces[s.trace_id], s.span_id, self._source(db, s.source), s.body) for s in batch]
+        self.spans += db.executemany(
+            "INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)", rows
+        ).rowcount
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
@@ -345,7 +343,7 @@ class Store:
                 self.spans -= size
                 self.traces -= count
         if not gone:
-            self._next_prune = time.monotonic() + PRUNE_EVERY
+            self._next_prune = time.monotonic() + min(PRUNE_EVERY, self.bounds.max_age)
             self._forget(oldest)
 
     def _delete(self, db: sqlite3.Connection, last: int) -> int:

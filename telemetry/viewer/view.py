@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from socket import AF_INET6, socket
+from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET, SOMAXCONN, socket
 from urllib.parse import urlsplit
 
 import grpc
@@ -120,13 +120,12 @@ def _follow(store: Store, stopped: threading.Event) -> None:
 
 def _grpc_server(address: str, store: Store) -> grpc.Server:
     try:
+        # gRPC itself would say so in lines of its own.
+        _bind(*split_address(address)).close()
         server, _ = grpc_server(address, lambda request, metadata: store.take(request))
         return server
-    except OSError:
-        raise CannotStart(
-            f"{address} cannot be listened on: end what listens there, or choose another "
-            "address with --grpc"
-        ) from None
+    except OSError as exc:
+        raise _taken(address, "--grpc", exc) from None
 
 
 class _Handler(WSGIRequestHandler):
@@ -144,10 +143,7 @@ def _http_server(address: str, store: Store, events: Events) -> BaseWSGIServer:
     try:
         bound = _bind(host, port)
     except OSError as exc:
-        raise CannotStart(
-            f"{address} cannot be listened on ({exc.strerror}): end what listens there, or choose "
-            "another address with --http"
-        ) from None
+        raise _taken(address, "--http", exc) from None
     server = make_server(
         host, port, app, threaded=True, request_handler=_Handler, fd=bound.fileno()
     )
@@ -155,9 +151,14 @@ def _http_server(address: str, store: Store, events: Events) -> BaseWSGIServer:
     return server
 
 
-def _bind(host: str, port: int) -> socket:
-    from socket import SO_REUSEADDR, SOL_SOCKET, SOMAXCONN
+def _taken(address: str, option: str, exc: OSError) -> CannotStart:
+    return CannotStart(
+        f"{address} cannot be listened on ({exc.strerror}): end what listens there, or choose "
+        f"another address with {option}"
+    )
 
+
+def _bind(host: str, port: int) -> socket:
     bound = socket(AF_INET6) if ":" in host else socket()
     try:
         bound.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
