@@ -1,19 +1,17 @@
 """An OTLP/gRPC receiver that keeps what arrives, and lets one wait for it."""
 
-import errno
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import grpc
-from opentelemetry.proto.collector.metrics.v1 import (
-    metrics_service_pb2,
-    metrics_service_pb2_grpc,
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
 )
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from .otlp import grpc_server
 from .spans import Span, decode
 
 __all__ = ["Receiver"]
@@ -26,9 +24,6 @@ MAX_EXPORTS = 1_000
 
 #: How many spans the error of a wait in vain names.
 MAX_NAMED = 50
-
-#: The largest export taken, in bytes.
-MAX_MESSAGE = 64 * 1024 * 1024
 
 
 class Receiver:
@@ -47,33 +42,10 @@ class Receiver:
         self._changed = threading.Condition()
         self._spans: deque[Span] = deque(maxlen=max_spans)
         self._metadata: deque[dict[str, Any]] = deque(maxlen=MAX_EXPORTS)
-        self._metrics: deque[metrics_service_pb2.ExportMetricsServiceRequest] = deque(
-            maxlen=MAX_EXPORTS
+        self._metrics: deque[ExportMetricsServiceRequest] = deque(maxlen=MAX_EXPORTS)
+        self._server, bound = grpc_server(
+            f"{host}:{port}", self._keep, self._keep_metrics, credentials
         )
-        self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp"),
-            # Without this a second receiver on the same port would share it, silently.
-            options=[
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", MAX_MESSAGE),
-            ],
-        )
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            _Traces(self), self._server
-        )
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            _Metrics(self), self._server
-        )
-        address = f"{host}:{port}"
-        try:
-            if credentials is not None:
-                bound = self._server.add_secure_port(address, credentials)
-            else:
-                bound = self._server.add_insecure_port(address)
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            raise OSError(errno.EADDRINUSE, f"{address} is taken or cannot be listened on")
         self.endpoint = f"{'https' if credentials else 'http'}://{host}:{bound}"
 
     def start(self) -> Self:
@@ -104,7 +76,7 @@ class Receiver:
             return list(self._metadata)
 
     @property
-    def metrics(self) -> list[metrics_service_pb2.ExportMetricsServiceRequest]:
+    def metrics(self) -> list[ExportMetricsServiceRequest]:
         """The last exports of metrics, oldest first."""
         with self._changed:
             return list(self._metrics)
@@ -128,39 +100,17 @@ class Receiver:
         last = f", the last {MAX_NAMED} of them" if len(spans) > MAX_NAMED else ""
         raise TimeoutError(f"after {timeout:g} s {len(spans)} spans had arrived{last}:\n{named}")
 
-    def keep(self, spans: list[Span], metadata: dict[str, Any]) -> None:
-        """Add what one export brought."""
+    def _keep(
+        self, request: ExportTraceServiceRequest, metadata: dict[str, Any]
+    ) -> tuple[int, str]:
+        spans = decode(request)
         with self._changed:
             self._spans.extend(spans)
             self._metadata.append(metadata)
             self._changed.notify_all()
+        return 0, ""
 
-    def keep_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
-        """Add what one export of metrics brought."""
+    def _keep_metrics(self, request: ExportMetricsServiceRequest) -> None:
         with self._changed:
             self._metrics.append(request)
             self._changed.notify_all()
-
-
-class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-
-    def Export(
-        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.ServicerContext
-    ) -> trace_service_pb2.ExportTraceServiceResponse:
-        self._receiver.keep(decode(request), dict(context.invocation_metadata()))
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
-class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-
-    def Export(
-        self,
-        request: metrics_service_pb2.ExportMetricsServiceRequest,
-        context: grpc.ServicerContext,
-    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
-        self._receiver.keep_metrics(request)
-        return metrics_service_pb2.ExportMetricsServiceResponse()

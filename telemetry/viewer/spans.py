@@ -10,7 +10,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
-__all__ = ["Event", "Link", "Span", "decode"]
+__all__ = ["Event", "Link", "Span", "decode", "decode_attributes", "decode_span"]
 
 Attributes = Mapping[str, Any]
 
@@ -56,6 +56,8 @@ class Span:
     flags: int
     scope: str
     resource: Attributes
+    #: How many attributes, events and links its SDK left out.
+    dropped: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def service(self) -> str:
@@ -77,14 +79,15 @@ def decode(request: ExportTraceServiceRequest) -> list[Span]:
     """Return the spans of an OTLP export, in its order."""
     spans = []
     for resource_spans in request.resource_spans:
-        resource = _attributes(resource_spans.resource.attributes)
+        resource = decode_attributes(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
             scope = scope_spans.scope.name
-            spans += [_span(span, resource, scope) for span in scope_spans.spans]
+            spans += [decode_span(span, resource, scope) for span in scope_spans.spans]
     return spans
 
 
-def _span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Span:
+def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Span:
+    """Return one span of an export in plain Python."""
     return Span(
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
@@ -95,23 +98,29 @@ def _span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Span:
         end_ns=span.end_time_unix_nano,
         status=_STATUSES.get(span.status.code, "UNSET"),
         status_message=span.status.message,
-        attributes=_attributes(span.attributes),
+        attributes=decode_attributes(span.attributes),
         events=tuple(
-            Event(event.name, event.time_unix_nano, _attributes(event.attributes))
+            Event(event.name, event.time_unix_nano, decode_attributes(event.attributes))
             for event in span.events
         ),
         links=tuple(
-            Link(link.trace_id.hex(), link.span_id.hex(), _attributes(link.attributes))
+            Link(link.trace_id.hex(), link.span_id.hex(), decode_attributes(link.attributes))
             for link in span.links
         ),
         trace_state=span.trace_state,
         flags=span.flags,
         scope=scope,
         resource=resource,
+        dropped=(
+            span.dropped_attributes_count,
+            span.dropped_events_count,
+            span.dropped_links_count,
+        ),
     )
 
 
-def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+def decode_attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    """Return OTLP's key-value pairs as a dict; of several with one key the last counts."""
     return {pair.key: _value(pair.value) for pair in pairs}
 
 
@@ -122,6 +131,6 @@ def _value(value: AnyValue) -> Any:
         case "array_value":
             return [_value(item) for item in value.array_value.values]
         case "kvlist_value":
-            return _attributes(value.kvlist_value.values)
+            return decode_attributes(value.kvlist_value.values)
         case field:
             return getattr(value, field)

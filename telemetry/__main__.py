@@ -1,0 +1,72 @@
+"""``python -m telemetry``: the viewer, on the command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+__all__ = ["main"]
+
+MISSING = "the viewer needs {}: pip install 'queuehop[viewer]'"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "").partition(".")[0]
+        if package not in ("flask", "rich", "werkzeug"):
+            raise
+        print(MISSING.format(package), file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m telemetry", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    view = commands.add_parser("view", help="receive traces and show where the time went")
+    view.set_defaults(run=_view)
+    view.add_argument("trace_id", nargs="?", help="print this trace of the database, and end")
+    view.add_argument(
+        "--grpc", type=_address, default="127.0.0.1:4317", metavar="HOST:PORT",
+        help="where OTLP/gRPC comes in (%(default)s)",
+    )  # fmt: skip
+    view.add_argument(
+        "--http", type=_address, default="127.0.0.1:4318", metavar="HOST:PORT",
+        help="the page, its API, and OTLP/HTTP (%(default)s)",
+    )  # fmt: skip
+    view.add_argument("--db", metavar="PATH", help="where traces are kept, or :memory:")
+    view.add_argument("--max-spans", type=_count, default=1_000_000, help="(%(default)s)")
+    view.add_argument("--max-age", type=_count, default=7 * 86_400, metavar="SECONDS")
+    view.add_argument("--follow", action="store_true", help="print each complete trace")
+    return parser
+
+
+def _view(options: argparse.Namespace) -> int:
+    from .viewer.database import default_path
+    from .viewer.view import view
+
+    options.db = options.db or str(default_path())
+    return view(options)
+
+
+def _address(value: str) -> str:
+    try:
+        url = urlsplit(f"//{value}")
+        if url.hostname and url.port is not None and url.netloc == value and "@" not in value:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{value!r} is no host:port")
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or not int(value):
+        raise argparse.ArgumentTypeError(f"{value!r} is no whole number of at least 1")
+    return int(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

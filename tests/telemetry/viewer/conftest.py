@@ -1,0 +1,88 @@
+"""The real viewer: ``python -m telemetry view``, on free ports and a database of its own."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from ...conftest import free_port
+from ...processes import Process, Starter
+
+
+class Viewer:
+    """A viewer that runs: its addresses, and its API."""
+
+    def __init__(self, process: Process, grpc: str, http: str) -> None:
+        self.process = process
+        self.grpc = f"http://{grpc}"
+        self.url = f"http://{http}"
+
+    def get(self, path: str, expected: int = 200, **query: object) -> Any:
+        """Ask the API; return what its JSON holds."""
+        answer = requests.get(self.url + path, params=query, timeout=30)
+        assert answer.status_code == expected, answer.text
+        return answer.json()
+
+    def post(self, body: bytes, path: str = "/v1/traces", **headers: str) -> requests.Response:
+        names = {key.replace("_", "-"): value for key, value in headers.items()}
+        kind = {"Content-Type": "application/x-protobuf"}
+        return requests.post(self.url + path, body, headers=kind | names, timeout=30)
+
+    def send(self, *exports: ExportTraceServiceRequest) -> None:
+        """Send over HTTP; every span must be taken."""
+        for export in exports:
+            answer = self.post(export.SerializeToString())
+            assert (answer.status_code, answer.content) == (200, b"")
+
+    def traces(self, count: int = 1, **query: object) -> list[dict[str, Any]]:
+        """Wait until a search finds *count* traces; return their rows."""
+        return self.wait_for(
+            lambda: self.get("/api/traces", **query)["traces"], lambda rows: len(rows) == count
+        )
+
+    def settled(self, spans: int) -> dict[str, Any]:
+        """Wait until there are *spans* spans and every trace is summed up; return the numbers."""
+        return self.wait_for(
+            lambda: self.get("/api/stats"),
+            lambda stats: stats["spans"] == spans and not stats["pending"],
+        )
+
+    def wait_for(
+        self, ask: Callable[[], Any], good: Callable[[Any], bool], timeout: float = 20
+    ) -> Any:
+        """Ask again and again until the answer is *good*; return it."""
+        deadline = time.monotonic() + timeout
+        while not good(answer := ask()):
+            assert time.monotonic() < deadline, json.dumps(answer)[:2000]
+            time.sleep(0.02)
+        return answer
+
+
+StartViewer = Callable[..., Viewer]
+
+
+@pytest.fixture
+def start_viewer(tmp_path: Path) -> Iterator[StartViewer]:
+    """Start viewers; *argv* are further options."""
+    starter = Starter(HOME=str(tmp_path), COLUMNS="100")
+
+    def start(*argv: str, db: str = str(tmp_path / "traces.db")) -> Viewer:
+        grpc, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        options = ("--grpc", grpc, "--http", http, *(("--db", db) if db else ()))
+        process = starter("telemetry", "view", *options, *argv)
+        process.wait_for_line(f"http://{http}/")
+        return Viewer(process, grpc, http)
+
+    yield start
+    assert not list(starter.end())
+
+
+@pytest.fixture
+def viewer(start_viewer: StartViewer) -> Viewer:
+    """A viewer that keeps its traces in memory."""
+    return start_viewer(db=":memory:")

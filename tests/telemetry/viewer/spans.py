@@ -1,0 +1,109 @@
+"""Spans made by hand, of a web side and a worker, for what is derived from them."""
+
+from dataclasses import replace
+from typing import Any
+
+from telemetry.viewer.hops import Elsewhere, Trace
+from telemetry.viewer.rows import hops
+from telemetry.viewer.spans import Event, Link, Span
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+BEGIN = 1_700_000_000_000_000_000
+WEB, WORKER = "shop", "shop-worker"
+
+#: Milliseconds after the trace's begin at which tests look at it, unless they say otherwise.
+LATER = 60_000
+
+Rows = dict[str, dict[str, Any]]
+
+
+def ms(value: float) -> int:
+    """Return the Unix time in nanoseconds of *value* milliseconds after the trace's begin."""
+    return BEGIN + round(value * 1e6)
+
+
+def span(
+    span_id: str,
+    parent_id: str,
+    kind: str,
+    times: tuple[float, float],
+    service: str = WEB,
+    name: str = "",
+    links: tuple[str, ...] = (),
+    error: str = "",
+    **attributes: Any,
+) -> Span:
+    """Make a span; *attributes* have ``__`` for each dot, *links* are span ids of its trace."""
+    events = ()
+    if error:
+        kind_of, _, message = error.partition(": ")
+        said = {"exception.type": kind_of, "exception.message": message}
+        events = (Event("exception", ms(times[1]), said),)
+    return Span(
+        trace_id=TRACE,
+        span_id=span_id,
+        parent_id=parent_id,
+        name=name or span_id,
+        kind=kind,
+        start_ns=ms(times[0]),
+        end_ns=ms(times[1]),
+        status="ERROR" if error else "UNSET",
+        status_message="",
+        attributes={key.replace("__", "."): value for key, value in attributes.items()},
+        events=events,
+        links=tuple(Link(TRACE, link, {}) for link in links),
+        trace_state="",
+        flags=1,
+        scope="tests",
+        resource={"service.name": service, "service.instance.id": service},
+    )
+
+
+def send(span_id: str, parent_id: str, times: tuple[float, float], **more: Any) -> Span:
+    """Make what publishes a task; its message's id is ``m`` unless it says otherwise."""
+    facts = {
+        "messaging__operation__type": "send",
+        "messaging__destination__name": "celery",
+        "messaging__message__id": "m",
+        "celery__task__name": "charge",
+        **more,
+    }
+    kind = facts.pop("kind", "PRODUCER")
+    return span(span_id, parent_id, kind, times, name="send charge", **facts)
+
+
+def run(
+    span_id: str,
+    parent_id: str,
+    times: tuple[float, float],
+    waited: tuple[float, float, float] | None = (0, 0, 0),
+    state: str = "SUCCESS",
+    **more: Any,
+) -> Span:
+    """Make a run; *waited* is scheduled, queue and prefetch in ms, None if it is silent."""
+    facts: dict[str, Any] = {
+        "service": WORKER,
+        "messaging__operation__type": "process",
+        "messaging__destination__name": "celery",
+        "messaging__message__id": "m",
+        "celery__task__name": "charge",
+        **({"celery__task__state": state} if state else {}),
+    }
+    for name, value in zip(("scheduled", "queue", "prefetch"), waited or (), strict=False):
+        facts[f"celery__wait__{name}"] = value / 1e3
+    return span(span_id, parent_id, "CONSUMER", times, name="process charge", **{**facts, **more})
+
+
+def derived(*spans: Span, now: float = LATER, arrived: float = 0, **elsewhere: Any) -> Trace:
+    """Return the trace as it is *now*, of which the last span came at *arrived* (milliseconds)."""
+    return Trace(spans, ms(now), ms(arrived), Elsewhere(**elsewhere))
+
+
+def rows_of(trace: Trace) -> Rows:
+    """Return the rows by their ids, in their order."""
+    return {row["id"]: row for row in hops(trace)["rows"]}
+
+
+def in_other_trace(it: Span) -> Span:
+    """Return the same span in another trace."""
+    return replace(it, trace_id="f" * 32)
