@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from socket import create_server
 from urllib.request import urlopen
@@ -24,7 +24,7 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 #: Spans of one trace and of one export: the SDK's batch is 512.
 TRACE, EXPORT = 8, 512
@@ -53,7 +53,8 @@ def exports(seed: int) -> Iterator[tuple[int, ExportTraceServiceRequest]]:
     """Yield exports without end, with how many spans each has: web's and worker's in turn."""
     chance = random.Random(seed)
     while True:
-        web, worker = [], []
+        web: list[Span] = []
+        worker: list[Span] = []
         for _ in range(EXPORT // (TRACE // 2)):
             _add_trace(chance, web, worker)
         for service, spans in (("shop-web", web), ("shop-worker", worker)):
@@ -87,7 +88,15 @@ def _add_trace(chance: random.Random, web: list[Span], worker: list[Span]) -> No
     store = {"db.system.name": "redis", "db.operation.name": "SET"}
     started = now + int(waited * 1e9) + 6_000_000
 
-    def span(at: int, parent: int | None, name: str, kind: int, start: int, ms: float, says: dict):
+    def span(
+        at: int,
+        parent: int | None,
+        name: str,
+        kind: Span.SpanKind.ValueType,
+        start: int,
+        ms: float,
+        says: Mapping[str, str | float],
+    ) -> Span:
         failed = at == 4 and chance.random() < 0.01
         return Span(
             trace_id=trace_id,
@@ -98,20 +107,36 @@ def _add_trace(chance: random.Random, web: list[Span], worker: list[Span]) -> No
             start_time_unix_nano=start,
             end_time_unix_nano=start + int(ms * 1e6),
             attributes=[_attribute(key, value) for key, value in says.items()],
-            status={"code": 2} if failed else {},
+            status=Status(code=Status.STATUS_CODE_ERROR) if failed else None,
         )
 
     web += [
-        span(0, None, "POST /orders", 2, now, 8, request),
-        span(1, 0, "SELECT orders", 3, now + 10**6, 2, {"db.system.name": "postgresql"}),
-        span(2, 0, f"send {task}", 4, now + 4 * 10**6, 1, message),
-        span(3, 0, "render", 1, now + 6 * 10**6, 1, {}),
+        span(0, None, "POST /orders", Span.SPAN_KIND_SERVER, now, 8, request),
+        span(
+            1,
+            0,
+            "SELECT orders",
+            Span.SPAN_KIND_CLIENT,
+            now + 10**6,
+            2,
+            {"db.system.name": "postgresql"},
+        ),
+        span(2, 0, f"send {task}", Span.SPAN_KIND_PRODUCER, now + 4 * 10**6, 1, message),
+        span(3, 0, "render", Span.SPAN_KIND_INTERNAL, now + 6 * 10**6, 1, {}),
     ]
     worker += [
-        span(4, 2, f"process {task}", 5, started, 20, run),
-        span(5, 4, "SET", 3, started + 10**6, 1, store),
-        span(6, 4, "GET", 3, started + 3 * 10**6, 1, store),
-        span(7, 4, "INSERT orders", 3, started + 6 * 10**6, 5, {"db.system.name": "postgresql"}),
+        span(4, 2, f"process {task}", Span.SPAN_KIND_CONSUMER, started, 20, run),
+        span(5, 4, "SET", Span.SPAN_KIND_CLIENT, started + 10**6, 1, store),
+        span(6, 4, "GET", Span.SPAN_KIND_CLIENT, started + 3 * 10**6, 1, store),
+        span(
+            7,
+            4,
+            "INSERT orders",
+            Span.SPAN_KIND_CLIENT,
+            started + 6 * 10**6,
+            5,
+            {"db.system.name": "postgresql"},
+        ),
     ]
 
 
@@ -127,7 +152,7 @@ def send(address: str, count: int, rate: float, result) -> None:  # type: ignore
     sent = refused = 0
     began = time.perf_counter()
     with grpc.insecure_channel(address) as channel:
-        stub = trace_service_pb2_grpc.TraceServiceStub(channel)
+        stub = trace_service_pb2_grpc.TraceServiceStub(channel)  # type: ignore[no-untyped-call]
         while sent < count:
             size, request = next(source)
             refused += stub.Export(request, timeout=60).partial_success.rejected_spans
@@ -155,7 +180,8 @@ def get(base: str, path: str) -> tuple[float, bytes]:
 
 
 def stats(base: str) -> dict[str, int]:
-    return json.loads(get(base, "/api/stats")[1])
+    said: dict[str, int] = json.loads(get(base, "/api/stats")[1])
+    return said
 
 
 def settled(base: str, spans: int) -> float:
