@@ -76,7 +76,7 @@ def _add_trace(chance: random.Random, web: list[Span], worker: list[Span]) -> No
         "messaging.message.id": trace_id.hex(),
         "celery.task.name": task,
     }
-    run = {
+    run: dict[str, str | float] = {
         **message,
         "messaging.operation.type": "process",
         "celery.wait.scheduled": 0.0,
