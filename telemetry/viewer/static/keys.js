@@ -1,0 +1,54 @@
+// Keys that work everywhere, and the sheet that tells of all of them.
+
+import { h } from "./dom.js";
+
+const SHEET = [
+  ["Everywhere", [["?", "this sheet"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["t", "light or dark"], ["Esc", "close, or leave a field"]]],
+  ["Traces", [["j k", "next, previous"], ["Enter", "open"], ["r", "read again"]]],
+  ["A trace", [["↑ ↓", "row"], ["→ ←", "open, close, go to its parent"], ["Home End", "first, last"], ["Enter", "details"], ["*", "open or close all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
+];
+
+function sheet(dialog) {
+  if (dialog.childElementCount) return;
+  dialog.append(
+    h("h2", { id: "keys-title" }, "Keys"),
+    h("div", { class: "sheet" }, SHEET.map(([title, keys]) => h("section", {}, h("h3", {}, title), h("dl", {}, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one, at) => [at ? " " : "", h("kbd", {}, one)])), h("dd", {}, what)]))))),
+    h("form", { method: "dialog" }, h("button", { autofocus: true }, "Close")),
+  );
+}
+
+/** Listen to keys; `page()` has `keys`, a map from a key to what it does on the page that is shown. */
+export function keyboard({ go, page, help, dialog }) {
+  const show = () => {
+    sheet(dialog);
+    dialog.showModal();
+  };
+  help.addEventListener("click", show);
+  const everywhere = {
+    "?": show,
+    "/": () => document.querySelector("[data-search]")?.focus() ?? go("/"),
+    t: () => document.getElementById("theme").click(),
+    "g t": () => go("/"),
+    "g q": () => go("/queues"),
+    "g m": () => go("/map"),
+  };
+  let prefix = "";
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || dialog.open) return;
+    const field = event.target.closest?.("input, select, textarea");
+    if (field) {
+      if (event.key === "Escape") field.blur();
+      return;
+    }
+    const key = prefix + event.key;
+    prefix = "";
+    const does = page()?.keys?.[key] || everywhere[key];
+    if (does) {
+      event.preventDefault();
+      does(event);
+    } else if (event.key === "g") {
+      prefix = "g ";
+      setTimeout(() => (prefix = ""), 1200);
+    }
+  });
+}
