@@ -33,6 +33,7 @@ from . import faults
 __all__ = [
     "BAGGAGE",
     "LINKS",
+    "RELATION",
     "SENT_AT",
     "TRACEPARENT",
     "TRACESTATE",
@@ -59,6 +60,9 @@ SENT_AT = "queuehop-sent-at"
 #: What the run must link to: traceparents, comma-separated.
 LINKS = "queuehop-links"
 
+#: A caller's own choice for one message: ``child`` or ``link``.
+RELATION = "queuehop-relation"
+
 #: The keys of baggage that may leave this process, comma-separated; all, if it is not set.
 BAGGAGE_ALLOW = "QUEUEHOP_BAGGAGE_ALLOW"
 PROPAGATORS = "OTEL_PROPAGATORS"
@@ -77,6 +81,8 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
     context = Context() if context is None else context
     try:
         asked_for = _configured()
+        if asked_for.plain and (alone := _lone_traceparent(carrier)) is not None:
+            return _with_parent(context, parse_traceparent(alone))
         return asked_for.extract(_read(carrier, asked_for.wanted), context, _FOUND)
     except Exception:
         faults.report("read the context of a message")
@@ -132,6 +138,8 @@ class _Propagators(TextMapPropagator):
         #: The lower-case names to read. All, with a stranger: some read more than they write.
         self.wanted = frozenset(self._fields) if ours else None
         self.in_environ = [("HTTP_" + name.upper(), name) for name in self._fields]
+        #: Whether a ``traceparent`` by itself is all that there is to read where it stands alone.
+        self.plain = ours and TRACEPARENT in self._fields
 
     def extract(
         self,
@@ -194,6 +202,27 @@ def _named(name: str) -> TextMapPropagator | None:
         reason = type(exc).__name__
         logger.warning("%s names %r, which fails (%s); going without", PROPAGATORS, name, reason)
         return None
+
+
+#: Headers of a message among which no other name of the formats can hide, in whatever case.
+_BESIDE = frozenset({TRACEPARENT, SENT_AT, LINKS, RELATION})
+
+
+def _lone_traceparent(carrier: Any) -> str | None:
+    """Return the ``traceparent`` of most messages: a string, with nothing else to read by it.
+
+    Saves them the search for names in every case and the propagators' rounds: half of the time.
+    """
+    if type(carrier) is dict and _BESIDE.issuperset(carrier):
+        value = carrier.get(TRACEPARENT)
+        return value if type(value) is str else None
+    return None
+
+
+def _with_parent(context: Context, parent: SpanContext | None) -> Context:
+    if parent is None:
+        return context
+    return trace.set_span_in_context(NonRecordingSpan(parent), context)
 
 
 def _read(carrier: Any, wanted: frozenset[str] | None) -> dict[str, list[str]]:
@@ -263,7 +292,7 @@ class TraceContext(TextMapPropagator):
         if states := _texts(getter.get(carrier, TRACESTATE)):
             state = _TraceState.from_header(states)
             parent = SpanContext(parent.trace_id, parent.span_id, True, parent.trace_flags, state)
-        return trace.set_span_in_context(NonRecordingSpan(parent), context)
+        return _with_parent(context, parent)
 
     def inject(
         self,

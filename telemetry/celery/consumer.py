@@ -22,14 +22,13 @@ from opentelemetry.util.types import AttributeValue
 
 from .. import faults
 from ..hop import error_type, fail, record, start
-from ..propagation import LINKS, SENT_AT, extract, parse_links
+from ..propagation import LINKS, RELATION, SENT_AT, extract, parse_links
 from ..setup import measure
 from .chord import watch_chord
 from .message import (
     CELERY_REDELIVERED,
     CELERY_TASK_ITEMS,
     CELERY_TASK_STATE,
-    RELATION,
     Broker,
     facts,
     measured,

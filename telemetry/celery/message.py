@@ -15,12 +15,9 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.util.types import AttributeValue
 
-from ..propagation import BAGGAGE, LINKS, SENT_AT, TRACEPARENT, TRACESTATE
+from ..propagation import BAGGAGE, LINKS, RELATION, SENT_AT, TRACEPARENT, TRACESTATE
 
 __all__ = ["Broker", "facts", "measured", "wire"]
-
-#: A caller's own choice for one message: ``child`` or ``link``.
-RELATION = "queuehop-relation"
 
 _WIRE = (TRACEPARENT, TRACESTATE, BAGGAGE, SENT_AT, LINKS, RELATION)
 

@@ -29,6 +29,7 @@ from werkzeug.datastructures import EnvironHeaders, Headers
 
 from telemetry import faults, propagation
 from telemetry.propagation import (
+    TRACEPARENT,
     Baggage,
     TraceContext,
     extract,
@@ -739,3 +740,17 @@ def test_hostile_values() -> None:
 def test_importing_reads_nothing() -> None:
     script = "import os, telemetry.propagation as p; assert not p._propagator.cache_info().currsize"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@reproducibly
+@given(
+    st.one_of(st.text(max_size=60), st.just(GOOD), st.just(f" {GOOD} "), st.just(f"{GOOD}-more")),
+    st.sampled_from([{}, {"queuehop-sent-at": "1.5"}, {"queuehop-links": GOOD}]),
+)
+def test_the_headers_of_most_messages_are_read_as_any_are(
+    value: str, beside: dict[str, str]
+) -> None:
+    # A stranger's header sends it the long way round.
+    assert parent({TRACEPARENT: value, **beside}) == parent(
+        {TRACEPARENT: value, **beside, "x-other": ""}
+    )
