@@ -41,7 +41,7 @@ class Process:
 
 def describe() -> Process:
     """Describe the process that this is called in."""
-    provider = trace.get_tracer_provider()
+    provider: Any = trace.get_tracer_provider()
     is_sdk = isinstance(provider, TracerProvider)
     return Process(
         pid=os.getpid(),

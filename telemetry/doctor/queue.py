@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu import entity
 from kombu.exceptions import OperationalError
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -148,13 +148,17 @@ def _check_arrival(
         )  # fmt: skip
 
 
+#: kombu is half typed.
+_Queue: Any = entity.Queue
+
+
 def _travel(
     app: Celery, queue: str, origin: trace.SpanContext, timeout: float
 ) -> dict[str, Any] | None:
     """Send the probe to *queue* in the trace of *origin*; return what it reports."""
     name = f"queuehop.doctor.{secrets.token_hex(8)}"
     answers: list[dict[str, Any]] = []
-    reply = Queue(name, exchange="", routing_key=name, durable=False, exclusive=True)
+    reply = _Queue(name, exchange="", routing_key=name, durable=False, exclusive=True)
     with app.connection_for_read() as connection:
         bound = reply(connection.default_channel)
         bound.queue_declare()
