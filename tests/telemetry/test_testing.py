@@ -3,6 +3,7 @@
 import pytest
 
 from ..conftest import Broker
+from ..processes import ROOT
 
 pytest_plugins = ["pytester"]
 
@@ -22,7 +23,8 @@ APP = """
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{pytester.path}")
     pytester.makepyfile(shop=APP)
     pytester.makeconftest("pytest_plugins = ['telemetry.testing', 'celery.contrib.pytest']")
     return pytester
