@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,7 @@ def test_a_foreign_project_is_one_trace(
     [web] = [span for span in spans if span.name == NAMES[0]]
     trace = {span.name: span for span in spans if span.trace_id == web.trace_id}
     assert set(trace) == set(NAMES)
-    for parent, child in zip(NAMES, NAMES[1:], strict=False):
+    for parent, child in pairwise(NAMES):
         assert trace[child].parent_id == trace[parent].span_id
     assert [trace[name].service for name in NAMES[:3]] == ["shop-web"] * 2 + ["shop-worker"]
 

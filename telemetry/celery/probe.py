@@ -49,7 +49,6 @@ def _of_run(request: Any) -> dict[str, Any]:
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),
         "delivered": flush(timeout=5.0),
-        "time": time.time(),
     }
 
 

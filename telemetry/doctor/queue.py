@@ -37,6 +37,7 @@ def check_queue(app: Celery, timeout: float) -> Iterator[Finding]:
         )  # fmt: skip
     if any(module.endswith(".celery") for module in describe().doubled):
         yield _doubled("queue")
+    asked = time.time()
     try:
         answers = app.control.broadcast(probe.COMMAND, reply=True, timeout=CALL) or []
     except (OperationalError, OSError) as exc:
@@ -54,6 +55,7 @@ def check_queue(app: Celery, timeout: float) -> Iterator[Finding]:
         return
     for name, answer in sorted(workers.items()):
         yield from _check_worker(name, answer)
+        yield from _check_clock(name, answer, asked)
     if not all(answer.get("probed") for answer in workers.values()):
         return
     queues = {queue for answer in workers.values() for queue in answer["queues"]}
@@ -84,13 +86,21 @@ def _check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
         yield _only("children", finding) if finding.code == "no-provider" else finding
 
 
+def _check_clock(name: str, answer: dict[str, Any], asked: float) -> Iterator[Finding]:
+    now = time.time()
+    told = answer.get("time", now)
+    if not asked - SKEW <= told <= now + SKEW:
+        yield Finding(
+            "clocks-apart", "worker", f"the clock of {name} is {told - asked:+.0f} s from this one",
+            "keep the clocks of both hosts by NTP: waits and the order of spans are wrong",
+        )  # fmt: skip
+
+
 def _probe(app: Celery, queue: str, workers: dict[str, Any], timeout: float) -> Iterator[Finding]:
     origin = trace.SpanContext(
         secrets.randbits(128) | 1, secrets.randbits(64) | 1, True, trace.TraceFlags(1)
     )
-    sent = time.time()
     answer = _travel(app, queue, origin, timeout)
-    returned = time.time()
     if answer is None:
         yield Finding(
             "probe-unanswered", "worker", f"the probe sent to {queue} was not run in {timeout:g} s",
@@ -112,12 +122,6 @@ def _probe(app: Celery, queue: str, workers: dict[str, Any], timeout: float) -> 
     if any(module.endswith(".celery") for module in child.doubled):
         yield _doubled("worker")
     yield from _check_arrival(answer, origin, queue, child)
-    if not sent - SKEW <= answer["time"] <= returned + SKEW:
-        yield Finding(
-            "clocks-apart", "worker",
-            f"the worker's clock is {answer['time'] - returned:+.1f} s from this one",
-            "keep the clocks of both hosts by NTP: waits and the order of spans are wrong",
-        )  # fmt: skip
 
 
 def _check_arrival(

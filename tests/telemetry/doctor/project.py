@@ -1,6 +1,7 @@
 """A Flask and a Celery app, sound; ``BREAK`` names the one thing that is broken in it."""
 
 import os
+import time
 
 from celery import Celery, signals
 from celery.concurrency.thread import TaskPool
@@ -40,6 +41,10 @@ def forget(**_):
         trace._TRACER_PROVIDER = None
         telemetry.setup = None
 
+
+if BREAK == "clocks-apart":
+    _clock = time.time
+    time.time = lambda: _clock() + 3600
 
 if BREAK == "set-up-only-in-children":
     signals.celeryd_init.receivers = []

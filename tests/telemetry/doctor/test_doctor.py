@@ -76,8 +76,9 @@ def codes(said: tuple[int, dict]) -> list[str]:
 def test_a_sound_system_is_one_trace(doctor: Doctor, worker, receiver: Receiver, pool) -> None:
     worker("--pool", pool)
     assert doctor() == (0, {"ok": True, "findings": []})
-    [run] = [span for span in receiver.spans if span.name == "process queuehop.doctor"] or [None]
-    assert run is None or run.service == "project-worker"
+    spans = receiver.wait_for(lambda spans: len({span.name for span in spans}) == 3)
+    assert len({span.trace_id for span in spans}) == 1
+    assert {span.service for span in spans} == {"project-web", "project-worker"}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,7 @@ def test_the_sending_side(doctor: Doctor, worker, code: str, env: dict[str, str]
         ("celery-doubled", {"BREAK": "celery-doubled"}),
         ("set-up-only-in-parent", {"BREAK": "set-up-only-in-parent"}),
         ("set-up-only-in-children", {"BREAK": "set-up-only-in-children"}),
+        ("clocks-apart", {"BREAK": "clocks-apart"}),
         ("no-provider", {"OTEL_SDK_DISABLED": "true"}),
         ("propagator-missing", {"OTEL_PROPAGATORS": "baggage"}),
         ("sampler-drops-all", {"OTEL_TRACES_SAMPLER": "always_off"}),
@@ -237,3 +239,12 @@ def test_grpc_that_refuses(doctor: Doctor) -> None:
 def test_usage(args: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "telemetry", "doctor", *args], cwd=ROOT)
     assert done.returncode == 2
+
+
+def test_what_a_person_reads(start: Starter) -> None:
+    args = ("--flask", f"{PROJECT}:create_app")
+    process = start("telemetry", "doctor", *args, BREAK="no-provider")
+    assert process.wait(30) == 1
+    assert process.lines[0] == "The trace would break first at: web"
+    assert "telemetry.setup()" in process.output
+    assert "\x1b" not in process.output
