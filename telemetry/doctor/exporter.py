@@ -109,7 +109,8 @@ def _greet(connection: socket.socket, endpoint: str) -> None:
         answer = b""
     if answer[3:4] == b"\4":
         return
-    if answer.startswith(b"HTTP/1"):
+    # Some servers answer a version that they do not know with the page alone.
+    if answer.startswith((b"HTTP/1", b"<")):
         raise _Broken(
             "exporter-wrong-protocol", f"{endpoint} speaks HTTP/1, not gRPC",
             f"use the port for OTLP over gRPC in {_ENDPOINT}: 4317, where 4318 is OTLP over HTTP",
