@@ -1,4 +1,4 @@
-"""``python -m telemetry``: the viewer, on the command line."""
+"""``python -m telemetry``: the viewer and the doctor, on the command line."""
 
 import argparse
 import sys
@@ -12,7 +12,12 @@ MISSING = "the viewer needs {}: pip install 'queuehop[viewer]'"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if options.run is _doctor:
+        return int(options.run(rest))
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return int(options.run(options))
     except ModuleNotFoundError as exc:
@@ -41,7 +46,18 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--max-spans", type=_count, default=1_000_000, help="(%(default)s)")
     view.add_argument("--max-age", type=_count, default=7 * 86_400, metavar="SECONDS")
     view.add_argument("--follow", action="store_true", help="print each complete trace")
+    # It has options of its own, and reads them itself.
+    doctor = commands.add_parser(
+        "doctor", help="find the first place where a trace would break", add_help=False
+    )
+    doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    from .doctor import main as diagnose
+
+    return diagnose(argv)
 
 
 def _view(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from celery import Celery, signals
 from ..logs import correlate_logs
 from ..setup import leave, setup
 from .consumer import Consumer
+from .probe import answer_doctor
 from .producer import Producer
 from .worker import Worker
 
@@ -36,6 +37,7 @@ def instrument_celery(
     producer, consumer = Producer(app), Consumer(app, relation)
     worker = Worker(app, consumer)
     setattr(app, _MARK, True)
+    answer_doctor(app)
 
     app.send_task = producer.traced(app.send_task)
     signals.before_task_publish.connect(producer.on_publish, weak=False)

@@ -6,7 +6,7 @@ import { duration } from "./format.js";
 const LINES = ["p50", "p95", "p99"];
 
 /** Draw `series` of `name` (wait or run): a line for each percentile. */
-export function chart(series, name, { since, bucket, width = 130, height = 40 }) {
+export function chart(series, name, { since, bucket, width = 112, height = 40 }) {
   const now = Date.now() / 1000;
   const begin = now - since;
   const values = series.flatMap((point) => LINES.map((line) => point[`${name}_${line}`])).filter((value) => value !== null && value !== undefined);

@@ -62,7 +62,7 @@ function table(queues, { since_s: since, bucket_s: bucket }) {
           h(
             "tr",
             {},
-            h("th", { scope: "row" }, h("a", { href: `/?${new URLSearchParams({ queue: queue.queue, task: queue.task, sort: "wait" })}`, "data-link": "" }, queue.task), h("span", { class: "where" }, queue.queue)),
+            h("th", { scope: "row" }, h("a", { href: `/?${new URLSearchParams({ queue: queue.queue, task: queue.task, sort: "wait" })}`, "data-link": "" }, queue.task || "(no task named)"), h("span", { class: "where" }, queue.queue)),
             h("td", { class: "number" }, count(queue.runs), h("span", { class: "where" }, rate(queue.per_s))),
             three(queue.wait_ms),
             h("td", {}, chart(queue.series, "wait", { since, bucket })),

@@ -25,7 +25,8 @@ export function showTrace(view, [traceId, spanId], go) {
     try {
       trace = await get(`/api/traces/${id}/hops`);
     } catch (error) {
-      if (!closed && !drawing) {
+      if (drawing) toast(error.message);
+      else if (!closed) {
         place.replaceChildren(h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
       }
       return;

@@ -5,6 +5,7 @@ import { duration, ticks } from "./format.js";
 
 const ROW = 30;
 const BEYOND = 10;
+const MOST_ARROWS = 250;
 const WAITS = [["scheduled", "until due"], ["queue", "in the queue"], ["prefetch", "for a process"]];
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -15,6 +16,7 @@ export function waterfall(trace, { chosen, open }) {
   let byId = new Map();
   let active = 0;
   let began = Date.now();
+  let found = false;
   const closed = new Set();
   const axis = h("div", { class: "axis", "aria-hidden": "true" });
   const canvas = h("div", { class: "canvas", role: "presentation" });
@@ -32,7 +34,12 @@ export function waterfall(trace, { chosen, open }) {
   const element = h("section", { class: "waterfall" }, h("div", { class: "columns", "aria-hidden": "true" }, h("span", {}, "Span"), axis), scroller);
   const watched = new ResizeObserver(() => draw(true));
   watched.observe(scroller);
-  const clock = setInterval(() => trace.rows.some((row) => row.wait?.live) && draw(true), CALM.matches ? 1000 : 250);
+  // Rows are made anew as a wait goes on, but not under a button that is held down.
+  let held = false;
+  const release = () => setTimeout(() => (held = false));
+  scroller.addEventListener("pointerdown", () => (held = true));
+  window.addEventListener("pointerup", release);
+  const clock = setInterval(() => !held && trace.rows.some((row) => row.wait?.live) && draw(true), CALM.matches ? 1000 : 250);
 
   function take(fresh) {
     const at = shown[active]?.id;
@@ -41,8 +48,10 @@ export function waterfall(trace, { chosen, open }) {
     rows = trace.rows;
     byId = new Map(rows.map((row) => [row.id, row]));
     layout();
-    const again = at ? shown.findIndex((row) => row.id === at) : -1;
+    const wanted = chosen && !found ? chosen : at;
+    const again = wanted ? shown.findIndex((row) => row.id === wanted) : -1;
     if (again >= 0) active = again;
+    found ||= !chosen || again >= 0;
   }
 
   function layout() {
@@ -152,10 +161,13 @@ export function waterfall(trace, { chosen, open }) {
     arrows.replaceChildren();
     arrows.setAttribute("height", shown.length * ROW);
     arrows.style.setProperty("height", `${shown.length * ROW}px`);
+    const inSight = (index) => index >= from && index < to;
+    let drawn = 0;
     for (const link of trace.links) {
       if (link.kind === "link") continue;
       const [body, header] = [at.get(link.from), at.get(link.to)];
-      if (body === undefined || header === undefined || Math.max(body, header) < from || Math.min(body, header) >= to) continue;
+      if (body === undefined || header === undefined || !(inSight(body) || inSight(header))) continue;
+      if (++drawn > MOST_ARROWS) break;
       const [x1, y1] = [x(shown[header].end_ms), header * ROW + ROW / 2];
       const [x2, y2] = [x(shown[body].start_ms), body * ROW + ROW / 2];
       const bend = Math.max(14, Math.abs(x2 - x1) / 2);
@@ -219,8 +231,6 @@ export function waterfall(trace, { chosen, open }) {
   const domId = (row) => `row-${row.id.replace(":", "-")}`;
 
   take(trace);
-  if (chosen) active = Math.max(0, shown.findIndex((row) => row.id === chosen));
-
   return {
     element,
     update(fresh) {
@@ -242,6 +252,7 @@ export function waterfall(trace, { chosen, open }) {
     close() {
       clearInterval(clock);
       watched.disconnect();
+      window.removeEventListener("pointerup", release);
     },
   };
 }

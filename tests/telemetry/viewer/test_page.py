@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from telemetry.viewer.spans import Link, Span
 
@@ -18,9 +19,6 @@ from ...processes import Starter
 from .conftest import StartViewer, Viewer
 from .exports import export, shown
 from .spans import TRACE, WORKER, span
-
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-expect = playwright.expect
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
@@ -32,7 +30,7 @@ def browser() -> Iterator[object]:
         if os.environ.get("CI"):
             pytest.fail("CI must install Chromium")
         pytest.skip("Chromium is not installed")
-    with playwright.sync_playwright() as running:
+    with sync_playwright() as running:
         options = ["--no-sandbox", "--disable-background-networking"]
         browser = running.chromium.launch(executable_path=chromium, args=options)
         yield browser

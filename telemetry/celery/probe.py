@@ -1,0 +1,67 @@
+"""What a worker answers to the doctor: from its main process, and from where tasks run.
+
+The main process answers a remote-control command, a child a task of the library's own, which
+answers with what its message brought. Neither touches anything of the application's.
+"""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from celery import Celery, Task
+from celery.worker.control import inspect_command
+from opentelemetry import trace
+
+from ..doctor.process import describe
+from ..hop import start
+from ..propagation import TRACEPARENT
+from ..setup import flush
+
+__all__ = ["COMMAND", "TASK", "answer_doctor"]
+
+COMMAND = "queuehop_doctor"
+TASK = "queuehop.doctor"
+
+
+def answer_doctor(app: Celery) -> None:
+    """Let the workers of *app* answer ``python -m telemetry doctor``."""
+
+    @app.task(name=TASK, bind=True, ignore_result=True, max_retries=0)
+    def doctor(task: Task) -> None:
+        request = task.request
+        with task.app.producer_or_acquire() as producer:
+            producer.publish(
+                _of_run(request),
+                exchange="",
+                routing_key=request.reply_to,
+                serializer="json",
+                correlation_id=request.id,
+            )
+
+
+def _of_run(request: Any) -> dict[str, Any]:
+    span = trace.get_current_span()
+    context = span.get_span_context()
+    start("doctor", trace.SpanKind.INTERNAL).end()  # something for the flush to deliver
+    return {
+        "process": asdict(describe()),
+        "traceparent": getattr(request, TRACEPARENT, None),
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "recording": span.is_recording(),
+        "delivered": flush(timeout=5.0),
+    }
+
+
+@inspect_command(name=COMMAND)
+def of_main_process(state: Any, **_: Any) -> dict[str, Any]:
+    """Describe the main process of a worker: Celery's remote control."""
+    consumer = state.consumer
+    queues = [queue.name for queue in consumer.task_consumer.queues]
+    pool = type(consumer.pool)
+    return {
+        "process": asdict(describe()),
+        "pool": f"{pool.__module__}.{pool.__qualname__}",
+        "queues": queues,
+        "probed": TASK in consumer.app.tasks,
+        "time": time.time(),
+    }

@@ -1,0 +1,126 @@
+"""A pytest plugin: the spans of a test, from its own process and from those that it starts.
+
+``spans`` collects what ends in this process, ``otlp`` is a receiver for other processes, to whose
+endpoint ``otlp_env`` points them. The assertions take any list of spans.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+
+from .viewer.receiver import Receiver
+from .viewer.spans import Span, decode
+
+__all__ = ["assert_one_trace", "assert_path", "otlp", "otlp_env", "spans", "tree"]
+
+
+class _Collecting(SpanProcessor):
+    """Adds what ends to *spans*, until it is shut down."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] | None = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self.spans is not None and span.context is not None and span.context.trace_flags.sampled:
+            self.spans += decode(encode_spans([span]))
+
+    def shutdown(self) -> None:
+        self.spans = None
+
+
+@pytest.fixture
+def spans() -> Iterator[list[Span]]:
+    """The spans that end in this process during the test: a list that grows.
+
+    Uses the provider that the application has set, and takes its processor out again; where there
+    is none, OpenTelemetry takes one for the whole process, which then makes spans that go nowhere.
+    """
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider(shutdown_on_exit=False)
+        trace.set_tracer_provider(provider)
+    collecting = _Collecting()
+    collected = collecting.spans
+    assert collected is not None
+    provider.add_span_processor(collecting)
+    yield collected
+    collecting.shutdown()
+    # The SDK has no way to take a processor away again: without its own tuple one would stay.
+    active = provider._active_span_processor
+    active._span_processors = tuple(
+        each for each in active._span_processors if each is not collecting
+    )
+
+
+@pytest.fixture
+def otlp() -> Iterator[Receiver]:
+    """An OTLP/gRPC receiver: ``spans``, ``wait_for(predicate)`` and ``endpoint``."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def otlp_env(otlp: Receiver) -> dict[str, str]:
+    """The environment for a process that is to report to ``otlp``."""
+    return {
+        **os.environ,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp.endpoint,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+
+
+def assert_one_trace(spans: Sequence[Span]) -> None:
+    """Assert that *spans* are one trace with one root, none of whose parents is missing."""
+    __tracebackhide__ = True
+    known = {span.span_id for span in spans}
+    tops = [span for span in spans if span.parent_id not in known]
+    traces = {span.trace_id for span in spans}
+    if len(traces) != 1 or len(tops) != 1:
+        pytest.fail(f"{len(traces)} traces with {len(tops)} tops, not one:\n{tree(spans)}")
+
+
+def assert_path(spans: Sequence[Span], *names: str) -> None:
+    """Assert that spans of these *names* are each the parent of the next.
+
+    A name that ends in ``…`` stands for every name that begins so.
+    """
+    __tracebackhide__ = True
+    by_id = {span.span_id: span for span in spans}
+    for span in spans:
+        path = [span]
+        while len(path) < len(names) and path[0].parent_id in by_id:
+            path.insert(0, by_id[path[0].parent_id])
+        if len(path) == len(names) and all(map(_is_named, path, names)):
+            return
+    wanted = "\n".join(f"{'  ' * depth}{name}" for depth, name in enumerate(names))
+    pytest.fail(f"wanted the path\n{wanted}\nbut the spans are\n{tree(spans)}")
+
+
+def _is_named(span: Span, name: str) -> bool:
+    return span.name.startswith(name[:-1]) if name.endswith("…") else span.name == name
+
+
+def tree(spans: Sequence[Span]) -> str:
+    """Return *spans* as text: each under its parent, by start, every trace under its id."""
+    known = {span.span_id for span in spans}
+    ordered = sorted(spans, key=lambda span: span.start_ns)
+    lines: list[str] = []
+
+    def add(span: Span, depth: int) -> None:
+        missing = "" if span.parent_id in known or not span.parent_id else " (parent missing)"
+        service = f" ({span.service})" if span.service else ""
+        lines.append(f"{'  ' * depth}{span.name} {span.kind}{service} {span.status}{missing}")
+        for child in ordered:
+            if child.parent_id == span.span_id:
+                add(child, depth + 1)
+
+    for trace_id in dict.fromkeys(span.trace_id for span in ordered):
+        lines.append(f"trace {trace_id}")
+        for span in ordered:
+            if span.trace_id == trace_id and span.parent_id not in known:
+                add(span, 1)
+    return "\n".join(lines) or "no spans"

@@ -1,0 +1,127 @@
+"""The pytest plugin, used as its users do: in a project of its own, with a real worker."""
+
+import pytest
+
+from ..conftest import Broker
+from ..processes import ROOT
+
+pytest_plugins = ["pytester"]
+
+APP = """
+    import os
+    from celery import Celery
+    from telemetry.celery import instrument_celery
+
+    app = Celery("shop", broker=os.environ.get("BROKER", "memory://"), backend="cache+memory://")
+    app.conf.broker_connection_retry_on_startup = True
+    instrument_celery(app, "shop-worker")
+
+    @app.task(name="pack")
+    def pack():
+        return 1
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{pytester.path}")
+    pytester.makepyfile(shop=APP)
+    pytester.makeconftest("pytest_plugins = ['telemetry.testing', 'celery.contrib.pytest']")
+    return pytester
+
+
+def passed(project: pytest.Pytester, test: str, count: int = 1) -> None:
+    project.makepyfile(test)
+    project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=count)
+
+
+def test_eager(project: pytest.Pytester) -> None:
+    passed(
+        project,
+        """
+        from opentelemetry import trace
+        from shop import app, pack
+        from telemetry.testing import assert_one_trace, assert_path
+
+        def test_path(spans):
+            app.conf.task_always_eager = True
+            with trace.get_tracer("shop").start_as_current_span("order"):
+                pack.delay()
+            assert_one_trace(spans)
+            assert_path(spans, "order", "process pack")
+
+        def test_nothing_is_left(spans):
+            assert spans == []
+            assert len(trace.get_tracer_provider()._active_span_processor._span_processors) == 1
+        """,
+        2,
+    )
+
+
+def test_worker_in_a_thread(project: pytest.Pytester) -> None:
+    passed(
+        project,
+        """
+        import pytest
+        from shop import app, pack
+        from celery.contrib.testing.worker import start_worker
+        from telemetry.testing import assert_one_trace, assert_path
+
+        def test_path(spans, monkeypatch):
+            monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+            with start_worker(app, perform_ping_check=False):
+                pack.delay().get(timeout=10)
+            assert_one_trace(spans)
+            assert_path(spans, "send …", "process …")
+        """,
+    )
+
+
+def test_real_prefork_worker(
+    project: pytest.Pytester, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKER", broker.url)
+    passed(
+        project,
+        """
+        import subprocess, sys
+        from shop import pack
+        from telemetry.testing import assert_one_trace, assert_path
+
+        def test_path(spans, otlp, otlp_env):
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "shop", "worker", "-c", "1"], env=otlp_env
+            )
+            try:
+                pack.apply_async()
+                theirs = otlp.wait_for(lambda spans: spans, timeout=30)
+                assert_one_trace(spans + theirs)
+                assert_path(spans + theirs, "send pack", "process pack")
+                assert theirs[0].service == "shop-worker"
+            finally:
+                worker.terminate()
+                worker.wait()
+        """,
+    )
+
+
+def test_a_failure_shows_the_tree(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        from opentelemetry import trace
+        from telemetry.testing import assert_one_trace, assert_path
+
+        def test_apart(spans):
+            for name in ("GET /ping", "process ping"):
+                trace.get_tracer("shop").start_span(name).end()
+            assert_one_trace(spans)
+
+        def test_path(spans):
+            trace.get_tracer("shop").start_span("GET /ping").end()
+            assert_path(spans, "GET /ping", "send …")
+        """
+    )
+    result = project.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*2 traces with 2 tops*", "*GET /ping INTERNAL*UNSET"])
+    result.stdout.fnmatch_lines(["*wanted the path*", "*but the spans are*"])

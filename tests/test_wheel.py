@@ -1,0 +1,188 @@
+"""The wheel, in an empty environment beside a project that knows nothing of this one."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from telemetry.viewer.receiver import Receiver
+
+from .conftest import Broker
+from .processes import ROOT, Process
+
+UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+SETTINGS = """
+import os
+broker_url = os.environ["BROKER"]
+broker_connection_retry_on_startup = True
+imports = ["shop.jobs"]
+task_routes = {"shop.jobs.invoice": {"queue": "slow"}}
+beat_schedule = {"tick": {"task": "shop.jobs.pack", "schedule": 3600}}
+"""
+QUEUE = """
+from celery import Celery
+from telemetry.celery import instrument_celery
+celery = Celery("shop")
+celery.config_from_object("shop.settings")
+instrument_celery(celery, "shop-worker")
+"""
+JOBS = """
+from celery import shared_task
+
+@shared_task
+def pack():
+    invoice.delay()
+
+@shared_task
+def invoice():
+    pass
+"""
+WEB = """
+import telemetry
+from flask import Flask
+from telemetry.flask import instrument_flask
+
+def make_web():
+    from shop.queue import celery
+    celery.set_default()
+    from shop.jobs import pack
+    app = Flask(__name__)
+    @app.post("/orders")
+    def order():
+        pack.delay()
+        return "", 202
+    telemetry.setup("shop-web")
+    return instrument_flask(app)
+"""
+ORDER = """
+import telemetry
+from shop.web import make_web
+assert make_web().test_client().post("/orders").status_code == 202
+assert telemetry.flush()
+"""
+
+
+def run(*argv: str, **options: object) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert UV, "uv is missing: it is one of the test group"
+    out = tmp_path_factory.mktemp("dist")
+    run(UV, "build", "--wheel", "--out-dir", str(out), str(ROOT))
+    [wheel] = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter that has the wheel with what flask and celery need, and nothing else."""
+    venv = tmp_path_factory.mktemp("venv")
+    run(UV, "venv", "--python", sys.executable, str(venv), "--clear")
+    python = str(venv / "bin" / "python")
+    run(UV, "pip", "install", "--python", python, f"{wheel}[flask,celery]")
+    return python
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """The foreign project; ``telemetry`` stands in it in the lines that the README gives."""
+    package = tmp_path / "shop"
+    package.mkdir()
+    files = {"settings": SETTINGS, "queue": QUEUE, "jobs": JOBS, "web": WEB, "__init__": ""}
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text)
+    (tmp_path / "order.py").write_text(ORDER)
+    return tmp_path
+
+
+def order(python: str, shop: Path, env: dict[str, str]) -> None:
+    argv = ["-m", "celery", "-A", "shop.queue", "worker", "-Q", "celery,slow", "-c", "1"]
+    state = ["-B", "-s", str(shop / "beat"), "-l", "INFO"]
+    worker = Process([python, *argv, *state], env=env, cwd=shop)
+    try:
+        worker.wait_for_line(" ready.")
+        run(python, "order.py", cwd=shop, env=env)
+        worker.wait_for_line("shop.jobs.invoice", count=2)
+    finally:
+        worker.stop()
+
+
+def environment(broker: Broker, receiver: Receiver) -> dict[str, str]:
+    return {
+        **{"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        **{"BROKER": broker.url, "PYTHONUNBUFFERED": "1", "OTEL_BSP_SCHEDULE_DELAY": "100"},
+        **{"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint},
+    }
+
+
+NAMES = [
+    "POST /orders",
+    "send shop.jobs.pack",
+    "process shop.jobs.pack",
+    "send shop.jobs.invoice",
+    "process shop.jobs.invoice",
+]
+
+
+def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    tracked = run("git", "ls-files", "telemetry", cwd=ROOT).split()
+    assert names == set(tracked)
+    assert "telemetry/py.typed" in names
+
+
+def test_import_loads_nothing_that_was_not_asked_for() -> None:
+    program = (
+        "import sys, telemetry\n"
+        "print({'flask', 'celery', 'requests', 'telemetry.viewer'} & set(sys.modules))"
+    )
+    assert run(sys.executable, "-c", program, cwd=ROOT).strip() == "set()"
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["installed", "copied"])
+def test_a_foreign_project_is_one_trace(
+    python: str, shop: Path, broker: Broker, receiver: Receiver, copied: bool
+) -> None:
+    if copied:
+        shutil.copytree(ROOT / "telemetry", shop / "tracing")
+        for name in ("shop/queue.py", "shop/web.py", "order.py"):
+            path = shop / name
+            path.write_text(path.read_text().replace("telemetry", "tracing"))
+    order(python, shop, environment(broker, receiver))
+    spans = receiver.wait_for(lambda spans: {*NAMES} <= {span.name for span in spans})
+    [web] = [span for span in spans if span.name == NAMES[0]]
+    trace = {span.name: span for span in spans if span.trace_id == web.trace_id}
+    assert set(trace) == set(NAMES)
+    for parent, child in pairwise(NAMES):
+        assert trace[child].parent_id == trace[parent].span_id
+    assert [trace[name].service for name in NAMES[:3]] == ["shop-web"] * 2 + ["shop-worker"]
+
+
+def test_removing_it_is_as_short(
+    python: str, shop: Path, broker: Broker, receiver: Receiver
+) -> None:
+    for name in ("queue", "web"):
+        path = shop / "shop" / f"{name}.py"
+        text = path.read_text().replace("return instrument_flask(app)", "return app")
+        kept = [
+            line
+            for line in text.splitlines()
+            if "telemetry" not in line and "instrument" not in line
+        ]
+        path.write_text("\n".join(kept))
+    (shop / "order.py").write_text(
+        ORDER.replace("import telemetry\n", "").replace("assert telemetry.flush()\n", "")
+    )
+    order(python, shop, environment(broker, receiver))
+    assert receiver.spans == []
