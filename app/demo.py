@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 
 from rich.console import Console
 
+from telemetry.spool.place import Place
 from telemetry.viewer.receiver import Receiver
 from telemetry.viewer.spans import Span
 from telemetry.viewer.tree import by_trace, judge, ping_header, ping_line, render_tree
@@ -29,6 +30,9 @@ __all__ = ["main"]
 
 #: Seconds until every part is up, and until the spans of the last ping are there.
 START, ARRIVAL = 40.0, 15.0
+
+#: Seconds until the last batch is delivered once the parts have ended.
+LAST_BATCH = 3.0
 
 EXAMPLES = """\
 examples:
@@ -180,6 +184,16 @@ class Demo:
             stop(others)
         finally:
             stop(part for part in self._parts if part.name == "broker")
+            self._wait_for_senders()
+
+    def _wait_for_senders(self) -> None:
+        """Let those who deliver for the parts end: they outlive them by the last batch."""
+        deadline = time.monotonic() + LAST_BATCH
+        for lock in (self._directory / "state").glob("spool/*/sender.lock"):
+            while (claim := Place(lock.parent).claim()) is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if claim is not None:
+                os.close(claim)
 
     def _ping(self, web: str) -> bool:
         """Let the client ping; return whether every ping was one complete trace."""

@@ -23,7 +23,7 @@ from .logs import correlate_logs
 from .propagation import propagator
 from .sdk import TracerProvider
 
-__all__ = ["flush", "kept", "leave", "measure", "setup", "shutdown"]
+__all__ = ["flush", "kept", "leave", "measure", "setup", "shutdown", "trouble"]
 
 logger = logging.getLogger(__package__)
 
@@ -36,6 +36,7 @@ class _Export(Protocol):
     def measure(self, values: Values, attributes: Attributes) -> None: ...
     def flush(self, timeout: float) -> bool: ...
     def kept(self) -> Iterator[bytes]: ...
+    def trouble(self) -> str: ...
     def leave(self) -> None: ...
     def shutdown(self, timeout: float) -> None: ...
 
@@ -156,6 +157,13 @@ def kept() -> Iterator[bytes]:
     """Yield what this process and its children lately ended, each a field of ``ScopeSpans``."""
     if _pipeline is not None and _pipeline.export is not None:
         yield from _pipeline.export.kept()
+
+
+def trouble() -> str:
+    """Return why spans are not delivered at the moment; empty where nothing is known against it."""
+    if _pipeline is not None and _pipeline.export is not None:
+        return _pipeline.export.trouble()
+    return ""
 
 
 def leave() -> None:

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from ..doctor.process import describe
 from ..hop import start
 from ..propagation import TRACEPARENT
-from ..setup import flush
+from ..setup import flush, trouble
 
 __all__ = ["COMMAND", "TASK", "answer_doctor"]
 
@@ -48,7 +48,7 @@ def _of_run(request: Any) -> dict[str, Any]:
         "traceparent": getattr(request, TRACEPARENT, None),
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),
-        "delivered": flush(timeout=5.0),
+        "delivered": flush(timeout=5.0) and not trouble(),
     }
 
 

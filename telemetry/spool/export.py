@@ -44,6 +44,7 @@ class DiskExport:
         key = sha256(repr((FORMAT, traces, metrics)).encode()).hexdigest()[:16]
         place = Place(spool.directory / key)
         place.make()
+        self._place = place
         self._pid = os.getpid()
         self._writer = Writer(place, spool.max_bytes // PART, spool.max_age / PART)
         self._meter = Meter(self._writer, resource) if metrics is not None else None
@@ -62,6 +63,10 @@ class DiskExport:
     def kept(self) -> Iterator[bytes]:
         """Yield what this process and its children lately ended, each a ``ScopeSpans`` field."""
         return self._writer.kept()
+
+    def trouble(self) -> str:
+        """Return what the sender met with last, empty if all was well."""
+        return self._place.status().error
 
     def leave(self) -> None:
         """Nothing is to be done where a process ends: what it wrote is there."""

@@ -82,7 +82,9 @@ def _serve(options: argparse.Namespace) -> int:
         if options.follow:
             _follow(store, stopped)
         else:
-            stopped.wait()
+            # The kernel may give the signal to a thread of gRPC's: then nothing wakes this one.
+            while not stopped.wait(0.2):
+                pass
     finally:
         for step in reversed(cleanup):
             step()
