@@ -16,7 +16,7 @@ from telemetry.viewer.receiver import Receiver
 from telemetry.viewer.spans import Span
 from telemetry.viewer.tree import by_trace
 
-from .conftest import free_port, start_worker
+from .conftest import free_port, start_web, start_worker
 from .processes import Process, Starter
 from .system import Server
 
@@ -188,3 +188,42 @@ def test_a_broker_that_is_restarted_in_the_middle(
     assert load.slowest < IN_TIME
     receiver.wait_for(lambda spans: not incomplete(spans, load.accepted), timeout=60)
     server.process.stop()
+
+
+def test_a_broker_that_comes_later_than_everybody(
+    start: Starter, receiver: Receiver, tmp_path: Path
+) -> None:
+    server = Server(tmp_path, password="hunter2")
+    server.process.stop()
+    start.env["CELERY_BROKER_URL"] = server.url
+    worker = start("celery", "-A", "workers", "worker", "-c", "1", "-l", "INFO")
+    worker.wait_for_line("Cannot connect")
+    url = start_web(start)
+    assert requests.get(f"{url}/ping", timeout=IN_TIME).status_code == 503
+    server.start()
+    worker.wait_for_line(" ready.")
+    answer = requests.get(f"{url}/ping?wait=10", timeout=30)
+    assert answer.status_code == 200
+    accepted = {answer.json()["trace_id"]}
+    receiver.wait_for(lambda spans: not incomplete(spans, accepted))
+    server.process.stop()
+
+
+def test_results_that_cannot_be_kept_cost_no_run_and_no_trace(
+    start: Starter, receiver: Receiver, tmp_path: Path
+) -> None:
+    results = Server(tmp_path, password="hunter2")
+    start.env["CELERY_RESULT_BACKEND"] = results.url
+    start_worker(start)
+    url = start_web(start)
+    assert requests.get(f"{url}/ping?wait=10", timeout=30).status_code == 200
+    results.process.stop()
+    answer = requests.get(f"{url}/ping", timeout=IN_TIME)
+    assert answer.status_code in (202, 503)
+    if answer.status_code == 202:
+        accepted = {answer.json()["trace_id"]}
+        receiver.wait_for(lambda spans: not incomplete(spans, accepted), timeout=60)
+    results.start()
+    again = requests.get(f"{url}/ping?wait=20", timeout=30)
+    assert again.status_code == 200
+    results.process.stop()

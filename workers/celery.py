@@ -30,9 +30,10 @@ app.conf.update(
     accept_content=["json"],
     broker_transport_options=_restoring if _broker.startswith(("redis://", "rediss://")) else {},
     broker_connection_retry_on_startup=True,
+    # Where results cannot be kept, that is waited for no longer than this, in seconds.
+    result_backend_transport_options={"retry_policy": {"timeout": 5.0}},
     result_expires=3600,
     task_time_limit=60,
-    task_track_started=True,
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_log_format=_line + "%(message)s",
     worker_task_log_format=_line + "%(task_name)s[%(task_id)s]: %(message)s",
