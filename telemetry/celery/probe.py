@@ -26,7 +26,7 @@ TASK = "queuehop.doctor"
 def answer_doctor(app: Celery) -> None:
     """Let the workers of *app* answer ``python -m telemetry doctor``."""
 
-    @app.task(name=TASK, bind=True, ignore_result=True, max_retries=0)
+    @app.task(name=TASK, bind=True, shared=False, ignore_result=True, max_retries=0)
     def doctor(task: Task) -> None:
         request = task.request
         with task.app.producer_or_acquire() as producer:
