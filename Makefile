@@ -24,6 +24,11 @@ setup: $(VENV)/.installed ## make .venv with what the system needs, exactly as l
 test: $(VENV)/.installed-dev ## run all the tests
 	$(RUN) pytest $(ARGS)
 
+.PHONY: pages
+pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
+	$(RUN) pytest -m conformance
+	$(RUN) pytest tests/docs
+
 .PHONY: check
 check: $(VENV)/.installed-dev format-check lint types audit test ## format, lint, types, audit and tests
 

@@ -72,10 +72,13 @@ def main() -> int:
 def photograph(url: str, chromium: str) -> None:
     """Take each page in light, and the trace in dark too."""
     plain = ask(f"{url}/api/traces?task=workers.tasks.ping&sort=wait")["traces"][0]["trace_id"]
+    rows = ask(f"{url}/api/traces/{plain}/hops")["rows"]
+    run = next(row["id"] for row in rows if str(row["name"]).startswith("process "))
     pages = {
         "traces": ("/", "light"),
         "trace": (f"/trace/{plain}", "light"),
         "trace-dark": (f"/trace/{plain}", "dark"),
+        "hop": (f"/trace/{plain}/{run}", "light"),
         "queues": ("/queues", "light"),
         "map": ("/map", "light"),
     }

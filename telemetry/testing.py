@@ -5,7 +5,8 @@ endpoint ``otlp_env`` points them. The assertions take any list of spans.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from opentelemetry import trace
@@ -15,26 +16,51 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from .viewer.receiver import Receiver
 from .viewer.spans import Span, decode
 
-__all__ = ["assert_one_trace", "assert_path", "otlp", "otlp_env", "spans", "tree"]
+__all__ = ["Spans", "assert_one_trace", "assert_path", "otlp", "otlp_env", "spans", "tree"]
+
+
+class Spans(list[Span]):
+    """Spans in the order in which they ended: a list that grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grown = threading.Condition()
+
+    def add(self, spans: Sequence[Span]) -> None:
+        """Add *spans*, from any thread."""
+        with self._grown:
+            self.extend(spans)
+            self._grown.notify_all()
+
+    def wait_for(self, predicate: Callable[["Spans"], object], timeout: float = 10.0) -> "Spans":
+        """Wait until *predicate* of the list is true; return the list.
+
+        Raises TimeoutError after *timeout* seconds, with the tree of what is there.
+        """
+        with self._grown:
+            if not self._grown.wait_for(lambda: predicate(self), timeout):
+                raise TimeoutError(f"not what was waited for in {timeout:g} s:\n{tree(self)}")
+        return self
 
 
 class _Collecting(SpanProcessor):
     """Adds what ends to *spans*, until it is shut down."""
 
-    def __init__(self) -> None:
-        self.spans: list[Span] | None = []
+    def __init__(self, spans: Spans) -> None:
+        self._spans: Spans | None = spans
 
     def on_end(self, span: ReadableSpan) -> None:
-        if self.spans is not None and span.context is not None and span.context.trace_flags.sampled:
-            self.spans += decode(encode_spans([span]))
+        spans = self._spans
+        if spans is not None and span.context is not None and span.context.trace_flags.sampled:
+            spans.add(decode(encode_spans([span])))
 
     def shutdown(self) -> None:
-        self.spans = None
+        self._spans = None
 
 
 @pytest.fixture
-def spans() -> Iterator[list[Span]]:
-    """The spans that end in this process during the test: a list that grows.
+def spans() -> Iterator[Spans]:
+    """The spans that end in this process during the test; ``wait_for`` waits for more.
 
     Uses the provider that the application has set, and takes its processor out again; where there
     is none, OpenTelemetry takes one for the whole process, which then makes spans that go nowhere.
@@ -43,9 +69,8 @@ def spans() -> Iterator[list[Span]]:
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider(shutdown_on_exit=False)
         trace.set_tracer_provider(provider)
-    collecting = _Collecting()
-    collected = collecting.spans
-    assert collected is not None
+    collected = Spans()
+    collecting = _Collecting(collected)
     provider.add_span_processor(collecting)
     yield collected
     collecting.shutdown()

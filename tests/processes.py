@@ -109,7 +109,7 @@ class Starter:
         self.env = env
         self._started: list[Process] = []
 
-    def __call__(self, *argv: str, **env: str | None) -> Process:
+    def __call__(self, *argv: str, cwd: Path = ROOT, **env: str | None) -> Process:
         """Run ``python -m`` *argv*; *env* adds to the environment, None takes away."""
         merged = {
             "PATH": os.environ["PATH"],
@@ -120,7 +120,9 @@ class Starter:
             **env,
         }
         process = Process(
-            [sys.executable, "-m", *argv], {k: v for k, v in merged.items() if v is not None}
+            [sys.executable, "-m", *argv],
+            {k: v for k, v in merged.items() if v is not None},
+            cwd,
         )
         self._started.append(process)
         return process

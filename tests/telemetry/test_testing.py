@@ -1,5 +1,7 @@
 """The pytest plugin, used as its users do: in a project of its own, with a real worker."""
 
+import re
+
 import pytest
 
 from ..conftest import Broker
@@ -75,6 +77,48 @@ def test_worker_in_a_thread(project: pytest.Pytester) -> None:
             assert_path(spans, "send …", "process …")
         """,
     )
+
+
+def test_celerys_own_fixture(project: pytest.Pytester) -> None:
+    passed(
+        project,
+        """
+        import pytest
+        from shop import app, pack
+        from telemetry.testing import assert_one_trace, assert_path
+
+        @pytest.fixture
+        def celery_app():
+            return app
+
+        @pytest.fixture
+        def celery_worker_parameters():
+            return {"perform_ping_check": False}
+
+        def test_path(spans, celery_worker):
+            pack.delay()
+            spans.wait_for(lambda spans: len(spans) == 2)
+            assert_one_trace(spans)
+            assert_path(spans, "send pack", "process pack")
+
+        def test_in_vain(spans):
+            with pytest.raises(TimeoutError, match="no spans"):
+                spans.wait_for(len, timeout=0.01)
+        """,
+        2,
+    )
+
+
+def test_the_example_of_the_readme(
+    pytester: pytest.Pytester, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("CELERY_BROKER_URL", broker.url)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (example,) = [block for block in blocks if "def test_" in block]
+    pytester.makeconftest("pytest_plugins = ['telemetry.testing']")
+    passed(pytester, example)
 
 
 def test_real_prefork_worker(

@@ -1,0 +1,57 @@
+"""The blocks of a page that are not written by hand: code from its source, and what was seen.
+
+A mark on the line above a fenced block says what it is: ``<!-- code: FILE SYMBOL -->`` or
+``<!-- run: NAME -->``.
+"""
+
+import ast
+import re
+import textwrap
+from collections.abc import Mapping
+
+from ..processes import ROOT
+
+_BLOCK = re.compile(r"(<!-- (code|run): ([^>]+) -->\n```\w*\n)(.*?)^(```)$", re.M | re.S)
+
+#: What differs from one run to the next, and from one machine to the next.
+_CHANGING = re.compile(
+    r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8,32}(\b|…)|[\d.]+"
+)
+
+
+def fill(page: str, seen: Mapping[str, str]) -> str:
+    """Return *page* with its blocks as the source is now, and as *seen* says.
+
+    What was seen stays as it stands where it differs in ids and numbers alone. Raises LookupError
+    for a block that there is nothing for.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        mark, kind, what, now, end = found.groups()
+        if kind == "code":
+            return f"{mark}{source(*what.split())}{end}"
+        text = seen[what]
+        return f"{mark}{now if steady(now) == steady(text) else text}{end}"
+
+    return _BLOCK.sub(block, page)
+
+
+def steady(text: str) -> str:
+    """Return *text* without ids and numbers."""
+    return _CHANGING.sub("0", text)
+
+
+def source(path: str, symbol: str) -> str:
+    """Return the code of *symbol*, a function, a class or ``a.b``, in the file at *path*."""
+    text = (ROOT / path).read_text()
+    node: ast.AST = ast.parse(text)
+    for name in symbol.split("."):
+        body = getattr(node, "body", [])
+        found = next((each for each in body if getattr(each, "name", None) == name), None)
+        if found is None:
+            raise LookupError(f"{path} has no {symbol}")
+        node = found
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    lines = text.splitlines()[first - 1 : node.end_lineno]
+    return textwrap.dedent("\n".join(lines)) + "\n"
