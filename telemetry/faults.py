@@ -1,7 +1,6 @@
 """Faults of tracing itself: said once a minute, never raised into the application."""
 
 import logging
-import threading
 import time
 
 __all__ = ["report"]
@@ -17,19 +16,19 @@ class RateLimit:
 
     def __init__(self, interval: float = INTERVAL) -> None:
         self._interval = interval
+        # No lock, which a finalizer could need while its own thread has it: at worst two threads
+        # say the same.
         self._next: dict[str, float] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, kind: str) -> bool:
         now = time.monotonic()
-        with self._lock:
-            if now < self._next.get(kind, 0.0):
-                return False
-            # Kinds are written in the source, so there are few; the bound is against a mistake.
-            if len(self._next) >= 256:
-                self._next.clear()
-            self._next[kind] = now + self._interval
-            return True
+        if now < self._next.get(kind, 0.0):
+            return False
+        # Kinds are written in the source, so there are few; the bound is against a mistake.
+        if len(self._next) >= 256:
+            self._next.clear()
+        self._next[kind] = now + self._interval
+        return True
 
 
 _allow = RateLimit()

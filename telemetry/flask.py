@@ -1,5 +1,6 @@
 """Hop 2 of 5: SERVER. A request arrives at Flask, and its trace goes on here."""
 
+import contextvars
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -125,8 +126,10 @@ class _Body:
             self._end()
 
     def __del__(self) -> None:
-        # Werkzeug's server does not close the body where the client has reset the connection.
-        self._end()
+        # Werkzeug's server does not close the body where the client has reset the connection. The
+        # collector may come while somebody sets a context variable, and processors set some:
+        # before Python 3.12 that frees what is being read (python/cpython#148891).
+        contextvars.Context().run(self._end)
 
     def _inside(self, step: Callable[[], Any]) -> Any:
         token = otel_context.attach(self._context)

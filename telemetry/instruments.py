@@ -74,7 +74,7 @@ class Instruments:
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
         self._since = time.time_ns()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may count while its thread does
         self._series: dict[frozenset[object], _Series] = {}
 
     def record(self, values: Values, attributes: Attributes) -> None:

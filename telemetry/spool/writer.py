@@ -52,6 +52,7 @@ class Writer:
         self._tree = secrets.token_hex(8)
         self._number = 0
         self._lock = threading.RLock()
+        self._writing = False
         self._backlog = _Backlog()
         self._watch = Watch(place)
         self._segment = self._open()
@@ -67,6 +68,10 @@ class Writer:
             raise ValueError(f"{len(content)} bytes are more than a collector takes")
         with self._lock:
             self._backlog.add(_Entry(kind, content, definitions))
+            if self._writing:
+                # Ended by a finalizer, or by a signal's handler, in the middle of this thread's own
+                # write: that one goes on with it.
+                return
             self._write_backlog()
         self._watch.look()
 
@@ -115,12 +120,15 @@ class Writer:
         return min(self._place.acknowledged(name)) < end <= self._place.size(name)
 
     def _write_backlog(self) -> None:
+        self._writing = True
         try:
             while self._backlog:
                 self._write(self._backlog.first)
                 self._backlog.drop_first()
         except OSError as exc:
             self._backlog.bound(exc)
+        finally:
+            self._writing = False
 
     def _write(self, entry: _Entry) -> None:
         if not self._segment.usable():
@@ -136,6 +144,7 @@ class Writer:
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
+        self._writing = False
         self._backlog = _Backlog()  # what waits there is its parent's to write
 
 

@@ -1,9 +1,11 @@
 """Hops 1 and 2: a request leaves a session and arrives at Flask, over a real socket."""
 
+import gc
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import flask
@@ -11,12 +13,16 @@ import pytest
 import requests
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.test import EnvironBuilder
 
 from telemetry.flask import instrument_flask
 from telemetry.requests import traced_session
+
+from .conftest import Switch
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -236,3 +242,26 @@ def test_a_client_that_leaves_early_leaves_a_span(site: Site) -> None:
         # A reset, not a close: what the server writes next fails.
         early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert "SERVER GET /stream" in site.spans()
+
+
+def test_a_forgotten_body_ends_its_span_beside_the_context_that_it_is_collected_in(
+    switch: Switch, memory: InMemorySpanExporter
+) -> None:
+    """Before Python 3.12 a context that a finalizer changes may be one that is being read."""
+    changed: ContextVar[bool] = ContextVar("changed", default=False)
+
+    class Changing(InMemorySpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            changed.set(True)
+            return super().export(spans)
+
+    exporter = Changing()
+    switch.targets.append(exporter)
+    environ = EnvironBuilder(path="/stream").get_environ()
+    body = instrument_flask(make_app()).wsgi_app(environ, lambda *_: None)
+    assert not exporter.get_finished_spans()
+    del body, environ
+    gc.collect()
+    switch.targets.remove(exporter)
+    assert [span.name for span in exporter.get_finished_spans()] == ["GET /stream"]
+    assert not changed.get()

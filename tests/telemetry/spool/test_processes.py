@@ -211,3 +211,25 @@ def test_no_sender_runs_for_a_program_that_ends_no_span(
     program.run("pass")
     assert not program.senders()
     assert not [path for path in program.segments if path.stat().st_size]
+
+
+def test_spans_ended_in_the_middle_of_a_write(program: Program, collector: Collector) -> None:
+    """A signal's handler, or a finalizer, ends spans while its own thread writes one."""
+    collector.start()
+    process = program.run(
+        """
+        from itertools import count
+        numbers = count()
+        def on_alarm(*_):
+            spans(1, f"handler{next(numbers)}")
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        spans(4000)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print("handled", next(numbers))
+        """
+    )
+    handled = int(process.wait_for_line("handled").split()[1])
+    assert handled > 10
+    assert "tracing could not" not in process.output
+    assert once(collector.wait_for(4000 + handled))
