@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Link, SpanKind
 
 from telemetry.celery.consumer import RECEIVED_AT, Consumer
-from telemetry.celery.message import facts, measured
+from telemetry.celery.message import Broker, facts, measured
 from telemetry.hop import start
 from telemetry.instruments import Instruments
 from telemetry.otlp import encode_span
@@ -57,7 +57,12 @@ def main(directory: Path) -> None:
     spool, meter = SpoolProcessor(writer), Meter(writer, provider.resource)
     instruments = Instruments(provider.resource)
 
-    attributes = {**facts("process", TASK, "celery", MESSAGE), "celery.wait.queue": 0.1}
+    broker = Broker(Celery("bench", broker=os.environ["BENCH_BROKER"]))
+    attributes = {
+        **facts("celery", MESSAGE),
+        **broker.fixed("process", TASK),
+        "celery.wait.queue": 0.1,
+    }
     metric = measured(attributes)
     context = extract(MESSAGE)
     links = [Link(trace.get_current_span(context).get_span_context())]
@@ -73,7 +78,7 @@ def main(directory: Path) -> None:
     assert isinstance(made, ReadableSpan)
     run = trace.set_span_in_context(made, Context())
     pieces: dict[str, Callable[[], object]] = {
-        "attributes of a message": lambda: facts("process", TASK, "celery", MESSAGE),
+        "attributes of a message": lambda: facts("celery", MESSAGE),
         "extract": lambda: extract(MESSAGE),
         "inject": lambda: inject({}, run),
         "a span, started and ended": span,

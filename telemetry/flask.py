@@ -78,9 +78,9 @@ class _ServerHop:
         def end() -> None:
             if environ.pop(_SPAN, None) is None:
                 return
-            span.end()
             seconds = time.perf_counter() - began
-            measure({HTTP_SERVER_REQUEST_DURATION: seconds}, environ[_MEASURED])
+            measure({HTTP_SERVER_REQUEST_DURATION: seconds}, environ[_MEASURED], span)
+            span.end()
 
         def answering(status: str, *args: Any) -> Any:
             _set_status(span, status, environ)

@@ -37,7 +37,7 @@ class MemoryExport:
             # The provider knows after a fork which process it is in.
             self._metrics = Metrics(metrics, lambda: provider.resource, metric_interval)
 
-    def measure(self, values: Values, attributes: Attributes) -> None:
+    def measure(self, values: Values, attributes: Attributes, span_follows: bool) -> None:
         """Count or time what *values* names, under *attributes*."""
         if self._metrics is not None:
             self._metrics.record(values, attributes)

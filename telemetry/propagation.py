@@ -92,8 +92,12 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
 def inject(carrier: MutableMapping[str, Any], context: Context | None = None) -> None:
     """Write *context*, the current one if absent, into *carrier*. Never raises."""
     try:
+        asked_for = _configured()
         headers: dict[str, str] = {}
-        _configured().inject(headers, context)
+        if asked_for.plain and not baggage.get_all(context):
+            _TRACE_CONTEXT.inject(headers, context)
+        else:
+            asked_for.inject(headers, context)
         for name, value in headers.items():
             carrier[name] = value
         # In a carrier that is used again, the old one would go on under the new traceparent.
@@ -434,6 +438,9 @@ def _format_tracestate(state: TraceState) -> str:
     while excess > 0:
         excess -= len(members.pop()) + 1
     return ",".join(members)
+
+
+_TRACE_CONTEXT = TraceContext()
 
 
 class Baggage(TextMapPropagator):

@@ -61,9 +61,9 @@ class _TracedAdapter(BaseAdapter):
         method, attributes = _describe(request)
         measured = {key: value for key, value in attributes.items() if key in _MEASURED}
         began = time.perf_counter()
-        try:
-            secrets = _secrets(request)
-            with hop(method, SpanKind.CLIENT, attributes=attributes, secrets=secrets) as span:
+        secrets = _secrets(request)
+        with hop(method, SpanKind.CLIENT, attributes=attributes, secrets=secrets) as span:
+            try:
                 inject(request.headers)
                 response = self._adapter.send(request, *args, **kwargs)
                 outcome = _outcome(response)
@@ -72,12 +72,12 @@ class _TracedAdapter(BaseAdapter):
                     span.set_status(StatusCode.ERROR)
                 measured |= outcome
                 return response
-        except Exception as exc:
-            measured[ERROR_TYPE] = error_type(exc)
-            raise
-        finally:
-            seconds = time.perf_counter() - began
-            measure({HTTP_CLIENT_REQUEST_DURATION: seconds}, measured)
+            except Exception as exc:
+                measured[ERROR_TYPE] = error_type(exc)
+                raise
+            finally:
+                seconds = time.perf_counter() - began
+                measure({HTTP_CLIENT_REQUEST_DURATION: seconds}, measured, span)
 
     def close(self) -> None:
         self._adapter.close()

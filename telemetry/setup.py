@@ -33,7 +33,7 @@ DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
 class _Export(Protocol):
     """What becomes of spans and measurements: ``spool.DiskExport`` or ``memory.MemoryExport``."""
 
-    def measure(self, values: Values, attributes: Attributes) -> None: ...
+    def measure(self, values: Values, attributes: Attributes, span_follows: bool) -> None: ...
     def flush(self, timeout: float) -> bool: ...
     def kept(self) -> Iterator[bytes]: ...
     def trouble(self) -> str: ...
@@ -119,10 +119,14 @@ def _in_memory(
     return MemoryExport(provider, target, settings.metrics_target(target), batch, interval)
 
 
-def measure(values: Values, attributes: Attributes) -> None:
-    """Count or time what *values* names, in the conventions' words and seconds."""
+def measure(values: Values, attributes: Attributes, span: trace.Span) -> None:
+    """Count or time what *values* names, in the conventions' words and seconds.
+
+    The caller ends *span*, which was measured, next: both are then kept in one write.
+    """
     if _pipeline is not None and _pipeline.export is not None:
-        _pipeline.export.measure(values, attributes)
+        sampled = span.get_span_context().trace_flags & trace.TraceFlags.SAMPLED
+        _pipeline.export.measure(values, attributes, bool(sampled) and span.is_recording())
 
 
 def _resource(service_name: str | None) -> Resource:

@@ -32,6 +32,7 @@ from .message import (
     Broker,
     facts,
     measured,
+    of_task,
     wire,
 )
 from .waits import Waits, parse_eta, parse_time, waits
@@ -75,12 +76,12 @@ class Run:
         self.metric[ERROR_TYPE] = error_type(exc)
 
     def end(self) -> None:
-        """End the span, and count and time the run."""
-        self.span.end()
+        """Count and time the run, and end the span."""
         if self.metric:
             seconds = max(0.0, time.time() - self.started)
             counts = {MESSAGING_CLIENT_CONSUMED_MESSAGES: 1, MESSAGING_PROCESS_DURATION: seconds}
-            measure({**counts, **self.waits}, self.metric)
+            measure({**counts, **self.waits}, self.metric, self.span)
+        self.span.end()
 
 
 def current_run() -> tuple[object, SpanContext] | None:
@@ -148,12 +149,14 @@ class Consumer:
         own = wire(message)
         context, links = (otel_context.get_current(), []) if eager else self._origin(own)
         delivery = message.get("delivery_info") or {}
-        attributes = facts("process", task, delivery.get("routing_key"), message)
+        attributes = facts(delivery.get("routing_key"), message)
         metric: dict[str, AttributeValue] = {}
         waited: Mapping[str, float] = {}
         since = started or time.time()
-        if not eager:
-            attributes |= self._broker.attributes
+        if eager:
+            attributes |= of_task("process", task)
+        else:
+            attributes |= self._broker.fixed("process", task)
             metric = measured(attributes)
             found = _waits(message, own, since)
             attributes |= found.attributes()

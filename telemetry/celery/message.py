@@ -1,7 +1,7 @@
 """What is said of a message at both ends of the queue, in the messaging conventions' words."""
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from celery import Celery
@@ -17,7 +17,7 @@ from opentelemetry.util.types import AttributeValue
 
 from ..propagation import BAGGAGE, LINKS, RELATION, SENT_AT, TRACEPARENT, TRACESTATE
 
-__all__ = ["Broker", "facts", "measured", "wire"]
+__all__ = ["Broker", "facts", "measured", "of_task", "wire"]
 
 _WIRE = (TRACEPARENT, TRACESTATE, BAGGAGE, SENT_AT, LINKS, RELATION)
 
@@ -51,10 +51,16 @@ class Broker:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        #: What is the same for every message of a task is put together once.
+        self.fixed = lru_cache(maxsize=1024)(self._fixed)
+
+    def _fixed(self, operation: str, task: str) -> Mapping[str, AttributeValue]:
+        """Return what is said of each message of *task*; *operation* is ``send`` or ``process``."""
+        return {**of_task(operation, task), **self._attributes}
 
     @cached_property
-    def attributes(self) -> Mapping[str, AttributeValue]:
-        """Return what spans say of the broker. Opens no connection."""
+    def _attributes(self) -> Mapping[str, AttributeValue]:
+        """What spans say of the broker. Opens no connection."""
         info = self._app.connection_for_write().info()
         transport = str(info["transport"])
         attributes: dict[str, AttributeValue] = {
@@ -94,19 +100,21 @@ def wire(message: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def facts(
-    operation: str, task: str, destination: str | None, headers: Mapping[str, Any]
-) -> dict[str, AttributeValue]:
-    """Return the attributes of one message from its *headers* (protocol 2's names).
-
-    *operation* is ``send`` or ``process``. Headers may come from any producer, so what has not
-    the type that it should have is left out.
-    """
-    attributes: dict[str, AttributeValue] = {
+def of_task(operation: str, task: str) -> Mapping[str, AttributeValue]:
+    """Return what is said of a task where there is no broker, such as in an eager run."""
+    return {
         MESSAGING_OPERATION_NAME: operation,
         MESSAGING_OPERATION_TYPE: operation,
         CELERY_TASK_NAME: task,
     }
+
+
+def facts(destination: str | None, headers: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """Return what is said of one message alone, from its *headers* (protocol 2's names).
+
+    Headers may come from any producer, so what has not the type that it should have is left out.
+    """
+    attributes: dict[str, AttributeValue] = {}
     if destination:
         attributes[MESSAGING_DESTINATION_NAME] = destination
     for key, name in (

@@ -1,12 +1,11 @@
 """Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
 
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import Celery
 from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
@@ -37,8 +36,7 @@ from .message import Broker, facts, measured
 __all__ = ["Producer"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sending:
+class _Sending(NamedTuple):
     producer: "Producer"
     span: Span
     metric: dict[str, AttributeValue]
@@ -73,30 +71,28 @@ class Producer:
         context = parse_traceparent(given) if given else None
         kind = SpanKind.CLIENT if given else SpanKind.PRODUCER
         links = [Link(context)] if context else []
-        attributes = self._attributes(name)
+        attributes = self._fixed(name)
         metric = measured(attributes)
         began = time.perf_counter()
-        try:
-            with hop(f"send {name}", kind, links=links, attributes=attributes) as span:
-                token = _sending.set(_Sending(self, span, metric))
-                try:
-                    yield
-                finally:
-                    _sending.reset(token)
-        except Exception as exc:
-            metric[ERROR_TYPE] = error_type(exc)
-            raise
-        finally:
-            seconds = time.perf_counter() - began
-            counts = {
-                MESSAGING_CLIENT_SENT_MESSAGES: 1,
-                MESSAGING_CLIENT_OPERATION_DURATION: seconds,
-            }
-            measure(counts, metric)
+        with hop(f"send {name}", kind, links=links, attributes=attributes) as span:
+            token = _sending.set(_Sending(self, span, metric))
+            try:
+                yield
+            except Exception as exc:
+                metric[ERROR_TYPE] = error_type(exc)
+                raise
+            finally:
+                _sending.reset(token)
+                seconds = time.perf_counter() - began
+                counts = {
+                    MESSAGING_CLIENT_SENT_MESSAGES: 1,
+                    MESSAGING_CLIENT_OPERATION_DURATION: seconds,
+                }
+                measure(counts, metric, span)
 
-    def _attributes(self, name: str) -> dict[str, Any]:
+    def _fixed(self, name: str) -> Mapping[str, AttributeValue]:
         try:
-            return {**self._broker.attributes, **facts("send", name, None, {})}
+            return self._broker.fixed("send", name)
         except Exception:
             faults.report("describe a message")
             return {}
@@ -110,7 +106,7 @@ class Producer:
             return
         try:
             own = headers if "id" in headers else body  # protocol 1 has its facts in the body
-            attributes = facts("send", sender, declare[0].name if declare else routing_key, own)
+            attributes = facts(declare[0].name if declare else routing_key, own)
             sending.metric.update(measured(attributes))
             if sending.span.is_recording():
                 sending.span.set_attributes(attributes)

@@ -51,10 +51,10 @@ class DiskExport:
         provider.add_span_processor(SpoolProcessor(self._writer))
         self._writer.resume()
 
-    def measure(self, values: Values, attributes: Attributes) -> None:
+    def measure(self, values: Values, attributes: Attributes, span_follows: bool) -> None:
         """Count or time what *values* names, under *attributes*."""
         if self._meter is not None:
-            self._meter.record(values, attributes)
+            self._meter.record(values, attributes, span_follows)
 
     def flush(self, timeout: float) -> bool:
         """Have everything delivered; say whether it is, or waits on disk."""

@@ -26,14 +26,18 @@ class Meter:
         self._writer = writer
         self._resource = frames.define(json.dumps(dict(resource.attributes)).encode())
 
-    def record(self, values: Values, attributes: Attributes) -> None:
-        """Count or time what *values* names, under *attributes*."""
+    def record(self, values: Values, attributes: Attributes, span_follows: bool = False) -> None:
+        """Count or time what *values* names, under *attributes*.
+
+        With *span_follows* it is written with the span that this thread ends next.
+        """
         try:
             self._writer.append(
                 frames.MEASUREMENT,
                 b"".join(map(VALUE.pack, values.values())),
                 self._resource,
                 _description(tuple(values), tuple(attributes.items())),
+                more=span_follows,
             )
         except Exception:
             faults.report("keep a measurement")

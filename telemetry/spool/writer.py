@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..faults import RateLimit, logger
@@ -28,6 +28,9 @@ LARGEST_SEGMENT = 4 * 1024 * 1024
 
 #: Bytes kept in memory while the disk is full.
 BACKLOG = 4 * 1024 * 1024
+
+#: Entries that are one write. There are more than two only after the disk was full.
+TOGETHER = 16
 
 #: How many segments hold what is the latest: the newest may just have been begun.
 LATEST = 2
@@ -58,16 +61,21 @@ class Writer:
         self._segment = self._open()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
-    def append(self, kind: int, content: bytes, *definitions: Definition) -> None:
+    def append(
+        self, kind: int, content: bytes, *definitions: Definition, more: bool = False
+    ) -> None:
         """Keep a frame of *kind*: the ids of *definitions*, then *content*.
 
-        What a full disk does not take waits in memory, within a bound. Raises ValueError for what
-        is too large for any collector.
+        With *more* the caller appends another at once, and both are one write. What a full disk
+        does not take waits in memory, within a bound. Raises ValueError for what is too large for
+        any collector.
         """
         if len(content) > LARGEST_CONTENT:
             raise ValueError(f"{len(content)} bytes are more than a collector takes")
         with self._lock:
             self._backlog.add(_Entry(kind, content, definitions))
+            if more:
+                return
             if self._writing:
                 # Ended by a finalizer, or by a signal's handler, in the middle of this thread's own
                 # write: that one goes on with it.
@@ -123,20 +131,23 @@ class Writer:
         self._writing = True
         try:
             while self._backlog:
-                self._write(self._backlog.first)
-                self._backlog.drop_first()
+                self._write(self._backlog.first())
         except OSError as exc:
             self._backlog.bound(exc)
         finally:
             self._writing = False
 
-    def _write(self, entry: _Entry) -> None:
+    def _write(self, entries: list[_Entry]) -> None:
         if not self._segment.usable():
             self._segment.close()
             self._number += 1
             self._place.make()
             self._segment = self._open()
-        self._segment.write(entry)
+        written = self._segment.write(entries)
+        for _ in range(written):
+            self._backlog.drop_first()
+        if written < len(entries):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open(self) -> "_Segment":
         name = f"{self._tree}.{self._number:06}"
@@ -180,19 +191,29 @@ class _Segment:
             return None
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
-    def write(self, entry: _Entry) -> None:
-        """Append *entry*, and before it the definitions that it needs; raise OSError if not all."""
-        parts = [
-            frames.pack(self._seed, frames.DEFINITION, definition.id + definition.content)
-            for definition in entry.definitions
-            if definition.id not in self._defined
-        ]
-        ids = [definition.id for definition in entry.definitions]
-        parts.append(frames.pack(self._seed, entry.kind, b"".join([*ids, entry.content])))
-        data = b"".join(parts)
-        if os.write(self._fd, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._defined.update(ids)
+    def write(self, entries: Sequence[_Entry]) -> int:
+        """Append *entries*, each with the definitions that it needs; return how many fitted.
+
+        Raises OSError where none did.
+        """
+        data = bytearray()
+        ends, defined = [], self._defined
+        for kind, content, definitions in entries:
+            for definition in definitions:
+                if definition.id not in defined:
+                    if defined is self._defined:
+                        defined = set(defined)
+                    defined.add(definition.id)
+                    content_of = definition.id + definition.content
+                    data += frames.pack(self._seed, frames.DEFINITION, content_of)
+            ids = [definition.id for definition in definitions]
+            data += frames.pack(self._seed, kind, b"".join([*ids, content]))
+            ends.append(len(data))
+        written = os.write(self._fd, data)
+        if written == len(data):
+            self._defined = defined
+            return len(entries)
+        return sum(end <= written for end in ends)
 
     def close(self) -> None:
         if self._stat() is not None:
@@ -211,9 +232,10 @@ class _Backlog:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    @property
-    def first(self) -> _Entry:
-        return self._entries[0]
+    def first(self) -> list[_Entry]:
+        """Return the oldest, as many as are one write."""
+        # By number: what a finalizer adds meanwhile would end an iterator.
+        return [self._entries[number] for number in range(min(len(self._entries), TOGETHER))]
 
     def add(self, entry: _Entry) -> None:
         self._entries.append(entry)

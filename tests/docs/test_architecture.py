@@ -14,7 +14,9 @@ def test_the_diagram_is_the_trees() -> None:
     drawn = diagram()
     if not os.environ.get("CI"):
         PAGE.write_text(fill(PAGE.read_text(), {"imports": drawn}))
-    block = re.search(r"<!-- run: imports -->\n```mermaid\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    block = re.search(
+        r"<!-- run: imports -->\n```mermaid\n(.*?)^```$", PAGE.read_text(), re.M | re.S
+    )
     assert block is not None
     assert block[1] == drawn, "stale: run `make pages`"
 
