@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from ..settings import state_directory
+
 __all__ = ["MEMORY", "Database", "Unusable", "default_path"]
 
 MEMORY = ":memory:"
@@ -88,9 +90,7 @@ class Unusable(Exception):
 
 def default_path() -> Path:
     """Return where traces are kept unless something else is said."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "queuehop" / "traces.db"
+    return state_directory() / "traces.db"
 
 
 class Database:

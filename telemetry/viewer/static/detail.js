@@ -4,8 +4,8 @@ import { get } from "./api.js";
 import { h } from "./dom.js";
 import { duration, exactly } from "./format.js";
 
-/** Fill `side` with the span and show it. */
-export async function detail(side, trace, id, { close, copy }) {
+/** Fill `side` with the span and show it; `orphaned` says why its parent is not here, if it is not. */
+export async function detail(side, trace, id, { orphaned, close, copy }) {
   side.hidden = false;
   side.setAttribute("aria-busy", "true");
   side.dataset.span = id;
@@ -23,6 +23,7 @@ export async function detail(side, trace, id, { close, copy }) {
     h("div", { class: "detail-head" }, h("h2", {}, span.name), button("Close", close)),
     h("p", { class: "facts" }, h("span", { class: "badge" }, span.kind), h("span", { class: `badge ${span.status}` }, span.status), h("span", {}, duration(span.duration_ms)), h("span", {}, span.service)),
     span.message ? h("p", { class: "message" }, span.message) : "",
+    orphaned ? h("p", { class: "message" }, `Parent missing: ${orphaned}`) : "",
     h("p", { class: "actions" }, button("Copy traceparent", () => copy(span.traceparent, "traceparent")), button("Copy span id", () => copy(span.span_id, "span id"))),
     section("Attributes", span.attributes),
     span.events.length ? h("section", {}, h("h3", {}, "Events"), span.events.map((event) => h("details", { open: event.name === "exception" }, h("summary", {}, event.name, h("span", { class: "at" }, ` after ${duration(event.offset_ms)}`)), table(event.attributes)))) : "",

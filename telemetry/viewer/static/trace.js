@@ -17,6 +17,7 @@ export function showTrace(view, [traceId, spanId], go) {
   let closed = false;
   let timer = null;
   let version = 0;
+  let orphans = new Map();
   view.append(head, place);
 
   async function read() {
@@ -32,6 +33,10 @@ export function showTrace(view, [traceId, spanId], go) {
       return;
     }
     if (closed || mine !== version) return;
+    const known = orphans;
+    orphans = new Map(trace.rows.map((row) => [row.id, row.missing_parent]));
+    const shown = side.hidden ? undefined : side.dataset.span;
+    if (known.get(shown) !== orphans.get(shown)) choose(shown, false);
     tell(trace);
     if (drawing) drawing.update(trace);
     else {
@@ -63,7 +68,7 @@ export function showTrace(view, [traceId, spanId], go) {
 
   function choose(span, navigate = true) {
     if (navigate) history.replaceState({}, "", `/trace/${id}/${span}`);
-    detail(side, id, span, { close, copy });
+    detail(side, id, span, { orphaned: orphans.get(span), close, copy });
   }
 
   function close() {

@@ -180,6 +180,9 @@ def test_what_never_ran_is_marked(page, viewer: Viewer, state: str) -> None:  # 
 def test_a_parent_that_did_not_come_is_marked_with_the_reason(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]
     show(viewer, page, message("1", 5, (40, 50)))
     expect(page.get_by_text("parent missing").first).to_be_visible()
+    page.get_by_role("row").filter(has_text="send tasks.add").click()
+    reason = page.get_by_label("The chosen span").get_by_text("Parent missing:")
+    expect(reason).to_contain_text("its parent")
 
 
 def test_clocks_that_disagree_are_shown(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]
