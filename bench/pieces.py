@@ -51,7 +51,7 @@ def main(directory: Path) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     trace.set_tracer_provider(provider)
     consumer = Consumer(Celery("bench", broker=os.environ["BENCH_BROKER"]), "child")
-    place = Place(directory)
+    place = Place(directory / "place")
     place.make()
     writer = Writer(place, size=1 << 30, age=3600.0)
     spool, meter = SpoolProcessor(writer), Meter(writer, provider.resource)

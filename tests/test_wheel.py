@@ -69,7 +69,9 @@ assert telemetry.flush()
 
 
 def run(*argv: str, **options: object) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, **options)
+    # uv has certificates of its own, which know nothing of a proxy's.
+    env = {**os.environ, "UV_SYSTEM_CERTS": "1", **options.pop("env", {})}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, env=env, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

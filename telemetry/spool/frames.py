@@ -38,6 +38,8 @@ LARGEST = 16 * 1024 * 1024
 _MAGIC = b"\x9aQH\x01"
 _HEADER = struct.Struct("<4sIIB")
 
+_KINDS = [bytes((kind,)) for kind in range(256)]
+
 #: Bytes before a payload.
 HEADER = _HEADER.size
 
@@ -69,7 +71,7 @@ def seed(segment: str) -> int:
 
 def pack(seed: int, kind: int, payload: bytes) -> bytes:
     """Return one frame."""
-    return _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload, seed ^ kind), kind) + payload
+    return _HEADER.pack(_MAGIC, len(payload), _checksum(seed, kind, payload), kind) + payload
 
 
 def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
@@ -97,7 +99,11 @@ def _at(seed: int, data: bytes, at: int) -> Frame | None:
     if end > len(data) or length > LARGEST:
         return None
     payload = data[begin:end]
-    return Frame(kind, payload, end) if zlib.crc32(payload, seed ^ kind) == checksum else None
+    return Frame(kind, payload, end) if _checksum(seed, kind, payload) == checksum else None
+
+
+def _checksum(seed: int, kind: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_KINDS[kind], seed))
 
 
 def _unfinished(data: bytes, at: int) -> bool:

@@ -75,7 +75,8 @@ class Place:
 
     def make(self) -> None:
         """Make the directory; raise OSError where it cannot be written in."""
-        private_directory(self.directory.parent)
+        # What is there already may be another's, /var/spool for one, and is left as it is.
+        self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         private_directory(self.directory)
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.directory))

@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from telemetry.spool import frames
@@ -146,6 +146,7 @@ def test_damage_in_the_middle_costs_what_is_damaged(program: Program, collector:
 
 
 @settings(max_examples=500, deadline=None)
+@example(payloads=[b"\x00"], cuts=[(12, b"\x00")], at_end=False)
 @given(
     payloads=st.lists(st.binary(max_size=60), max_size=8),
     cuts=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=12)), max_size=3),
@@ -202,3 +203,14 @@ def test_a_killed_process_among_many_leaves_others_frames_whole(
     # One more each may have been ended and not said.
     assert sum(ended.values()) <= len(names) <= sum(ended.values()) + 4
     assert once(names)
+
+
+def test_a_directory_that_was_there_is_left_as_it_is(program: Program, tmp_path: Path) -> None:
+    """With ``QUEUEHOP_STATE_DIR=/var`` it would be the system's spool."""
+    theirs = tmp_path / "var" / "spool"
+    theirs.mkdir(parents=True)
+    theirs.chmod(0o755)
+    program.run("spans(1)", QUEUEHOP_STATE_DIR=str(tmp_path / "var"))
+    assert stat.S_IMODE(theirs.stat().st_mode) == 0o755
+    (ours,) = theirs.iterdir()
+    assert stat.S_IMODE(ours.stat().st_mode) == 0o700
