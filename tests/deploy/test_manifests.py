@@ -426,6 +426,7 @@ def test_keda_asks_for_the_wait_that_is_measured() -> None:
     queue = app.conf.task_default_queue
     query = " ".join(trigger("prometheus")["metadata"]["query"].split())
     assert re.findall(r"rate\((.+?)\[", query) == [f'{series}{{{label}="{queue}"}}']
+    assert query in " ".join((ROOT / "docs/scale.md").read_text().split())
     # A share of how many there are: KEDA's default would divide by the number of workers.
     assert trigger("prometheus")["metricType"] == "Value"
 
