@@ -443,6 +443,9 @@ def test_keda_scales_the_workers_and_nobody_else_does() -> None:
     assert scaled["metadata"]["namespace"] == kustomization()["namespace"]
     assert scaled["spec"]["scaleTargetRef"] == {"name": "worker"}
     assert "replicas" not in workload("worker")["spec"]
+    # KEDA's own schema takes text alone.
+    values = [v for t in scaled["spec"]["triggers"] for v in t["metadata"].values()]
+    assert all(isinstance(value, str) for value in values)
     # /healthz wants a worker, and a wait times none is none.
     assert scaled["spec"]["minReplicaCount"] >= 1
 
