@@ -68,6 +68,9 @@ def check_queue(app: Celery, timeout: float) -> Iterator[Finding]:
         yield from _probe(app, queue, workers, timeout)
 
 
+_SET_UP = "call instrument_celery(app) at import: it sets up the main process and its children"
+
+
 def _check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
     if "process" not in answer or not answer["probed"]:
         yield Finding(
@@ -80,10 +83,9 @@ def _check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
             "pool-not-covered", "worker", f"{name} runs the pool {answer['pool']}",
             f"use one of --pool {', '.join(_POOLS)}s",
         )  # fmt: skip
-    main = Process(**answer["process"])
-    remedy = "use instrument_celery(app): it also sets up the main process, which reports the lost"
-    for finding in check_process(main, "worker", remedy):
-        yield _only("children", finding) if finding.code == "no-provider" else finding
+    for finding in check_process(Process(**answer["process"]), "worker", _SET_UP):
+        if finding.code != "no-provider":  # the probe says which processes lack it
+            yield finding
 
 
 def _check_clock(name: str, answer: dict[str, Any], asked: float) -> Iterator[Finding]:
@@ -109,12 +111,12 @@ def _probe(app: Celery, queue: str, workers: dict[str, Any], timeout: float) -> 
         return
     child = Process(**answer["process"])
     mains = {worker["process"]["pid"]: worker["process"] for worker in workers.values()}
-    remedy = "call instrument_celery(app) at import, not only where the main process runs"
-    for finding in check_process(child, "worker", remedy):
+    set_up = {main["provider"] for main in mains.values()}
+    if child.provider and set_up == {False}:
+        yield _only("children")
+    for finding in check_process(child, "worker", _SET_UP):
         if finding.code == "no-provider":
-            yield (
-                _only("parent", finding) if any(m["provider"] for m in mains.values()) else finding
-            )
+            yield _only("parent") if True in set_up else finding
         elif child.pid not in mains and not any(
             m["carries"] == child.carries and m["service"] == child.service for m in mains.values()
         ):
@@ -188,11 +190,11 @@ def _travel(
     return answers[0] if answers else None
 
 
-def _only(where: str, finding: Finding) -> Finding:
+def _only(where: str) -> Finding:
+    who = {"parent": "main process has", "children": "children have"}[where]
     return Finding(
-        f"set-up-only-in-{where}", finding.hop,
-        f"only the worker's {where} has a tracer provider", finding.remedy,
-    )  # fmt: skip
+        f"set-up-only-in-{where}", "worker", f"only the worker's {who} a tracer provider", _SET_UP
+    )
 
 
 def _doubled(hop: str) -> Finding:

@@ -18,7 +18,7 @@ celery = Celery("project", broker=os.environ["CELERY_BROKER_URL"], set_as_curren
 celery.conf.broker_connection_retry_on_startup = True
 if BREAK != "celery-not-instrumented":
     named = "" if BREAK == "service-name-default" else "project-worker"
-    instrument_celery(celery, named or None)
+    instrument_celery(celery, named or None, "link" if BREAK == "run-apart" else "child")
 if BREAK == "celery-doubled":
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
 

@@ -2,17 +2,24 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import grpc
 import pytest
 import trustme
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
 
 from telemetry.viewer.receiver import Receiver
 
@@ -20,6 +27,7 @@ from ...conftest import free_port
 from ...processes import ROOT, Process, Starter
 
 PROJECT = "tests.telemetry.doctor.project"
+BOTH = ("--celery", f"{PROJECT}:celery", "--flask", f"{PROJECT}:create_app")
 Doctor = Callable[..., tuple[int, dict]]
 
 
@@ -28,7 +36,7 @@ def doctor(start: Starter, tmp_path: Path) -> Doctor:
     """Run the doctor in the environment of the system; return its status and what it says."""
 
     def run(*args: str, **env: str) -> tuple[int, dict]:
-        named = args or ("--celery", f"{PROJECT}:celery", "--flask", f"{PROJECT}:create_app")
+        named = args or BOTH
         done = subprocess.run(
             [sys.executable, "-m", "telemetry", "doctor", "--json", *named],
             env={
@@ -118,6 +126,7 @@ def test_the_sending_side(doctor: Doctor, worker, code: str, env: dict[str, str]
         ("set-up-only-in-parent", {"BREAK": "set-up-only-in-parent"}),
         ("set-up-only-in-children", {"BREAK": "set-up-only-in-children"}),
         ("clocks-apart", {"BREAK": "clocks-apart"}),
+        ("run-apart", {"BREAK": "run-apart"}),
         ("no-provider", {"OTEL_SDK_DISABLED": "true"}),
         ("propagator-missing", {"OTEL_PROPAGATORS": "baggage"}),
         ("sampler-drops-all", {"OTEL_TRACES_SAMPLER": "always_off"}),
@@ -127,7 +136,9 @@ def test_the_sending_side(doctor: Doctor, worker, code: str, env: dict[str, str]
 )  # fmt: skip
 def test_the_worker(doctor: Doctor, worker, code: str, env: dict[str, str]) -> None:
     worker(**env)
-    assert code in codes(doctor())
+    found = codes(doctor())
+    # A worker that reads no context has both: that it does not, and what comes of it.
+    assert found == ([code, "run-apart"] if code == "propagator-missing" else [code])
 
 
 def test_no_worker(doctor: Doctor) -> None:
@@ -142,6 +153,16 @@ def test_a_queue_without_worker(doctor: Doctor, worker) -> None:
 def test_a_pool_that_nobody_has_tried(doctor: Doctor, worker) -> None:
     worker("--pool", "custom", CELERY_CUSTOM_WORKER_POOL=f"{PROJECT}:OwnPool")
     assert codes(doctor()) == ["pool-not-covered"]
+
+
+def test_a_worker_that_does_not_come_to_the_probe(doctor: Doctor, worker) -> None:
+    main = worker().pid
+    (child,) = map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())
+    os.kill(child, signal.SIGSTOP)
+    try:
+        assert codes(doctor(*BOTH, "--timeout", "1")) == ["probe-unanswered"]
+    finally:
+        os.kill(child, signal.SIGCONT)
 
 
 def test_a_directory_that_cannot_be_written(doctor: Doctor, worker, tmp_path: Path) -> None:
@@ -166,6 +187,33 @@ def test_a_name_that_does_not_resolve(doctor: Doctor) -> None:
 
 def test_nothing_listens(doctor: Doctor) -> None:
     assert exporter(doctor, f"http://127.0.0.1:{free_port()}") == ["exporter-refused"]
+
+
+def test_an_address_that_says_nothing(doctor: Doctor) -> None:
+    """A listener whose queue is full: the kernel drops what else wants to connect."""
+    with socket.socket() as full, ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(2):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        endpoint = f"http://127.0.0.1:{full.getsockname()[1]}"
+        assert exporter(doctor, endpoint) == ["exporter-unreachable"]
+
+
+def test_a_collector_that_fails(doctor: Doctor) -> None:
+    class Failing(TraceServiceServicer):
+        def Export(self, request, context):
+            context.abort(grpc.StatusCode.INTERNAL, "no room")
+
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        add_TraceServiceServicer_to_server(Failing(), server)
+        endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        assert exporter(doctor, endpoint) == ["exporter-failed"]
+        server.stop(None).wait()
 
 
 def test_an_address_of_no_use(doctor: Doctor) -> None:
