@@ -9,7 +9,7 @@ from typing import NamedTuple
 from . import frames
 from .place import Acknowledged, Place
 
-__all__ = ["Cursor", "Item", "Segment"]
+__all__ = ["Cursor", "Item", "Reader", "Segment"]
 
 #: Bytes read at a time.
 CHUNK = 1024 * 1024
@@ -25,15 +25,61 @@ class Item(NamedTuple):
     end: int
 
 
-class Cursor:
-    """Reads frames of *kind*, with so many *definitions* each, that end behind *acknowledged*."""
+class Chunk(NamedTuple):
+    """What was read at a *position*: whole frames, and how far they go.
 
-    def __init__(self, fd: int, name: str, kind: int, definitions: int, acknowledged: int) -> None:
+    *size* is how long the segment was if it ended there, 0 if there is more of it.
+    """
+
+    position: int
+    frames: list[frames.Frame]
+    length: int
+    size: int
+
+
+class Reader:
+    """Reads the segment *name*, open as *fd*, in chunks. The last one it has ready once more.
+
+    So a second cursor that comes the same way as the first costs no reading.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self._seed = frames.seed(name)
+        self._last: Chunk | None = None
+
+    def read(self, position: int) -> Chunk:
+        """Return the frames from *position* on, at least one unless there is none."""
+        last, self._last = self._last, None
+        if last is not None and last.position == position:
+            return last
+        chunk = self._read(position)
+        if chunk.frames:  # where there were none, there may be some the next time
+            self._last = chunk
+        return chunk
+
+    def _read(self, position: int) -> Chunk:
+        size = CHUNK
+        while True:
+            data = os.pread(self._fd, size, position)
+            at_end = len(data) < size
+            found = list(frames.unpack(self._seed, data, at_end))
+            if found or at_end or size > frames.LARGEST:
+                break
+            size = frames.LARGEST + CHUNK
+        damage = 0 if at_end else size - frames.HEADER
+        length = found[-1].end if found else damage
+        return Chunk(position, found, length, position + len(data) if at_end else 0)
+
+
+class Cursor:
+    """Goes through frames of *kind* that end behind *acknowledged*, of *definitions* ids each."""
+
+    def __init__(self, reader: Reader, kind: int, definitions: int, acknowledged: int) -> None:
         self.unreadable = 0
         self.acknowledged = acknowledged
         self.pending: deque[Item] = deque()
-        self._fd = fd
-        self._seed = frames.seed(name)
+        self._reader = reader
         self._kind = kind
         self._definitions = definitions
         self._known: dict[bytes, bytes] = {}
@@ -73,24 +119,13 @@ class Cursor:
         self.acknowledged = max(self.acknowledged, self.position)
 
     def _read(self) -> bool:
-        size = CHUNK
-        while True:
-            data = os.pread(self._fd, size, self.position)
-            at_end = len(data) < size
-            end = 0
-            for frame in frames.unpack(self._seed, data, at_end):
-                end = frame.end
-                self._take(frame, self.position + end)
-            if end or at_end:
-                break
-            if size > frames.LARGEST:  # nothing but damage
-                end = size - frames.HEADER
-                break
-            size = frames.LARGEST + CHUNK
-        self.position += end
-        if at_end:
-            self._size = self.position - end + len(data)
-        return not at_end
+        chunk = self._reader.read(self.position)
+        for frame in chunk.frames:
+            self._take(frame, chunk.position + frame.end)
+        self.position += chunk.length
+        if chunk.size:
+            self._size = chunk.size
+        return not chunk.size
 
     def _take(self, frame: frames.Frame, end: int) -> None:
         if frame.kind == frames.DEFINITION:
@@ -114,8 +149,9 @@ class Segment:
         self._place = place
         self._fd = place.open_to_read(name)
         done = place.acknowledged(name)
-        self.spans = Cursor(self._fd, name, frames.SPAN, 2, done.spans)
-        self.measurements = Cursor(self._fd, name, frames.MEASUREMENT, 2, done.measurements)
+        reader = Reader(self._fd, name)
+        self.spans = Cursor(reader, frames.SPAN, 2, done.spans)
+        self.measurements = Cursor(reader, frames.MEASUREMENT, 2, done.measurements)
         self._kept = done
 
     @property

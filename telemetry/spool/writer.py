@@ -18,7 +18,7 @@ from ..faults import RateLimit, logger
 from . import frames
 from .frames import Definition
 from .place import Place, tree_of
-from .segment import Cursor
+from .segment import Cursor, Reader
 from .watch import Watch
 
 __all__ = ["Writer"]
@@ -113,7 +113,7 @@ class Writer:
         for name in self._own()[-LATEST:]:
             fd = self._place.open_to_read(name)
             try:
-                for item in Cursor(fd, name, frames.SPAN, 2, 0).drain():
+                for item in Cursor(Reader(fd, name), frames.SPAN, 2, 0).drain():
                     yield item.content
             finally:
                 os.close(fd)

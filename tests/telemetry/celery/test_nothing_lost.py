@@ -117,7 +117,8 @@ def test_a_worker_that_ends_in_the_middle(queue: Queue, broker: Broker, how: str
         worker.signal(signal.SIGQUIT)
         worker.wait()
     done = finished(broker, ids)
-    spans = queue.receiver.wait_for(lambda spans: done <= set(runs(spans)))
+    # Celery stores a result before it says that the run is over: each child may be in between.
+    spans = queue.receiver.wait_for(lambda spans: len(done - set(runs(spans))) <= 2)
     assert 200 <= len(done) < 1000
     assert set(runs(spans).values()) == {1}
 
