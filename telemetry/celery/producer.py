@@ -8,6 +8,9 @@ from functools import wraps
 from typing import Any, NamedTuple
 
 from celery import Celery
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_DESTINATION_NAME,
+)
 from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
     MESSAGING_CLIENT_OPERATION_DURATION,
     MESSAGING_CLIENT_SENT_MESSAGES,
@@ -106,8 +109,10 @@ class Producer:
             return
         try:
             own = headers if "id" in headers else body  # protocol 1 has its facts in the body
-            attributes = facts(declare[0].name if declare else routing_key, own)
-            sending.metric.update(measured(attributes))
+            queue = declare[0].name if declare else routing_key
+            attributes = facts(queue, own)
+            if queue:
+                sending.metric[MESSAGING_DESTINATION_NAME] = queue
             if sending.span.is_recording():
                 sending.span.set_attributes(attributes)
             self._fill(headers, own)

@@ -10,9 +10,8 @@ import os
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import accumulate
 
 from ..faults import RateLimit, logger
 from . import frames
@@ -39,10 +38,8 @@ LATEST = 2
 LARGEST_CONTENT = frames.LARGEST - 64
 
 
-class _Entry(NamedTuple):
-    kind: int
-    content: bytes
-    definitions: tuple[Definition, ...]
+#: A frame that is to be written: its kind, its content, and the definitions that it needs.
+_Entry = tuple[int, bytes, tuple[Definition, ...]]
 
 
 class Writer:
@@ -73,12 +70,10 @@ class Writer:
         if len(content) > LARGEST_CONTENT:
             raise ValueError(f"{len(content)} bytes are more than a collector takes")
         with self._lock:
-            self._backlog.add(_Entry(kind, content, definitions))
-            if more:
-                return
-            if self._writing:
-                # Ended by a finalizer, or by a signal's handler, in the middle of this thread's own
-                # write: that one goes on with it.
+            self._backlog.add((kind, content, definitions))
+            # What a finalizer, or a signal's handler, adds in the middle of this thread's own write
+            # is left to that write.
+            if more or self._writing:
                 return
             self._write_backlog()
         self._watch.look()
@@ -91,7 +86,7 @@ class Writer:
         until = time.monotonic() + timeout
         with self._lock:
             self._write_backlog()
-            kept = not self._backlog
+            kept = not self._backlog.entries
         waiting = self._ends()
         failures = self._place.status().failures
         asked = False
@@ -130,8 +125,8 @@ class Writer:
     def _write_backlog(self) -> None:
         self._writing = True
         try:
-            while self._backlog:
-                self._write(self._backlog.first())
+            while entries := self._backlog.entries[:TOGETHER]:
+                self._write(entries)
         except OSError as exc:
             self._backlog.bound(exc)
         finally:
@@ -144,8 +139,7 @@ class Writer:
             self._place.make()
             self._segment = self._open()
         written = self._segment.write(entries)
-        for _ in range(written):
-            self._backlog.drop_first()
+        self._backlog.drop(written)
         if written < len(entries):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -167,7 +161,8 @@ class _Segment:
         self._seed = frames.seed(name)
         self._size = size
         self._until = time.monotonic() + age
-        self._defined: set[bytes] = set()
+        #: What an entry begins with, by its definitions, once these are written.
+        self._ids: dict[tuple[Definition, ...], bytes] = {}
         found = os.fstat(fd)
         self._identity = found.st_dev, found.st_ino
 
@@ -196,24 +191,29 @@ class _Segment:
 
         Raises OSError where none did.
         """
-        data = bytearray()
-        ends, defined = [], self._defined
+        parts: list[bytes] = []
+        lasts: list[int] = []  # of each entry, its last part
+        new: dict[tuple[Definition, ...], bytes] = {}
         for kind, content, definitions in entries:
-            for definition in definitions:
-                if definition.id not in defined:
-                    if defined is self._defined:
-                        defined = set(defined)
-                    defined.add(definition.id)
-                    content_of = definition.id + definition.content
-                    data += frames.pack(self._seed, frames.DEFINITION, content_of)
-            ids = [definition.id for definition in definitions]
-            data += frames.pack(self._seed, kind, b"".join([*ids, content]))
-            ends.append(len(data))
+            ids = self._ids.get(definitions)
+            if ids is None:
+                ids = new[definitions] = b"".join(each.id for each in definitions)
+                parts += self._define(definitions)
+            lasts.append(len(parts))
+            parts.append(frames.pack(self._seed, kind, ids + content))
+        data = b"".join(parts)
         written = os.write(self._fd, data)
-        if written == len(data):
-            self._defined = defined
-            return len(entries)
-        return sum(end <= written for end in ends)
+        if written < len(data):
+            ends = list(accumulate(map(len, parts)))
+            return sum(ends[last] <= written for last in lasts)
+        self._ids.update(new)
+        return len(entries)
+
+    def _define(self, definitions: tuple[Definition, ...]) -> list[bytes]:
+        return [
+            frames.pack(self._seed, frames.DEFINITION, each.id + each.content)
+            for each in definitions
+        ]
 
     def close(self) -> None:
         if self._stat() is not None:
@@ -224,36 +224,31 @@ class _Backlog:
     """What is yet to be written, oldest first."""
 
     def __init__(self) -> None:
-        self._entries: deque[_Entry] = deque()
+        self.entries: list[_Entry] = []
         self._bytes = 0
         self._lost = 0
         self._allow = RateLimit()
 
-    def __bool__(self) -> bool:
-        return bool(self._entries)
-
-    def first(self) -> list[_Entry]:
-        """Return the oldest, as many as are one write."""
-        # By number: what a finalizer adds meanwhile would end an iterator.
-        return [self._entries[number] for number in range(min(len(self._entries), TOGETHER))]
-
     def add(self, entry: _Entry) -> None:
-        self._entries.append(entry)
-        self._bytes += len(entry.content)
+        self.entries.append(entry)
+        self._bytes += len(entry[1])
 
-    def drop_first(self) -> None:
-        self._bytes -= len(self._entries.popleft().content)
+    def drop(self, count: int) -> None:
+        """Forget the oldest *count*."""
+        for _, content, _ in self.entries[:count]:
+            self._bytes -= len(content)
+        del self.entries[:count]
 
     def bound(self, exc: OSError) -> None:
         """Keep what there is room for, and say once a minute why it is here."""
         while self._bytes > BACKLOG:
-            self.drop_first()
+            self.drop(1)
             self._lost += 1
         if self._allow("full"):
             logger.warning(
                 "spans cannot be kept on disk (%s): %d wait in memory, %d are lost; "
                 "the application is unharmed",
                 exc.strerror or exc,
-                len(self._entries),
+                len(self.entries),
                 self._lost,
             )
