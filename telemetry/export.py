@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from . import faults
-from .channel import compression, credentials
+from .channel import compression, credentials, settle
 from .settings import Otlp
 
 __all__ = ["PerProcessExporter", "Processor"]
@@ -51,6 +51,7 @@ class PerProcessExporter(SpanExporter):
 
     def __init__(self, target: Otlp) -> None:
         self.failures = 0
+        self._failing = False
         self._target = target
         self._exporter: SpanExporter | None = None
         self._lock = threading.Lock()
@@ -68,8 +69,8 @@ class PerProcessExporter(SpanExporter):
             if self._exporter is None:
                 self._exporter = _connect(self._target)
             result = self._exporter.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            self.failures += 1
+        self._failing = result is not SpanExportResult.SUCCESS
+        self.failures += self._failing
         return result
 
     def shutdown(self) -> None:
@@ -87,6 +88,8 @@ class PerProcessExporter(SpanExporter):
             self.shutdown()
             self._lock.acquire()
         self.shutdown()
+        if self._exporter is not None and self._failing:
+            settle()
         self._exporter = None
 
     def _after_fork(self) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from . import faults
-from .channel import open_channel
+from .channel import open_channel, settle
 from .hop import Attributes, Values
 from .instruments import Instruments
 from .settings import Otlp
@@ -33,7 +33,11 @@ class Metrics:
         self._interval = interval
         self._lock = threading.Lock()
         self._process: _Process | None = None
-        os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork_in_child)
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._after_fork_in_child,
+        )
 
     def record(self, values: Values, attributes: Attributes) -> None:
         """Count or time what *values* names, under *attributes*."""
@@ -60,7 +64,11 @@ class Metrics:
 
     def _before_fork(self) -> None:
         if self._process is not None:
-            self._process.reader.disconnect()
+            self._process.reader.pause()
+
+    def _after_fork_in_parent(self) -> None:
+        if self._process is not None:
+            self._process.reader.go_on()
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
@@ -89,9 +97,10 @@ class _Reader:
         self._interval = interval
         self._channel: grpc.Channel | None = None
         self._sending = threading.Lock()
+        self._paused = False
         self._stopped = threading.Event()
         self._wanted = True
-        self._arrived = True
+        self._arrived = True  # what was sent last
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="queuehop-metrics", daemon=True).start()
@@ -107,9 +116,23 @@ class _Reader:
                 self._export(measured, timeout)
             return self._arrived
 
-    def disconnect(self) -> None:
-        """Close the channel; the next send opens another."""
-        # A send under way keeps its channel: it fails, and the next one sends the same again.
+    def pause(self) -> None:
+        """Close the channel and keep everybody from sending; the next send opens another."""
+        opened = self._channel is not None
+        self._paused = self._sending.acquire(blocking=False)
+        if not self._paused:
+            self._disconnect()  # a send under way fails, and the next one sends the same again
+            self._paused = self._sending.acquire(timeout=1.0)
+        self._disconnect()
+        if opened and not self._arrived:
+            settle()
+
+    def go_on(self) -> None:
+        """Let the others send again."""
+        if self._paused:
+            self._sending.release()
+
+    def _disconnect(self) -> None:
         opened, self._channel = self._channel, None
         if opened is not None:
             opened.close()
