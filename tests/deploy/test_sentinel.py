@@ -74,6 +74,7 @@ def sentinel(tmp_path: Path) -> Iterator[Sentinel]:
 
 
 def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    """Wait for what a Sentinel answers when it is asked: a server that is not up tells nobody."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
