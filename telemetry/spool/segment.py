@@ -28,13 +28,13 @@ class Item(NamedTuple):
 class Chunk(NamedTuple):
     """What was read at a *position*: whole frames, and how far they go.
 
-    *size* is how long the segment was if it ended there, 0 if there is more of it.
+    *size* is how long the segment was if it ended there, None if there is more of it.
     """
 
     position: int
     frames: list[frames.Frame]
     length: int
-    size: int
+    size: int | None
 
 
 class Reader:
@@ -69,7 +69,7 @@ class Reader:
             size = frames.LARGEST + CHUNK
         damage = 0 if at_end else size - frames.HEADER
         length = found[-1].end if found else damage
-        return Chunk(position, found, length, position + len(data) if at_end else 0)
+        return Chunk(position, found, length, position + len(data) if at_end else None)
 
 
 class Cursor:
@@ -123,9 +123,10 @@ class Cursor:
         for frame in chunk.frames:
             self._take(frame, chunk.position + frame.end)
         self.position += chunk.length
-        if chunk.size:
-            self._size = chunk.size
-        return not chunk.size
+        if chunk.size is None:
+            return True
+        self._size = chunk.size
+        return False
 
     def _take(self, frame: frames.Frame, end: int) -> None:
         if frame.kind == frames.DEFINITION:

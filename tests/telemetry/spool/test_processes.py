@@ -213,6 +213,15 @@ def test_no_sender_runs_for_a_program_that_ends_no_span(
     assert not [path for path in program.segments if path.stat().st_size]
 
 
+def test_a_process_that_has_ended_no_span_yet_holds_up_no_other(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    program("print('ready', flush=True); signal.pause()").wait_for_line("ready")
+    program.run("spans(10)")
+    assert once(collector.wait_for(10))
+
+
 def test_spans_ended_in_the_middle_of_a_write(program: Program, collector: Collector) -> None:
     """A signal's handler, or a finalizer, ends spans while its own thread writes one."""
     collector.start()
