@@ -1,9 +1,11 @@
 """The wheel, in an empty environment beside a project that knows nothing of this one."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from telemetry.viewer.receiver import Receiver
 
-from .conftest import Broker
+from .conftest import Broker, free_port
 from .processes import ROOT, Process
 
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -27,10 +29,10 @@ beat_schedule = {"tick": {"task": "shop.jobs.pack", "schedule": 3600}}
 """
 QUEUE = """
 from celery import Celery
-from telemetry.celery import instrument_celery
-celery = Celery("shop")
-celery.config_from_object("shop.settings")
-instrument_celery(celery, "shop-worker")
+
+app = Celery("shop")
+app.config_from_object("shop.settings")
+{queue_side}
 """
 JOBS = """
 from celery import shared_task
@@ -44,28 +46,34 @@ def invoice():
     pass
 """
 WEB = """
-import telemetry
 from flask import Flask
-from telemetry.flask import instrument_flask
 
 def make_web():
-    from shop.queue import celery
+    from shop.queue import app as celery
     celery.set_default()
     from shop.jobs import pack
     app = Flask(__name__)
-    @app.post("/orders")
+    @app.get("/orders")
     def order():
         pack.delay()
         return "", 202
-    telemetry.setup("shop-web")
-    return instrument_flask(app)
+{web_side}
+    return app
 """
 ORDER = """
 import telemetry
-from shop.web import make_web
-assert make_web().test_client().post("/orders").status_code == 202
+telemetry.setup("shop-client")
+{client_side}
 assert telemetry.flush()
 """
+
+
+def readme() -> list[str]:
+    """Return the lines that the README has for one's own code: web, queue and client side."""
+    _, _, section = (ROOT / "README.md").read_text().partition("## In your own code\n")
+    blocks = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.S)
+    assert len(blocks) == 3
+    return blocks
 
 
 def run(*argv: str, **options: object) -> str:
@@ -87,11 +95,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter that has the wheel with what flask and celery need, and nothing else."""
+    """An interpreter that has the wheel with what client, flask and celery need, and no more."""
     venv = tmp_path_factory.mktemp("venv")
     run(UV, "venv", "--python", sys.executable, str(venv), "--clear")
     python = str(venv / "bin" / "python")
-    run(UV, "pip", "install", "--python", python, f"{wheel}[flask,celery]")
+    run(UV, "pip", "install", "--python", python, f"{wheel}[flask,celery,requests]")
     return python
 
 
@@ -100,22 +108,37 @@ def shop(tmp_path: Path) -> Path:
     """The foreign project; ``telemetry`` stands in it in the lines that the README gives."""
     package = tmp_path / "shop"
     package.mkdir()
-    files = {"settings": SETTINGS, "queue": QUEUE, "jobs": JOBS, "web": WEB, "__init__": ""}
+    web_side, queue_side, client_side = readme()
+    files = {
+        **{"settings": SETTINGS, "jobs": JOBS, "__init__": ""},
+        "queue": QUEUE.format(queue_side=queue_side),
+        "web": WEB.format(web_side=textwrap.indent(web_side, "    ")),
+    }
     for name, text in files.items():
         (package / f"{name}.py").write_text(text)
-    (tmp_path / "order.py").write_text(ORDER)
+    (tmp_path / "order.py").write_text(ORDER.format(client_side=client_side))
     return tmp_path
 
 
 def order(python: str, shop: Path, env: dict[str, str]) -> None:
+    """Start worker and web server, run the client, and end all when the last task was run."""
     argv = ["-m", "celery", "-A", "shop.queue", "worker", "-Q", "celery,slow", "-c", "1"]
     state = ["-B", "-s", str(shop / "beat"), "-l", "INFO"]
     worker = Process([python, *argv, *state], env=env, cwd=shop)
+    port = free_port()
+    flask = ["-m", "flask", "--app", "shop.web:make_web", "run", "--port", str(port)]
+    web = Process([python, *flask], env=env, cwd=shop)
+    client = shop / "order.py"
+    address = "http://127.0.0.1:5000/ping"
+    assert address in client.read_text()
+    client.write_text(client.read_text().replace(address, f"http://127.0.0.1:{port}/orders"))
     try:
         worker.wait_for_line(" ready.")
+        web.wait_for_line("Running on")
         run(python, "order.py", cwd=shop, env=env)
         worker.wait_for_line("shop.jobs.invoice", count=2)
     finally:
+        web.stop()
         worker.stop()
 
 
@@ -128,7 +151,8 @@ def environment(broker: Broker, receiver: Receiver) -> dict[str, str]:
 
 
 NAMES = [
-    "POST /orders",
+    "GET",
+    "GET /orders",
     "send shop.jobs.pack",
     "process shop.jobs.pack",
     "send shop.jobs.invoice",
@@ -163,28 +187,23 @@ def test_a_foreign_project_is_one_trace(
             path.write_text(path.read_text().replace("telemetry", "tracing"))
     order(python, shop, environment(broker, receiver))
     spans = receiver.wait_for(lambda spans: {*NAMES} <= {span.name for span in spans})
-    [web] = [span for span in spans if span.name == NAMES[0]]
-    trace = {span.name: span for span in spans if span.trace_id == web.trace_id}
+    [client] = [span for span in spans if span.name == NAMES[0]]
+    trace = {span.name: span for span in spans if span.trace_id == client.trace_id}
     assert set(trace) == set(NAMES)
     for parent, child in pairwise(NAMES):
         assert trace[child].parent_id == trace[parent].span_id
-    assert [trace[name].service for name in NAMES[:3]] == ["shop-web"] * 2 + ["shop-worker"]
+    services = [trace[name].service for name in NAMES[:4]]
+    assert services == ["shop-client", "shop", "shop", "shop-worker"]
 
 
 def test_removing_it_is_as_short(
     python: str, shop: Path, broker: Broker, receiver: Receiver
 ) -> None:
-    for name in ("queue", "web"):
-        path = shop / "shop" / f"{name}.py"
-        text = path.read_text().replace("return instrument_flask(app)", "return app")
-        kept = [
-            line
-            for line in text.splitlines()
-            if "telemetry" not in line and "instrument" not in line
-        ]
+    for path in (shop / "shop/queue.py", shop / "shop/web.py", shop / "order.py"):
+        text = path.read_text()
+        text = text.replace("from telemetry.requests import traced_session", "import requests")
+        text = text.replace("traced_session()", "requests")
+        kept = [line for line in text.splitlines() if not re.search("telemetry|instrument", line)]
         path.write_text("\n".join(kept))
-    (shop / "order.py").write_text(
-        ORDER.replace("import telemetry\n", "").replace("assert telemetry.flush()\n", "")
-    )
     order(python, shop, environment(broker, receiver))
     assert receiver.spans == []
