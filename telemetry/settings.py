@@ -30,6 +30,8 @@ __all__ = [
     "spool",
     "state_directory",
     "traces_enabled",
+    "turned_off_by",
+    "variable_of",
 ]
 
 logger = logging.getLogger(__package__)
@@ -95,8 +97,19 @@ def traces_enabled() -> bool:
     return _enabled(OTEL_TRACES_EXPORTER)
 
 
+def turned_off_by() -> str:
+    """Return the setting that turns traces off, as ``NAME=value``; empty where none does."""
+    if _disabled():
+        return f"{env.OTEL_SDK_DISABLED}=true"
+    return "" if traces_enabled() else f"{OTEL_TRACES_EXPORTER}=none"
+
+
+def _disabled() -> bool:
+    return os.environ.get(env.OTEL_SDK_DISABLED, "").strip().lower() == "true"
+
+
 def _enabled(variable: str) -> bool:
-    if os.environ.get(env.OTEL_SDK_DISABLED, "").strip().lower() == "true":
+    if _disabled():
         return False
     exporter = os.environ.get(variable, "").strip().lower() or "otlp"
     if exporter not in ("otlp", "none"):
@@ -339,6 +352,11 @@ def _certificates(signal: Signal) -> dict[str, bytes]:
         except OSError as exc:
             _reject(variable, f"names {path!r}, unreadable: {exc.strerror}", "going without it")
     return certificates
+
+
+def variable_of(name: str) -> str:
+    """Return the variable that decides *name* for traces, such as ``ENDPOINT``."""
+    return _of("TRACES", name)[0]
 
 
 def _of(signal: Signal, name: str) -> tuple[str, str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opentelemetry import trace
-from opentelemetry.propagate import set_global_textmap
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
 from opentelemetry.semconv.attributes.service_attributes import (
@@ -21,9 +20,19 @@ from . import settings
 from .hop import Attributes, Values
 from .logs import correlate_logs
 from .propagation import propagator
-from .sdk import TracerProvider
+from .sdk import TracerProvider, set_global_textmap
 
-__all__ = ["flush", "kept", "leave", "measure", "setup", "shutdown", "trouble"]
+__all__ = [
+    "flush",
+    "in_memory",
+    "is_set_up",
+    "kept",
+    "leave",
+    "measure",
+    "setup",
+    "shutdown",
+    "trouble",
+]
 
 logger = logging.getLogger(__package__)
 
@@ -45,6 +54,8 @@ class _Export(Protocol):
 class _Pipeline:
     provider: TracerProvider
     export: _Export | None
+    #: Whether spans wait in memory for want of the directory that they should wait in.
+    in_memory: bool = False
 
 
 _pipeline: _Pipeline | None = None
@@ -87,14 +98,15 @@ def _start(service_name: str | None) -> _Pipeline:
     atexit.register(shutdown)
     # Read here in any case: the sender, which reads them too, has nobody to tell what is wrong.
     pace = settings.batch(), settings.metric_interval()
-    export = _on_disk(provider, target) or _in_memory(provider, target, *pace)
-    return _Pipeline(provider, export)
-
-
-def _on_disk(provider: TracerProvider, target: settings.Otlp) -> _Export | None:
     spool = settings.spool()
-    if spool is None:
-        return None
+    if spool and (on_disk := _on_disk(provider, target, spool)):
+        return _Pipeline(provider, on_disk)
+    return _Pipeline(provider, _in_memory(provider, target, *pace), in_memory=spool is not None)
+
+
+def _on_disk(
+    provider: TracerProvider, target: settings.Otlp, spool: settings.Spool
+) -> _Export | None:
     try:
         from .spool.export import DiskExport
 
@@ -117,6 +129,16 @@ def _in_memory(
     from .memory import MemoryExport
 
     return MemoryExport(provider, target, settings.metrics_target(target), batch, interval)
+
+
+def is_set_up() -> bool:
+    """Say whether the provider of this process is the one that ``setup`` has made."""
+    return _pipeline is not None and trace.get_tracer_provider() is _pipeline.provider
+
+
+def in_memory() -> bool:
+    """Say whether spans wait in memory because their directory cannot be written."""
+    return _pipeline is not None and _pipeline.in_memory
 
 
 def measure(values: Values, attributes: Attributes, span: trace.Span) -> None:

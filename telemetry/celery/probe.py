@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from celery import Celery, Task
+from celery.worker import state as worker_state
 from celery.worker.control import inspect_command
 from opentelemetry import trace
 
@@ -49,6 +50,7 @@ def _of_run(request: Any) -> dict[str, Any]:
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),
         "delivered": flush(timeout=5.0) and not trouble(),
+        "trouble": trouble(),
     }
 
 
@@ -56,12 +58,15 @@ def _of_run(request: Any) -> dict[str, Any]:
 def of_main_process(state: Any, **_: Any) -> dict[str, Any]:
     """Describe the main process of a worker: Celery's remote control."""
     consumer = state.consumer
-    queues = [queue.name for queue in consumer.task_consumer.queues]
+    # A broadcast's queue is this worker's alone: nobody else can put anything into it by name.
+    queues = [each.name for each in consumer.task_consumer.queues if each.exchange.type != "fanout"]
     pool = type(consumer.pool)
     return {
         "process": asdict(describe()),
         "pool": f"{pool.__module__}.{pool.__qualname__}",
         "queues": queues,
         "probed": TASK in consumer.app.tasks,
+        "running": len(worker_state.active_requests),
+        "waiting": len(worker_state.reserved_requests) - len(worker_state.active_requests),
         "time": time.time(),
     }

@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import logging
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from typing import Any
 
 from .finding import Finding
+from .load import NotFound, NotLoadable, load_celery, load_flask
 
 __all__ = ["main"]
 
@@ -20,64 +24,92 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (options.celery or options.flask):
         parser.error("name an application: --celery, --flask, or both")
     sys.path.insert(0, os.getcwd())
+    logging.getLogger(__package__.rpartition(".")[0]).addFilter(_Once())
     try:
-        findings = list(dict.fromkeys(_walk(options)))
-    except _NotFound as exc:
+        # What an application prints while it is loaded must not stand in the JSON.
+        with redirect_stdout(sys.stderr):
+            findings = list(dict.fromkeys(_walk(options)))
+    except NotFound as exc:
         parser.error(str(exc))
     print(_json(findings) if options.json else _text(findings, sys.stdout.isatty()))
     return 1 if findings else 0
 
 
-class _NotFound(Exception):
-    """An application that was named cannot be loaded."""
+class _Once(logging.Filter):
+    """Lets each line pass once: the settings are read by the application and by the checks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        new = line not in self._said
+        self._said.add(line)
+        return new
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m telemetry doctor", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m telemetry doctor",
+        description="Find the first place where a trace would break, and say what to do. "
+        "Exit status: 0 if a ping would be one trace, 1 if not, 2 if no such application is there.",
+    )
     parser.add_argument("--celery", metavar="APP", help="as for celery -A: workers, module:app")
     parser.add_argument("--flask", metavar="APP", help="as for flask --app: app, module:factory")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="SECONDS",
-        help="for a probe to come back through a queue (%(default)g)",
+        "--timeout", type=_seconds, default=10.0, metavar="SECONDS",
+        help="for the probes to come back through the queues (%(default)g)",
     )  # fmt: skip
     return parser
+
+
+def _seconds(value: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(value)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{value!r} is no number of seconds")
 
 
 def _walk(options: argparse.Namespace) -> Iterator[Finding]:
     """Go the way of a message; each application's own needs are loaded only if it is named."""
     from ..settings import spool
-    from .directory import check_directory
+    from .directory import check_directory, not_writable
     from .exporter import check_exporter
+    from .process import describe
 
     if options.flask:
         from .web import check_web
 
-        yield from check_web(_flask(options.flask))
+        yield from _loaded(load_flask, options.flask, check_web)
     if options.celery:
         from .queue import check_queue
 
-        yield from check_queue(_celery(options.celery), options.timeout)
+        yield from _loaded(
+            load_celery, options.celery, lambda app: check_queue(app, options.timeout)
+        )
+    here = describe()
+    if here.foreign:
+        return  # its exporter is the application's own affair
+    if broken := check_exporter():
+        yield broken
     kept = spool()
-    yield from filter(None, (check_exporter(), kept and check_directory(kept.directory)))
+    if kept and (broken := check_directory(kept.directory)):
+        yield broken
+    elif here.unwritable:
+        yield not_writable("settings", here.unwritable)
 
 
-def _flask(name: str) -> Any:
-    from flask.cli import NoAppException, ScriptInfo
-
+def _loaded(
+    load: Callable[[str], Any], name: str, check: Callable[[Any], Iterator[Finding]]
+) -> Iterator[Finding]:
     try:
-        return ScriptInfo(app_import_path=name).load_app()
-    except (NoAppException, ImportError) as exc:
-        raise _NotFound(f"--flask {name}: {exc}") from exc
-
-
-def _celery(name: str) -> Any:
-    from celery.app.utils import find_app
-
-    try:
-        return find_app(name)
-    except (AttributeError, ImportError, ValueError) as exc:
-        raise _NotFound(f"--celery {name}: {exc}") from exc
+        app = load(name)
+    except NotLoadable as exc:
+        yield exc.finding
+    else:
+        yield from check(app)
 
 
 def _json(findings: list[Finding]) -> str:

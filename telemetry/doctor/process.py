@@ -2,15 +2,17 @@
 
 import os
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
+from .. import settings
 from ..propagation import TRACEPARENT, extract, inject
-from ..setup import DEFAULT_SERVICE_NAME
+from ..setup import DEFAULT_SERVICE_NAME, in_memory, is_set_up
 
 __all__ = ["Process", "describe"]
 
@@ -24,7 +26,12 @@ _CONTRIB = {
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process: its *provider* makes spans, *drops* them all, its propagator *carries*."""
+    """One process: its *provider* makes spans, *drops* them all, its propagator *carries*.
+
+    A *foreign* provider is not ``telemetry.setup``'s; if it is *mute*, what it makes goes nowhere.
+    *off* is the setting that turns tracing off, *unwritable* the directory for want of which
+    spans wait in memory.
+    """
 
     pid: int
     provider: bool
@@ -32,6 +39,16 @@ class Process:
     carries: bool
     service: str
     doubled: list[str] = field(default_factory=list)
+    foreign: bool = False
+    mute: bool = False
+    off: str = ""
+    unwritable: str = ""
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Process":
+        """Read what another process answered, whose release may say more or less than this one."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in answer.items() if name in known})
 
     @property
     def default_service(self) -> bool:
@@ -43,6 +60,8 @@ def describe() -> Process:
     """Describe the process that this is called in."""
     provider: Any = trace.get_tracer_provider()
     is_sdk = isinstance(provider, TracerProvider)
+    foreign = is_sdk and not is_set_up()
+    kept = settings.spool() if in_memory() else None
     return Process(
         pid=os.getpid(),
         provider=is_sdk,
@@ -50,6 +69,10 @@ def describe() -> Process:
         carries=_carries(),
         service=str(provider.resource.attributes.get(SERVICE_NAME, "")) if is_sdk else "",
         doubled=[module for module in _CONTRIB if _is_active(module)],
+        foreign=foreign,
+        mute=foreign and not provider._active_span_processor._span_processors,
+        off="" if is_sdk else settings.turned_off_by(),
+        unwritable=str(kept.directory) if kept else "",
     )
 
 

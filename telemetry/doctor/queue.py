@@ -2,17 +2,20 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from celery import Celery
+from celery import Celery, _state
+from celery.app.routes import Router
 from kombu import entity
-from kombu.exceptions import OperationalError
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from ..celery import probe
 from ..propagation import traceparent
+from .broker import address, check_broker
+from .directory import not_writable
 from .finding import Finding
 from .process import Process, describe
 from .web import check_process
@@ -25,47 +28,114 @@ CALL = 2.0
 #: Clocks further apart than this, in seconds, make waits wrong.
 SKEW = 0.5
 
-_POOLS = ("prefork", "solo", "thread", "gevent")
+_POOLS = {"prefork": "prefork", "solo": "solo", "thread": "threads", "gevent": "gevent"}
+
+Workers = Mapping[str, dict[str, Any]]
 
 
 def check_queue(app: Celery, timeout: float) -> Iterator[Finding]:
     """Ask every worker of *app*, then send each of their queues a probe; wait *timeout* seconds."""
-    if not hasattr(app, "queuehop"):
+    yield from _check_publisher(app)
+    if app.conf.task_always_eager:
         yield Finding(
-            "celery-not-instrumented", "queue", "no message of this Celery app carries a trace",
-            "call telemetry.celery.instrument_celery(app) where the Celery app is made",
-        )  # fmt: skip
-    if any(module.endswith(".celery") for module in describe().doubled):
-        yield _doubled("queue")
-    asked = time.time()
-    try:
-        answers = app.control.broadcast(probe.COMMAND, reply=True, timeout=CALL) or []
-    except (OperationalError, OSError) as exc:
-        yield Finding(
-            "broker-unreachable", "queue", f"the broker does not answer ({type(exc).__name__})",
-            "start it, or correct the Celery app's broker_url",
+            "tasks-eager", "queue", "task_always_eager is on: tasks run where they are called",
+            "set it in tests alone: with it no message is sent",
         )  # fmt: skip
         return
-    workers = {name: answer for reply in answers for name, answer in reply.items()}
-    if not workers:
-        yield Finding(
-            "no-worker", "worker", f"no worker answered within {CALL:g} s",
-            "start one with this broker_url, with remote control enabled",
-        )  # fmt: skip
+    if broken := check_broker(app):
+        yield broken
+        return
+    asked = time.time()
+    try:
+        workers = _ask(app)
+    except Exception as exc:
+        yield _not_published(exc)
+        return
+    if not workers and app.conf.worker_enable_remote_control:
+        yield _nobody(app)
         return
     for name, answer in sorted(workers.items()):
         yield from _check_worker(name, answer)
         yield from _check_clock(name, answer, asked)
     if not all(answer.get("probed") for answer in workers.values()):
         return
-    queues = {queue for answer in workers.values() for queue in answer["queues"]}
-    for queue in sorted(set(app.amqp.queues) - queues):
+    wanted = _wanted(app)
+    # Without remote control nobody says which queues are taken from: the probes do.
+    taken = {queue for answer in workers.values() for queue in answer["queues"]} or set(wanted)
+    for queue in sorted(set(wanted) - taken):
+        task = wanted[queue]
         yield Finding(
-            "queue-not-consumed", "queue", f"no worker takes messages from queue {queue}",
-            f"start a worker with -Q {queue}, or remove the queue",
+            "queue-not-consumed", "queue",
+            f"no worker takes messages from queue {queue}" + (task and f", where {task} goes"),
+            f"start a worker with -Q {queue}" + ("" if task else ", or remove it from task_queues"),
         )  # fmt: skip
-    for queue in sorted(queues):
-        yield from _probe(app, queue, workers, timeout)
+    ahead = max([0.0, *(answer.get("time", asked) - asked for answer in workers.values())])
+    yield from _check_probes(
+        app, [_Probe(queue) for queue in sorted(taken)], workers, timeout, ahead
+    )
+
+
+def _check_publisher(app: Celery) -> Iterator[Finding]:
+    instrumented = hasattr(app, "queuehop")
+    contrib = any(module.endswith(".celery") for module in describe().doubled)
+    if instrumented and contrib:
+        yield _doubled("queue")
+    elif not instrumented and not contrib:  # contrib's messages carry a trace as well
+        other = any(hasattr(each, "queuehop") for each in _state._get_active_apps())
+        yield Finding(
+            "celery-not-instrumented", "queue", "no message of this Celery app carries a trace"
+            + (": instrument_celery() was called on another one" if other else ""),
+            "call telemetry.celery.instrument_celery(app) where the Celery app is made",
+        )  # fmt: skip
+
+
+def _ask(app: Celery) -> Workers:
+    """Return what each worker of *app* answers, by its name."""
+    if not app.conf.worker_enable_remote_control:
+        return {}
+    answers = app.control.broadcast(probe.COMMAND, reply=True, timeout=CALL) or []
+    return {name: answer for reply in answers for name, answer in reply.items()}
+
+
+def _nobody(app: Celery) -> Finding:
+    """Say why no worker answered: one that refuses this serializer would answer in JSON."""
+    with app.connection_for_write() as connection:
+        uri = address(connection)
+        serializer = app.conf.task_serializer
+        if serializer != "json":
+            mailbox = app.control.mailbox(connection)
+            mailbox.accept = ["json", serializer]
+            if mailbox._broadcast(probe.COMMAND, reply=True, timeout=CALL, serializer="json"):
+                return Finding(
+                    "serializer-refused", "worker", f"the workers take no message in {serializer}",
+                    f"let accept_content name {serializer}, or set task_serializer to another",
+                )  # fmt: skip
+    return Finding(
+        "no-worker", "worker", f"no worker on {uri} answered within {CALL:g} s",
+        "start one; if one runs, it has another broker_url, or its main process is busy or stopped",
+    )  # fmt: skip
+
+
+def _wanted(app: Celery) -> dict[str, str]:
+    """Return the queues that messages may go to, each with a task that goes there."""
+    wanted = {queue.name: "" for queue in app.conf.task_queues or () if not _is_broadcast(queue)}
+    router = app.amqp.router
+    named = [name for route in router.routes for name in getattr(route, "map", ())]
+    for name in [*app.tasks, *named]:
+        if name.startswith("celery.") or name == probe.TASK:
+            continue
+        queue = getattr(app.tasks.get(name), "queue", None)
+        try:
+            route = router.route({"queue": queue} if queue else {}, name)
+        except Exception:
+            continue  # a router of the application's own, which wants to see arguments
+        if "queue" in route and not _is_broadcast(route["queue"]):
+            wanted[route["queue"].name] = wanted.get(route["queue"].name) or name
+    return wanted or {app.conf.task_default_queue: ""}
+
+
+def _is_broadcast(queue: Any) -> bool:
+    return bool(queue.exchange and queue.exchange.type == "fanout")
 
 
 _SET_UP = "call instrument_celery(app) at import: it sets up the main process and its children"
@@ -74,18 +144,22 @@ _SET_UP = "call instrument_celery(app) at import: it sets up the main process an
 def _check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
     if "process" not in answer or not answer["probed"]:
         yield Finding(
-            "worker-not-instrumented", "worker", f"{name} does not know the doctor's probe",
+            "worker-not-instrumented", "worker",
+            f"{name} runs without instrument_celery: it does not know the doctor's probe",
             "call instrument_celery(app) in the module that the worker's -A names; restart it",
         )  # fmt: skip
         return
     if not answer["pool"].startswith(tuple(f"celery.concurrency.{pool}." for pool in _POOLS)):
         yield Finding(
             "pool-not-covered", "worker", f"{name} runs the pool {answer['pool']}",
-            f"use one of --pool {', '.join(_POOLS)}s",
+            f"use one of --pool {', '.join(_POOLS.values())}",
         )  # fmt: skip
-    for finding in check_process(Process(**answer["process"]), "worker", _SET_UP):
+    process = Process.of(answer["process"])
+    for finding in check_process(process, "worker", _SET_UP):
         if finding.code != "no-provider":  # the probe says which processes lack it
             yield finding
+    if process.unwritable:
+        yield not_writable("worker", process.unwritable)
 
 
 def _check_clock(name: str, answer: dict[str, Any], asked: float) -> Iterator[Finding]:
@@ -98,43 +172,124 @@ def _check_clock(name: str, answer: dict[str, Any], asked: float) -> Iterator[Fi
         )  # fmt: skip
 
 
-def _probe(app: Celery, queue: str, workers: dict[str, Any], timeout: float) -> Iterator[Finding]:
-    origin = trace.SpanContext(
-        secrets.randbits(128) | 1, secrets.randbits(64) | 1, True, trace.TraceFlags(1)
+@dataclass
+class _Probe:
+    """A message to *queue*, in the trace of *origin*; what was answered from a task, if it was."""
+
+    queue: str
+    origin: trace.SpanContext = field(
+        # With this low half a sampler that goes by a ratio keeps nothing, unless it keeps all.
+        default_factory=lambda: trace.SpanContext(
+            secrets.randbits(64) << 64 | (1 << 64) - 1,
+            secrets.randbits(64) | 1,
+            True,
+            trace.TraceFlags(1),
+        )
     )
-    answer = _travel(app, queue, origin, timeout)
-    if answer is None:
-        yield Finding(
-            "probe-unanswered", "worker", f"the probe sent to {queue} was not run in {timeout:g} s",
-            "see whether the workers are busy (--timeout), and the worker's log",
-        )  # fmt: skip
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    answer: dict[str, Any] | None = None
+
+
+def _check_probes(
+    app: Celery, probes: list[_Probe], workers: Workers, timeout: float, ahead: float
+) -> Iterator[Finding]:
+    """Send all *probes*; workers whose clock is *ahead* must not take them for expired."""
+    try:
+        _travel(app, probes, timeout, timeout + ahead)
+    except Exception as exc:
+        yield _not_published(exc)
         return
-    child = Process(**answer["process"])
-    mains = {worker["process"]["pid"]: worker["process"] for worker in workers.values()}
-    set_up = {main["provider"] for main in mains.values()}
+    lost = ", ".join(each.queue for each in probes if each.answer is None)
+    if lost and not workers:
+        yield _nobody(app)
+    elif lost:
+        yield Finding(
+            "probe-unanswered", "worker",
+            f"no task ran in {timeout:g} s for the probe sent to {lost}{_busy(workers.items())}",
+            "wait until the workers are free, or give --timeout; else see the worker's log",
+        )  # fmt: skip
+    found: dict[str, Finding] = {}
+    for each in probes:
+        if each.answer is not None:
+            for finding in _check_answer(each, each.answer, workers):
+                # What one queue has is not said for each of the others again.
+                found.setdefault(finding.code, finding)
+    yield from found.values()
+
+
+def _busy(workers: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    busy = [
+        f"{name} is busy with {answer['running']} and holds {answer['waiting']} more"
+        for name, answer in sorted(workers)
+        if answer.get("running")
+    ]
+    return f": {'; '.join(busy)}" if busy else ""
+
+
+def _travel(app: Celery, probes: list[_Probe], timeout: float, expires: float) -> None:
+    """Send *probes*, each to its queue; put into each what it reports."""
+    name = f"queuehop.doctor.{secrets.token_hex(8)}"
+    by_id = {each.id: each for each in probes}
+
+    def on_answer(body: dict[str, Any], message: Any) -> None:
+        if (found := by_id.get(message.properties.get("correlation_id"))) is not None:
+            found.answer = body
+
+    # Without the application's own routes, which may want arguments that no probe has.
+    router = Router((), app.amqp.queues, create_missing=True, app=app)
+    reply = _Queue(name, exchange="", routing_key=name, durable=False, exclusive=True)
+    with app.connection_for_read() as connection:
+        bound = reply(connection.default_channel)
+        bound.queue_declare()
+        consumer = connection.Consumer(
+            [bound], callbacks=[on_answer], no_ack=True, auto_declare=False, accept=["json"]
+        )
+        with consumer:
+            for each in probes:
+                context = trace.set_span_in_context(trace.NonRecordingSpan(each.origin))
+                token = otel_context.attach(context)
+                try:
+                    app.send_task(
+                        probe.TASK, task_id=each.id, queue=each.queue, router=router,
+                        reply_to=name, expires=expires, ignore_result=True,
+                    )  # fmt: skip
+                finally:
+                    otel_context.detach(token)
+            deadline = time.monotonic() + timeout
+            while any(each.answer is None for each in probes):
+                if (left := deadline - time.monotonic()) <= 0:
+                    break
+                try:
+                    connection.drain_events(timeout=left)
+                except TimeoutError:
+                    break
+        bound.delete()
+
+
+#: kombu is half typed.
+_Queue: Any = entity.Queue
+
+
+def _check_answer(sent: _Probe, answer: dict[str, Any], workers: Workers) -> Iterator[Finding]:
+    child = Process.of(answer["process"])
+    set_up = {worker["process"]["provider"] for worker in workers.values()}
     if child.provider and set_up == {False}:
         yield _only("children")
     for finding in check_process(child, "worker", _SET_UP):
-        if finding.code == "no-provider":
-            yield _only("parent") if True in set_up else finding
-        elif child.pid not in mains and not any(
-            m["carries"] == child.carries and m["service"] == child.service for m in mains.values()
-        ):
-            yield finding
+        yield _only("parent") if finding.code == "no-provider" and True in set_up else finding
     if any(module.endswith(".celery") for module in child.doubled):
         yield _doubled("worker")
-    yield from _check_arrival(answer, origin, queue, child)
+    yield from _check_arrival(sent, answer, child)
 
 
-def _check_arrival(
-    answer: dict[str, Any], origin: trace.SpanContext, queue: str, child: Process
-) -> Iterator[Finding]:
-    trace_id = trace.format_trace_id(origin.trace_id)
+def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iterator[Finding]:
+    trace_id = trace.format_trace_id(sent.origin.trace_id)
     if trace_id not in str(answer["traceparent"]):
+        arrived = answer["traceparent"]
         yield Finding(
             "header-stripped", "queue",
-            f"the probe sent to {queue} in trace {traceparent(origin)[3:11]}… arrived with "
-            f"traceparent {answer['traceparent']}",
+            f"the probe sent to {sent.queue} in trace {traceparent(sent.origin)[3:11]}… arrived "
+            + (f"with traceparent {arrived}" if arrived else "without a traceparent"),
             "look for a before_task_publish handler, a serializer or a proxy that drops headers",
         )  # fmt: skip
     elif answer["trace_id"] != trace_id:
@@ -148,46 +303,20 @@ def _check_arrival(
             "set OTEL_TRACES_SAMPLER to parentbased_always_on in the worker",
         )  # fmt: skip
     elif not answer["delivered"]:
+        why = answer.get("trouble")
         yield Finding(
-            "worker-export-failed", "export", "the worker's own spans do not reach the collector",
+            "worker-export-failed", "export", "the worker's own spans do not reach the collector"
+            + (f": {why}" if why else ""),
             "run the doctor in the worker's host and environment to see why",
         )  # fmt: skip
 
 
-#: kombu is half typed.
-_Queue: Any = entity.Queue
-
-
-def _travel(
-    app: Celery, queue: str, origin: trace.SpanContext, timeout: float
-) -> dict[str, Any] | None:
-    """Send the probe to *queue* in the trace of *origin*; return what it reports."""
-    name = f"queuehop.doctor.{secrets.token_hex(8)}"
-    answers: list[dict[str, Any]] = []
-    reply = _Queue(name, exchange="", routing_key=name, durable=False, exclusive=True)
-    with app.connection_for_read() as connection:
-        bound = reply(connection.default_channel)
-        bound.queue_declare()
-        consumer = connection.Consumer(
-            [bound], callbacks=[lambda body, message: answers.append(body)],
-            no_ack=True, auto_declare=False, accept=["json"],
-        )  # fmt: skip
-        with consumer:
-            token = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(origin)))
-            try:
-                app.send_task(
-                    probe.TASK, queue=queue, reply_to=name, expires=timeout, ignore_result=True
-                )
-            finally:
-                otel_context.detach(token)
-            deadline = time.monotonic() + timeout
-            while not answers and (left := deadline - time.monotonic()) > 0:
-                try:
-                    connection.drain_events(timeout=left)
-                except TimeoutError:
-                    break
-        bound.delete()
-    return answers[0] if answers else None
+def _not_published(exc: Exception) -> Finding:
+    return Finding(
+        "not-published", "queue",
+        f"a message of this Celery app cannot be published: {type(exc).__name__}: {exc}",
+        "mend that first: every delay() and apply_async() meets it",
+    )  # fmt: skip
 
 
 def _only(where: str) -> Finding:

@@ -31,8 +31,19 @@ def check_web(app: Flask) -> Iterator[Finding]:
 
 def check_process(process: Process, hop: str, remedy: str) -> Iterator[Finding]:
     """Check what every kind of process needs; *remedy* is for one that has no provider."""
-    if not process.provider:
+    if not process.provider and process.off:
+        yield Finding(
+            "no-provider", hop, f"{process.off} turns tracing off: no span is made",
+            f"do not set {process.off.partition('=')[0]} for this process",
+        )  # fmt: skip
+    elif not process.provider:
         yield Finding("no-provider", hop, "no tracer provider is set: no span is made", remedy)
+    elif process.mute:
+        yield Finding(
+            "provider-without-exporter", hop,
+            "a tracer provider was set before telemetry.setup(), and it has no exporter",
+            "let setup() make the provider, or add an exporter to your own",
+        )  # fmt: skip
     elif process.default_service:
         yield Finding(
             "service-name-default", hop, f"the service has no name but {process.service}",

@@ -1,0 +1,93 @@
+"""The applications that the doctor is to look at, loaded as their own commands do it."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .finding import Finding
+
+__all__ = ["NotFound", "NotLoadable", "load_celery", "load_flask"]
+
+
+class NotFound(Exception):
+    """The name that was given is that of no application."""
+
+
+class NotLoadable(Exception):
+    """An application is there and raises while it is loaded: a finding."""
+
+    def __init__(self, option: str, name: str, why: str) -> None:
+        super().__init__(why)
+        self.finding = Finding(
+            f"{option}-not-loadable",
+            "web" if option == "flask" else "queue",
+            f"--{option} {name} cannot be loaded: {why}",
+            "mend that, or run the doctor with the environment that this process has",
+        )
+
+
+def load_flask(name: str) -> Any:
+    """Load the Flask application *name*, as ``flask --app`` does, ``.env`` included."""
+    from flask.cli import NoAppException, ScriptInfo, load_dotenv
+    from flask.helpers import get_load_dotenv
+
+    if find_spec("dotenv") and get_load_dotenv():
+        load_dotenv()
+    try:
+        with _loading("flask", name, NoAppException):
+            return ScriptInfo(app_import_path=name).load_app()
+    except NoAppException as exc:
+        said = str(exc).strip().splitlines()
+        if len(said) > 1:  # with the traceback of an import that failed inside of the module
+            raise NotLoadable("flask", name, said[-1]) from None
+        raise NotFound(f"--flask {name}: {exc}") from None
+
+
+def load_celery(name: str) -> Any:
+    """Load the Celery app *name*, as ``celery -A`` does, with its configuration."""
+    from celery import Celery
+    from celery.app.utils import find_app
+
+    module, _, attribute = name.partition(":")
+    try:
+        with _loading("celery", name, AttributeError, ModuleNotFoundError):
+            app = find_app(name)
+    except (AttributeError, ModuleNotFoundError) as exc:
+        if module in sys.modules:
+            wanted = f"no {attribute}" if attribute else "no Celery app"
+            raise NotFound(f"--celery {name}: {module} has {wanted}") from None
+        if isinstance(exc, ModuleNotFoundError) and f"{module}.".startswith(f"{exc.name}."):
+            raise NotFound(f"--celery {name}: no module is named {exc.name}") from None
+        raise NotLoadable("celery", name, _why(exc)) from None
+    app = getattr(app, "_get_current_object", lambda: app)()
+    if not isinstance(app, Celery):
+        raise NotFound(f"--celery {name}: that is no Celery app, but of type {type(app).__name__}")
+    with _loading("celery", name):
+        app.finalize()
+        _ = app.conf.broker_url
+    return app
+
+
+@contextmanager
+def _loading(option: str, name: str, *let_through: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except let_through:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise NotLoadable(option, name, _why(exc)) from None
+
+
+def _why(exc: BaseException) -> str:
+    """Return what was raised, and the last place in the application itself that led to it."""
+    here = Path.cwd()
+    frames = [
+        (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(exc.__traceback__)
+    ]
+    own = [(path, line) for path, line in frames if path.is_relative_to(here)]
+    where = f" ({own[-1][0].relative_to(here)}:{own[-1][1]})" if own else ""
+    return f"{type(exc).__name__}: {exc}{where}"
