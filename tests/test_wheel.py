@@ -68,10 +68,15 @@ assert telemetry.flush()
 """
 
 
+def section() -> str:
+    """Return what the README says of one's own code."""
+    _, _, rest = (ROOT / "README.md").read_text().partition("## In your own code\n")
+    return rest.partition("\n## ")[0]
+
+
 def readme() -> list[str]:
     """Return the lines that the README has for one's own code: web, queue and client side."""
-    _, _, section = (ROOT / "README.md").read_text().partition("## In your own code\n")
-    blocks = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.S)
+    blocks = re.findall(r"```python\n(.*?)```", section(), re.S)
     assert len(blocks) == 3
     return blocks
 
@@ -95,11 +100,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter that has the wheel with what client, flask and celery need, and no more."""
+    """An interpreter that has the wheel, with the extras that the README names, and no more."""
+    (extras,) = re.findall(r"^    pip install '\.(\[\S+\])'$", section(), re.M)
     venv = tmp_path_factory.mktemp("venv")
     run(UV, "venv", "--python", sys.executable, str(venv), "--clear")
     python = str(venv / "bin" / "python")
-    run(UV, "pip", "install", "--python", python, f"{wheel}[flask,celery,requests]")
+    run(UV, "pip", "install", "--python", python, f"{wheel}{extras}")
     return python
 
 

@@ -3,8 +3,8 @@
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,9 @@ class NotLoadable(Exception):
 
 
 def load_flask(name: str) -> Any:
-    """Load the Flask application *name*, as ``flask --app`` does, ``.env`` included."""
-    from flask.cli import NoAppException, ScriptInfo, load_dotenv
-    from flask.helpers import get_load_dotenv
+    """Load the Flask application *name*, as ``flask --app`` does."""
+    from flask.cli import NoAppException, ScriptInfo
 
-    if find_spec("dotenv") and get_load_dotenv():
-        load_dotenv()
     try:
         with _loading("flask", name, NoAppException):
             return ScriptInfo(app_import_path=name).load_app()
@@ -54,15 +51,20 @@ def load_celery(name: str) -> Any:
 
     module, _, attribute = name.partition(":")
     try:
-        with _loading("celery", name, AttributeError, ModuleNotFoundError):
-            app = find_app(name)
-    except (AttributeError, ModuleNotFoundError) as exc:
-        if module in sys.modules:
-            wanted = f"no {attribute}" if attribute else "no Celery app"
-            raise NotFound(f"--celery {name}: {module} has {wanted}") from None
-        if isinstance(exc, ModuleNotFoundError) and f"{module}.".startswith(f"{exc.name}."):
+        _import("celery", name, module)
+    except ModuleNotFoundError as exc:
+        # The last part may be the app's: celery -A package.module.app
+        module, _, attribute = module.rpartition(".") if not attribute else ("", "", "")
+        if exc.name != name or module not in sys.modules:
             raise NotFound(f"--celery {name}: no module is named {exc.name}") from None
-        raise NotLoadable("celery", name, _why(exc)) from None
+    try:
+        app = find_app(name)
+    except (AttributeError, ImportError):
+        if not attribute and hasattr(sys.modules[module], "__path__"):
+            with suppress(ModuleNotFoundError):
+                _import("celery", name, f"{module}.celery")
+        wanted = f"no {attribute}" if attribute else "no Celery app"
+        raise NotFound(f"--celery {name}: {module} has {wanted}") from None
     app = getattr(app, "_get_current_object", lambda: app)()
     if not isinstance(app, Celery):
         raise NotFound(f"--celery {name}: that is no Celery app, but of type {type(app).__name__}")
@@ -70,6 +72,17 @@ def load_celery(name: str) -> Any:
         app.finalize()
         _ = app.conf.broker_url
     return app
+
+
+def _import(option: str, name: str, module: str) -> None:
+    """Import *module*; raise ModuleNotFoundError for itself or its packages alone."""
+    try:
+        with _loading(option, name, ModuleNotFoundError):
+            import_module(module)
+    except ModuleNotFoundError as exc:
+        if f"{module}.".startswith(f"{exc.name}."):
+            raise
+        raise NotLoadable(option, name, _why(exc)) from None
 
 
 @contextmanager

@@ -47,13 +47,27 @@ SERVERS = ["flask run", "celery -A workers worker", "python -m app.client"]
 SAMPLED = "OTEL_TRACES_SAMPLER=parentbased_traceidratio OTEL_TRACES_SAMPLER_ARG=0.05 flask run"
 DOCTOR = "python -m telemetry doctor --celery workers --flask app"
 VIEW = ["python -m telemetry view"]
+FOLLOW = "python -m telemetry view --follow"
+#: As tests/test_wheel.py does it, into an environment of its own.
+INSTALL = "pip install '.[flask,celery,requests,viewer,testing]'"
 VIEW_OPTIONS = (
     "python -m telemetry view [--grpc 127.0.0.1:4317] [--http 127.0.0.1:4318] [--db PATH]"
 )
 
 
 def test_no_command_is_left_out() -> None:
-    tried = {*MAKE, *CURL, *COMPOSE, *SERVERS, *VIEW, SAMPLED, DOCTOR, VIEW_OPTIONS}
+    tried = {
+        *MAKE,
+        *CURL,
+        *COMPOSE,
+        *SERVERS,
+        *VIEW,
+        SAMPLED,
+        DOCTOR,
+        VIEW_OPTIONS,
+        FOLLOW,
+        INSTALL,
+    }
     assert set(COMMANDS) == tried
 
 

@@ -221,6 +221,15 @@ def test_a_setting_that_cannot_be_used_is_one_line_and_no_traceback(
     ]
 
 
+def test_a_propagator_that_is_not_installed_stops_nothing(run, receiver: Receiver) -> None:
+    """OpenTelemetry's API raises at this while it is imported."""
+    process = run(ONE_SPAN.format(name='"billing"'), OTEL_PROPAGATORS="tracecontext,pigeon")
+    receiver.wait_for(arrived(1))
+    assert process.output.splitlines() == [
+        "OTEL_PROPAGATORS names 'pigeon', which is not installed; going without"
+    ]
+
+
 def test_an_endpoint_of_another_scheme_stops_nothing(run, receiver: Receiver) -> None:
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_EXPORTER_OTLP_ENDPOINT="ftp://nowhere")
     assert process.output.splitlines() == [

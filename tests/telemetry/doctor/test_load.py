@@ -1,0 +1,93 @@
+"""Applications that are not there, and such as raise while they are loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ...processes import ROOT
+from .conftest import PROJECT, QUEUE, Doctor, codes, first
+
+CREATE = f"{PROJECT}:create_app"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "name an application"),
+        (["--what"], "--what"),
+        (["--flask", "no_such_module"], "Could not import 'no_such_module'"),
+        (["--flask", f"{PROJECT}:no_such_app"], "no_such_app"),
+        (["--celery", "no_such_module"], "no module is named no_such_module"),
+        (["--celery", f"{PROJECT}:no_such_app"], f"{PROJECT} has no no_such_app"),
+        (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
+        (["--celery", "telemetry.flask"], "telemetry.flask has no Celery app"),
+        (["--celery", "celery:Celery"], "that is no Celery app, but of type type"),
+        (["--flask", CREATE, "--timeout", "soon"], "'soon' is no number of seconds"),
+        (["--flask", CREATE, "--timeout", "-1"], "'-1' is no number of seconds"),
+    ],
+)
+def test_usage(args: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "telemetry", "doctor", *args],
+        cwd=ROOT, capture_output=True, text=True,
+        env={"CELERY_BROKER_URL": "redis://127.0.0.1:1/0", "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+
+
+RAISES = {
+    "raise RuntimeError('no DATABASE_URL')": "RuntimeError: no DATABASE_URL (broken.py:1)",
+    "import os; os.environ['DATABASE_URL']": "KeyError: 'DATABASE_URL' (broken.py:1)",
+    "import no_such_library": "ModuleNotFoundError: No module named 'no_such_library'",
+    "import os; os.no_such_name": "AttributeError: module 'os' has no attribute 'no_such_name'",
+    "def (": "SyntaxError: invalid syntax",
+    "raise SystemExit('set DATABASE_URL')": "SystemExit: set DATABASE_URL",
+}
+
+
+@pytest.mark.parametrize("option", ["flask", "celery"])
+@pytest.mark.parametrize("source", RAISES)
+def test_an_application_that_raises(option: str, source: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "telemetry", "doctor", f"--{option}", "broken:app"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert f"--{option} broken:app cannot be loaded: {RAISES[source]}" in done.stdout
+    assert f"[{option}-not-loadable]" in done.stdout
+
+
+def test_the_app_of_a_package_that_raises(tmp_path: Path) -> None:
+    """Celery's own search says of this one that the package has no app."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "celery.py").write_text("import no_such_library")
+    done = subprocess.run(
+        [sys.executable, "-m", "telemetry", "doctor", "--celery", "shop"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "No module named 'no_such_library' (shop/celery.py:1)" in done.stdout
+
+
+def test_a_configuration_that_cannot_be_loaded(doctor: Doctor) -> None:
+    said = first(doctor(*QUEUE, BREAK="no-configuration"))
+    assert said["code"] == "celery-not-loadable"
+    assert "no_such_settings" in said["problem"]
+
+
+def test_one_that_raises_does_not_hide_the_other(doctor: Doctor) -> None:
+    assert codes(doctor(BREAK="no-configuration,no-provider")) == [
+        "no-provider",
+        "celery-not-loadable",
+    ]
+
+
+def test_what_an_application_prints_is_not_in_the_json(doctor: Doctor) -> None:
+    assert codes(doctor("--flask", CREATE, BREAK="prints")) == []

@@ -1,0 +1,146 @@
+"""What may be wrong with the broker, the queues and the way to a worker."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ...conftest import Broker, free_port
+from ...rabbitmq import RabbitMQ
+from .conftest import BOTH, PROJECT, QUEUE, Doctor, codes, first
+
+
+def test_a_broker_that_is_not_there(doctor: Doctor) -> None:
+    port = free_port()
+    said = first(doctor(*QUEUE, CELERY_BROKER_URL=f"redis://:secret@127.0.0.1:{port}/0"))
+    assert said["code"] == "broker-unreachable"
+    assert f"redis://:**@127.0.0.1:{port}/0" in said["problem"]
+    assert "Connection refused" in said["problem"]
+
+
+def test_a_broker_whose_name_does_not_resolve(doctor: Doctor) -> None:
+    said = first(doctor(*QUEUE, CELERY_BROKER_URL="redis://broker.invalid:6379/0"))
+    assert said["code"] == "broker-unreachable"
+    assert "broker.invalid" in said["problem"]
+
+
+def test_a_broker_that_takes_no_such_login(doctor: Doctor, broker: Broker) -> None:
+    said = first(doctor(*QUEUE, CELERY_BROKER_URL=broker.url.replace("//", "//nobody:secret@")))
+    assert said["code"] == "broker-login"
+    assert "secret" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("guest:guest", "guest:secret"), ("//guest", "//nobody"), ("//", "/no-such")]
+)
+def test_a_rabbitmq_that_takes_no_such_login(
+    doctor: Doctor, rabbitmq: RabbitMQ, old: str, new: str
+) -> None:
+    head, _, tail = rabbitmq.url.rpartition(old)
+    said = first(doctor(*QUEUE, CELERY_BROKER_URL=head + new + tail))
+    assert said["code"] == "broker-login"
+    assert "secret" not in str(said)
+
+
+def test_a_broker_of_no_kind(doctor: Doctor) -> None:
+    said = first(doctor(*QUEUE, CELERY_BROKER_URL="pigeon://127.0.0.1"))
+    assert said["code"] == "broker-unknown"
+    assert "pigeon" in said["problem"]
+
+
+def test_a_broker_inside_of_one_process(doctor: Doctor) -> None:
+    assert codes(doctor(*QUEUE, CELERY_BROKER_URL="memory://")) == ["broker-in-memory"]
+
+
+def test_tasks_that_run_where_they_are_called(doctor: Doctor) -> None:
+    assert codes(doctor(*QUEUE, BREAK="eager")) == ["tasks-eager"]
+
+
+def test_a_message_that_cannot_be_published(doctor: Doctor) -> None:
+    assert codes(doctor(*QUEUE, BREAK="no-such-serializer")) == ["not-published"]
+
+
+def test_no_worker(doctor: Doctor, broker: Broker) -> None:
+    said = doctor()
+    assert codes(said) == ["no-worker"]
+    assert broker.url in first(said)["problem"]
+
+
+def test_a_worker_at_another_database(doctor: Doctor, worker, broker: Broker) -> None:
+    worker(CELERY_BROKER_URL=broker.url.replace("/0", "/1"))
+    assert codes(doctor()) == ["no-worker"]
+
+
+def test_a_serializer_that_the_worker_does_not_take(doctor: Doctor, worker) -> None:
+    worker()
+    said = first(doctor(BREAK="pickle"))
+    assert said["code"] == "serializer-refused"
+    assert "pickle" in said["problem"]
+
+
+def test_a_worker_without_remote_control(doctor: Doctor, worker) -> None:
+    assert codes(doctor(*BOTH, "--timeout", "1", BREAK="no-remote-control")) == ["no-worker"]
+    worker(BREAK="no-remote-control")
+    assert codes(doctor(BREAK="no-remote-control")) == []
+
+
+def test_a_queue_without_worker(doctor: Doctor, worker) -> None:
+    worker("-Q", "other")
+    assert codes(doctor()) == ["queue-not-consumed"]
+
+
+def test_a_queue_that_a_task_is_routed_to(doctor: Doctor, worker) -> None:
+    """And the default queue, to which no task goes, needs no worker."""
+    worker("-Q", "celery", BREAK="routed")
+    said = doctor(BREAK="routed")
+    assert codes(said) == ["queue-not-consumed"]
+    assert "queue slow, where pack goes" in first(said)["problem"]
+
+
+def test_a_queue_that_is_declared(doctor: Doctor, worker) -> None:
+    worker("-Q", "celery", BREAK="declared")
+    said = doctor(BREAK="declared")
+    assert codes(said) == ["queue-not-consumed"]
+    assert "queue idle" in first(said)["problem"]
+
+
+@pytest.mark.parametrize("sound", ["routed", "broadcast", "own-router", "contrib-publishes"])
+def test_a_sound_system_of_another_kind(doctor: Doctor, worker, sound: str) -> None:
+    queues = ("-Q", "slow") if sound == "routed" else ()
+    worker(*queues, BREAK="" if sound == "contrib-publishes" else sound)
+    assert codes(doctor(BREAK=sound)) == []
+
+
+def test_another_app_was_instrumented(doctor: Doctor) -> None:
+    said = first(doctor(*QUEUE, BREAK="another-app"))
+    assert said["code"] == "celery-not-instrumented"
+    assert "was called on another one" in said["problem"]
+
+
+def test_a_pool_that_nobody_has_tried(doctor: Doctor, worker) -> None:
+    worker("--pool", "custom", CELERY_CUSTOM_WORKER_POOL=f"{PROJECT}:OwnPool")
+    said = doctor()
+    assert codes(said) == ["pool-not-covered"]
+    assert "prefork, solo, threads, gevent" in first(said)["remedy"]
+
+
+def test_two_workers_of_which_one_knows_nothing(doctor: Doctor, worker) -> None:
+    worker("-n", "one@here")
+    worker("-n", "other@here", BREAK="celery-not-instrumented")
+    said = doctor()
+    assert codes(said) == ["worker-not-instrumented"]
+    assert "other@here" in first(said)["problem"]
+
+
+def test_a_worker_that_does_not_come_to_the_probe(doctor: Doctor, worker) -> None:
+    """One wait is enough for all of its queues."""
+    main = worker("-Q", "celery,slow").pid
+    (child,) = map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())
+    os.kill(child, signal.SIGSTOP)
+    try:
+        said = doctor(*BOTH, "--timeout", "1")
+    finally:
+        os.kill(child, signal.SIGCONT)
+    assert codes(said) == ["probe-unanswered"]
+    assert "celery, slow" in first(said)["problem"]
