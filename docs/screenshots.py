@@ -1,7 +1,8 @@
 """Makes the pictures in docs/images: the system of this repository, seen in the viewer.
 
 Starts a viewer, sends it the traces of ``python -m app.demo`` and photographs its pages:
-``python docs/screenshots.py``. Needs Chromium, and the packages of ``make check``.
+``python docs/screenshots.py``. Needs Chromium, and the packages of ``make check``; with pngquant
+they are a third of the size.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -23,6 +25,19 @@ IMAGES = ROOT / "docs" / "images"
 PINGS = 12
 
 IN_MEMORY = ("--db", ":memory:")
+
+
+#: Each hop, by what its row in the trace is.
+HOPS: dict[str, Callable[[dict[str, object]], bool]] = {
+    "request": lambda row: row["name"] == "GET" and row["service"] == "queuehop-client",
+    "server": lambda row: row["name"] == "GET /ping",
+    "send": lambda row: str(row["name"]).startswith("send "),
+    "run": lambda row: str(row["name"]).startswith("process "),
+    "store": lambda row: row["name"] == "SET",
+}
+
+#: The tree and the panel beside it.
+WATERFALL = "main .trace-body"
 
 
 def free_address() -> str:
@@ -73,12 +88,12 @@ def photograph(url: str, chromium: str) -> None:
     """Take each page in light, and the trace in dark too."""
     plain = ask(f"{url}/api/traces?task=workers.tasks.ping&sort=wait")["traces"][0]["trace_id"]
     rows = ask(f"{url}/api/traces/{plain}/hops")["rows"]
-    run = next(row["id"] for row in rows if str(row["name"]).startswith("process "))
+    hops = {f"hop-{name}": next(row["id"] for row in rows if of(row)) for name, of in HOPS.items()}
     pages = {
         "traces": ("/", "light"),
         "trace": (f"/trace/{plain}", "light"),
         "trace-dark": (f"/trace/{plain}", "dark"),
-        "hop": (f"/trace/{plain}/{run}", "light"),
+        **{name: (f"/trace/{plain}/{row}", "light") for name, row in hops.items()},
         "queues": ("/queues", "light"),
         "map": ("/map", "light"),
     }
@@ -93,7 +108,13 @@ def photograph(url: str, chromium: str) -> None:
             page.goto(url + path)
             page.locator("main h1, main tbody tr").first.wait_for()
             page.wait_for_timeout(500)
-            page.screenshot(path=str(IMAGES / f"{name}.png"))
+            # Of a hop its place in the tree and what is said of it, not the head of the page again.
+            clip = page.locator(WATERFALL).bounding_box() if name in hops else None
+            image = IMAGES / f"{name}.png"
+            page.screenshot(path=image, clip=clip)
+            if shrink := shutil.which("pngquant"):
+                command = [shrink, "--force", "--skip-if-larger", "--strip", "--output", image]
+                subprocess.run([*command, "64", image], check=True)
             print(f"docs/images/{name}.png")
         browser.close()
 

@@ -46,8 +46,7 @@ COMPOSE = [command for command in COMMANDS if "docker compose" in command]
 SERVERS = ["flask run", "celery -A workers worker", "python -m app.client"]
 SAMPLED = "OTEL_TRACES_SAMPLER=parentbased_traceidratio OTEL_TRACES_SAMPLER_ARG=0.05 flask run"
 DOCTOR = "python -m telemetry doctor --celery workers --flask app"
-VIEW = ["python -m telemetry view"]
-FOLLOW = "python -m telemetry view --follow"
+VIEW = ["python -m telemetry view", "python -m telemetry view --follow"]
 #: As tests/test_wheel.py does it, into an environment of its own.
 INSTALL = "pip install '.[flask,celery,requests,viewer,testing]'"
 VIEW_OPTIONS = (
@@ -56,18 +55,7 @@ VIEW_OPTIONS = (
 
 
 def test_no_command_is_left_out() -> None:
-    tried = {
-        *MAKE,
-        *CURL,
-        *COMPOSE,
-        *SERVERS,
-        *VIEW,
-        SAMPLED,
-        DOCTOR,
-        VIEW_OPTIONS,
-        FOLLOW,
-        INSTALL,
-    }
+    tried = {*MAKE, *CURL, *COMPOSE, *SERVERS, *VIEW, SAMPLED, DOCTOR, VIEW_OPTIONS, INSTALL}
     assert set(COMMANDS) == tried
 
 
@@ -132,13 +120,14 @@ def test_sampled(start: Starter) -> None:
     assert "OTEL_TRACES_SAMPLER" not in web.output  # which it would name if it could not use it
 
 
-def test_the_viewer(start: Starter, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", VIEW)
+def test_the_viewer(start: Starter, tmp_path: Path, command: str) -> None:
     grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
     options = ("--grpc", grpc, "--http", http, "--db", str(tmp_path / "traces.db"))
     assert [option for option in options if option.startswith("--")] == re.findall(
         r"--\w+", VIEW_OPTIONS
     )
-    viewer = start(*VIEW[0].split()[2:], *options)
+    viewer = start(*command.split()[2:], *options)
     assert f"http://{http}" in viewer.wait_for_line("http://")
     with urlopen(f"http://{http}/", timeout=10) as page:
         assert b"<title>" in page.read()
