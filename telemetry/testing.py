@@ -105,7 +105,9 @@ def assert_one_trace(spans: Sequence[Span]) -> None:
     tops = [span for span in spans if span.parent_id not in known]
     traces = {span.trace_id for span in spans}
     if len(traces) != 1 or len(tops) != 1:
-        pytest.fail(f"{len(traces)} traces with {len(tops)} tops, not one:\n{tree(spans)}")
+        pytest.fail(f"{len(traces)} traces with {len(tops)} tops, not one:\n{_shown(spans)}")
+    if tops[0].parent_id:
+        pytest.fail(f"one trace, and what began it is missing:\n{_shown(spans)}")
 
 
 def assert_path(spans: Sequence[Span], *names: str) -> None:
@@ -122,23 +124,43 @@ def assert_path(spans: Sequence[Span], *names: str) -> None:
         if len(path) == len(names) and all(map(_is_named, path, names)):
             return
     wanted = "\n".join(f"{'  ' * depth}{name}" for depth, name in enumerate(names))
-    pytest.fail(f"wanted the path\n{wanted}\nbut the spans are\n{tree(spans)}")
+    pytest.fail(f"wanted the path\n{wanted}\nbut the spans are\n{_shown(spans)}")
 
 
 def _is_named(span: Span, name: str) -> bool:
     return span.name.startswith(name[:-1]) if name.endswith("…") else span.name == name
 
 
+def _shown(spans: Sequence[Span]) -> str:
+    shown = tree(spans)
+    return f"{shown}\n{_HINT}" if _MISSING in shown else shown
+
+
+_MISSING = " (parent missing)"
+_HINT = (
+    "A missing parent has not ended yet, or ended elsewhere: close the response of a test client "
+    "(`with client.get(…):`), wait_for what other threads run, add what other processes sent."
+)
+
+
 def tree(spans: Sequence[Span]) -> str:
-    """Return *spans* as text: each under its parent, by start, every trace under its id."""
-    known = {span.span_id for span in spans}
+    """Return *spans* as text: each under its parent, by start, every trace under its id.
+
+    Links to others than the parent are named.
+    """
+    known = {span.span_id: (span.name, span.span_id) for span in spans}
     ordered = sorted(spans, key=lambda span: span.start_ns)
     lines: list[str] = []
 
     def add(span: Span, depth: int) -> None:
-        missing = "" if span.parent_id in known or not span.parent_id else " (parent missing)"
-        service = f" ({span.service})" if span.service else ""
-        lines.append(f"{'  ' * depth}{span.name} {span.kind}{service} {span.status}{missing}")
+        missing = "" if span.parent_id in known or not span.parent_id else _MISSING
+        named = span.service and not span.service.startswith("unknown_service")
+        service = f" ({span.service})" if named else ""
+        others = [known[link.span_id] for link in span.links if link.span_id in known]
+        linked = "".join(f" (linked to {each})" for each, at in others if at != span.parent_id)
+        lines.append(
+            f"{'  ' * depth}{span.name} {span.kind}{service} {span.status}{missing}{linked}"
+        )
         for child in ordered:
             if child.parent_id == span.span_id:
                 add(child, depth + 1)

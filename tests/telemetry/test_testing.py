@@ -121,6 +121,26 @@ def test_the_example_of_the_readme(
     passed(pytester, example)
 
 
+def test_equal_names(project: pytest.Pytester) -> None:
+    passed(
+        project,
+        """
+        from opentelemetry import trace
+        from telemetry.testing import assert_one_trace, assert_path
+
+        def test_the_last_of_three(spans):
+            tracer = trace.get_tracer("shop")
+            with tracer.start_as_current_span("order"):
+                for items in (0, 0, 1):
+                    with tracer.start_as_current_span("pack"):
+                        for _ in range(items):
+                            tracer.start_span("weigh").end()
+            assert_one_trace(spans)
+            assert_path(spans, "order", "pack", "weigh")
+        """,
+    )
+
+
 def test_real_prefork_worker(
     project: pytest.Pytester, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,9 +183,29 @@ def test_a_failure_shows_the_tree(project: pytest.Pytester) -> None:
         def test_path(spans):
             trace.get_tracer("shop").start_span("GET /ping").end()
             assert_path(spans, "GET /ping", "send …")
+
+        def test_nothing(spans):
+            assert_one_trace(spans)
+
+        def test_link(spans):
+            tracer = trace.get_tracer("shop")
+            send = tracer.start_span("send pack")
+            send.end()
+            run = tracer.start_span("process pack", links=[trace.Link(send.get_span_context())])
+            run.end()
+            assert_path(spans, "send pack", "process pack")
+
+        def test_parent_is_missing(spans):
+            tracer = trace.get_tracer("shop")
+            with tracer.start_as_current_span("GET /ping"):
+                tracer.start_span("send pack").end()
+                assert_one_trace(spans)
         """
     )
     result = project.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(failed=5)
+    result.stdout.fnmatch_lines(["*0 traces with 0 tops*", "*no spans"])
+    result.stdout.fnmatch_lines(["*process pack INTERNAL UNSET (linked to send pack)"])
+    result.stdout.fnmatch_lines(["*what began it is missing*", "*close the response*"])
     result.stdout.fnmatch_lines(["*2 traces with 2 tops*", "*GET /ping INTERNAL*UNSET"])
     result.stdout.fnmatch_lines(["*wanted the path*", "*but the spans are*"])
