@@ -23,10 +23,10 @@ Doctor = Callable[..., Said]
 def doctor(start: Starter, tmp_path: Path) -> Doctor:
     """Run the doctor in the environment of the system; return its status and what it says."""
 
-    def run(*args: str, **env: str) -> Said:
+    def run(*args: str, python: str = sys.executable, **env: str) -> Said:
         named = args or BOTH
         done = subprocess.run(
-            [sys.executable, "-m", "telemetry", "doctor", "--json", *named],
+            [python, "-m", "telemetry", "doctor", "--json", *named],
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": os.environ.get("HOME", "/"),

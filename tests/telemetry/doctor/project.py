@@ -4,9 +4,9 @@ import os
 import time
 from datetime import datetime, timedelta
 
+import flask
 from celery import Celery, signals
 from celery.concurrency.thread import TaskPool
-from flask import Flask
 from kombu import Queue
 from kombu.common import Broadcast
 from opentelemetry import trace
@@ -95,8 +95,12 @@ if "set-up-only-in-children" in BREAK:
     signals.celeryd_init.receivers = []
 
 
-def create_app() -> Flask:
-    app = Flask(__name__)
+def create_app() -> flask.Flask:
+    if "flask-doubled-for-all" in BREAK:
+        from opentelemetry.instrumentation.flask import FlaskInstrumentor
+
+        FlaskInstrumentor().instrument()
+    app = flask.Flask(__name__)
     if "prints" in BREAK:
         print("loading")
     if {"own-provider", "provider-without-exporter"} & {*BREAK}:
@@ -107,5 +111,7 @@ def create_app() -> Flask:
     if "no-provider" not in BREAK:
         telemetry.setup(None if "service-name-default" in BREAK else "project-web")
     if "flask-doubled" in BREAK:
-        app._is_instrumented_by_opentelemetry = True
+        from opentelemetry.instrumentation.flask import FlaskInstrumentor
+
+        FlaskInstrumentor().instrument_app(app)
     return app if "flask-not-instrumented" in BREAK else instrument_flask(app)

@@ -1,12 +1,14 @@
 """Break one thing of a real system: the doctor names it, and nothing else comes first."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from telemetry.viewer.receiver import Receiver
 
-from ...processes import Starter
+from ...processes import ROOT, Starter
+from ...test_wheel import UV, run
 from .conftest import WEB, Doctor, codes, first
 
 
@@ -21,11 +23,27 @@ def test_a_sound_system_is_one_trace(doctor: Doctor, worker, receiver: Receiver,
 
 @pytest.mark.parametrize(
     "code",
-    ["no-provider", "provider-without-exporter", "flask-not-instrumented", "flask-doubled"],
+    ["no-provider", "provider-without-exporter", "flask-not-instrumented"],
 )
 def test_the_web_side(doctor: Doctor, worker, code: str) -> None:
     worker()
     assert codes(doctor(BREAK=code)) == [code]
+
+
+@pytest.fixture(scope="module")
+def with_contribs_flask(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter of its own: contrib's Flask package wants another SDK than is locked here."""
+    venv = tmp_path_factory.mktemp("venv")
+    run(UV, "venv", "--python", sys.executable, str(venv), "--clear")
+    python = str(venv / "bin" / "python")
+    run(UV, "pip", "install", "--python", python, "-r", str(ROOT / "bench/requirements.lock"))
+    return python
+
+
+@pytest.mark.parametrize("how", ["flask-doubled", "flask-doubled-for-all"])
+def test_contribs_flask_as_well(doctor: Doctor, with_contribs_flask: str, how: str) -> None:
+    assert codes(doctor(*WEB, python=with_contribs_flask)) == []
+    assert codes(doctor(*WEB, python=with_contribs_flask, BREAK=how)) == ["flask-doubled"]
 
 
 @pytest.mark.parametrize(
