@@ -182,6 +182,19 @@ def test_import_loads_nothing_that_was_not_asked_for() -> None:
     assert run(sys.executable, "-c", program, cwd=ROOT).strip() == "set()"
 
 
+@pytest.mark.parametrize(("option", "needs"), [("flask", "Flask"), ("celery", "Celery")])
+def test_the_doctor_says_which_extra_is_missing(
+    wheel: Path, tmp_path: Path, option: str, needs: str
+) -> None:
+    run(UV, "venv", "--python", sys.executable, str(tmp_path))
+    python = str(tmp_path / "bin" / "python")
+    run(UV, "pip", "install", "--python", python, str(wheel))
+    command = [python, "-m", "telemetry", "doctor", f"--{option}", "shop"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"needs {needs}: pip install 'queuehop[{option}]'" in done.stderr
+
+
 @pytest.mark.parametrize("copied", [False, True], ids=["installed", "copied"])
 def test_a_foreign_project_is_one_trace(
     python: str, shop: Path, broker: Broker, receiver: Receiver, copied: bool

@@ -80,14 +80,10 @@ def _walk(options: argparse.Namespace) -> Iterator[Finding]:
     from .process import describe
 
     if options.flask:
-        from .web import check_web
-
-        yield from _loaded(load_flask, options.flask, check_web)
+        yield from _loaded(load_flask, options.flask, _check_web)
     if options.celery:
-        from .queue import check_queue
-
         yield from _loaded(
-            load_celery, options.celery, lambda app: check_queue(app, options.timeout)
+            load_celery, options.celery, lambda app: _check_queue(app, options.timeout)
         )
     here = describe()
     if here.foreign:
@@ -99,6 +95,18 @@ def _walk(options: argparse.Namespace) -> Iterator[Finding]:
         yield broken
     elif here.unwritable:
         yield not_writable("settings", here.unwritable)
+
+
+def _check_web(app: Any) -> Iterator[Finding]:
+    from .web import check_web
+
+    return check_web(app)
+
+
+def _check_queue(app: Any, timeout: float) -> Iterator[Finding]:
+    from .queue import check_queue
+
+    return check_queue(app, timeout)
 
 
 def _loaded(

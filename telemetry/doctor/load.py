@@ -32,8 +32,10 @@ class NotLoadable(Exception):
 
 def load_flask(name: str) -> Any:
     """Load the Flask application *name*, as ``flask --app`` does."""
-    from flask.cli import NoAppException, ScriptInfo
-
+    try:
+        from flask.cli import NoAppException, ScriptInfo
+    except ModuleNotFoundError:
+        raise NotFound(f"--flask {name} needs Flask: pip install 'queuehop[flask]'") from None
     try:
         with _loading("flask", name, NoAppException):
             return ScriptInfo(app_import_path=name).load_app()
@@ -46,9 +48,11 @@ def load_flask(name: str) -> Any:
 
 def load_celery(name: str) -> Any:
     """Load the Celery app *name*, as ``celery -A`` does, with its configuration."""
-    from celery import Celery
-    from celery.app.utils import find_app
-
+    try:
+        from celery import Celery
+        from celery.app.utils import find_app
+    except ModuleNotFoundError:
+        raise NotFound(f"--celery {name} needs Celery: pip install 'queuehop[celery]'") from None
     module, _, attribute = name.partition(":")
     try:
         _import("celery", name, module)

@@ -52,7 +52,7 @@ def check_queue(app: Celery, timeout: float) -> Iterator[Finding]:
         yield _not_published(exc)
         return
     if not workers and app.conf.worker_enable_remote_control:
-        yield _nobody(app)
+        yield _nobody(app, CALL)
         return
     for name, answer in sorted(workers.items()):
         yield from _check_worker(name, answer)
@@ -61,7 +61,8 @@ def check_queue(app: Celery, timeout: float) -> Iterator[Finding]:
         return
     wanted = _wanted(app)
     # Without remote control nobody says which queues are taken from: the probes do.
-    taken = {queue for answer in workers.values() for queue in answer["queues"]} or set(wanted)
+    told = {queue for answer in workers.values() for queue in answer["queues"]}
+    taken = told if workers else set(wanted)
     for queue in sorted(set(wanted) - taken):
         task = wanted[queue]
         yield Finding(
@@ -97,8 +98,8 @@ def _ask(app: Celery) -> Workers:
     return {name: answer for reply in answers for name, answer in reply.items()}
 
 
-def _nobody(app: Celery) -> Finding:
-    """Say why no worker answered: one that refuses this serializer would answer in JSON."""
+def _nobody(app: Celery, waited: float) -> Finding:
+    """Say why no worker answered in *waited* seconds: one that refuses this serializer would answer in JSON."""
     with app.connection_for_write() as connection:
         uri = address(connection)
         serializer = app.conf.task_serializer
@@ -111,14 +112,15 @@ def _nobody(app: Celery) -> Finding:
                     f"let accept_content name {serializer}, or set task_serializer to another",
                 )  # fmt: skip
     return Finding(
-        "no-worker", "worker", f"no worker on {uri} answered within {CALL:g} s",
+        "no-worker", "worker", f"no worker on {uri} answered within {waited:g} s",
         "start one; if one runs, it has another broker_url, or its main process is busy or stopped",
     )  # fmt: skip
 
 
 def _wanted(app: Celery) -> dict[str, str]:
     """Return the queues that messages may go to, each with a task that goes there."""
-    wanted = {queue.name: "" for queue in app.conf.task_queues or () if not _is_broadcast(queue)}
+    declared = list(app.amqp.queues.values()) if app.conf.task_queues else []
+    wanted = {queue.name: "" for queue in declared if not _is_broadcast(queue)}
     router = app.amqp.router
     named = [name for route in router.routes for name in getattr(route, "map", ())]
     for name in [*app.tasks, *named]:
@@ -201,7 +203,7 @@ def _check_probes(
         return
     lost = ", ".join(each.queue for each in probes if each.answer is None)
     if lost and not workers:
-        yield _nobody(app)
+        yield _nobody(app, timeout)
     elif lost:
         yield Finding(
             "probe-unanswered", "worker",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ...conftest import Broker, free_port
+from ...processes import Starter
 from ...rabbitmq import RabbitMQ
 from .conftest import BOTH, PROJECT, QUEUE, Doctor, codes, first
 
@@ -96,6 +97,14 @@ def test_a_queue_that_a_task_is_routed_to(doctor: Doctor, worker) -> None:
     said = doctor(BREAK="routed")
     assert codes(said) == ["queue-not-consumed"]
     assert "queue slow, where pack goes" in first(said)["problem"]
+
+
+def test_a_worker_that_has_stopped_taking_messages(doctor: Doctor, worker, start: Starter) -> None:
+    process = worker()
+    command = ("control", "cancel_consumer", "celery")
+    assert start("celery", "-A", f"{PROJECT}:celery", *command).wait() == 0
+    process.wait_for_line("Canceling queue celery")
+    assert codes(doctor()) == ["queue-not-consumed"]
 
 
 def test_a_queue_that_is_declared(doctor: Doctor, worker) -> None:
