@@ -99,7 +99,7 @@ def _ask(app: Celery) -> Workers:
 
 
 def _nobody(app: Celery, waited: float) -> Finding:
-    """Say why no worker answered in *waited* seconds: one that refuses this serializer would answer in JSON."""
+    """Say why nobody has answered for *waited* seconds: perhaps the serializer, so ask in JSON."""
     with app.connection_for_write() as connection:
         uri = address(connection)
         serializer = app.conf.task_serializer
