@@ -10,13 +10,17 @@ __all__ = ["address", "check_broker"]
 
 #: Names, since neither redis nor amqp need be installed.
 _LOGIN = {"AccessRefused", "AuthenticationError", "NotAllowed"}
+
+#: Seconds that a broker may take to answer.
+TIMEOUT = 5.0
+
 _MISSING = (ImportError, KeyError)
 
 
 def check_broker(app: Celery) -> Finding | None:
     """Connect to the broker of *app* once, as a publisher does."""
     try:
-        with app.connection_for_write() as connection:
+        with _connection(app) as connection:
             if connection.transport.driver_type == "memory":
                 return Finding(
                     "broker-in-memory", "queue",
@@ -36,10 +40,20 @@ def check_broker(app: Celery) -> Finding | None:
     return None
 
 
+def _connection(app: Celery) -> Any:
+    connection = app.connection_for_write()
+    if connection.transport.driver_type != "redis":
+        return connection
+    # Its client waits for ever for a server that takes a connection and says nothing.
+    bounds = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
+    return app.connection_for_write(transport_options=bounds)
+
+
 def address(connection: Any) -> str:
     """Return where *connection* goes, with its password hidden."""
     uri: str = connection.as_uri()
-    return uri if connection.password else uri.replace(":**@", "", 1)
+    user = "@" if connection.userid else ""
+    return uri if connection.password else uri.replace(":**@", user, 1)
 
 
 def _refused(exc: Exception, uri: str, secret: str) -> Finding:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_a_rabbitmq_that_takes_no_such_login(
     said = first(doctor(*QUEUE, CELERY_BROKER_URL=head + new + tail))
     assert said["code"] == "broker-login"
     assert "secret" not in str(said)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_says_nothing(doctor: Doctor, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as quiet:
+        address = f"127.0.0.1:{quiet.getsockname()[1]}"
+        said = first(doctor(*QUEUE, CELERY_BROKER_URL=f"{scheme}://{address}//"))
+    assert said["code"] == "broker-unreachable"
+    assert f"{address}//" in said["problem"]
+
+
+def test_a_sound_system_on_rabbitmq(doctor: Doctor, worker, rabbitmq: RabbitMQ) -> None:
+    worker(CELERY_BROKER_URL=rabbitmq.url)
+    assert codes(doctor(CELERY_BROKER_URL=rabbitmq.url)) == []
 
 
 def test_a_broker_of_no_kind(doctor: Doctor) -> None:
