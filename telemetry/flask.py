@@ -3,7 +3,8 @@
 import contextvars
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from flask import Flask, got_request_exception, request, request_started
 from opentelemetry import context as otel_context
@@ -21,15 +22,16 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 from werkzeug.sansio.utils import get_host
 
 from . import faults
-from .hop import error_type, fail, record, start
+from .hop import error_type, fail, finish, parent_in, record, start, within
 from .http import method_attributes
+from .light import Shape
 from .propagation import extract, from_environ
-from .setup import measure
+from .series import Series
 
 __all__ = ["Inbound", "instrument_flask"]
 
@@ -38,8 +40,8 @@ Environ = dict[str, Any]
 
 EXTENSION = "queuehop"
 _OF_A_METRIC = (HTTP_REQUEST_METHOD, URL_SCHEME, NETWORK_PROTOCOL_VERSION)
-_SPAN = "queuehop.span"
-_MEASURED = "queuehop.measured"
+#: Where a request is, in its WSGI environment.
+_SERVED = "queuehop.served"
 
 
 def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
@@ -59,6 +61,34 @@ def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
     return app
 
 
+class _Request:
+    """One request while it is served: its span, and what is measured of it."""
+
+    __slots__ = ("_began", "code", "ended", "error", "fixed", "route", "span")
+
+    def __init__(self, span: Span, fixed: "_Fixed") -> None:
+        self.span = span
+        self.code = 0
+        self.route = ""
+        self.error: str | None = None
+        self.fixed = fixed
+        self.ended = False
+        self._began = time.perf_counter()
+
+    def fail(self, exc: BaseException) -> None:
+        """Mark the span as failed by *exc*, which nobody has handled."""
+        fail(self.span, exc)
+        self.error = error_type(exc)
+
+    def end(self) -> None:
+        """End the span, the first time."""
+        if not self.ended:
+            self.ended = True
+            seconds = time.perf_counter() - self._began
+            series = _series(self.fixed, self.route, self.code, self.error)
+            finish(self.span, (series, (seconds,)))
+
+
 class _ServerHop:
     """WSGI middleware: the span is current while Flask works and while the body is produced."""
 
@@ -67,49 +97,42 @@ class _ServerHop:
         self._inbound = inbound
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        method, attributes = _describe(environ)
+        fixed = _fixed(environ)
         context, links = _inbound(environ, self._inbound)
-        span = start(method, SpanKind.SERVER, context=context, attributes=attributes, links=links)
-        environ[_SPAN] = span
-        environ[_MEASURED] = {key: attributes[key] for key in _OF_A_METRIC if key in attributes}
-        context = trace.set_span_in_context(span, context)
-        began = time.perf_counter()
-
-        def end() -> None:
-            if environ.pop(_SPAN, None) is None:
-                return
-            seconds = time.perf_counter() - began
-            measure({HTTP_SERVER_REQUEST_DURATION: seconds}, environ[_MEASURED], span)
-            span.end()
+        span = start(
+            _shape(fixed),
+            parent_in(context),
+            context=context,
+            attributes=_own(environ),
+            links=links,
+        )
+        served = environ[_SERVED] = _Request(span, fixed)
+        context = within(span, context)
 
         def answering(status: str, *args: Any) -> Any:
-            _set_status(span, status, environ)
+            _set_status(served, status)
             return start_response(status, *args)
 
         token = otel_context.attach(context)
         try:
             body = self._wsgi_app(environ, answering)
         except BaseException as exc:
-            fail(span, exc)
-            environ[_MEASURED][ERROR_TYPE] = error_type(exc)
-            end()
+            served.fail(exc)
+            served.end()
             raise
         finally:
             otel_context.detach(token)
-        return _Body(body, span, context, end)
+        return _Body(body, served, context)
 
 
 class _Body:
     """The response's body: each part is made inside the span, which ends when it is closed."""
 
-    def __init__(
-        self, body: Iterable[bytes], span: Span, context: Context, end: Callable[[], None]
-    ) -> None:
+    def __init__(self, body: Iterable[bytes], served: _Request, context: Context) -> None:
+        self._served = served
         self._body = body
         self._parts = iter(body)
-        self._span = span
         self._context = context
-        self._end = end
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -123,13 +146,14 @@ class _Body:
             if close := getattr(self._body, "close", None):
                 self._inside(close)
         finally:
-            self._end()
+            self._served.end()
 
     def __del__(self) -> None:
         # Werkzeug's server does not close the body where the client has reset the connection. The
         # collector may come while somebody sets a context variable, and processors set some:
         # before Python 3.12 that frees what is being read (python/cpython#148891).
-        contextvars.Context().run(self._end)
+        if not self._served.ended:
+            contextvars.Context().run(self._served.end)
 
     def _inside(self, step: Callable[[], Any]) -> Any:
         token = otel_context.attach(self._context)
@@ -138,82 +162,119 @@ class _Body:
         except StopIteration:
             raise
         except Exception as exc:
-            fail(self._span, exc)
+            self._served.fail(exc)
             raise
         finally:
             otel_context.detach(token)
 
 
-def _inbound(environ: Environ, inbound: Inbound) -> tuple[Context, list[Link]]:
+def _inbound(environ: Environ, inbound: Inbound) -> tuple[Context, list[SpanContext]]:
     if inbound == "ignore":
         return Context(), []
     context = extract(from_environ(environ))
     if inbound == "continue":
         return context, []
     sender = trace.get_current_span(context).get_span_context()
-    return Context(), [Link(sender)] if sender.is_valid else []
+    return Context(), [sender] if sender.is_valid else []
 
 
-def _describe(environ: Environ) -> tuple[str, dict[str, AttributeValue]]:
-    method, attributes = method_attributes(environ.get("REQUEST_METHOD", "GET"))
+class _Fixed(NamedTuple):
+    """What many requests have in common, as WSGI says it."""
+
+    method: str
+    scheme: str
+    host: str | None
+    name: str
+    port: str
+    protocol: str
+
+
+def _fixed(environ: Environ) -> _Fixed:
+    get = environ.get
+    return _Fixed(
+        get("REQUEST_METHOD", "GET"),
+        get("wsgi.url_scheme", "http"),
+        get("HTTP_HOST"),
+        get("SERVER_NAME", ""),
+        str(get("SERVER_PORT", "")),
+        get("SERVER_PROTOCOL", ""),
+    )
+
+
+@lru_cache(maxsize=256)
+def _shape(fixed: _Fixed) -> Shape:
+    name, attributes = method_attributes(fixed.method)
+    attributes[URL_SCHEME] = fixed.scheme
     try:
-        attributes |= {
-            URL_SCHEME: environ.get("wsgi.url_scheme", "http"),
-            # PEP 3333 has bytes dressed as Latin-1 here.
-            URL_PATH: (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
-            .encode("latin-1", "replace")
-            .decode("utf-8", "replace"),
-            **_server(environ),
-        }
+        attributes |= _server(fixed)
+    except Exception:
+        faults.report("describe a server")
+    if version := fixed.protocol.removeprefix("HTTP/"):
+        attributes[NETWORK_PROTOCOL_VERSION] = version
+    return Shape(name, SpanKind.SERVER, attributes)
+
+
+@lru_cache(maxsize=1024)
+def _series(fixed: _Fixed, route: str, code: int, error: str | None) -> Series:
+    said = _shape(fixed).attributes
+    measured = {key: said[key] for key in _OF_A_METRIC if key in said}
+    if route:
+        measured[HTTP_ROUTE] = route
+    if code:
+        measured[HTTP_RESPONSE_STATUS_CODE] = code
+    if error:
+        measured[ERROR_TYPE] = error
+    return Series((HTTP_SERVER_REQUEST_DURATION,), measured)
+
+
+def _own(environ: Environ) -> dict[str, AttributeValue]:
+    """Return what a request says of itself alone."""
+    own: dict[str, AttributeValue] = {}
+    try:
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        # PEP 3333 has bytes dressed as Latin-1 here.
+        own[URL_PATH] = (
+            path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
+        )
         if peer := environ.get("REMOTE_ADDR"):
-            attributes[CLIENT_ADDRESS] = peer
+            own[CLIENT_ADDRESS] = peer
         if agent := environ.get("HTTP_USER_AGENT"):
-            attributes[USER_AGENT_ORIGINAL] = agent
-        if version := environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"):
-            attributes[NETWORK_PROTOCOL_VERSION] = version
+            own[USER_AGENT_ORIGINAL] = agent
     except Exception:
         faults.report("describe a request")
-    return method, attributes
+    return own
 
 
-def _server(environ: Environ) -> dict[str, AttributeValue]:
-    scheme = environ.get("wsgi.url_scheme", "http")
-    host = get_host(scheme, environ.get("HTTP_HOST"), _bound(environ))
+def _server(fixed: _Fixed) -> dict[str, AttributeValue]:
+    bound = fixed.name, int(fixed.port) if fixed.port.isdecimal() else None
+    host = get_host(fixed.scheme, fixed.host, bound)
     name, colon, port = host.rpartition(":")
     if not colon or not port.isdecimal():
-        name, port = host, "443" if scheme == "https" else "80"
+        name, port = host, "443" if fixed.scheme == "https" else "80"
     return {SERVER_ADDRESS: name.strip("[]"), SERVER_PORT: int(port)}
 
 
-def _bound(environ: Environ) -> tuple[str, int | None]:
-    port = str(environ.get("SERVER_PORT", ""))
-    return environ.get("SERVER_NAME", ""), int(port) if port.isdecimal() else None
-
-
 def _name_by_route(app: Flask, **_: Any) -> None:
-    span, rule = request.environ.get(_SPAN), request.url_rule
-    if span is not None and rule is not None:
-        method, _attributes = method_attributes(request.method)
-        span.update_name(f"{method} {rule.rule}")
-        span.set_attribute(HTTP_ROUTE, rule.rule)
-        request.environ[_MEASURED][HTTP_ROUTE] = rule.rule
+    served, rule = request.environ.get(_SERVED), request.url_rule
+    if served is not None and rule is not None:
+        served.route = rule.rule
+        served.span.update_name(f"{_shape(served.fixed).name} {rule.rule}")
+        served.span.set_attribute(HTTP_ROUTE, rule.rule)
 
 
 def _record_exception(app: Flask, exception: BaseException, **_: Any) -> None:
-    if (span := request.environ.get(_SPAN)) is not None:
-        record(span, exception)
-        span.set_attribute(ERROR_TYPE, error_type(exception))
-        request.environ[_MEASURED][ERROR_TYPE] = error_type(exception)
+    if (served := request.environ.get(_SERVED)) is not None:
+        record(served.span, exception)
+        served.error = error_type(exception)
+        served.span.set_attribute(ERROR_TYPE, served.error)
 
 
-def _set_status(span: Span, status: str, environ: Environ) -> None:
-    code = int(status[:3])
-    measured = environ[_MEASURED]
-    measured[HTTP_RESPONSE_STATUS_CODE] = code
-    span.set_attribute(HTTP_RESPONSE_STATUS_CODE, code)
+def _set_status(served: _Request, status: str) -> None:
+    code = served.code = int(status[:3])
+    served.span.set_attribute(HTTP_RESPONSE_STATUS_CODE, code)
     if code >= 500:
-        span.set_status(StatusCode.ERROR)
+        served.span.set_status(StatusCode.ERROR)
         # An exception says more than the status that comes of it.
-        if ERROR_TYPE not in measured:
-            measured[ERROR_TYPE] = str(code)
-            span.set_attribute(ERROR_TYPE, str(code))
+        if served.error is None:
+            served.error = str(code)
+            served.span.set_attribute(ERROR_TYPE, served.error)

@@ -1,33 +1,36 @@
 """One hop, one ``with``: started, current while it lasts, failed or ended on every way out."""
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from importlib import metadata
+from time import perf_counter
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_MESSAGE,
     EXCEPTION_STACKTRACE,
 )
 from opentelemetry.semconv.schemas import Schemas
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from . import faults
+from .light import Facts, Light, LightSpan, Shape
+from .propagation import SPAN_KEY
+from .series import Measured
+from .setup import measure
 
-__all__ = ["error_type", "fail", "hop", "record", "start"]
+__all__ = ["Hop", "error_type", "fail", "finish", "parent_in", "record", "scope", "start", "within"]
 
 #: The name under which the spans are found, whatever the folder is called.
 SCOPE = "queuehop"
 
 Attributes = Mapping[str, AttributeValue]
-#: What was counted or timed, by the name of the instrument.
-Values = Mapping[str, float]
 
 
 @cache
@@ -39,29 +42,50 @@ def version() -> str:
         return ""
 
 
+NOTHING = Context()
+
 #: The newest conventions that the installed constants know.
 SCHEMA_URL = list(Schemas)[-1].value
 
 
 def start(
-    name: str,
-    kind: SpanKind,
+    shape: Shape,
+    parent: SpanContext | None,
     *,
-    context: Context | None = None,
-    attributes: Attributes | None = None,
-    links: Sequence[Link] = (),
+    context: Context = NOTHING,
+    attributes: dict[str, AttributeValue] | None = None,
+    facts: Facts | None = None,
+    links: Sequence[SpanContext] = (),
     start_time: int | None = None,
 ) -> Span:
-    """Start a span; where tracing itself fails, one that records nothing.
+    """Start a span of *shape* under *parent*; where tracing fails, one that records nothing.
 
-    *context* holds the parent, the current one if absent; *start_time* is in nanoseconds.
+    *context* is what a sampler may look at besides. *attributes*, which become the span's, and
+    *facts* are those that the shape does not have; *links* are valid; *start_time* is in
+    nanoseconds.
     """
+    own = {} if attributes is None else attributes
     try:
-        tracer = _tracer(trace.get_tracer_provider())
-        return tracer.start_span(name, context, kind, attributes, links, start_time)
+        provider = trace.get_tracer_provider()
+        light: Light | None = getattr(provider, "light", None)
+        if light is not None:
+            span = light.start(shape, parent, own, facts, links, start_time)
+            if span is not None:
+                return span
+        said = {**shape.attributes, **(facts.attributes() if facts else {}), **own}
+        above = trace.NonRecordingSpan(parent) if parent else trace.INVALID_SPAN
+        context = trace.set_span_in_context(above, context)
+        to = [Link(one) for one in links]
+        return _tracer(provider).start_span(shape.name, context, shape.kind, said, to, start_time)
     except Exception:
         faults.report("start a span")
-        return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
+        return trace.NonRecordingSpan(parent or trace.INVALID_SPAN_CONTEXT)
+
+
+def parent_in(context: Context) -> SpanContext | None:
+    """Return the span of *context*, None if it has none."""
+    span = trace.get_current_span(context).get_span_context()
+    return span if span.is_valid else None
 
 
 @lru_cache(maxsize=1)
@@ -70,30 +94,81 @@ def _tracer(provider: trace.TracerProvider) -> trace.Tracer:
     return provider.get_tracer(SCOPE, version(), schema_url=SCHEMA_URL)
 
 
-@contextmanager
-def hop(
-    name: str,
-    kind: SpanKind,
-    *,
-    context: Context | None = None,
-    attributes: Attributes | None = None,
-    links: Sequence[Link] = (),
-    secrets: Sequence[str] = (),
-) -> Iterator[Span]:
-    """Run the block inside a span of its own, which an exception marks as failed.
+@cache
+def scope() -> InstrumentationScope:
+    """Return the scope of the hops' spans."""
+    return InstrumentationScope(SCOPE, version(), SCHEMA_URL)
 
-    The exception goes on to the caller. Nothing stays current afterwards. *secrets* are what an
-    exception may quote and a span must not.
+
+def within(span: Span, context: Context) -> Context:
+    """Return *context* with *span* as its span."""
+    return Context({**context, SPAN_KEY: span})
+
+
+class Hop:
+    """``with Hop(…) as span``: run the block inside a span of its own, failed by an exception.
+
+    The exception goes on to the caller. Nothing stays current afterwards. *attributes* and *links*
+    are as for ``start``; *secrets* are what an exception may quote and a span must not. Inside of
+    the block the hop itself stands in the context, under ``key``.
     """
-    span = start(name, kind, context=context, attributes=attributes, links=links)
-    token = otel_context.attach(trace.set_span_in_context(span, context))
-    try:
-        yield span
-    except BaseException as exc:
-        fail(span, exc, secrets)
-        raise
-    finally:
-        otel_context.detach(token)
+
+    __slots__ = ("_attributes", "_began", "_links", "_secrets", "_shape", "_token", "error", "span")
+
+    key = "queuehop-hop"
+
+    def __init__(
+        self,
+        shape: Shape,
+        attributes: dict[str, AttributeValue] | None = None,
+        links: Sequence[SpanContext] = (),
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self._shape = shape
+        self._attributes = attributes
+        self._links = links
+        self._secrets = secrets
+        self.error: str | None = None
+
+    def __enter__(self) -> Span:
+        context = otel_context.get_current()
+        self.span = span = start(
+            self._shape,
+            parent_in(context),
+            context=context,
+            attributes=self._attributes,
+            links=self._links,
+        )
+        inside = Context({**context, SPAN_KEY: span, self.key: self})
+        self._token = otel_context.attach(inside)
+        self._began = perf_counter()
+        return span
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        seconds = perf_counter() - self._began
+        otel_context.detach(self._token)
+        if exc is not None:
+            self.error = error_type(exc)
+            fail(self.span, exc, self._secrets)
+        try:
+            measured = self.measured(seconds)
+        except Exception:
+            faults.report("measure a hop")
+            measured = None
+        finish(self.span, measured)
+
+    def measured(self, seconds: float) -> Measured | None:
+        """Return what is measured of the block, which took so many *seconds*."""
+        return None
+
+
+def finish(span: Span, measured: Measured | None) -> None:
+    """End *span*, and keep what was *measured* of it."""
+    if isinstance(span, LightSpan):
+        span.end(None, measured)  # one write
+    else:
+        if measured is not None:
+            measure(*measured)
         span.end()
 
 

@@ -7,7 +7,7 @@ anew: 30 µs for what one run measures, where this takes 2. The points are the s
 import math
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +35,8 @@ from opentelemetry.semconv.metrics.http_metrics import (
     HTTP_SERVER_REQUEST_DURATION,
 )
 
-from .hop import SCHEMA_URL, SCOPE, Attributes, Values, version
+from .hop import SCHEMA_URL, SCOPE, Attributes, version
+from .series import Series
 
 __all__ = ["Instruments"]
 
@@ -65,6 +66,9 @@ _HISTOGRAMS = {
 #: More sets of attributes than this count as one, which says so: the SDK's own bound.
 MAX_SERIES = 2_000
 
+#: So many measurements of one series wait to be added up.
+MAX_ROWS = 1_024
+
 _OVERFLOW: Attributes = {"otel.metric.overflow": True}
 
 
@@ -76,17 +80,28 @@ class Instruments:
         self._since = time.time_ns()
         self._lock = threading.RLock()  # a finalizer may count while its thread does
         self._series: dict[frozenset[object], _Series] = {}
+        self._rows: dict[Series, _Rows] = {}
 
-    def record(self, values: Values, attributes: Attributes) -> None:
-        """Count or time what *values* names, under *attributes*."""
-        key = frozenset(attributes.items())
+    def record(self, series: Series, values: Sequence[float]) -> None:
+        """Count or time *values*, one for each of the names of *series*."""
         with self._lock:
-            points = (self._series.get(key) or self._begin(key, attributes)).points
-            for name, value in values.items():
-                if (point := points.get(name)) is None:
-                    bounds = None if name in _COUNTERS else _HISTOGRAMS[name][1]
-                    point = points[name] = _Count() if bounds is None else _Times(bounds)
-                point.add(value)
+            (self._rows.get(series) or self._rows_of(series)).add(values)
+
+    def _rows_of(self, series: Series) -> "_Rows":
+        key = frozenset(series.attributes.items())
+        points = (self._series.get(key) or self._begin(key, series.attributes)).points
+        for name in series.names:
+            if name not in points:
+                points[name] = _Count() if name in _COUNTERS else _Times(_HISTOGRAMS[name][1])
+        if len(self._rows) >= MAX_SERIES:
+            self._settle()
+            self._rows.clear()
+        rows = self._rows[series] = _Rows([points[name] for name in series.names])
+        return rows
+
+    def _settle(self) -> None:
+        for rows in self._rows.values():
+            rows.settle()
 
     def _begin(self, key: frozenset[object], attributes: Attributes) -> "_Series":
         if len(self._series) >= MAX_SERIES:
@@ -96,6 +111,7 @@ class Instruments:
     def collect(self) -> MetricsData | None:
         """Return all that was measured so far, cumulative; None if nothing was."""
         with self._lock:
+            self._settle()
             metrics = [metric for name in _ALL if (metric := self._metric(name)) is not None]
         if not metrics:
             return None
@@ -121,6 +137,30 @@ class Instruments:
 _ALL = (*_COUNTERS, *_HISTOGRAMS)
 
 
+class _Rows:
+    """What was measured together, a value for each of *points*; added up many at a time.
+
+    A column of values is sorted and added up in a tenth of the time that they take one by one.
+    """
+
+    __slots__ = ("_points", "_rows")
+
+    def __init__(self, points: Sequence["_Count | _Times"]) -> None:
+        self._points = points
+        self._rows: list[Sequence[float]] = []
+
+    def add(self, values: Sequence[float]) -> None:
+        self._rows.append(values)
+        if len(self._rows) >= MAX_ROWS:
+            self.settle()
+
+    def settle(self) -> None:
+        rows, self._rows = self._rows, []
+        if rows:
+            for point, values in zip(self._points, zip(*rows, strict=True), strict=True):
+                point.add(values)
+
+
 class _Series:
     """What was measured under one set of *attributes*, by instrument."""
 
@@ -137,8 +177,8 @@ class _Count:
     def __init__(self) -> None:
         self._total = 0
 
-    def add(self, value: float) -> None:
-        self._total += int(value)
+    def add(self, values: Sequence[float]) -> None:
+        self._total += int(sum(values))
 
     def point(self, attributes: Attributes, since: int, now: int) -> NumberDataPoint:
         return NumberDataPoint(attributes, since, now, self._total)
@@ -153,12 +193,18 @@ class _Times:
         self._sum = 0.0
         self._shortest, self._longest = math.inf, -math.inf
 
-    def add(self, value: float) -> None:
-        # A bound belongs to the bucket below it.
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-        self._shortest = min(self._shortest, value)
-        self._longest = max(self._longest, value)
+    def add(self, values: Sequence[float]) -> None:
+        ascending = sorted(values)
+        before = 0
+        for bucket, bound in enumerate(self._bounds):
+            # A bound belongs to the bucket below it.
+            until = bisect_right(ascending, bound, before)
+            self._counts[bucket] += until - before
+            before = until
+        self._counts[-1] += len(ascending) - before
+        self._sum += sum(ascending)
+        self._shortest = min(self._shortest, ascending[0])
+        self._longest = max(self._longest, ascending[-1])
 
     def point(self, attributes: Attributes, since: int, now: int) -> HistogramDataPoint:
         return HistogramDataPoint(

@@ -4,7 +4,6 @@ import logging
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import format_span_id, format_trace_id
 
 __all__ = ["correlate_logs"]
 
@@ -17,9 +16,9 @@ class _RecordFactory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = self._make(*args, **kwargs)
-        context = trace.get_current_span().get_span_context()
-        record.trace_id = format_trace_id(context.trace_id)
-        record.span_id = format_span_id(context.span_id)
+        trace_id, span_id, *_ = trace.get_current_span().get_span_context()
+        record.trace_id = f"{trace_id:032x}"
+        record.span_id = f"{span_id:016x}"
         return record
 
 

@@ -1,12 +1,12 @@
 """Export without a disk: spans wait in the memory of each process, which sends them itself."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .export import PerProcessExporter, Processor
-from .hop import Attributes, Values
 from .metrics import Metrics
 from .sdk import TracerProvider
+from .series import Series
 from .settings import Batch, Otlp
 
 __all__ = ["MemoryExport"]
@@ -37,10 +37,10 @@ class MemoryExport:
             # The provider knows after a fork which process it is in.
             self._metrics = Metrics(metrics, lambda: provider.resource, metric_interval)
 
-    def measure(self, values: Values, attributes: Attributes, span_follows: bool) -> None:
-        """Count or time what *values* names, under *attributes*."""
+    def measure(self, series: Series, values: Sequence[float]) -> None:
+        """Count or time *values*, one for each of the names of *series*."""
         if self._metrics is not None:
-            self._metrics.record(values, attributes)
+            self._metrics.record(series, values)
 
     def flush(self, timeout: float) -> bool:
         """Send what waits; say whether all of it arrived."""

@@ -6,7 +6,7 @@ its parent has counted is the parent's to send.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -16,8 +16,8 @@ from opentelemetry.sdk.resources import Resource
 
 from . import faults
 from .channel import open_channel, settle
-from .hop import Attributes, Values
 from .instruments import Instruments
+from .series import Series
 from .settings import Otlp
 
 __all__ = ["Metrics"]
@@ -39,10 +39,10 @@ class Metrics:
             after_in_child=self._after_fork_in_child,
         )
 
-    def record(self, values: Values, attributes: Attributes) -> None:
-        """Count or time what *values* names, under *attributes*."""
+    def record(self, series: Series, values: Sequence[float]) -> None:
+        """Count or time *values*, one for each of the names of *series*."""
         try:
-            (self._process or self._begin()).record(values, attributes)
+            (self._process or self._begin()).record(series, values)
         except Exception:
             faults.report("record a metric")
 

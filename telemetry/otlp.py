@@ -13,16 +13,28 @@ Format: opentelemetry-proto 1.x, ``trace.proto``, ``common.proto``, ``resource.p
 Buffers, "Encoding".
 """
 
-from collections.abc import Callable, ItemsView, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    SpanContext,
+    SpanKind,
+    Status,
+    TraceState,
+)
 
 __all__ = [
+    "before_string",
+    "encode_attributes",
+    "encode_hop",
+    "encode_kind",
+    "encode_name",
     "encode_resource",
     "encode_scope",
     "encode_span",
@@ -30,6 +42,7 @@ __all__ = [
     "field",
     "resource_spans",
     "scope_spans",
+    "three_doubles",
 ]
 
 #: So many keys, and so many values of each, are kept; ids, which never repeat, fill theirs and
@@ -57,6 +70,11 @@ _NO_STATUS = _STATUS + b"\x00"
 #: ``SpanFlags``: bit 8 says that bit 9 is known, bit 9 that the context came from elsewhere.
 _LOCAL, _REMOTE = b"\x00\x01\x00\x00", b"\x00\x03\x00\x00"
 
+#: How a span ends that has no status.
+_END_LOCAL, _END_REMOTE = _NO_STATUS + b"\x85\x01" + _LOCAL, _NO_STATUS + b"\x85\x01" + _REMOTE
+
+_times = Struct("<cQcQ").pack
+
 
 def encode_span(span: ReadableSpan) -> bytes:
     """Return *span* as one ``Span`` message.
@@ -67,6 +85,87 @@ def encode_span(span: ReadableSpan) -> bytes:
         return _encode_span(span)
     except Exception:
         return _encode_span_slowly(span)
+
+
+def encode_hop(
+    context: SpanContext,
+    parent: SpanContext | None,
+    name_and_kind: bytes,
+    start_time: int,
+    end_time: int,
+    said: bytes,
+    attributes: Mapping[str, Any],
+    links: Sequence[SpanContext],
+) -> bytes:
+    """Return one ``Span`` message of parts that are encoded already, and of those that are not.
+
+    *said* are encoded attributes that come before *attributes*. No events, no status. Raises for
+    attributes and times that the SDK's encoder must be asked about.
+    """
+    if not (start_time and end_time):
+        raise ValueError("a time of 0 is left out")
+    trace_id, span_id, _, _, state, _ = context
+    head = b"\x0a\x10" + trace_id.to_bytes(16, "big") + b"\x12\x08" + span_id.to_bytes(8, "big")
+    if state:
+        head += _state(state)
+    end = _END_LOCAL
+    if parent is not None:
+        _, span_id, is_remote, *_ = parent
+        head += b"\x22\x08" + span_id.to_bytes(8, "big")
+        if is_remote:
+            end = _END_REMOTE
+    times = _times(b"\x39", start_time, b"\x41", end_time)
+    parts = [head, name_and_kind, times, said]
+    if attributes:
+        _add_attributes(parts, attributes)
+    for trace_id, span_id, is_remote, *_ in links:
+        parts.append(
+            b"\x6a\x21\x0a\x10"
+            + trace_id.to_bytes(16, "big")
+            + b"\x12\x08"
+            + span_id.to_bytes(8, "big")
+            + (b"\x35" + _REMOTE if is_remote else b"\x35" + _LOCAL)
+        )
+    parts.append(end)
+    return b"".join(parts)
+
+
+def encode_name(name: str) -> bytes:
+    """Return the field of ``Span`` that holds its *name*."""
+    return _names[name]  # type: ignore[no-any-return]
+
+
+def encode_kind(kind: SpanKind) -> bytes:
+    """Return the field of ``Span`` that holds its *kind*."""
+    return _KINDS[kind]
+
+
+def encode_attributes(attributes: Mapping[str, Any]) -> bytes:
+    """Return the fields of ``Span`` that hold *attributes*."""
+    parts: list[bytes] = []
+    _add_attributes(parts, attributes)
+    return b"".join(parts)
+
+
+def before_string(key: str) -> Mapping[int, bytes]:
+    """Return, by the size of a string, what comes before it in an attribute of ``Span`` with *key*.
+
+    Ids seldom repeat but are of one length, so that the rest of them is made once.
+    """
+    return _Kept(lambda size: _attribute(_ATTRIBUTE, key, "x" * size)[: -size or None], _MAX_VALUES)
+
+
+def three_doubles(*keys: str) -> Callable[[Sequence[float]], bytes]:
+    """Return what encodes three attributes of ``Span``, which are doubles, by their *keys*."""
+    before = [_double_of(key) for key in keys]
+    pack = Struct("<" + "".join(f"{len(each)}sd" for each in before)).pack
+    first, second, third = before
+
+    def encode(values: Sequence[float]) -> bytes:
+        one, two, three = values
+        return pack(first, one, second, two, third, three)
+
+    return encode
 
 
 def encode_resource(resource: Resource) -> bytes:
@@ -113,7 +212,7 @@ def _encode_span(span: ReadableSpan) -> bytes:
     ]
     add = parts.append
     if own.trace_state:
-        add(_text(_THIRD, ",".join([f"{key}={value}" for key, value in own.trace_state.items()])))
+        add(_state(own.trace_state))
     if parent:
         add(b"\x22\x08" + parent.span_id.to_bytes(8, "big"))
     add(_names[span.name])
@@ -122,18 +221,7 @@ def _encode_span(span: ReadableSpan) -> bytes:
         add(b"\x39" + _fixed64(span.start_time))
     if span.end_time:
         add(b"\x41" + _fixed64(span.end_time))
-    for key, value in _items(span.attributes):
-        kind = type(value)
-        if kind is str:
-            add(_strings[key][value])
-        elif kind is int:
-            add(_ints[key][value])
-        elif kind is float:
-            add(_doubles[key] + _double(value))
-        elif kind is bool:
-            add(_bools[key][value])
-        else:
-            add(_attribute(_ATTRIBUTE, key, value))
+    _add_attributes(parts, _copied(span.attributes))
     if dropped := span.dropped_attributes:
         add(b"\x50" + _uint32(dropped))
     if events := span.events:
@@ -148,6 +236,26 @@ def _encode_span(span: ReadableSpan) -> bytes:
         add(_status(status))
     add(b"\x85\x01" + _flags(parent))
     return b"".join(parts)
+
+
+def _state(state: TraceState) -> bytes:
+    return _text(_THIRD, ",".join([f"{key}={value}" for key, value in state.items()]))
+
+
+def _add_attributes(parts: list[bytes], attributes: Mapping[str, Any]) -> None:
+    add = parts.append
+    for key, value in attributes.items():
+        kind = type(value)
+        if kind is str:
+            add(_strings[key][value])
+        elif kind is float:
+            add(_doubles[key] + _double(value))
+        elif kind is int:
+            add(_ints[key][value])
+        elif kind is bool:
+            add(_bools[key][value])
+        else:
+            add(_attribute(_ATTRIBUTE, key, value))
 
 
 def _event(event: Event) -> bytes:
@@ -180,12 +288,12 @@ def _flags(context: SpanContext | None) -> bytes:
 def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
     if not attributes:
         return b""
-    return b"".join([_attribute(tag, key, value) for key, value in _items(attributes)])
+    return b"".join([_attribute(tag, key, value) for key, value in _copied(attributes).items()])
 
 
-def _items(attributes: Any) -> ItemsView[str, Any]:
+def _copied(attributes: Any) -> dict[str, Any]:
     # The SDK's mapping takes a lock and a call for each item; its copy is a dict.
-    return attributes.copy().items()  # type: ignore[no-any-return]
+    return attributes.copy()  # type: ignore[no-any-return]
 
 
 def _attribute(tag: bytes, key: str, value: Any) -> bytes:
@@ -222,7 +330,10 @@ def _value(value: Any, depth: int = 0) -> bytes:
 
 
 def field(tag: bytes, message: bytes) -> bytes:
-    return tag + _varint(len(message)) + message
+    length = len(message)
+    if 0x80 <= length < 0x4000:  # most spans
+        return tag + bytes((length & 0x7F | 0x80, length >> 7)) + message
+    return tag + _varint(length) + message
 
 
 def _messages(messages: Iterable[bytes]) -> bytes:
@@ -289,13 +400,24 @@ def _values_of(key: str) -> _Kept:
     return _Kept(make, _MAX_VALUES)
 
 
+def _strings_of(key: str) -> _Kept:
+    """Return the attributes of spans that have *key* and a string, by the string."""
+    before = before_string(key)
+
+    def make(value: str) -> bytes:
+        data = value.encode()
+        return before[len(data)] + data
+
+    return _Kept(make, _MAX_VALUES)
+
+
 def _double_of(key: str) -> bytes:
     """Return all of an attribute of a span but its value, which is a double."""
     return _attribute(_ATTRIBUTE, key, 0.0)[:-8]
 
 
 # One for each type: 1, 1.0 and True are the same key of a dict.
-_strings = _Kept(_values_of, _MAX_KEYS)
+_strings = _Kept(_strings_of, _MAX_KEYS)
 _ints = _Kept(_values_of, _MAX_KEYS)
 _bools = _Kept(_values_of, _MAX_KEYS)
 _doubles = _Kept(_double_of, _MAX_KEYS)

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from opentelemetry import baggage, trace
+from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
     CarrierT,
@@ -35,10 +36,13 @@ __all__ = [
     "LINKS",
     "RELATION",
     "SENT_AT",
+    "SPAN_KEY",
     "TRACEPARENT",
     "TRACESTATE",
     "Baggage",
     "TraceContext",
+    "arrived",
+    "carried",
     "extract",
     "fields",
     "format_links",
@@ -55,6 +59,7 @@ logger = logging.getLogger(__package__)
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 BAGGAGE = "baggage"
+_W3C = (TRACEPARENT, TRACESTATE, BAGGAGE)
 #: When the producer handed the message over: Unix time in seconds, as a decimal string.
 SENT_AT = "queuehop-sent-at"
 #: What the run must link to: traceparents, comma-separated.
@@ -89,15 +94,37 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
         return context
 
 
+def arrived(headers: Mapping[str, Any]) -> tuple[SpanContext | None, Context]:
+    """Return the remote span that a message's *headers* name, and the context that came with it.
+
+    As ``extract``, but for names that are written as they should be. Never raises.
+    """
+    parent = headers.get(TRACEPARENT)
+    if (
+        type(parent) is str
+        and TRACESTATE not in headers
+        and BAGGAGE not in headers
+        and _configured().plain
+    ):
+        return parse_traceparent(parent), _NOTHING
+    context = extract({name: headers[name] for name in _W3C if name in headers})
+    span = trace.get_current_span(context).get_span_context()
+    return span if span.is_valid else None, context
+
+
+_NOTHING = Context()
+
+
 def inject(carrier: MutableMapping[str, Any], context: Context | None = None) -> None:
     """Write *context*, the current one if absent, into *carrier*. Never raises."""
     try:
         asked_for = _configured()
+        if asked_for.plain and (alone := _lone_span(context)) is not None:
+            carrier[TRACEPARENT] = traceparent(alone)
+            carrier.pop(TRACESTATE, None)
+            return
         headers: dict[str, str] = {}
-        if asked_for.plain and not baggage.get_all(context):
-            _TRACE_CONTEXT.inject(headers, context)
-        else:
-            asked_for.inject(headers, context)
+        asked_for.inject(headers, context)
         for name, value in headers.items():
             carrier[name] = value
         # In a carrier that is used again, the old one would go on under the new traceparent.
@@ -105,6 +132,19 @@ def inject(carrier: MutableMapping[str, Any], context: Context | None = None) ->
             del carrier[TRACESTATE]
     except Exception:
         faults.report("write the context into a message")
+
+
+def carried(span: SpanContext, context: Context) -> Mapping[str, str]:
+    """Return the headers that ``inject`` writes for *context*, of which *span* is the span.
+
+    For those who know both: a message's headers, most of the time, are one ``traceparent``.
+    """
+    alone = BAGGAGE_KEY not in context and not span.trace_state and span.is_valid
+    if alone and _configured().plain:
+        return {TRACEPARENT: traceparent(span)}
+    carrier: dict[str, str] = {}
+    inject(carrier, Context({**context, SPAN_KEY: NonRecordingSpan(span)}))
+    return carrier
 
 
 def from_environ(environ: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,12 +216,19 @@ class _Propagators(TextMapPropagator):
         return set(self._fields)
 
 
+# Where os.environ has the dict that it has in CPython, that is asked: for a variable that is not
+# set, which is most often so, an exception would go through four frames, for each message.
+_ENVIRON: Any = getattr(os.environ, "_data", os.environ)
+_SETTING: Any = PROPAGATORS if _ENVIRON is os.environ else os.environ.encodekey(PROPAGATORS)
+
+
 def _configured() -> _Propagators:
-    return _propagator(os.environ.get(PROPAGATORS, ""))
+    return _propagator(_ENVIRON.get(_SETTING, ""))
 
 
 @cache
-def _propagator(setting: str) -> _Propagators:
+def _propagator(setting: str | bytes) -> _Propagators:
+    setting = os.fsdecode(setting)
     names = [name for item in setting.lower().split(",") if (name := item.strip())]
     made = map(_named, dict.fromkeys(names or ("tracecontext", "baggage")))
     return _Propagators([one for one in made if one is not None])
@@ -223,10 +270,26 @@ def _lone_traceparent(carrier: Any) -> str | None:
     return None
 
 
+def _lone_span(context: Context | None) -> SpanContext | None:
+    """Return the span of *context* where its ``traceparent`` is all that there is to write."""
+    if context is None:
+        context = otel_context.get_current()
+    span = context.get(SPAN_KEY)
+    if BAGGAGE_KEY in context or not isinstance(span, trace.Span):
+        return None
+    span_context = span.get_span_context()
+    return span_context if span_context.is_valid and not span_context.trace_state else None
+
+
+#: Where a context has its span, and where its baggage.
+SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+BAGGAGE_KEY = next(iter(baggage.set_baggage("key", "value", Context())))
+
+
 def _with_parent(context: Context, parent: SpanContext | None) -> Context:
     if parent is None:
         return context
-    return trace.set_span_in_context(NonRecordingSpan(parent), context)
+    return Context({**context, SPAN_KEY: NonRecordingSpan(parent)})
 
 
 def _read(carrier: Any, wanted: frozenset[str] | None) -> dict[str, list[str]]:
@@ -348,8 +411,8 @@ def parse_traceparent(value: Any) -> SpanContext | None:
 
 def traceparent(span_context: SpanContext) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    flags = span_context.trace_flags & _KNOWN_FLAGS
-    return f"00-{span_context.trace_id:032x}-{span_context.span_id:016x}-{flags:02x}"
+    trace_id, span_id, _, flags, *_ = span_context
+    return f"00-{trace_id:032x}-{span_id:016x}-{flags & _KNOWN_FLAGS:02x}"
 
 
 def format_links(span_contexts: Iterable[SpanContext]) -> str:
@@ -438,9 +501,6 @@ def _format_tracestate(state: TraceState) -> str:
     while excess > 0:
         excess -= len(members.pop()) + 1
     return ",".join(members)
-
-
-_TRACE_CONTEXT = TraceContext()
 
 
 class Baggage(TextMapPropagator):

@@ -1,31 +1,28 @@
 """Hop 1 of 5: CLIENT. An HTTP request leaves, and the trace leaves with it."""
 
-import time
-from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import (
-    HTTP_REQUEST_METHOD,
+    HTTP_REQUEST_METHOD_ORIGINAL,
     HTTP_RESPONSE_STATUS_CODE,
 )
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 from opentelemetry.trace import SpanKind, StatusCode
-from opentelemetry.util.types import AttributeValue
 from requests.adapters import BaseAdapter
 
-from .hop import error_type, hop
+from .hop import Hop
 from .http import method_attributes
+from .light import Shape
 from .propagation import inject
-from .setup import measure
+from .series import Measured, Series
 
 __all__ = ["traced_session"]
-
-_MEASURED = (HTTP_REQUEST_METHOD, SERVER_ADDRESS, SERVER_PORT)
 
 
 def traced_session(session: requests.Session | None = None) -> requests.Session:
@@ -58,54 +55,56 @@ class _TracedAdapter(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        method, attributes = _describe(request)
-        measured = {key: value for key, value in attributes.items() if key in _MEASURED}
-        began = time.perf_counter()
-        secrets = _secrets(request)
-        with hop(method, SpanKind.CLIENT, attributes=attributes, secrets=secrets) as span:
-            try:
-                inject(request.headers)
-                response = self._adapter.send(request, *args, **kwargs)
-                outcome = _outcome(response)
-                span.set_attributes(outcome)
-                if ERROR_TYPE in outcome:
-                    span.set_status(StatusCode.ERROR)
-                measured |= outcome
-                return response
-            except Exception as exc:
-                measured[ERROR_TYPE] = error_type(exc)
-                raise
-            finally:
-                seconds = time.perf_counter() - began
-                measure({HTTP_CLIENT_REQUEST_DURATION: seconds}, measured, span)
+        hop = _Request(request)
+        with hop as span:
+            inject(request.headers)
+            response = self._adapter.send(request, *args, **kwargs)
+            code = hop.code = response.status_code
+            span.set_attribute(HTTP_RESPONSE_STATUS_CODE, code)
+            if code >= 400:
+                hop.error = str(code)
+                span.set_attribute(ERROR_TYPE, hop.error)
+                span.set_status(StatusCode.ERROR)
+            return response
 
     def close(self) -> None:
         self._adapter.close()
 
 
-def _secrets(request: requests.PreparedRequest) -> list[str]:
-    """Return what an exception may quote of the URL and a span must not."""
-    url = urlsplit(request.url or "")
-    return [part for part in (url.query, url.password, url.fragment) if part]
+class _Request(Hop):
+    """The hop around one *request*; *code* is the status that came back, 0 while none has."""
+
+    __slots__ = ("_server", "code")
+
+    def __init__(self, request: requests.PreparedRequest) -> None:
+        url = urlsplit(request.url or "")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        self._server = request.method or "GET", url.hostname or "", port
+        self.code = 0
+        netloc = url.netloc.rpartition("@")[2]
+        super().__init__(
+            _shape(*self._server),
+            attributes={URL_FULL: f"{url.scheme}://{netloc}{url.path}"},
+            # What an exception may quote of the URL and a span must not.
+            secrets=[part for part in (url.query, url.password, url.fragment) if part],
+        )
+
+    def measured(self, seconds: float) -> Measured:
+        return _series(*self._server, self.code, self.error), (seconds,)
 
 
-def _outcome(response: requests.Response) -> dict[str, AttributeValue]:
-    code = response.status_code
-    outcome: dict[str, AttributeValue] = {HTTP_RESPONSE_STATUS_CODE: code}
-    if code >= 400:
-        outcome[ERROR_TYPE] = str(code)
-    return outcome
+@lru_cache(maxsize=256)
+def _shape(method: str, host: str, port: int) -> Shape:
+    name, attributes = method_attributes(method)
+    return Shape(name, SpanKind.CLIENT, {**attributes, SERVER_ADDRESS: host, SERVER_PORT: port})
 
 
-def _describe(request: requests.PreparedRequest) -> tuple[str, Mapping[str, AttributeValue]]:
-    method, attributes = method_attributes(request.method or "GET")
-    url = urlsplit(request.url or "")
-    host = url.hostname or ""
-    port = url.port or (443 if url.scheme == "https" else 80)
-    netloc = url.netloc.rpartition("@")[2]
-    return method, {
-        **attributes,
-        SERVER_ADDRESS: host,
-        SERVER_PORT: port,
-        URL_FULL: f"{url.scheme}://{netloc}{url.path}",
-    }
+@lru_cache(maxsize=256)
+def _series(method: str, host: str, port: int, code: int, error: str | None) -> Series:
+    said = dict(_shape(method, host, port).attributes)
+    said.pop(HTTP_REQUEST_METHOD_ORIGINAL, None)
+    if code:
+        said[HTTP_RESPONSE_STATUS_CODE] = code
+    if error:
+        said[ERROR_TYPE] = error
+    return Series((HTTP_CLIENT_REQUEST_DURATION,), said)

@@ -4,7 +4,7 @@ import atexit
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,10 +17,11 @@ from opentelemetry.semconv.attributes.service_attributes import (
 )
 
 from . import settings
-from .hop import Attributes, Values
+from .light import Provider
 from .logs import correlate_logs
 from .propagation import propagator
 from .sdk import TracerProvider, set_global_textmap
+from .series import Series
 
 __all__ = [
     "flush",
@@ -42,7 +43,8 @@ DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
 class _Export(Protocol):
     """What becomes of spans and measurements: ``spool.DiskExport`` or ``memory.MemoryExport``."""
 
-    def measure(self, values: Values, attributes: Attributes, span_follows: bool) -> None: ...
+    @property
+    def measure(self) -> Callable[[Series, Sequence[float]], None]: ...
     def flush(self, timeout: float) -> bool: ...
     def kept(self) -> Iterator[bytes]: ...
     def trouble(self) -> str: ...
@@ -86,7 +88,7 @@ def setup(service_name: str | None = None) -> None:
 
 
 def _start(service_name: str | None) -> _Pipeline:
-    provider = TracerProvider(
+    provider = Provider(
         sampler=settings.sampler(),
         resource=_resource(service_name),
         span_limits=settings.span_limits(),
@@ -104,9 +106,7 @@ def _start(service_name: str | None) -> _Pipeline:
     return _Pipeline(provider, _in_memory(provider, target, *pace), in_memory=spool is not None)
 
 
-def _on_disk(
-    provider: TracerProvider, target: settings.Otlp, spool: settings.Spool
-) -> _Export | None:
+def _on_disk(provider: Provider, target: settings.Otlp, spool: settings.Spool) -> _Export | None:
     try:
         from .spool.export import DiskExport
 
@@ -141,14 +141,10 @@ def in_memory() -> bool:
     return _pipeline is not None and _pipeline.in_memory
 
 
-def measure(values: Values, attributes: Attributes, span: trace.Span) -> None:
-    """Count or time what *values* names, in the conventions' words and seconds.
-
-    The caller ends *span*, which was measured, next: both are then kept in one write.
-    """
+def measure(series: Series, values: Sequence[float]) -> None:
+    """Count or time *values*, in seconds, one for each of *series*' names."""
     if _pipeline is not None and _pipeline.export is not None:
-        sampled = span.get_span_context().trace_flags & trace.TraceFlags.SAMPLED
-        _pipeline.export.measure(values, attributes, bool(sampled) and span.is_recording())
+        _pipeline.export.measure(series, values)
 
 
 def _resource(service_name: str | None) -> Resource:

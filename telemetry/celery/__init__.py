@@ -41,7 +41,6 @@ def instrument_celery(
 
     app.send_task = producer.traced(app.send_task)
     signals.before_task_publish.connect(producer.on_publish, weak=False)
-    signals.task_received.connect(consumer.on_received, weak=False)
     signals.task_prerun.connect(consumer.on_prerun, weak=False)
     signals.task_postrun.connect(consumer.on_postrun, weak=False)
     signals.task_revoked.connect(worker.on_revoked, weak=False)

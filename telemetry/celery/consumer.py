@@ -2,40 +2,52 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, ClassVar
 
 from billiard import current_process
 from celery import Celery, Task, states
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_DESTINATION_NAME,
+)
 from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
     MESSAGING_CLIENT_CONSUMED_MESSAGES,
     MESSAGING_PROCESS_DURATION,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind
+from opentelemetry.trace import Span, SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 
-from .. import faults
-from ..hop import error_type, fail, record, start
-from ..propagation import LINKS, RELATION, SENT_AT, extract, parse_links
-from ..setup import measure
+from .. import faults, otlp
+from ..hop import error_type, fail, finish, parent_in, record, start
+from ..light import Shape
+from ..propagation import (
+    LINKS,
+    RELATION,
+    SENT_AT,
+    SPAN_KEY,
+    TRACEPARENT,
+    arrived,
+    parse_links,
+)
+from ..series import Measured, Series, series
 from .chord import watch_chord
 from .message import (
     CELERY_REDELIVERED,
     CELERY_TASK_ITEMS,
     CELERY_TASK_STATE,
     Broker,
-    facts,
+    Facts,
     measured,
     of_task,
     wire,
 )
-from .waits import Waits, parse_eta, parse_time, waits
+from .waits import PREFETCH, QUEUE, SCHEDULED, SKEWED, Waits, parse_eta, parse_time, waits
 
 __all__ = ["Consumer", "Run", "current_run"]
 
@@ -48,15 +60,20 @@ _ON_REQUEST = "queuehop_run"
 #: Where the code inside of a run finds it: in the context, which follows threads and greenlets.
 _IN_CONTEXT = "queuehop-run"
 
+_MEASURED = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
+
 
 @dataclass(slots=True)
 class Run:
-    """One attempt at a task: its span, and the context that its code runs in."""
+    """One attempt at a task: its span, and the context that its code runs in.
+
+    *series* is None where a run is not measured; *waits* are the last of its values.
+    """
 
     span: Span
     context: Context
-    metric: dict[str, AttributeValue]
-    waits: Mapping[str, float]
+    series: Series | None
+    waits: tuple[float, ...]
     started: float
     token: Token[Context] | None = None
 
@@ -73,21 +90,25 @@ class Run:
     def fail(self, exc: BaseException) -> None:
         """Mark the run as failed by *exc*."""
         fail(self.span, exc)
-        self.metric[ERROR_TYPE] = error_type(exc)
+        if self.series is not None:
+            attributes = {**self.series.attributes, ERROR_TYPE: error_type(exc)}
+            self.series = series(self.series.names, attributes)
 
     def end(self) -> None:
         """Count and time the run, and end the span."""
-        if self.metric:
-            seconds = max(0.0, time.time() - self.started)
-            counts = {MESSAGING_CLIENT_CONSUMED_MESSAGES: 1, MESSAGING_PROCESS_DURATION: seconds}
-            measure({**counts, **self.waits}, self.metric, self.span)
-        self.span.end()
+        measured: Measured | None = None
+        if self.series is not None:
+            measured = self.series, (1, max(0.0, time.time() - self.started), *self.waits)
+        finish(self.span, measured)
 
 
 def current_run() -> tuple[object, SpanContext] | None:
     """Return the task id and the span context of the run that the caller is inside of."""
     run = otel_context.get_value(_IN_CONTEXT)
-    return run if isinstance(run, tuple) else None
+    if not isinstance(run, tuple):
+        return None
+    task_id, span = run
+    return task_id, span.get_span_context()
 
 
 class Consumer:
@@ -97,11 +118,9 @@ class Consumer:
         self._app = app
         self._broker = Broker(app)
         self._relation = relation
-
-    def on_received(self, request: Any, **_: Any) -> None:
-        """Note when the main process took the message: Celery's ``task_received``."""
-        if request.app is self._app:
-            request.request_dict[RECEIVED_AT] = time.time()
+        # What is the same for every message of a task in a queue is put together once.
+        self._shape = lru_cache(maxsize=1024)(self._make_shape)
+        self._series = lru_cache(maxsize=1024)(self._make_series)
 
     def on_prerun(self, task: Task, **_: Any) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
@@ -109,10 +128,11 @@ class Consumer:
             return
         try:
             request = task.request
-            run = self.begin(task.name, vars(request), eager=request.is_eager)
-            setattr(request, _ON_REQUEST, run)
+            message = vars(request)
+            eager = request.is_eager
+            run = message[_ON_REQUEST] = self.begin(task.name, message, eager=eager)
             run.attach()
-            if request.chord and not request.is_eager:
+            if request.chord and not eager:
                 watch_chord(task.backend)
         except Exception:
             faults.report("start the span of a run")
@@ -146,48 +166,104 @@ class Consumer:
         *started* is a Unix time in seconds, now if absent. An eager run has no message of its own
         and goes on in the caller's context.
         """
-        own = wire(message)
-        context, links = (otel_context.get_current(), []) if eager else self._origin(own)
-        delivery = message.get("delivery_info") or {}
-        attributes = facts(delivery.get("routing_key"), message)
-        metric: dict[str, AttributeValue] = {}
-        waited: Mapping[str, float] = {}
         since = started or time.time()
+        delivery = message.get("delivery_info") or {}
+        queue = delivery.get("routing_key")
+        if type(queue) is not str:
+            queue = None
+        measured: Series | None = None
+        links: Sequence[SpanContext] = ()
         if eager:
-            attributes |= of_task("process", task)
+            context = otel_context.get_current()
+            parent, facts = parent_in(context), RunFacts(message, None)
         else:
-            attributes |= self._broker.fixed("process", task)
-            metric = measured(attributes)
-            found = _waits(message, own, since)
-            attributes |= found.attributes()
-            waited = found.known()
+            own = message if TRACEPARENT in message else wire(message)
+            parent, context, links = self._origin(own)
+            facts = RunFacts(message, _waits(message, own, since))
+            measured = self._series(task, queue, facts.names)
+        attributes: dict[str, AttributeValue] = {}
         if delivery.get("redelivered"):
             attributes[CELERY_REDELIVERED] = True
         if task in ("celery.map", "celery.starmap"):
             attributes |= _items(message)
         span = start(
-            f"process {task}",
-            SpanKind.CONSUMER,
+            self._shape(task, queue, eager),
+            parent,
             context=context,
             attributes=attributes,
+            facts=facts,
             links=links,
             start_time=int(started * 1e9) if started else None,
         )
-        task_id = message.get("id")
-        context = trace.set_span_in_context(span, context)
-        context = otel_context.set_value(_IN_CONTEXT, (task_id, span.get_span_context()), context)
-        return Run(span, context, metric, waited, since)
+        mark = message.get("id"), span
+        inside = Context({**context, SPAN_KEY: span, _IN_CONTEXT: mark})
+        return Run(span, inside, measured, facts.values, since)
 
-    def _origin(self, own: Mapping[str, Any]) -> tuple[Context, list[Link]]:
-        """Return the context that the run starts in, and what it links to."""
-        context = extract(own)
-        send = trace.get_current_span(context).get_span_context()
-        origins = [send, *parse_links(own.get(LINKS))]
-        links = [Link(origin) for origin in origins if origin.is_valid]
+    def _origin(
+        self, own: Mapping[str, Any]
+    ) -> tuple[SpanContext | None, Context, Sequence[SpanContext]]:
+        """Return the run's parent, the context that came with it, and what the run links to."""
+        send, context = arrived(own)
+        links = [] if send is None else [send]
+        if LINKS in own:
+            links += parse_links(own[LINKS])
         relation = own.get(RELATION)
         if (relation if relation in ("child", "link") else self._relation) == "link":
-            context = trace.set_span_in_context(trace.INVALID_SPAN, context)
-        return context, links
+            return None, context, links
+        return send, context, links
+
+    def _make_shape(self, task: str, queue: str | None, eager: bool) -> Shape:
+        said = of_task("process", task) if eager else self._broker.fixed("process", task)
+        if queue:
+            said[MESSAGING_DESTINATION_NAME] = queue
+        return Shape(f"process {task}", SpanKind.CONSUMER, said)
+
+    def _make_series(self, task: str, queue: str | None, waits: tuple[str, ...]) -> Series:
+        said = measured(self._shape(task, queue, False).attributes)
+        return Series((*_MEASURED, *waits), said)
+
+
+class RunFacts(Facts):
+    """What is said of one run alone: of its message, and how long that waited; None if unknown."""
+
+    __slots__ = ("_skewed", "names", "values")
+
+    keys: ClassVar[frozenset[str]] = frozenset({*Facts.keys, SCHEDULED, QUEUE, PREFETCH, SKEWED})
+
+    #: The waits that are known, and their seconds.
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+
+    def __init__(self, message: Mapping[str, Any], waits: Waits | None) -> None:
+        self.headers = message
+        if waits is None:
+            self.names, self.values, self._skewed = (), (), False
+        else:
+            scheduled, queue, prefetch, skewed = waits
+            self._skewed = skewed
+            if queue is None:
+                self.names, self.values = _UNSENT, (scheduled, prefetch)
+            else:
+                self.names, self.values = _WAITS, (scheduled, queue, prefetch)
+
+    def attributes(self) -> dict[str, AttributeValue]:
+        waits = dict(zip(self.names, self.values, strict=True))
+        skewed = {SKEWED: True} if self._skewed else {}
+        return {**super().attributes(), **waits, **skewed}
+
+    def encoded(self) -> bytes:
+        encoded = super().encoded()
+        if self.names is _WAITS:
+            encoded += _encode_waits(self.values)
+        elif self.names:
+            encoded += otlp.encode_attributes(dict(zip(self.names, self.values, strict=True)))
+        if self._skewed:
+            encoded += otlp.encode_attributes({SKEWED: True})
+        return encoded
+
+
+_WAITS, _UNSENT = (SCHEDULED, QUEUE, PREFETCH), (SCHEDULED, PREFETCH)
+_encode_waits = otlp.three_doubles(*_WAITS)
 
 
 def _waits(message: Mapping[str, Any], own: Mapping[str, Any], started: float) -> Waits:

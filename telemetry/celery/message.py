@@ -1,8 +1,8 @@
 """What is said of a message at both ends of the queue, in the messaging conventions' words."""
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 from celery import Celery
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
@@ -15,9 +15,10 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.util.types import AttributeValue
 
+from .. import otlp
 from ..propagation import BAGGAGE, LINKS, RELATION, SENT_AT, TRACEPARENT, TRACESTATE
 
-__all__ = ["Broker", "facts", "measured", "of_task", "wire"]
+__all__ = ["Broker", "Facts", "measured", "of_task", "wire"]
 
 _WIRE = (TRACEPARENT, TRACESTATE, BAGGAGE, SENT_AT, LINKS, RELATION)
 
@@ -29,6 +30,18 @@ CELERY_PARENT_ID = "celery.parent_id"
 CELERY_GROUP_ID = "celery.group_id"
 CELERY_REDELIVERED = "celery.redelivered"
 CELERY_TASK_ITEMS = "celery.task.items"
+
+#: What a message says of itself by an id: its name there, that of the attribute, and what comes
+#: before it in OTLP.
+_IDS = [
+    (key, name, otlp.before_string(name))
+    for key, name in (
+        ("id", MESSAGING_MESSAGE_ID),
+        ("root_id", CELERY_ROOT_ID),
+        ("parent_id", CELERY_PARENT_ID),
+        ("group", CELERY_GROUP_ID),
+    )
+]
 
 # kombu's transports by the conventions' names; any other goes by its own.
 _SYSTEMS = {
@@ -51,10 +64,8 @@ class Broker:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        #: What is the same for every message of a task is put together once.
-        self.fixed = lru_cache(maxsize=1024)(self._fixed)
 
-    def _fixed(self, operation: str, task: str) -> Mapping[str, AttributeValue]:
+    def fixed(self, operation: str, task: str) -> dict[str, AttributeValue]:
         """Return what is said of each message of *task*; *operation* is ``send`` or ``process``."""
         return {**of_task(operation, task), **self._attributes}
 
@@ -100,7 +111,7 @@ def wire(message: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def of_task(operation: str, task: str) -> Mapping[str, AttributeValue]:
+def of_task(operation: str, task: str) -> dict[str, AttributeValue]:
     """Return what is said of a task where there is no broker, such as in an eager run."""
     return {
         MESSAGING_OPERATION_NAME: operation,
@@ -109,24 +120,50 @@ def of_task(operation: str, task: str) -> Mapping[str, AttributeValue]:
     }
 
 
-def facts(destination: str | None, headers: Mapping[str, Any]) -> dict[str, AttributeValue]:
-    """Return what is said of one message alone, from its *headers* (protocol 2's names).
+class Facts:
+    """What is said of one message alone, from its *headers* (protocol 2's names).
 
     Headers may come from any producer, so what has not the type that it should have is left out.
     """
-    attributes: dict[str, AttributeValue] = {}
-    if destination:
-        attributes[MESSAGING_DESTINATION_NAME] = destination
-    for key, name in (
-        ("id", MESSAGING_MESSAGE_ID),
-        ("root_id", CELERY_ROOT_ID),
-        ("parent_id", CELERY_PARENT_ID),
-        ("group", CELERY_GROUP_ID),
-    ):
-        value = headers.get(key)
-        if value and isinstance(value, str):
-            attributes[name] = value
-    retries = headers.get("retries")
-    if retries and isinstance(retries, int):
-        attributes[CELERY_TASK_RETRIES] = retries
-    return attributes
+
+    __slots__ = ("headers",)
+
+    keys: ClassVar[frozenset[str]] = frozenset(
+        {
+            MESSAGING_MESSAGE_ID,
+            CELERY_ROOT_ID,
+            CELERY_PARENT_ID,
+            CELERY_GROUP_ID,
+            CELERY_TASK_RETRIES,
+        }
+    )
+
+    def __init__(self, headers: Mapping[str, Any]) -> None:
+        self.headers = headers
+
+    def attributes(self) -> dict[str, AttributeValue]:
+        """Return it as attributes of a span."""
+        attributes: dict[str, AttributeValue] = {}
+        headers = self.headers
+        for key, name, _ in _IDS:
+            value = headers.get(key)
+            if value and type(value) is str:
+                attributes[name] = value
+        retries = headers.get("retries")
+        if retries and type(retries) is int:
+            attributes[CELERY_TASK_RETRIES] = retries
+        return attributes
+
+    def encoded(self) -> bytes:
+        """Return the same as bytes: the fast path of every message."""
+        headers = self.headers
+        encoded = b""
+        for key, _, before in _IDS:
+            value = headers.get(key)
+            if value and type(value) is str:
+                data = value.encode()
+                encoded += before[len(data)] + data
+        retries = headers.get("retries")
+        if retries and type(retries) is int:
+            encoded += otlp.encode_attributes({CELERY_TASK_RETRIES: retries})
+        return encoded

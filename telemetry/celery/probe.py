@@ -15,6 +15,7 @@ from opentelemetry import trace
 
 from ..doctor.process import describe
 from ..hop import start
+from ..light import Shape
 from ..propagation import TRACEPARENT
 from ..setup import flush, trouble
 
@@ -43,7 +44,9 @@ def answer_doctor(app: Celery) -> None:
 def _of_run(request: Any) -> dict[str, Any]:
     span = trace.get_current_span()
     context = span.get_span_context()
-    start("doctor", trace.SpanKind.INTERNAL).end()  # something for the flush to deliver
+    start(
+        Shape("doctor", trace.SpanKind.INTERNAL), context if context.is_valid else None
+    ).end()  # something for the flush to deliver
     return {
         "process": asdict(describe()),
         "traceparent": getattr(request, TRACEPARENT, None),

@@ -1,11 +1,9 @@
 """How long a message waited, and for what: three numbers that add up."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Waits", "waits"]
+__all__ = ["SKEWED", "Waits", "waits"]
 
 SCHEDULED = "celery.wait.scheduled"
 QUEUE = "celery.wait.queue"
@@ -13,8 +11,7 @@ PREFETCH = "celery.wait.prefetch"
 SKEWED = "celery.wait.skewed"
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
+class Waits(NamedTuple):
     """Seconds, never negative; None is what cannot be known. *skewed*: the clocks disagree."""
 
     scheduled: float
@@ -22,14 +19,12 @@ class Waits:
     prefetch: float
     skewed: bool = False
 
-    def attributes(self) -> Mapping[str, float | bool]:
-        """Return what is known, as span attributes."""
-        return {**self.known(), SKEWED: True} if self.skewed else self.known()
-
     def known(self) -> dict[str, float]:
         """Return the seconds that are known, by their names."""
-        waits = {SCHEDULED: self.scheduled, QUEUE: self.queue, PREFETCH: self.prefetch}
-        return {name: seconds for name, seconds in waits.items() if seconds is not None}
+        scheduled, queue, prefetch, _ = self
+        if queue is None:
+            return {SCHEDULED: scheduled, PREFETCH: prefetch}
+        return {SCHEDULED: scheduled, QUEUE: queue, PREFETCH: prefetch}
 
 
 def waits(sent: float | None, eta: float | None, received: float | None, started: float) -> Waits:
@@ -42,7 +37,10 @@ def waits(sent: float | None, eta: float | None, received: float | None, started
     received = started if received is None else received
     skewed = sent is not None and sent > received
     begin = received if sent is None or skewed else sent
-    due = begin if eta is None else min(max(eta, begin), max(started, begin))
+    if eta is None:
+        queue = None if sent is None else received - begin
+        return Waits(0.0, queue, max(0.0, started - received), skewed)
+    due = min(max(eta, begin), max(started, begin))
     return Waits(
         scheduled=due - begin,
         queue=max(0.0, received - due) if sent is not None else None,
@@ -64,9 +62,12 @@ def parse_eta(value: Any) -> float | None:
 
 def parse_time(value: Any) -> float | None:
     """Return a Unix time from a decimal string or a number; None if it is none."""
-    if isinstance(value, bytes):
+    kind = type(value)
+    if kind is float:  # the worker's own, in most messages
+        return value if 0.0 <= value < 1e11 else None
+    if kind is bytes:
         value = value.decode("ascii", "replace")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    elif kind is not str and kind is not int:
         return None
     try:
         number = float(value)

@@ -4,6 +4,7 @@ A child that is killed reports nothing, and a message that never reaches one has
 process knows both, and has the message: it reports in the trace that the headers name.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -15,20 +16,27 @@ from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, Work
 from celery.utils.imports import symbol_by_name
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_MESSAGE_ID,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    SpanContext,
+    StatusCode,
+    TraceFlags,
+)
 
 from .. import faults
 from ..hop import error_type
-from ..propagation import extract
+from ..propagation import SPAN_KEY, arrived
 from ..setup import kept
 from .chord import watch_chord
-from .consumer import Consumer, Run
+from .consumer import RECEIVED_AT, Consumer, Run
 from .message import CELERY_TASK_STATE, wire
 
 __all__ = ["Worker"]
@@ -78,6 +86,10 @@ class Worker:
 
         class Request(base):
             """Celery's view of one message in the main process; a lost child is reported."""
+
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                self.request_dict[RECEIVED_AT] = time.time()
 
             def on_timeout(self, soft: bool, timeout: float) -> Any:
                 if soft:
@@ -203,7 +215,7 @@ def _told_by_child(request: Any) -> Run | None:
         if _is_run(span, request.id) and span.start_time_unix_nano >= since:
             trace_id, span_id = int.from_bytes(span.trace_id), int.from_bytes(span.span_id)
             told = NonRecordingSpan(SpanContext(trace_id, span_id, False, _SAMPLED))
-            return Run(told, trace.set_span_in_context(told), {}, {}, request.time_start)
+            return Run(told, trace.set_span_in_context(told), None, (), request.time_start)
     return None
 
 
@@ -221,7 +233,7 @@ def _in_context(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
         take = start_strategy(app, consumer, **options)
 
         def take_in_context(message: Any, *args: Any, **options: Any) -> Any:
-            token = otel_context.attach(extract(wire(_fields(message))))
+            token = otel_context.attach(Context({SPAN_KEY: _Arriving(message)}))
             try:
                 return take(message, *args, **options)
             finally:
@@ -230,6 +242,18 @@ def _in_context(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
         return take_in_context
 
     return start
+
+
+class _Arriving(NonRecordingSpan):
+    """The span that *message* names, read only if somebody asks: most are not logged."""
+
+    def __init__(self, message: Any) -> None:
+        super().__init__(INVALID_SPAN_CONTEXT)
+        self._message = message
+
+    def get_span_context(self) -> SpanContext:
+        parent, _ = arrived(wire(_fields(self._message)))
+        return parent or INVALID_SPAN_CONTEXT
 
 
 def _fields(message: Any) -> dict[str, Any]:

@@ -6,11 +6,10 @@ from hashlib import sha256
 
 from opentelemetry.sdk.resources import Resource
 
-from ..hop import Attributes, Values
-from ..sdk import TracerProvider
+from ..hop import scope
+from ..light import Provider, light
 from ..settings import Otlp, Spool
 from . import spawn
-from .meter import Meter
 from .place import Place
 from .processor import SpoolProcessor
 from .writer import Writer
@@ -18,7 +17,7 @@ from .writer import Writer
 __all__ = ["DiskExport"]
 
 #: Changes with what is in the files: versions that differ in it do not share a directory.
-FORMAT = 1
+FORMAT = 2
 
 #: A segment holds this part of all that may wait, and of the time that it may.
 PART = 8
@@ -32,7 +31,7 @@ class DiskExport:
 
     def __init__(
         self,
-        provider: TracerProvider,
+        provider: Provider,
         resource: Resource,
         traces: Otlp,
         metrics: Otlp | None,
@@ -47,14 +46,11 @@ class DiskExport:
         self._place = place
         self._pid = os.getpid()
         self._writer = Writer(place, spool.max_bytes // PART, spool.max_age / PART)
-        self._meter = Meter(self._writer, resource) if metrics is not None else None
-        provider.add_span_processor(SpoolProcessor(self._writer))
+        processor = SpoolProcessor(self._writer, scope(), resource if metrics is not None else None)
+        provider.add_span_processor(processor)
+        provider.light = light(provider, scope(), processor)
+        self.measure = processor.measure
         self._writer.resume()
-
-    def measure(self, values: Values, attributes: Attributes, span_follows: bool) -> None:
-        """Count or time what *values* names, under *attributes*."""
-        if self._meter is not None:
-            self._meter.record(values, attributes, span_follows)
 
     def flush(self, timeout: float) -> bool:
         """Have everything delivered; say whether it is, or waits on disk."""

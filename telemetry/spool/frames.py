@@ -7,30 +7,42 @@ own, so that bytes in a payload cannot pass for a frame.
 """
 
 import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
+from zlib import crc32
 
 __all__ = [
     "DEFINITION",
     "LARGEST",
+    "MEASURED_SPAN",
     "MEASUREMENT",
     "SPAN",
     "Definition",
     "Frame",
+    "Head",
+    "Part",
     "define",
+    "measurement_of",
+    "numbers",
     "pack",
     "seed",
+    "span_of",
     "unpack",
+    "values",
 ]
 
-#: What others refer to: 8 bytes of id, then the content.
+#: Bytes of an id.
+ID = 8
+
+#: What others refer to: its id, then the content.
 DEFINITION = 1
 #: The ids of its resource and scope, then a ``Span`` as a field of ``ScopeSpans``.
 SPAN = 2
-#: The ids of its resource and names, then a double for each name.
+#: The ids of its resource and names, how many doubles, and these, one for each name.
 MEASUREMENT = 3
+#: Both at once: the ids of both, how many doubles, these, and the ``Span``.
+MEASURED_SPAN = 4
 
 #: The largest payload in bytes: more than a collector takes in one request.
 LARGEST = 16 * 1024 * 1024
@@ -45,33 +57,77 @@ HEADER = _HEADER.size
 
 
 class Definition(NamedTuple):
-    """Bytes that many frames need; *id* is 8 bytes made from them."""
+    """Bytes that many frames need; *id* is made from them."""
 
     id: bytes
     content: bytes
 
 
-class Frame(NamedTuple):
-    """One frame that was read; *end* is the offset behind it."""
+class Head:
+    """What frames begin with that refer to the same *definitions*; compared by identity."""
 
-    kind: int
-    payload: bytes
-    end: int
+    __slots__ = ("definitions", "ids")
+
+    def __init__(self, *definitions: Definition) -> None:
+        self.definitions = definitions
+        self.ids = b"".join([each.id for each in definitions])
+
+
+#: One frame that was read: its kind, its payload and the offset behind it.
+Frame = tuple[int, bytes, int]
+
+#: What one reader wants of a frame: the ids of definitions, and a content.
+Part = tuple[bytes, bytes]
+
+
+#: How many numbers, and these. More than 15 are not measured together.
+NUMBERS = [struct.Struct(f"<B{count}d") for count in range(16)]
+
+
+def numbers(values: Sequence[float]) -> bytes:
+    """Return *values*, 15 at most, as they stand in a frame."""
+    return NUMBERS[len(values)].pack(len(values), *values)
+
+
+def values(content: bytes) -> tuple[float, ...]:
+    """Return the values of what ``numbers`` returned."""
+    return NUMBERS[content[0]].unpack(content)[1:]
+
+
+def span_of(kind: int, payload: bytes) -> Part | None:
+    """Return the resource and scope of the span in a frame, and the span; None if there is none."""
+    if kind == MEASURED_SPAN:
+        count = payload[4 * ID]
+        return payload[: 2 * ID], payload[4 * ID + 1 + 8 * count :]
+    if kind == SPAN:
+        return payload[: 2 * ID], payload[2 * ID :]
+    return None
+
+
+def measurement_of(kind: int, payload: bytes) -> Part | None:
+    """Return the resource and names of what was measured, and the numbers; None if nothing was."""
+    if kind == MEASURED_SPAN:
+        begin = 4 * ID
+        return payload[2 * ID : begin], payload[begin : begin + 1 + 8 * payload[begin]]
+    if kind == MEASUREMENT:
+        return payload[: 2 * ID], payload[2 * ID :]
+    return None
 
 
 def define(content: bytes) -> Definition:
     """Return the definition of *content*."""
-    return Definition(blake2b(content, digest_size=8).digest(), content)
+    return Definition(blake2b(content, digest_size=ID).digest(), content)
 
 
 def seed(segment: str) -> int:
     """Return the number with which the checksums of the *segment* of that name begin."""
-    return zlib.crc32(segment.encode())
+    return crc32(segment.encode())
 
 
 def pack(seed: int, kind: int, payload: bytes) -> bytes:
     """Return one frame."""
-    return _HEADER.pack(_MAGIC, len(payload), _checksum(seed, kind, payload), kind) + payload
+    checksum = crc32(payload, crc32(_KINDS[kind], seed))
+    return _HEADER.pack(_MAGIC, len(payload), checksum, kind) + payload
 
 
 def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
@@ -81,11 +137,11 @@ def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
     a frame that is not all there is then torn if a whole one stands behind its beginning.
     """
     at = 0
-    while (at := data.find(_MAGIC, at)) >= 0 and at + _HEADER.size <= len(data):
+    while (at := data.find(_MAGIC, at)) >= 0 and at + HEADER <= len(data):
         frame = _at(seed, data, at)
         if frame is not None:
             yield frame
-            at = frame.end
+            at = frame[2]
         elif _unfinished(data, at) and not (at_end and _any_behind(seed, data, at)):
             return
         else:
@@ -94,25 +150,23 @@ def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
 
 def _at(seed: int, data: bytes, at: int) -> Frame | None:
     _, length, checksum, kind = _HEADER.unpack_from(data, at)
-    begin = at + _HEADER.size
+    begin = at + HEADER
     end = begin + length
     if end > len(data) or length > LARGEST:
         return None
     payload = data[begin:end]
-    return Frame(kind, payload, end) if _checksum(seed, kind, payload) == checksum else None
-
-
-def _checksum(seed: int, kind: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_KINDS[kind], seed))
+    if crc32(payload, crc32(_KINDS[kind], seed)) != checksum:
+        return None
+    return kind, payload, end
 
 
 def _unfinished(data: bytes, at: int) -> bool:
     length: int = _HEADER.unpack_from(data, at)[1]
-    return length <= LARGEST and at + _HEADER.size + length > len(data)
+    return length <= LARGEST and at + HEADER + length > len(data)
 
 
 def _any_behind(seed: int, data: bytes, at: int) -> bool:
-    while (at := data.find(_MAGIC, at + 1)) >= 0 and at + _HEADER.size <= len(data):
+    while (at := data.find(_MAGIC, at + 1)) >= 0 and at + HEADER <= len(data):
         if _at(seed, data, at) is not None:
             return True
     return False

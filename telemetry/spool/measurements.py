@@ -9,6 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
+from functools import lru_cache
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -18,8 +19,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
 
 from ..instruments import Instruments
+from ..series import Series
+from . import frames
 from .collector import Collector, Verdict
-from .meter import VALUE, described
 from .retry import Backoff
 from .segment import Item, Segment
 
@@ -62,13 +64,11 @@ class MeasurementDelivery:
     def _record(self, item: Item) -> None:
         if self._collector is None:
             return
-        resource, description = item.definitions
+        (resource, description), content, _ = item
         stream = self._streams.get(resource)
         if stream is None:
             stream = self._streams[resource] = self._stream(resource)
-        names, attributes = described(description)
-        values = (value for (value,) in VALUE.iter_unpack(item.content))
-        stream.record(dict(zip(names, values, strict=True)), attributes)
+        stream.record(_series(description), frames.values(content))
         self._unsent = True
 
     def _stream(self, resource: bytes) -> Instruments:
@@ -93,3 +93,10 @@ class MeasurementDelivery:
         self.delivered_at = time.monotonic()
         self._due = self.delivered_at + self._interval
         return True
+
+
+@lru_cache(maxsize=1024)
+def _series(description: bytes) -> Series:
+    """Return what the application measured, from its *description*."""
+    names, attributes = json.loads(description)
+    return Series(names, attributes)

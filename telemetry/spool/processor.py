@@ -1,7 +1,8 @@
-"""Spans on their way to the segment."""
+"""Spans and measurements on their way to the segment."""
 
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Sequence
+from functools import lru_cache
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -9,8 +10,9 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from .. import faults, otlp
+from ..series import Measured, Series
 from . import frames
-from .frames import Definition
+from .frames import Definition, Head
 from .writer import Writer
 
 __all__ = ["SpoolProcessor"]
@@ -18,47 +20,115 @@ __all__ = ["SpoolProcessor"]
 #: The tag of ``ScopeSpans.spans``.
 _SPANS = b"\x12"
 
+#: So many heads are kept: one for each task, queue and the like.
+_MOST = 4096
+
 
 class SpoolProcessor(SpanProcessor):
-    """Keeps each span as soon as it has ended."""
+    """Keeps each span as soon as it has ended, and what was measured, in this thread.
 
-    def __init__(self, writer: Writer) -> None:
+    *hops* is the scope of the hops' spans, *service* what measurements say of the service; None
+    where they are not wanted.
+    """
+
+    def __init__(
+        self, writer: Writer, hops: InstrumentationScope, service: Resource | None
+    ) -> None:
         self._writer = writer
-        self._resources = _Definitions(_resource)
-        self._scopes = _Definitions(_scope)
+        self._hops = hops
+        self._service = _service(service) if service is not None else None
+        self._definitions = _Definitions()
+        #: What frames begin with, by what they are of.
+        self._heads: dict[tuple[Definition, ...], Head] = {}
+        #: The same for the hops' spans in this process, of which *_resource* is, by their series.
+        self._of_hops: dict[Series | None, Head] = {}
+        self._resource: Resource | None = None
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Nothing is kept of a span that has not ended."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Encode *span* and append it to the segment, in this thread."""
+        """Encode *span* and append it, with what a light span says was measured of it."""
         if span.context is None or not span.context.trace_flags.sampled:
             return
         try:
-            self._writer.append(
-                frames.SPAN,
-                otlp.field(_SPANS, otlp.encode_span(span)),
-                self._resources.of(span.resource),
-                self._scopes.of(span.instrumentation_scope),
-            )
+            measured: Measured | None = getattr(span, "measured", None)
+            series, values = measured if measured and self._service else (None, ())
+            head = self._head(span.resource, span.instrumentation_scope, series)
+            self._append(head, otlp.encode_span(span), values)
         except Exception:
             faults.report("keep a span")
 
+    def keep(self, encoded: bytes, resource: Resource, measured: Measured | None) -> None:
+        """Append an *encoded* span of a hop, with what was *measured* of it: the fast path."""
+        try:
+            if resource is not self._resource:  # another process
+                self._of_hops, self._resource = {}, resource
+            series, values = measured if measured and self._service else (None, ())
+            head = self._of_hops.get(series)
+            if head is None:
+                if len(self._of_hops) >= _MOST:
+                    self._of_hops = {}
+                head = self._of_hops[series] = self._head(resource, self._hops, series)
+            size = len(encoded)
+            if values and 0x80 <= size < 0x4000:
+                # What _append does, in one step.
+                count = len(values)
+                numbers = frames.NUMBERS[count].pack(count, *values)
+                tag = _SPANS + bytes((size & 0x7F | 0x80, size >> 7))
+                self._writer.append(frames.MEASURED_SPAN, head, numbers + tag + encoded)
+            else:
+                self._append(head, encoded, values)
+        except Exception:
+            faults.report("keep a span")
+
+    def measure(self, series: Series, values: Sequence[float]) -> None:
+        """Append what was measured where there is no span that says so."""
+        try:
+            if self._service is not None:
+                head = self._head_of(self._service, _series(series))
+                self._writer.append(frames.MEASUREMENT, head, frames.numbers(values))
+        except Exception:
+            faults.report("keep a measurement")
+
+    def _append(self, head: Head, encoded: bytes, values: Sequence[float]) -> None:
+        span = otlp.field(_SPANS, encoded)
+        if values:
+            self._writer.append(frames.MEASURED_SPAN, head, frames.numbers(values) + span)
+        else:
+            self._writer.append(frames.SPAN, head, span)
+
+    def _head(
+        self, resource: Resource, scope: InstrumentationScope | None, series: Series | None
+    ) -> Head:
+        span = self._definitions.of(resource), self._definitions.of(scope)
+        if series is None or self._service is None:
+            return self._head_of(*span)
+        return self._head_of(*span, self._service, _series(series))
+
+    def _head_of(self, *definitions: Definition) -> Head:
+        head = self._heads.get(definitions)
+        if head is None:
+            if len(self._heads) >= _MOST:
+                self._heads = {}
+            head = self._heads[definitions] = Head(*definitions)
+        return head
+
 
 class _Definitions:
-    """The definitions of objects that come again and again, found by what they are, not equal."""
+    """The definitions of resources and scopes, found by what they are, not equal."""
 
-    def __init__(self, encode: Callable[[Any], bytes]) -> None:
-        self._encode = encode
+    def __init__(self) -> None:
         self._known: dict[int, tuple[object, Definition]] = {}
 
-    def of(self, thing: object) -> Definition:
+    def of(self, thing: Resource | InstrumentationScope | None) -> Definition:
         known = self._known.get(id(thing))
         if known is None:
             if len(self._known) >= 1024:
                 self._known.clear()
+            made = _resource(thing) if isinstance(thing, Resource) else _scope(thing)
             # Held, so that no other object can have its id.
-            known = self._known[id(thing)] = thing, frames.define(self._encode(thing))
+            known = self._known[id(thing)] = thing, frames.define(made)
         return known[1]
 
 
@@ -71,3 +141,12 @@ def _scope(scope: InstrumentationScope | None) -> bytes:
     """Return a ``ScopeSpans`` without spans."""
     schema_url = scope.schema_url if scope is not None else None
     return otlp.scope_spans(otlp.encode_scope(scope), schema_url or "", ())
+
+
+def _service(resource: Resource) -> Definition:
+    return frames.define(json.dumps(dict(resource.attributes)).encode())
+
+
+@lru_cache(maxsize=1024)
+def _series(series: Series) -> Definition:
+    return frames.define(json.dumps([series.names, dict(series.attributes)]).encode())

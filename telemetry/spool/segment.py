@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from . import frames
@@ -14,15 +14,12 @@ __all__ = ["Cursor", "Item", "Reader", "Segment"]
 #: Bytes read at a time.
 CHUNK = 1024 * 1024
 
-_ID = 8
 
+#: How many chunks wait for the other cursor.
+LATEST = 8
 
-class Item(NamedTuple):
-    """One frame's *content*, the contents of its *definitions* and the offset behind it."""
-
-    definitions: tuple[bytes, ...]
-    content: bytes
-    end: int
+#: The contents of a frame's definitions, its own content and the offset behind it.
+Item = tuple[tuple[bytes, ...], bytes, int]
 
 
 class Chunk(NamedTuple):
@@ -38,7 +35,7 @@ class Chunk(NamedTuple):
 
 
 class Reader:
-    """Reads the segment *name*, open as *fd*, in chunks. The last one it has ready once more.
+    """Reads the segment *name*, open as *fd*, in chunks. The latest it has ready once more.
 
     So a second cursor that comes the same way as the first costs no reading.
     """
@@ -46,17 +43,22 @@ class Reader:
     def __init__(self, fd: int, name: str) -> None:
         self._fd = fd
         self._seed = frames.seed(name)
-        self._last: Chunk | None = None
+        self._latest: dict[int, Chunk] = {}
 
     def read(self, position: int) -> Chunk:
         """Return the frames from *position* on, at least one unless there is none."""
-        last, self._last = self._last, None
-        if last is not None and last.position == position:
-            return last
-        chunk = self._read(position)
-        if chunk.frames:  # where there were none, there may be some the next time
-            self._last = chunk
+        chunk = self._latest.pop(position, None)
+        if chunk is None:
+            chunk = self._read(position)
+            if chunk.frames:  # where there were none, there may be some the next time
+                if len(self._latest) >= LATEST:
+                    self._latest.clear()
+                self._latest[position] = chunk
         return chunk
+
+    def has(self, position: int) -> bool:
+        """Say whether the frames from *position* on are ready."""
+        return position in self._latest
 
     def _read(self, position: int) -> Chunk:
         size = CHUNK
@@ -68,21 +70,26 @@ class Reader:
                 break
             size = frames.LARGEST + CHUNK
         damage = 0 if at_end else size - frames.HEADER
-        length = found[-1].end if found else damage
+        length = found[-1][2] if found else damage
         return Chunk(position, found, length, position + len(data) if at_end else None)
 
 
-class Cursor:
-    """Goes through frames of *kind* that end behind *acknowledged*, of *definitions* ids each."""
+#: What a cursor takes of a frame, by its kind and payload.
+Select = Callable[[int, bytes], frames.Part | None]
 
-    def __init__(self, reader: Reader, kind: int, definitions: int, acknowledged: int) -> None:
+
+class Cursor:
+    """Goes through what *select* finds in the frames that end behind *acknowledged*."""
+
+    def __init__(self, reader: Reader, select: Select, acknowledged: int) -> None:
         self.unreadable = 0
         self.acknowledged = acknowledged
         self.pending: deque[Item] = deque()
         self._reader = reader
-        self._kind = kind
-        self._definitions = definitions
+        self._select = select
+        #: The content of each definition by its id, and of those that come together by theirs.
         self._known: dict[bytes, bytes] = {}
+        self._together: dict[bytes, tuple[bytes, ...]] = {}
         self.position = 0
         self._size = 0
 
@@ -110,7 +117,7 @@ class Cursor:
     def acknowledge(self, count: int) -> None:
         """Take away the first *count* items: they are delivered, or never will be."""
         for _ in range(count):
-            self.acknowledged = self.pending.popleft().end
+            self.acknowledged = self.pending.popleft()[2]
         if not self.pending:
             self.acknowledge_all()
 
@@ -120,26 +127,32 @@ class Cursor:
 
     def _read(self) -> bool:
         chunk = self._reader.read(self.position)
-        for frame in chunk.frames:
-            self._take(frame, chunk.position + frame.end)
+        for kind, payload, end in chunk.frames:
+            self._take(kind, payload, chunk.position + end)
         self.position += chunk.length
         if chunk.size is None:
             return True
         self._size = chunk.size
-        return False
+        # It ended there when it was read, which may be a while ago: the other cursor knows more.
+        return self._reader.has(self.position)
 
-    def _take(self, frame: frames.Frame, end: int) -> None:
-        if frame.kind == frames.DEFINITION:
-            self._known[frame.payload[:_ID]] = frame.payload[_ID:]
-        elif frame.kind == self._kind and end > self.acknowledged:
-            begin = self._definitions * _ID
-            ids = [frame.payload[at : at + _ID] for at in range(0, begin, _ID)]
-            try:
-                definitions = tuple(self._known[id] for id in ids)
-            except KeyError:
-                self.unreadable += 1
-                return
-            self.pending.append(Item(definitions, frame.payload[begin:], end))
+    def _take(self, kind: int, payload: bytes, end: int) -> None:
+        if kind == frames.DEFINITION:
+            self._known[payload[: frames.ID]] = payload[frames.ID :]
+        elif end > self.acknowledged and (part := self._select(kind, payload)) is not None:
+            ids, content = part
+            definitions = self._together.get(ids) or self._look_up(ids)
+            if definitions is not None:
+                self.pending.append((definitions, content, end))
+
+    def _look_up(self, ids: bytes) -> tuple[bytes, ...] | None:
+        each = [ids[at : at + frames.ID] for at in range(0, len(ids), frames.ID)]
+        try:
+            found = self._together[ids] = tuple(self._known[id] for id in each)
+        except KeyError:
+            self.unreadable += 1
+            return None
+        return found
 
 
 class Segment:
@@ -151,8 +164,8 @@ class Segment:
         self._fd = place.open_to_read(name)
         done = place.acknowledged(name)
         reader = Reader(self._fd, name)
-        self.spans = Cursor(reader, frames.SPAN, 2, done.spans)
-        self.measurements = Cursor(reader, frames.MEASUREMENT, 2, done.measurements)
+        self.spans = Cursor(reader, frames.span_of, done.spans)
+        self.measurements = Cursor(reader, frames.measurement_of, done.measurements)
         self._kept = done
 
     @property

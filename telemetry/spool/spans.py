@@ -91,7 +91,7 @@ class SpanDelivery:
             segment.spans.fill(self._batch - count)
             part: list[Item] = []
             for item in segment.spans.pending:
-                size += len(item.content)
+                size += len(item[1])
                 if count == self._batch or (count and size > LARGEST_REQUEST):
                     return [*taken, (segment, part)]
                 part.append(item)
@@ -102,17 +102,13 @@ class SpanDelivery:
 
 def _request(items: Iterable[Item]) -> bytes:
     """Return the ``ExportTraceServiceRequest`` of *items*, which are its parts already."""
-    scopes: dict[bytes, dict[bytes, list[bytes]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
-        resource, scope = item.definitions
-        scopes[resource][scope].append(item.content)
+    together: dict[tuple[bytes, ...], list[bytes]] = defaultdict(list)
+    for definitions, content, _ in items:
+        together[definitions].append(content)
+    resources: dict[bytes, list[bytes]] = defaultdict(list)
+    for (resource, scope), spans in together.items():
+        resources[resource].append(otlp.field(_INNER, scope + b"".join(spans)))
     return b"".join(
-        otlp.field(
-            _RESOURCE_SPANS,
-            resource
-            + b"".join(
-                otlp.field(_INNER, scope + b"".join(spans)) for scope, spans in inner.items()
-            ),
-        )
-        for resource, inner in scopes.items()
+        otlp.field(_RESOURCE_SPANS, resource + b"".join(scopes))
+        for resource, scopes in resources.items()
     )

@@ -21,19 +21,19 @@ class Watch:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._next_look = 0.0
+        #: When to look next, on the monotonic clock.
+        self.due = 0.0
         self._next_start = 0.0
         self._started = float("-inf")
         self._short_lives = 0
         self._dropped = place.status().dropped
 
     def look(self) -> None:
-        """Look, if it is time to."""
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + INTERVAL
-            # One that has just been started has said nothing yet, only the one before it.
-            if not self.ensure_sender():
-                self._tell()
+        """Look, now."""
+        self.due = time.monotonic() + INTERVAL
+        # One that has just been started has said nothing yet, only the one before it.
+        if not self.ensure_sender():
+            self._tell()
 
     def ensure_sender(self) -> bool:
         """Start a sender unless there is one; say whether it was started."""

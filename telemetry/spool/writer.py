@@ -6,16 +6,17 @@ but for the lock and the little that waits in memory while the disk is full.
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections import deque
+from collections.abc import Iterator
 
 from ..faults import RateLimit, logger
 from . import frames
-from .frames import Definition
+from .frames import Head
 from .place import Place, tree_of
 from .segment import Cursor, Reader
 from .watch import Watch
@@ -25,11 +26,15 @@ __all__ = ["Writer"]
 #: The most bytes after which the next segment is begun.
 LARGEST_SEGMENT = 4 * 1024 * 1024
 
+#: Seconds for which a segment is written to without a look at it.
+CHECK = 0.1
+
+#: The least number of a descriptor: where others are closed, and their numbers used again, no write
+#: meant for a segment goes elsewhere, but fails.
+HIGH = 256
+
 #: Bytes kept in memory while the disk is full.
 BACKLOG = 4 * 1024 * 1024
-
-#: Entries that are one write. There are more than two only after the disk was full.
-TOGETHER = 16
 
 #: How many segments hold what is the latest: the newest may just have been begun.
 LATEST = 2
@@ -38,8 +43,8 @@ LATEST = 2
 LARGEST_CONTENT = frames.LARGEST - 64
 
 
-#: A frame that is to be written: its kind, its content, and the definitions that it needs.
-_Entry = tuple[int, bytes, tuple[Definition, ...]]
+#: A frame that is to be written: its kind, what it begins with, and the rest.
+_Entry = tuple[int, Head, bytes]
 
 
 class Writer:
@@ -58,25 +63,24 @@ class Writer:
         self._segment = self._open()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
-    def append(
-        self, kind: int, content: bytes, *definitions: Definition, more: bool = False
-    ) -> None:
-        """Keep a frame of *kind*: the ids of *definitions*, then *content*.
+    def append(self, kind: int, head: Head, content: bytes) -> None:
+        """Keep a frame of *kind*: *head*, then *content*.
 
-        With *more* the caller appends another at once, and both are one write. What a full disk
-        does not take waits in memory, within a bound. Raises ValueError for what is too large for
-        any collector.
+        What a full disk does not take waits in memory, within a bound. Raises ValueError for what
+        is too large for any collector.
         """
         if len(content) > LARGEST_CONTENT:
             raise ValueError(f"{len(content)} bytes are more than a collector takes")
         with self._lock:
-            self._backlog.add((kind, content, definitions))
+            self._backlog.add((kind, head, content))
             # What a finalizer, or a signal's handler, adds in the middle of this thread's own write
             # is left to that write.
-            if more or self._writing:
+            if self._writing:
                 return
-            self._write_backlog()
-        self._watch.look()
+            now = time.monotonic()
+            self._write_backlog(now)
+        if now >= self._watch.due:
+            self._watch.look()
 
     def flush(self, timeout: float) -> bool:
         """Have delivered what this tree wrote; say whether all of it is that, or kept on disk.
@@ -85,7 +89,7 @@ class Writer:
         """
         until = time.monotonic() + timeout
         with self._lock:
-            self._write_backlog()
+            self._write_backlog(time.monotonic())
             kept = not self._backlog.entries
         waiting = self._ends()
         failures = self._place.status().failures
@@ -108,8 +112,8 @@ class Writer:
         for name in self._own()[-LATEST:]:
             fd = self._place.open_to_read(name)
             try:
-                for item in Cursor(Reader(fd, name), frames.SPAN, 2, 0).drain():
-                    yield item.content
+                for item in Cursor(Reader(fd, name), frames.span_of, 0).drain():
+                    yield item[1]
             finally:
                 os.close(fd)
 
@@ -122,34 +126,41 @@ class Writer:
     def _waits(self, name: str, end: int) -> bool:
         return min(self._place.acknowledged(name)) < end <= self._place.size(name)
 
-    def _write_backlog(self) -> None:
+    def _write_backlog(self, now: float) -> None:
+        backlog = self._backlog
         self._writing = True
         try:
-            while entries := self._backlog.entries[:TOGETHER]:
-                self._write(entries)
+            while backlog.entries:
+                segment = self._segment
+                if (now >= segment.due or segment.room <= 0) and not segment.look(now):
+                    segment = self._begin_segment()
+                segment.write(backlog.entries[0])
+                backlog.drop()
         except OSError as exc:
-            self._backlog.bound(exc)
+            self._segment.due = 0.0
+            if exc.errno != errno.EBADF:
+                backlog.bound(exc)
+                return
         finally:
             self._writing = False
+        if backlog.entries:  # a daemon has closed the descriptor
+            self._write_backlog(now)
 
-    def _write(self, entries: list[_Entry]) -> None:
-        if not self._segment.usable():
-            self._segment.close()
-            self._number += 1
-            self._place.make()
-            self._segment = self._open()
-        written = self._segment.write(entries)
-        self._backlog.drop(written)
-        if written < len(entries):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _begin_segment(self) -> "_Segment":
+        self._segment.close()
+        self._number += 1
+        self._place.make()
+        self._segment = self._open()
+        return self._segment
 
     def _open(self) -> "_Segment":
         name = f"{self._tree}.{self._number:06}"
-        return _Segment(self._place.open_to_append(name), name, self._size, self._age)
+        return _Segment(_high(self._place.open_to_append(name)), name, self._size, self._age)
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
         self._writing = False
+        self._segment.due = 0.0  # a daemon closes descriptors once it has forked
         self._backlog = _Backlog()  # what waits there is its parent's to write
 
 
@@ -161,23 +172,25 @@ class _Segment:
         self._seed = frames.seed(name)
         self._size = size
         self._until = time.monotonic() + age
-        #: What an entry begins with, by its definitions, once these are written.
-        self._ids: dict[tuple[Definition, ...], bytes] = {}
+        #: Those whose definitions stand in it.
+        self._defined: set[Head] = set()
         found = os.fstat(fd)
         self._identity = found.st_dev, found.st_ino
+        #: When to look at it again: a time of the monotonic clock, and after so many bytes.
+        self.due = 0.0
+        self.room = 0
 
-    def usable(self) -> bool:
+    def look(self, now: float) -> bool:
         """Say whether it is still there, with room and not too old.
 
-        Asked before each write: a daemon that closes every descriptor may have the number reused.
+        A daemon closes every descriptor, and the number may be another's then.
         """
         found = self._stat()
-        return (
-            found is not None
-            and found.st_nlink > 0
-            and found.st_size < self._size
-            and time.monotonic() < self._until
-        )
+        if found is None or not found.st_nlink or now >= self._until:
+            return False
+        self.due = now + CHECK
+        self.room = self._size - found.st_size
+        return self.room > 0
 
     def _stat(self) -> os.stat_result | None:
         try:
@@ -186,63 +199,64 @@ class _Segment:
             return None
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
-    def write(self, entries: Sequence[_Entry]) -> int:
-        """Append *entries*, each with the definitions that it needs; return how many fitted.
+    def write(self, entry: _Entry) -> None:
+        """Append *entry*, with the definitions that it needs. Raises OSError where it cannot."""
+        kind, head, content = entry
+        data = frames.pack(self._seed, kind, head.ids + content)
+        known = head in self._defined
+        if not known:
+            data = self._define(head) + data
+        size = len(data)
+        self.room -= size
+        if os.write(self._fd, data) < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if not known:
+            self._defined.add(head)
 
-        Raises OSError where none did.
-        """
-        parts: list[bytes] = []
-        lasts: list[int] = []  # of each entry, its last part
-        new: dict[tuple[Definition, ...], bytes] = {}
-        for kind, content, definitions in entries:
-            ids = self._ids.get(definitions)
-            if ids is None:
-                ids = new[definitions] = b"".join(each.id for each in definitions)
-                parts += self._define(definitions)
-            lasts.append(len(parts))
-            parts.append(frames.pack(self._seed, kind, ids + content))
-        data = b"".join(parts)
-        written = os.write(self._fd, data)
-        if written < len(data):
-            ends = list(accumulate(map(len, parts)))
-            return sum(ends[last] <= written for last in lasts)
-        self._ids.update(new)
-        return len(entries)
-
-    def _define(self, definitions: tuple[Definition, ...]) -> list[bytes]:
-        return [
-            frames.pack(self._seed, frames.DEFINITION, each.id + each.content)
-            for each in definitions
-        ]
+    def _define(self, head: Head) -> bytes:
+        return b"".join(
+            [
+                frames.pack(self._seed, frames.DEFINITION, each.id + each.content)
+                for each in head.definitions
+            ]
+        )
 
     def close(self) -> None:
         if self._stat() is not None:
             os.close(self._fd)
 
 
+def _high(fd: int) -> int:
+    """Return *fd* under a high number, where there may be one."""
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    except OSError:
+        return fd
+    os.close(fd)
+    return high
+
+
 class _Backlog:
     """What is yet to be written, oldest first."""
 
     def __init__(self) -> None:
-        self.entries: list[_Entry] = []
+        self.entries: deque[_Entry] = deque()
         self._bytes = 0
         self._lost = 0
         self._allow = RateLimit()
 
     def add(self, entry: _Entry) -> None:
         self.entries.append(entry)
-        self._bytes += len(entry[1])
+        self._bytes += len(entry[2])
 
-    def drop(self, count: int) -> None:
-        """Forget the oldest *count*."""
-        for _, content, _ in self.entries[:count]:
-            self._bytes -= len(content)
-        del self.entries[:count]
+    def drop(self) -> None:
+        """Forget the oldest."""
+        self._bytes -= len(self.entries.popleft()[2])
 
     def bound(self, exc: OSError) -> None:
         """Keep what there is room for, and say once a minute why it is here."""
         while self._bytes > BACKLOG:
-            self.drop(1)
+            self.drop()
             self._lost += 1
         if self._allow("full"):
             logger.warning(

@@ -20,6 +20,7 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
 from telemetry import settings
 from telemetry.celery import message, waits
 from telemetry.instruments import Instruments
+from telemetry.series import Series
 from workers.celery import app
 
 from ..processes import ROOT
@@ -399,7 +400,7 @@ def test_jaeger_is_where_the_gateway_sends_to() -> None:
 def measured_wait() -> Metric:
     """Return the wait in the queue as it is exported."""
     instruments = Instruments(Resource({}))
-    instruments.record({waits.QUEUE: 0.5}, {MESSAGING_DESTINATION_NAME: "celery"})
+    instruments.record(Series([waits.QUEUE], {MESSAGING_DESTINATION_NAME: "celery"}), [0.5])
     data = instruments.collect()
     assert data is not None
     (metric,) = data.resource_metrics[0].scope_metrics[0].metrics

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from telemetry.spool import frames
+from telemetry.spool.segment import Cursor, Reader
 
 from .conftest import Collector, Program
 from .test_delivery import KILLED, once
@@ -159,7 +160,7 @@ def test_reading_damaged_bytes_yields_what_was_written_and_nothing_else(
     data = b"".join(frames.pack(seed, frames.SPAN, payload) for payload in payloads)
     for at, junk in cuts:
         data = data[:at] + junk + data[at + len(junk) // 2 :]
-    found = [frame.payload for frame in frames.unpack(seed, data, at_end)]
+    found = [payload for _, payload, _ in frames.unpack(seed, data, at_end)]
     left = iter(payloads)
     assert all(payload in left for payload in found)
     if not cuts:
@@ -214,3 +215,35 @@ def test_a_directory_that_was_there_is_left_as_it_is(program: Program, tmp_path:
     assert stat.S_IMODE(theirs.stat().st_mode) == 0o755
     (ours,) = theirs.iterdir()
     assert stat.S_IMODE(ours.stat().st_mode) == 0o700
+
+
+def test_a_reader_goes_on_where_another_has_been(tmp_path: Path) -> None:
+    """Of frames that came in two goes, each of two cursors sees all, whoever reads first."""
+    path, seed = tmp_path / "segment", frames.seed("segment")
+    head = frames.Head(frames.define(b"resource"), frames.define(b"scope"))
+    defined = [
+        frames.pack(seed, frames.DEFINITION, each.id + each.content) for each in head.definitions
+    ]
+    span = frames.pack(seed, frames.SPAN, head.ids + b"a span")
+    path.write_bytes(b"".join(defined) + span)
+    with path.open("rb") as file:
+        reader = Reader(file.fileno(), "segment")
+        first, second = (Cursor(reader, frames.span_of, 0) for _ in range(2))
+        assert len(list(first.drain())) == 1
+        with path.open("ab") as more:
+            more.write(span * 2)
+        assert len(list(first.drain())) == 2
+        assert len(list(second.drain())) == 3
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=15), st.binary(max_size=300))
+def test_a_span_and_what_was_measured_of_it_come_apart_again(
+    numbers: list[float], span: bytes
+) -> None:
+    ids = [bytes([each]) * frames.ID for each in range(4)]
+    payload = b"".join(ids) + frames.numbers(numbers) + span
+    assert frames.span_of(frames.MEASURED_SPAN, payload) == (ids[0] + ids[1], span)
+    found = frames.measurement_of(frames.MEASURED_SPAN, payload)
+    assert found is not None
+    assert found[0] == ids[2] + ids[3]
+    assert list(frames.values(found[1])) == numbers
