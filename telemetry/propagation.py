@@ -119,12 +119,11 @@ def inject(carrier: MutableMapping[str, Any], context: Context | None = None) ->
     """Write *context*, the current one if absent, into *carrier*. Never raises."""
     try:
         asked_for = _configured()
-        if asked_for.plain and (alone := _lone_span(context)) is not None:
-            carrier[TRACEPARENT] = traceparent(alone)
-            carrier.pop(TRACESTATE, None)
-            return
         headers: dict[str, str] = {}
-        asked_for.inject(headers, context)
+        if asked_for.plain and (alone := _lone_span(context)) is not None:
+            headers[TRACEPARENT] = traceparent(alone)
+        else:
+            asked_for.inject(headers, context)
         for name, value in headers.items():
             carrier[name] = value
         # In a carrier that is used again, the old one would go on under the new traceparent.

@@ -169,7 +169,7 @@ class Consumer:
         since = started or time.time()
         delivery = message.get("delivery_info") or {}
         queue = delivery.get("routing_key")
-        if type(queue) is not str:
+        if not isinstance(queue, str):
             queue = None
         measured: Series | None = None
         links: Sequence[SpanContext] = ()

@@ -147,10 +147,10 @@ class Facts:
         headers = self.headers
         for key, name, _ in _IDS:
             value = headers.get(key)
-            if value and type(value) is str:
+            if value and isinstance(value, str):
                 attributes[name] = value
         retries = headers.get("retries")
-        if retries and type(retries) is int:
+        if retries and isinstance(retries, int):
             attributes[CELERY_TASK_RETRIES] = retries
         return attributes
 
@@ -160,10 +160,10 @@ class Facts:
         encoded = b""
         for key, _, before in _IDS:
             value = headers.get(key)
-            if value and type(value) is str:
+            if value and isinstance(value, str):
                 data = value.encode()
                 encoded += before[len(data)] + data
         retries = headers.get("retries")
-        if retries and type(retries) is int:
+        if retries and isinstance(retries, int):
             encoded += otlp.encode_attributes({CELERY_TASK_RETRIES: retries})
         return encoded

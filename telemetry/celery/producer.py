@@ -114,7 +114,7 @@ class _Send(Hop):
 
     def tell(self, queue: str | None, headers: Mapping[str, Any]) -> None:
         """Say to which *queue* the message goes, and what its *headers* say of it."""
-        self._queue = queue = queue if type(queue) is str else None
+        self._queue = queue = queue if isinstance(queue, str) else None
         shape, facts = self.producer.shape(self._name, self._kind, queue), Facts(headers)
         span = self.span
         if isinstance(span, LightSpan):

@@ -6,5 +6,5 @@ segments and delivers what is in them. So an application holds no channel and no
 could break, and what it has written outlives it, however it ends.
 
 ``frames`` is the format of a segment, ``place`` where they are, ``writer`` the application's side,
-``sender`` the other; ``processor`` and ``meter`` are what OpenTelemetry's SDK sees of it.
+``sender`` the other; ``processor`` is what OpenTelemetry's SDK and the hops see of it.
 """

@@ -291,6 +291,16 @@ def test_facts_say_the_same_as_bytes(headers: dict[str, Any], waits: Waits | Non
         assert said.keys() <= facts.keys
 
 
+class Id(str):
+    """As an application's own ids may be: a string, and more."""
+
+
+def test_an_id_of_a_class_of_its_own_is_an_id() -> None:
+    facts = Facts({"id": Id("mine")})
+    assert facts.attributes() == {"messaging.message.id": "mine"}
+    assert facts.encoded() == Facts({"id": "mine"}).encoded()
+
+
 def test_a_hop_is_light_where_it_can_be() -> None:
     kept = Kept()
     starts = provider(kept).light

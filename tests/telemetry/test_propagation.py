@@ -200,6 +200,27 @@ class TestTraceparent:
         inject(headers, Context())
         assert headers == {"own": "1"}
 
+    def test_a_carrier_need_do_no_more_than_hold(self) -> None:
+        class Slots:
+            """Takes and gives items, as a message of some other library may."""
+
+            def __init__(self) -> None:
+                self.items: dict[str, str] = {}
+
+            def __setitem__(self, name: str, value: str) -> None:
+                self.items[name] = value
+
+            def __delitem__(self, name: str) -> None:
+                del self.items[name]
+
+            def __contains__(self, name: str) -> bool:
+                return name in self.items
+
+        carrier: Any = Slots()
+        carrier["tracestate"] = "old=1"
+        inject(carrier, extract({"traceparent": GOOD}))
+        assert carrier.items.keys() == {"traceparent"}
+
     def test_a_carrier_used_again_keeps_no_tracestate_of_before(self) -> None:
         headers = {"own": "1"}
         inject(headers, extract({"traceparent": GOOD, "tracestate": "a=1"}))
