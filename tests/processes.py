@@ -55,16 +55,20 @@ class Process:
 
     def wait_for_line(self, text: str, timeout: float = 30.0, count: int = 1) -> str:
         """Wait until *text* stood in *count* lines; return the last of them."""
+        found = self.lines_until(text, timeout, count)
+        if len(found) < count:
+            raise AssertionError(f"{text!r} was not printed by {self.argv}:\n{self.output}")
+        return found[count - 1]
+
+    def lines_until(self, text: str, timeout: float = 30.0, count: int = 1) -> list[str]:
+        """Wait for *count* lines with *text*, no longer than to the end; return those there are."""
 
         def found() -> list[str]:
             return [line for line in self.lines if text in line]
 
         with self._arrived:
             self._arrived.wait_for(lambda: len(found()) >= count or self._closed, timeout)
-            if len(found()) < count:
-                printed = "\n".join(self.lines)
-                raise AssertionError(f"{text!r} was not printed by {self.argv}:\n{printed}")
-            return found()[count - 1]
+            return found()
 
     def signal(self, number: int) -> None:
         self._child.send_signal(number)

@@ -175,7 +175,7 @@ def test_a_broker_that_is_restarted_in_the_middle(
 ) -> None:
     server = Server(tmp_path, password="hunter2", keep=True)
     start.env["CELERY_BROKER_URL"] = server.url
-    start_worker(start, "tests.soon_restored")
+    worker = start_worker(start, "tests.soon_restored")
     _, url = start_gunicorn(start, "--workers", "1", "--threads", "8")
     with Load(url, clients=8) as load:
         load.wait_for(lambda load: len(load.accepted) >= 100)
@@ -183,10 +183,34 @@ def test_a_broker_that_is_restarted_in_the_middle(
         load.wait_for(lambda load: load.statuses[503] >= 5)
         refused_at = len(load.accepted)
         server.start()
+        # A worker of Celery 5.7 may end as it loses its Redis: then another is started, as by a
+        # supervisor, and has what the first had taken.
+        workers = [worker]
+        if len(worker.lines_until("Connected to ", count=2)) < 2:
+            workers.append(start_worker(start, "tests.soon_restored"))
         load.wait_for(lambda load: len(load.accepted) >= refused_at + 100)
     assert set(load.statuses) == {202, 503}
     assert load.slowest < IN_TIME
-    receiver.wait_for(lambda spans: not incomplete(spans, load.accepted), timeout=60)
+
+    def never_taken(spans: list[Span]) -> set[str]:
+        output = "".join(worker.output for worker in workers)
+        return {
+            span.trace_id
+            for span in spans
+            if span.kind == "PRODUCER"
+            and f"[{span.attributes['messaging.message.id']}] received" not in output
+        }
+
+    # Celery takes a message from Redis and notes it there in two steps. What it had taken when
+    # Redis went in between is gone: one message, since it takes them one by one.
+    spans = receiver.wait_for(
+        lambda spans: (
+            (missing := incomplete(spans, load.accepted)) <= never_taken(spans)
+            and len(missing) <= 1
+        ),
+        timeout=60,
+    )
+    assert load.accepted <= traces_of(spans, "GET /ping")
     server.process.stop()
 
 
