@@ -255,7 +255,8 @@ def _server(fixed: _Fixed) -> dict[str, AttributeValue]:
 
 
 def _name_by_route(app: Flask, **_: Any) -> None:
-    served, rule = request.environ.get(_SERVED), request.url_rule
+    started = request._get_current_object()  # type: ignore[attr-defined]  # looked for once
+    served, rule = started.environ.get(_SERVED), started.url_rule
     if served is not None and rule is not None:
         served.route = rule.rule
         served.span.update_name(f"{_shape(served.fixed).name} {rule.rule}")

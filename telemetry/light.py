@@ -147,7 +147,7 @@ class Light:
         span._facts = facts
         span._linked = links
         span._start_time = time_ns() if start_time is None else start_time
-        span._pending = True
+        span._pending = span._unclaimed = True
         return span
 
 
@@ -164,13 +164,39 @@ def _always_sampled(sampler: sampling.Sampler) -> tuple[bool, bool]:
     return of_parent and f"{{root:{always}," in said, children
 
 
+class _Later:
+    """An attribute of a light span that is made when somebody first asks for it."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, span: "LightSpan | None", owner: type) -> Any:
+        if span is None:
+            return self
+        # Two threads may come at once: both get the one that stays.
+        return span.__dict__.setdefault(self._name, self._make(span))
+
+
+class _Changing(_Later):
+    """One for which the SDK asks in order to change the span, or to read what may be changed."""
+
+    def __get__(self, span: "LightSpan | None", owner: type) -> Any:
+        if span is not None:
+            span._claim()
+        return super().__get__(span, owner)
+
+
 class LightSpan(Span):
     """A span of a shape, with facts and attributes of its own, that makes the rest if asked.
 
     As long as it is pending, nobody has asked.
     """
 
-    # Most spans need nothing but these: no dict is made for them.
+    # Most spans need nothing but these: no dict is made for them. They are found at once, which
+    # they would not be in a class that has ``__getattr__``.
     __slots__ = (
         "_context",
         "_facts",
@@ -182,6 +208,7 @@ class LightSpan(Span):
         "_pending",
         "_shape",
         "_start_time",
+        "_unclaimed",
     )
 
     _context: SpanContext
@@ -191,10 +218,11 @@ class LightSpan(Span):
     _name: str
     _own: dict[str, AttributeValue]
     _parent: SpanContext | None
-    #: True; gone as soon as somebody has asked, or the span has ended.
     _pending: bool
     _shape: Shape
     _start_time: int
+    #: There until it is claimed.
+    _unclaimed: bool
 
     _end_time: int | None = None
     _measured: Measured | None = None
@@ -206,15 +234,25 @@ class LightSpan(Span):
     _set_status_on_exception = True
     _record_end_metrics = None
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_pending":
-            return False
-        if name in _CHANGING:
-            self._claim()
-        elif name not in _LATER:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        # Two threads may come at once: both get the one that stays.
-        return self.__dict__.setdefault(name, _LATER[name](self))
+    _kind = _Later(lambda span: span._shape.kind)
+    _limits = _Later(lambda span: span._light.provider._span_limits)
+    _resource = _Later(lambda span: span._light.provider.resource)
+    _instrumentation_scope = _Later(lambda span: span._light.scope)
+    _span_processor = _Later(lambda span: span._light.provider._active_span_processor)
+    # Whatever the SDK changes, it takes the lock for.
+    _lock = _Changing(lambda span: threading.Lock())
+    _events = _Changing(lambda span: BoundedList(span._limits.max_events))
+    _links = _Changing(lambda span: span._new_links([Link(one) for one in span._linked]))
+
+    @_Changing
+    def _attributes(self) -> BoundedAttributes:
+        facts = self._facts.attributes() if self._facts is not None else {}
+        return BoundedAttributes(
+            self._limits.max_span_attributes,
+            {**self._shape.attributes, **facts, **self._own},
+            immutable=self._end_time is not None,
+            max_value_len=self._limits.max_span_attribute_length,
+        )
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute, as the SDK does."""
@@ -286,8 +324,9 @@ class LightSpan(Span):
 
     def _claim(self) -> bool:
         """End being pending; say whether it was. Of several threads, one alone is told so."""
+        self._pending = False
         try:
-            del self._pending
+            del self._unclaimed
         except AttributeError:
             return False
         return True
@@ -296,38 +335,6 @@ class LightSpan(Span):
         readable = super()._readable_span()
         readable.measured = self._measured  # type: ignore[attr-defined]
         return readable
-
-
-def _attributes(span: LightSpan) -> Any:
-    limits = span._limits
-    facts = span._facts.attributes() if span._facts is not None else {}
-    return BoundedAttributes(
-        limits.max_span_attributes,
-        {**span._shape.attributes, **facts, **span._own},
-        immutable=span._end_time is not None,
-        max_value_len=limits.max_span_attribute_length,
-    )
-
-
-def _links(span: LightSpan) -> Any:
-    return span._new_links([Link(context) for context in span._linked])
-
-
-#: What a light span makes when it is first asked for.
-_LATER: dict[str, Callable[[LightSpan], Any]] = {
-    "_kind": lambda span: span._shape.kind,
-    "_lock": lambda span: threading.Lock(),
-    "_attributes": _attributes,
-    "_events": lambda span: BoundedList(span._limits.max_events),
-    "_links": _links,
-    "_limits": lambda span: span._light.provider._span_limits,
-    "_resource": lambda span: span._light.provider.resource,
-    "_instrumentation_scope": lambda span: span._light.scope,
-    "_span_processor": lambda span: span._light.provider._active_span_processor,
-}
-
-#: Who asks for one of these may change the span: whatever the SDK changes, it takes the lock for.
-_CHANGING = frozenset({"_lock", "_attributes", "_events", "_links"})
 
 
 def light(provider: TracerProvider, scope: InstrumentationScope, keeper: Keeper) -> Light | None:
@@ -346,7 +353,7 @@ def _is_known(light: Light) -> bool:
     context = SpanContext(1, 2, False, _FLAGS[3], None)
     if tuple(context) != (1, 2, False, 3, context.trace_state, True):
         return False
-    return vars(stock).keys() <= vars(LightSpan).keys() | _LATER.keys()
+    return vars(stock).keys() <= vars(LightSpan).keys()
 
 
 class _SdkSpan(Span):

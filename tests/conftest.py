@@ -104,6 +104,8 @@ def start_web(start: Starter, **env: str) -> str:
 
 
 def start_worker(start: Starter, app: str = "workers", **env: str) -> Process:
-    worker = start("celery", "-A", app, "worker", "-c", "2", "-l", "INFO", **env)
+    worker = start(
+        *("celery", "-A", app, "worker", "-c", "2", "-l", "INFO", "--without-mingle"), **env
+    )
     worker.wait_for_line(" ready.")
     return worker

@@ -77,16 +77,6 @@ class Run:
     started: float
     token: Token[Context] | None = None
 
-    def attach(self) -> None:
-        """Make the run current."""
-        self.token = otel_context.attach(self.context)
-
-    def detach(self) -> None:
-        """Make current again what was before."""
-        if self.token is not None:
-            otel_context.detach(self.token)
-            self.token = None
-
     def fail(self, exc: BaseException) -> None:
         """Mark the run as failed by *exc*."""
         fail(self.span, exc)
@@ -115,7 +105,8 @@ class Consumer:
     """Traces what one Celery app runs."""
 
     def __init__(self, app: Celery, relation: str) -> None:
-        self._app = app
+        # Celery looks for a task's app in two steps of its own.
+        self._is_ours = lru_cache(maxsize=1024)(lambda task: task.app is app)
         self._broker = Broker(app)
         self._relation = relation
         # What is the same for every message of a task in a queue is put together once.
@@ -124,14 +115,14 @@ class Consumer:
 
     def on_prerun(self, task: Task, **_: Any) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
-        if task.app is not self._app:
+        if not self._is_ours(task):
             return
         try:
             request = task.request
             message = vars(request)
             eager = request.is_eager
             run = message[_ON_REQUEST] = self.begin(task.name, message, eager=eager)
-            run.attach()
+            run.token = otel_context.attach(run.context)
             if request.chord and not eager:
                 watch_chord(task.backend)
         except Exception:
@@ -142,7 +133,8 @@ class Consumer:
         run: Run | None = vars(task.request).pop(_ON_REQUEST, None)
         if run is None:
             return
-        run.detach()
+        if run.token is not None:
+            otel_context.detach(run.token)
         if state is None and current_process().daemon:
             # A child on its way out, by itself or killed: the main process sees that and reports.
             return
@@ -269,7 +261,7 @@ _encode_waits = otlp.three_doubles(*_WAITS)
 def _waits(message: Mapping[str, Any], own: Mapping[str, Any], started: float) -> Waits:
     return waits(
         sent=parse_time(own.get(SENT_AT)),
-        eta=parse_eta(message.get("eta")),
+        eta=parse_eta(eta) if (eta := message.get("eta")) else None,
         received=parse_time(message.get(RECEIVED_AT)),
         started=started,
     )

@@ -128,11 +128,11 @@ class Worker:
             faults.report("report a lost run")
             yield
             return
-        run.attach()
+        token = otel_context.attach(run.context)
         try:
             yield
         finally:
-            run.detach()
+            otel_context.detach(token)
             if known is None:
                 self._end_lost(request, run, exc)
 
@@ -248,7 +248,6 @@ class _Arriving(NonRecordingSpan):
     """The span that *message* names, read only if somebody asks: most are not logged."""
 
     def __init__(self, message: Any) -> None:
-        super().__init__(INVALID_SPAN_CONTEXT)
         self._message = message
 
     def get_span_context(self) -> SpanContext:

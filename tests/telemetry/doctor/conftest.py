@@ -49,7 +49,8 @@ def doctor(start: Starter, tmp_path: Path) -> Doctor:
 def worker(start: Starter) -> Callable[..., Process]:
     def run(*args: str, **env: str) -> Process:
         process = start(
-            *("celery", "-A", f"{PROJECT}:celery", "worker", "-c", "1", "-l", "INFO", *args),
+            *("celery", "-A", f"{PROJECT}:celery", "worker", "-c", "1", "-l", "INFO"),
+            *("--without-mingle", *args),
             **env,
         )
         process.wait_for_line(" ready.")
