@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
+# Tests that wait for most of their time, for workers to start and for what does not answer.
+WAITING := tests/telemetry/doctor
 SOURCES := app bench telemetry tests workers
 
 .PHONY: help
@@ -22,7 +24,12 @@ setup: $(VENV)/.installed ## make .venv with what the system needs, exactly as l
 
 .PHONY: test
 test: $(VENV)/.installed-dev ## run all the tests
+ifdef ARGS
 	$(RUN) pytest $(ARGS)
+else
+	$(RUN) pytest --ignore=$(WAITING)
+	$(RUN) pytest --numprocesses=3 --dist=loadfile $(WAITING)
+endif
 
 .PHONY: pages
 pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
