@@ -248,6 +248,7 @@ class _Arriving(NonRecordingSpan):
     """The span that *message* names, read only if somebody asks: most are not logged."""
 
     def __init__(self, message: Any) -> None:
+        super().__init__(INVALID_SPAN_CONTEXT)
         self._message = message
 
     def get_span_context(self) -> SpanContext:
