@@ -205,8 +205,7 @@ def test_a_broker_that_is_restarted_in_the_middle(
     # Redis went in between is gone: one message, since it takes them one by one.
     spans = receiver.wait_for(
         lambda spans: (
-            len(missing := incomplete(spans, load.accepted)) <= 1
-            and missing <= never_taken(spans)
+            len(missing := incomplete(spans, load.accepted)) <= 1 and missing <= never_taken(spans)
         ),
         timeout=60,
     )
