@@ -30,6 +30,7 @@ from opentelemetry.trace import (
 )
 
 __all__ = [
+    "before_field",
     "before_string",
     "encode_attributes",
     "encode_hop",
@@ -70,10 +71,17 @@ _NO_STATUS = _STATUS + b"\x00"
 #: ``SpanFlags``: bit 8 says that bit 9 is known, bit 9 that the context came from elsewhere.
 _LOCAL, _REMOTE = b"\x00\x01\x00\x00", b"\x00\x03\x00\x00"
 
+_LINK_LOCAL, _LINK_REMOTE = b"\x35" + _LOCAL, b"\x35" + _REMOTE
+
 #: How a span ends that has no status.
 _END_LOCAL, _END_REMOTE = _NO_STATUS + b"\x85\x01" + _LOCAL, _NO_STATUS + b"\x85\x01" + _REMOTE
 
 _times = Struct("<cQcQ").pack
+_ids = Struct(">2sQQ2sQ").pack
+_parent = Struct(">2sQ").pack
+_link_ids = Struct(">4sQQ2sQ5s").pack
+_LOW = (1 << 64) - 1
+_two_bytes = Struct("BB").pack
 
 
 def encode_span(span: ReadableSpan) -> bytes:
@@ -105,27 +113,22 @@ def encode_hop(
     if not (start_time and end_time):
         raise ValueError("a time of 0 is left out")
     trace_id, span_id, _, _, state, _ = context
-    head = b"\x0a\x10" + trace_id.to_bytes(16, "big") + b"\x12\x08" + span_id.to_bytes(8, "big")
+    ids = _ids(b"\x0a\x10", trace_id >> 64, trace_id & _LOW, b"\x12\x08", span_id)
     if state:
-        head += _state(state)
+        ids += _state(state)
     end = _END_LOCAL
     if parent is not None:
-        _, span_id, is_remote, *_ = parent
-        head += b"\x22\x08" + span_id.to_bytes(8, "big")
+        _, span_id, is_remote, _, _, _ = parent
+        ids += _parent(b"\x22\x08", span_id)
         if is_remote:
             end = _END_REMOTE
-    times = _times(b"\x39", start_time, b"\x41", end_time)
-    parts = [head, name_and_kind, times, said]
+    parts = [ids, name_and_kind, _times(b"\x39", start_time, b"\x41", end_time), said]
     if attributes:
         _add_attributes(parts, attributes)
-    for trace_id, span_id, is_remote, *_ in links:
-        parts.append(
-            b"\x6a\x21\x0a\x10"
-            + trace_id.to_bytes(16, "big")
-            + b"\x12\x08"
-            + span_id.to_bytes(8, "big")
-            + (b"\x35" + _REMOTE if is_remote else b"\x35" + _LOCAL)
-        )
+    for trace_id, span_id, is_remote, _, _, _ in links:
+        flags = _LINK_REMOTE if is_remote else _LINK_LOCAL
+        high, low = trace_id >> 64, trace_id & _LOW
+        parts.append(_link_ids(b"\x6a\x21\x0a\x10", high, low, b"\x12\x08", span_id, flags))
     parts.append(end)
     return b"".join(parts)
 
@@ -195,6 +198,13 @@ def scope_spans(scope: bytes, schema_url: str, spans: Sequence[bytes]) -> bytes:
 def resource_spans(resource: bytes, schema_url: str, scopes: Sequence[bytes]) -> bytes:
     """Return one ``ResourceSpans`` message of ``ScopeSpans`` of an encoded *resource*."""
     return field(_FIRST, resource) + _messages(scopes) + _text(_THIRD, schema_url)
+
+
+def before_field(tag: bytes, length: int) -> bytes:
+    """Return what comes before the *length* bytes of a field."""
+    if 0x80 <= length < 0x4000:  # most spans
+        return tag + _two_bytes(length & 0x7F | 0x80, length >> 7)
+    return tag + _varint(length)
 
 
 def export_request(resources: Sequence[bytes]) -> bytes:
@@ -330,10 +340,7 @@ def _value(value: Any, depth: int = 0) -> bytes:
 
 
 def field(tag: bytes, message: bytes) -> bytes:
-    length = len(message)
-    if 0x80 <= length < 0x4000:  # most spans
-        return tag + bytes((length & 0x7F | 0x80, length >> 7)) + message
-    return tag + _varint(length) + message
+    return tag + _varint(len(message)) + message
 
 
 def _messages(messages: Iterable[bytes]) -> bytes:

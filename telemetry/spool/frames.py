@@ -22,6 +22,7 @@ __all__ = [
     "Frame",
     "Head",
     "Part",
+    "begin",
     "define",
     "measurement_of",
     "numbers",
@@ -49,6 +50,7 @@ LARGEST = 16 * 1024 * 1024
 
 _MAGIC = b"\x9aQH\x01"
 _HEADER = struct.Struct("<4sIIB")
+_header = _HEADER.pack
 
 _KINDS = [bytes((kind,)) for kind in range(256)]
 
@@ -81,17 +83,18 @@ Part = tuple[bytes, bytes]
 
 
 #: How many numbers, and these. More than 15 are not measured together.
-NUMBERS = [struct.Struct(f"<B{count}d") for count in range(16)]
+_NUMBERS = [struct.Struct(f"<B{count}d") for count in range(16)]
 
 
 def numbers(values: Sequence[float]) -> bytes:
     """Return *values*, 15 at most, as they stand in a frame."""
-    return NUMBERS[len(values)].pack(len(values), *values)
+    count = len(values)
+    return _NUMBERS[count].pack(count, *values)
 
 
 def values(content: bytes) -> tuple[float, ...]:
     """Return the values of what ``numbers`` returned."""
-    return NUMBERS[content[0]].unpack(content)[1:]
+    return _NUMBERS[content[0]].unpack(content)[1:]
 
 
 def span_of(kind: int, payload: bytes) -> Part | None:
@@ -126,8 +129,13 @@ def seed(segment: str) -> int:
 
 def pack(seed: int, kind: int, payload: bytes) -> bytes:
     """Return one frame."""
-    checksum = crc32(payload, crc32(_KINDS[kind], seed))
-    return _HEADER.pack(_MAGIC, len(payload), checksum, kind) + payload
+    return begin(seed, kind, b"", payload) + payload
+
+
+def begin(seed: int, kind: int, before: bytes, rest: bytes) -> bytes:
+    """Return one frame whose payload is *before* and *rest*, but for the *rest*."""
+    checksum = crc32(rest, crc32(before, crc32(_KINDS[kind], seed)))
+    return _header(_MAGIC, len(before) + len(rest), checksum, kind) + before
 
 
 def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:

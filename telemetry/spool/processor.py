@@ -70,15 +70,7 @@ class SpoolProcessor(SpanProcessor):
                 if len(self._of_hops) >= _MOST:
                     self._of_hops = {}
                 head = self._of_hops[series] = self._head(resource, self._hops, series)
-            size = len(encoded)
-            if values and 0x80 <= size < 0x4000:
-                # What _append does, in one step.
-                count = len(values)
-                numbers = frames.NUMBERS[count].pack(count, *values)
-                tag = _SPANS + bytes((size & 0x7F | 0x80, size >> 7))
-                self._writer.append(frames.MEASURED_SPAN, head, numbers + tag + encoded)
-            else:
-                self._append(head, encoded, values)
+            self._append(head, encoded, values)
         except Exception:
             faults.report("keep a span")
 
@@ -87,16 +79,17 @@ class SpoolProcessor(SpanProcessor):
         try:
             if self._service is not None:
                 head = self._head_of(self._service, _series(series))
-                self._writer.append(frames.MEASUREMENT, head, frames.numbers(values))
+                self._writer.append(frames.MEASUREMENT, head, b"", frames.numbers(values))
         except Exception:
             faults.report("keep a measurement")
 
     def _append(self, head: Head, encoded: bytes, values: Sequence[float]) -> None:
-        span = otlp.field(_SPANS, encoded)
+        before = otlp.before_field(_SPANS, len(encoded))
         if values:
-            self._writer.append(frames.MEASURED_SPAN, head, frames.numbers(values) + span)
+            before = frames.numbers(values) + before
+            self._writer.append(frames.MEASURED_SPAN, head, before, encoded)
         else:
-            self._writer.append(frames.SPAN, head, span)
+            self._writer.append(frames.SPAN, head, before, encoded)
 
     def _head(
         self, resource: Resource, scope: InstrumentationScope | None, series: Series | None

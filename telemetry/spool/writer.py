@@ -43,8 +43,8 @@ LATEST = 2
 LARGEST_CONTENT = frames.LARGEST - 64
 
 
-#: A frame that is to be written: its kind, what it begins with, and the rest.
-_Entry = tuple[int, Head, bytes]
+#: A frame that is to be written: its kind, what it begins with, and the rest in two parts.
+_Entry = tuple[int, Head, bytes, bytes]
 
 
 class Writer:
@@ -63,8 +63,8 @@ class Writer:
         self._segment = self._open()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
-    def append(self, kind: int, head: Head, content: bytes) -> None:
-        """Keep a frame of *kind*: *head*, then *content*.
+    def append(self, kind: int, head: Head, before: bytes, content: bytes) -> None:
+        """Keep a frame of *kind*: *head*, then *before* and *content*.
 
         What a full disk does not take waits in memory, within a bound. Raises ValueError for what
         is too large for any collector.
@@ -72,7 +72,7 @@ class Writer:
         if len(content) > LARGEST_CONTENT:
             raise ValueError(f"{len(content)} bytes are more than a collector takes")
         with self._lock:
-            self._backlog.add((kind, head, content))
+            self._backlog.add((kind, head, before, content))
             # What a finalizer, or a signal's handler, adds in the middle of this thread's own write
             # is left to that write.
             if self._writing:
@@ -201,14 +201,14 @@ class _Segment:
 
     def write(self, entry: _Entry) -> None:
         """Append *entry*, with the definitions that it needs. Raises OSError where it cannot."""
-        kind, head, content = entry
-        data = frames.pack(self._seed, kind, head.ids + content)
+        kind, head, before, content = entry
+        begin = frames.begin(self._seed, kind, head.ids + before, content)
         known = head in self._defined
         if not known:
-            data = self._define(head) + data
-        size = len(data)
+            begin = self._define(head) + begin
+        size = len(begin) + len(content)
         self.room -= size
-        if os.write(self._fd, data) < size:
+        if os.write(self._fd, begin + content) < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if not known:
             self._defined.add(head)
@@ -247,11 +247,11 @@ class _Backlog:
 
     def add(self, entry: _Entry) -> None:
         self.entries.append(entry)
-        self._bytes += len(entry[2])
+        self._bytes += len(entry[3])
 
     def drop(self) -> None:
         """Forget the oldest."""
-        self._bytes -= len(self.entries.popleft()[2])
+        self._bytes -= len(self.entries.popleft()[3])
 
     def bound(self, exc: OSError) -> None:
         """Keep what there is room for, and say once a minute why it is here."""
