@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from itertools import islice
+from struct import Struct
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -393,6 +394,8 @@ def parse_traceparent(value: Any) -> SpanContext | None:
 
     None is for a malformed one, and for several: which is the parent cannot be told.
     """
+    if type(value) is str and (usual := _parse_usual(value)) is not None:
+        return usual
     if not isinstance(value, str):
         texts = _texts(value)
         if len(texts) != 1:
@@ -406,6 +409,30 @@ def parse_traceparent(value: Any) -> SpanContext | None:
         return None
     known = TraceFlags(int(flags, 16) & _KNOWN_FLAGS)
     return SpanContext(int(trace_id, 16), int(span_id, 16), True, known)
+
+
+_ids = Struct(">QQQB").unpack
+_FLAGS = [TraceFlags(flags) for flags in range(_KNOWN_FLAGS + 1)]
+
+
+def _parse_usual(value: str) -> SpanContext | None:
+    """Return what nearly every ``traceparent`` names, in a third of the time.
+
+    None for one that is not of version 00, or has spaces around it, or is malformed.
+    """
+    try:
+        version, trace_id, span_id, flags = value.split("-")
+        digits = trace_id + span_id + flags
+        data = bytes.fromhex(digits)
+    except ValueError:
+        return None
+    # Digits are read in either case, and with spaces between them; only lower-case ones come back.
+    if version != "00" or data.hex() != digits or (len(trace_id), len(data)) != (32, 25):
+        return None
+    high, low, span, known = _ids(data)
+    if not (span and (high or low)):
+        return None
+    return SpanContext(high << 64 | low, span, True, _FLAGS[known & _KNOWN_FLAGS])
 
 
 def traceparent(span_context: SpanContext) -> str:

@@ -65,17 +65,22 @@ _MEASURED = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
 
 @dataclass(slots=True)
 class Run:
-    """One attempt at a task: its span, and the context that its code runs in.
+    """One attempt at the task of *id*: its span, and the *context* that its message brought.
 
     *series* is None where a run is not measured; *waits* are the last of its values.
     """
 
+    id: object
     span: Span
     context: Context
     series: Series | None
     waits: tuple[float, ...]
     started: float
     token: Token[Context] | None = None
+
+    def inside(self) -> Context:
+        """Return the context that its code runs in."""
+        return Context({**self.context, SPAN_KEY: self.span, _IN_CONTEXT: self})
 
     def fail(self, exc: BaseException) -> None:
         """Mark the run as failed by *exc*."""
@@ -92,21 +97,17 @@ class Run:
         finish(self.span, measured)
 
 
-def current_run() -> tuple[object, SpanContext] | None:
-    """Return the task id and the span context of the run that the caller is inside of."""
+def current_run() -> Run | None:
+    """Return the run that the caller is inside of."""
     run = otel_context.get_value(_IN_CONTEXT)
-    if not isinstance(run, tuple):
-        return None
-    task_id, span = run
-    return task_id, span.get_span_context()
+    return run if isinstance(run, Run) else None
 
 
 class Consumer:
     """Traces what one Celery app runs."""
 
     def __init__(self, app: Celery, relation: str) -> None:
-        # Celery looks for a task's app in two steps of its own.
-        self._is_ours = lru_cache(maxsize=1024)(lambda task: task.app is app)
+        self._app = app
         self._broker = Broker(app)
         self._relation = relation
         # What is the same for every message of a task in a queue is put together once.
@@ -115,26 +116,31 @@ class Consumer:
 
     def on_prerun(self, task: Task, **_: Any) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
-        if not self._is_ours(task):
+        if task.app is not self._app:
             return
         try:
             request = task.request
             message = vars(request)
             eager = request.is_eager
             run = message[_ON_REQUEST] = self.begin(task.name, message, eager=eager)
-            run.token = otel_context.attach(run.context)
+            run.token = otel_context.attach(run.inside())
             if request.chord and not eager:
                 watch_chord(task.backend)
         except Exception:
             faults.report("start the span of a run")
 
-    def on_postrun(self, task: Task, state: str | None, retval: Any, **_: Any) -> None:
+    def on_postrun(
+        self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
+    ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
-        run: Run | None = vars(task.request).pop(_ON_REQUEST, None)
-        if run is None:
+        run = current_run()
+        if run is None or run.id != task_id or run.token is None:
+            # What the task left current is not its run. Celery takes longer to find its request.
+            run = vars(task.request).get(_ON_REQUEST)
+        if run is None or run.token is None:
             return
-        if run.token is not None:
-            otel_context.detach(run.token)
+        token, run.token = run.token, None
+        otel_context.detach(token)
         if state is None and current_process().daemon:
             # A child on its way out, by itself or killed: the main process sees that and reports.
             return
@@ -187,9 +193,7 @@ class Consumer:
             links=links,
             start_time=int(started * 1e9) if started else None,
         )
-        mark = message.get("id"), span
-        inside = Context({**context, SPAN_KEY: span, _IN_CONTEXT: mark})
-        return Run(span, inside, measured, facts.values, since)
+        return Run(message.get("id"), span, context, measured, facts.values, since)
 
     def _origin(
         self, own: Mapping[str, Any]
@@ -244,7 +248,7 @@ class RunFacts(Facts):
         return {**super().attributes(), **waits, **skewed}
 
     def encoded(self) -> bytes:
-        encoded = super().encoded()
+        encoded = Facts.encoded(self)
         if self.names is _WAITS:
             encoded += _encode_waits(self.values)
         elif self.names:
@@ -259,11 +263,12 @@ _encode_waits = otlp.three_doubles(*_WAITS)
 
 
 def _waits(message: Mapping[str, Any], own: Mapping[str, Any], started: float) -> Waits:
+    eta = message.get("eta")
     return waits(
-        sent=parse_time(own.get(SENT_AT)),
-        eta=parse_eta(eta) if (eta := message.get("eta")) else None,
-        received=parse_time(message.get(RECEIVED_AT)),
-        started=started,
+        parse_time(own.get(SENT_AT)),
+        parse_eta(eta) if eta else None,
+        parse_time(message.get(RECEIVED_AT)),
+        started,
     )
 
 

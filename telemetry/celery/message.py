@@ -156,14 +156,14 @@ class Facts:
 
     def encoded(self) -> bytes:
         """Return the same as bytes: the fast path of every message."""
-        headers = self.headers
+        get = self.headers.get
         encoded = b""
         for key, _, before in _IDS:
-            value = headers.get(key)
+            value = get(key)
             if value and isinstance(value, str):
                 data = value.encode()
                 encoded += before[len(data)] + data
-        retries = headers.get("retries")
+        retries = get("retries")
         if retries and isinstance(retries, int):
             encoded += otlp.encode_attributes({CELERY_TASK_RETRIES: retries})
         return encoded

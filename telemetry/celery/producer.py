@@ -141,7 +141,7 @@ def _fill(headers: MutableMapping[str, Any], own: Any, carried: Mapping[str, str
         # sibling under the same send and links to this one, not to the one before.
         run = current_run()
         headers.pop(LINKS, None)
-        if run is not None and run[0] == own.get("id"):
-            headers[LINKS] = format_links([run[1]])
+        if run is not None and run.id == own.get("id"):
+            headers[LINKS] = format_links([run.span.get_span_context()])
     headers.pop(RECEIVED_AT, None)
     headers[SENT_AT] = f"{time.time():.6f}"

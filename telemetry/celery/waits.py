@@ -1,7 +1,7 @@
 """How long a message waited, and for what: three numbers that add up."""
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = ["SKEWED", "Waits", "waits"]
 
@@ -11,20 +11,9 @@ PREFETCH = "celery.wait.prefetch"
 SKEWED = "celery.wait.skewed"
 
 
-class Waits(NamedTuple):
-    """Seconds, never negative; None is what cannot be known. *skewed*: the clocks disagree."""
-
-    scheduled: float
-    queue: float | None
-    prefetch: float
-    skewed: bool = False
-
-    def known(self) -> dict[str, float]:
-        """Return the seconds that are known, by their names."""
-        scheduled, queue, prefetch, _ = self
-        if queue is None:
-            return {SCHEDULED: scheduled, PREFETCH: prefetch}
-        return {SCHEDULED: scheduled, QUEUE: queue, PREFETCH: prefetch}
+#: Seconds scheduled, in the queue and prefetched, never negative, None where it cannot be known;
+#: and whether the clocks disagree. A plain tuple: a named one takes three times as long to make.
+Waits = tuple[float, float | None, float, bool]
 
 
 def waits(sent: float | None, eta: float | None, received: float | None, started: float) -> Waits:
@@ -39,14 +28,10 @@ def waits(sent: float | None, eta: float | None, received: float | None, started
     begin = received if sent is None or skewed else sent
     if eta is None:
         queue = None if sent is None else received - begin
-        return Waits(0.0, queue, max(0.0, started - received), skewed)
+        return 0.0, queue, max(0.0, started - received), skewed
     due = min(max(eta, begin), max(started, begin))
-    return Waits(
-        scheduled=due - begin,
-        queue=max(0.0, received - due) if sent is not None else None,
-        prefetch=max(0.0, started - max(received, due)),
-        skewed=skewed,
-    )
+    queue = max(0.0, received - due) if sent is not None else None
+    return due - begin, queue, max(0.0, started - max(received, due)), skewed
 
 
 def parse_eta(value: Any) -> float | None:

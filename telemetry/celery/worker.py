@@ -15,7 +15,6 @@ from celery import Celery, bootsteps, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
@@ -128,7 +127,7 @@ class Worker:
             faults.report("report a lost run")
             yield
             return
-        token = otel_context.attach(run.context)
+        token = otel_context.attach(run.inside())
         try:
             yield
         finally:
@@ -215,7 +214,7 @@ def _told_by_child(request: Any) -> Run | None:
         if _is_run(span, request.id) and span.start_time_unix_nano >= since:
             trace_id, span_id = int.from_bytes(span.trace_id), int.from_bytes(span.span_id)
             told = NonRecordingSpan(SpanContext(trace_id, span_id, False, _SAMPLED))
-            return Run(told, trace.set_span_in_context(told), None, (), request.time_start)
+            return Run(request.id, told, Context(), None, (), request.time_start)
     return None
 
 
@@ -247,8 +246,9 @@ def _in_context(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
 class _Arriving(NonRecordingSpan):
     """The span that *message* names, read only if somebody asks: most are not logged."""
 
+    _context = INVALID_SPAN_CONTEXT
+
     def __init__(self, message: Any) -> None:
-        super().__init__(INVALID_SPAN_CONTEXT)
         self._message = message
 
     def get_span_context(self) -> SpanContext:

@@ -274,7 +274,7 @@ headers = st.dictionaries(
     st.sampled_from(["id", "root_id", "parent_id", "group", "retries"]), hostile
 )
 seconds = st.floats(0, 1e9)
-waits = st.none() | st.builds(Waits, seconds, st.none() | seconds, seconds, st.booleans())
+waits = st.none() | st.tuples(seconds, st.none() | seconds, seconds, st.booleans())
 
 
 @given(headers, waits)
