@@ -4,11 +4,10 @@ import contextvars
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from flask import Flask, got_request_exception, request, request_started
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
@@ -27,10 +26,10 @@ from opentelemetry.util.types import AttributeValue
 from werkzeug.sansio.utils import get_host
 
 from . import faults
-from .hop import error_type, fail, finish, parent_in, record, start, within
+from .hop import describe, error_type, fail, finish, record, start, within
 from .http import method_attributes
 from .light import Shape
-from .propagation import extract, from_environ
+from .propagation import arrived, from_environ
 from .series import Series
 
 __all__ = ["Inbound", "instrument_flask"]
@@ -39,7 +38,7 @@ Inbound = Literal["continue", "link", "ignore"]
 Environ = dict[str, Any]
 
 EXTENSION = "queuehop"
-_OF_A_METRIC = (HTTP_REQUEST_METHOD, URL_SCHEME, NETWORK_PROTOCOL_VERSION)
+_OF_A_METRIC = (HTTP_REQUEST_METHOD, URL_SCHEME, NETWORK_PROTOCOL_VERSION, HTTP_ROUTE)
 #: Where a request is, in its WSGI environment.
 _SERVED = "queuehop.served"
 
@@ -64,14 +63,13 @@ def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
 class _Request:
     """One request while it is served: its span, and what is measured of it."""
 
-    __slots__ = ("_began", "code", "ended", "error", "fixed", "route", "span")
+    __slots__ = ("_began", "code", "ended", "error", "shape", "span")
 
-    def __init__(self, span: Span, fixed: "_Fixed") -> None:
+    def __init__(self, span: Span, shape: Shape) -> None:
         self.span = span
         self.code = 0
-        self.route = ""
         self.error: str | None = None
-        self.fixed = fixed
+        self.shape = shape
         self.ended = False
         self._began = time.perf_counter()
 
@@ -85,7 +83,7 @@ class _Request:
         if not self.ended:
             self.ended = True
             seconds = time.perf_counter() - self._began
-            series = _series(self.fixed, self.route, self.code, self.error)
+            series = _series(self.shape, self.code, self.error)
             finish(self.span, (series, (seconds,)))
 
 
@@ -97,16 +95,10 @@ class _ServerHop:
         self._inbound = inbound
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        fixed = _fixed(environ)
-        context, links = _inbound(environ, self._inbound)
-        span = start(
-            _shape(fixed),
-            parent_in(context),
-            context=context,
-            attributes=_own(environ),
-            links=links,
-        )
-        served = environ[_SERVED] = _Request(span, fixed)
+        shape = _shape(environ)
+        parent, context, links = _inbound(environ, self._inbound)
+        span = start(shape, parent, context=context, attributes=_own(environ), links=links)
+        served = environ[_SERVED] = _Request(span, shape)
         context = within(span, context)
 
         def answering(status: str, *args: Any) -> Any:
@@ -168,30 +160,21 @@ class _Body:
             otel_context.detach(token)
 
 
-def _inbound(environ: Environ, inbound: Inbound) -> tuple[Context, list[SpanContext]]:
+def _inbound(
+    environ: Environ, inbound: Inbound
+) -> tuple[SpanContext | None, Context, list[SpanContext]]:
+    """Return a request's parent, the context that came with it, and what it links to."""
     if inbound == "ignore":
-        return Context(), []
-    context = extract(from_environ(environ))
+        return None, Context(), []
+    sender, context = arrived(from_environ(environ))
     if inbound == "continue":
-        return context, []
-    sender = trace.get_current_span(context).get_span_context()
-    return Context(), [sender] if sender.is_valid else []
+        return sender, context, []
+    return None, Context(), [sender] if sender else []
 
 
-class _Fixed(NamedTuple):
-    """What many requests have in common, as WSGI says it."""
-
-    method: str
-    scheme: str
-    host: str | None
-    name: str
-    port: str
-    protocol: str
-
-
-def _fixed(environ: Environ) -> _Fixed:
+def _shape(environ: Environ) -> Shape:
     get = environ.get
-    return _Fixed(
+    return _shape_of(
         get("REQUEST_METHOD", "GET"),
         get("wsgi.url_scheme", "http"),
         get("HTTP_HOST"),
@@ -202,24 +185,30 @@ def _fixed(environ: Environ) -> _Fixed:
 
 
 @lru_cache(maxsize=256)
-def _shape(fixed: _Fixed) -> Shape:
-    name, attributes = method_attributes(fixed.method)
-    attributes[URL_SCHEME] = fixed.scheme
+def _shape_of(
+    method: str, scheme: str, host: str | None, server: str, port: str, protocol: str
+) -> Shape:
+    """Return what many requests have in common, from what WSGI says of them."""
+    name, attributes = method_attributes(method)
+    attributes[URL_SCHEME] = scheme
     try:
-        attributes |= _server(fixed)
+        attributes |= _server(scheme, host, server, port)
     except Exception:
         faults.report("describe a server")
-    if version := fixed.protocol.removeprefix("HTTP/"):
+    if version := protocol.removeprefix("HTTP/"):
         attributes[NETWORK_PROTOCOL_VERSION] = version
     return Shape(name, SpanKind.SERVER, attributes)
 
 
 @lru_cache(maxsize=1024)
-def _series(fixed: _Fixed, route: str, code: int, error: str | None) -> Series:
-    said = _shape(fixed).attributes
+def _routed(shape: Shape, route: str) -> Shape:
+    return Shape(f"{shape.name} {route}", shape.kind, {**shape.attributes, HTTP_ROUTE: route})
+
+
+@lru_cache(maxsize=1024)
+def _series(shape: Shape, code: int, error: str | None) -> Series:
+    said = shape.attributes
     measured = {key: said[key] for key in _OF_A_METRIC if key in said}
-    if route:
-        measured[HTTP_ROUTE] = route
     if code:
         measured[HTTP_RESPONSE_STATUS_CODE] = code
     if error:
@@ -245,12 +234,12 @@ def _own(environ: Environ) -> dict[str, AttributeValue]:
     return own
 
 
-def _server(fixed: _Fixed) -> dict[str, AttributeValue]:
-    bound = fixed.name, int(fixed.port) if fixed.port.isdecimal() else None
-    host = get_host(fixed.scheme, fixed.host, bound)
-    name, colon, port = host.rpartition(":")
+def _server(scheme: str, host: str | None, server: str, port: str) -> dict[str, AttributeValue]:
+    bound = server, int(port) if port.isdecimal() else None
+    asked_for = get_host(scheme, host, bound)
+    name, colon, port = asked_for.rpartition(":")
     if not colon or not port.isdecimal():
-        name, port = host, "443" if fixed.scheme == "https" else "80"
+        name, port = asked_for, "443" if scheme == "https" else "80"
     return {SERVER_ADDRESS: name.strip("[]"), SERVER_PORT: int(port)}
 
 
@@ -258,9 +247,8 @@ def _name_by_route(app: Flask, **_: Any) -> None:
     started = request._get_current_object()  # type: ignore[attr-defined]  # looked for once
     served, rule = started.environ.get(_SERVED), started.url_rule
     if served is not None and rule is not None:
-        served.route = rule.rule
-        served.span.update_name(f"{_shape(served.fixed).name} {rule.rule}")
-        served.span.set_attribute(HTTP_ROUTE, rule.rule)
+        served.shape = shape = _routed(served.shape, rule.rule)
+        describe(served.span, shape)
 
 
 def _record_exception(app: Flask, exception: BaseException, **_: Any) -> None:

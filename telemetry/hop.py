@@ -25,7 +25,18 @@ from .propagation import SPAN_KEY
 from .series import Measured
 from .setup import measure
 
-__all__ = ["Hop", "error_type", "fail", "finish", "parent_in", "record", "scope", "start", "within"]
+__all__ = [
+    "Hop",
+    "describe",
+    "error_type",
+    "fail",
+    "finish",
+    "parent_in",
+    "record",
+    "scope",
+    "start",
+    "within",
+]
 
 #: The name under which the spans are found, whatever the folder is called.
 SCOPE = "queuehop"
@@ -80,6 +91,15 @@ def start(
     except Exception:
         faults.report("start a span")
         return trace.NonRecordingSpan(parent or trace.INVALID_SPAN_CONTEXT)
+
+
+def describe(span: Span, shape: Shape, facts: Facts | None = None) -> None:
+    """Say of *span* what was not known when it began: *shape* says what its first one did, too."""
+    if isinstance(span, LightSpan) and span.describe(shape, facts):
+        return
+    if span.is_recording():
+        span.update_name(shape.name)
+        span.set_attributes({**shape.attributes, **(facts.attributes() if facts else {})})
 
 
 def parent_in(context: Context) -> SpanContext | None:

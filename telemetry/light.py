@@ -275,14 +275,14 @@ class LightSpan(Span):
         for key, value in attributes.items():
             self.set_attribute(key, value)
 
-    def describe(self, shape: Shape, facts: Facts) -> None:
-        """Say of the span what was not known when it began."""
-        if self._pending:
-            if self._name is self._shape.name:
-                self._name = shape.name
-            self._shape, self._facts = shape, facts
-        else:
-            self.set_attributes({**shape.attributes, **facts.attributes()})
+    def describe(self, shape: Shape, facts: Facts | None) -> bool:
+        """Take *shape* and *facts* for those that it began with, if that can be; say whether."""
+        said = self._own.keys()
+        news = said.isdisjoint(shape.attributes) and (facts is None or said.isdisjoint(facts.keys))
+        if not (news and self._pending):
+            return False
+        self._name, self._shape, self._facts = shape.name, shape, facts
+        return True
 
     def update_name(self, name: str) -> None:
         """Give the span another name."""

@@ -18,8 +18,8 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind
 
 from .. import faults
-from ..hop import Hop
-from ..light import LightSpan, Shape
+from ..hop import Hop, describe
+from ..light import Shape
 from ..propagation import (
     BAGGAGE,
     LINKS,
@@ -115,12 +115,8 @@ class _Send(Hop):
     def tell(self, queue: str | None, headers: Mapping[str, Any]) -> None:
         """Say to which *queue* the message goes, and what its *headers* say of it."""
         self._queue = queue = queue if isinstance(queue, str) else None
-        shape, facts = self.producer.shape(self._name, self._kind, queue), Facts(headers)
-        span = self.span
-        if isinstance(span, LightSpan):
-            span.describe(shape, facts)
-        elif span.is_recording():
-            span.set_attributes({**shape.attributes, **facts.attributes()})
+        shape = self.producer.shape(self._name, self._kind, queue)
+        describe(self.span, shape, Facts(headers))
 
     def measured(self, seconds: float) -> Measured:
         return self.producer.series(self._name, self._queue, self.error), (1, seconds)

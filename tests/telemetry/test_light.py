@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import (
     ReadableSpan,
@@ -24,7 +25,7 @@ from telemetry import light, otlp
 from telemetry.celery.consumer import RunFacts
 from telemetry.celery.message import Facts
 from telemetry.celery.waits import Waits
-from telemetry.hop import scope
+from telemetry.hop import describe, scope
 from telemetry.light import LightSpan, Provider, Shape
 from telemetry.series import Measured
 
@@ -83,13 +84,17 @@ Do = Callable[[Any], object]
 
 
 def both(
-    parent: SpanContext | None, own: dict[str, Any], links: Sequence[SpanContext], acts: list[Do]
+    parent: SpanContext | None,
+    own: dict[str, Any],
+    links: Sequence[SpanContext],
+    acts: list[Do],
+    facts: Facts | None = FACTS,
 ) -> tuple[list[bytes], list[bytes]]:
     """Do the same to a light span and to one of the SDK's; return the bytes of each."""
     kept, of_sdk = Kept(), Kept()
     starts = provider(kept).light
     assert starts is not None
-    one = starts.start(SHAPE, parent, dict(own), FACTS, links, 10)
+    one = starts.start(SHAPE, parent, dict(own), facts, links, 10)
     assert one is not None
 
     sdk = TracerProvider(sampling.DEFAULT_ON, RESOURCE, False, id_generator=Ids())
@@ -99,7 +104,7 @@ def both(
         SHAPE.name,
         trace.set_span_in_context(above),
         SHAPE.kind,
-        {**SHAPE.attributes, **FACTS.attributes(), **own},
+        {**SHAPE.attributes, **(facts.attributes() if facts else {}), **own},
         [Link(each) for each in links],
         10,
     )
@@ -154,6 +159,31 @@ def test_what_is_kept_is_what_the_sdk_makes_of_the_same(
     of_light, of_sdk = both(parent, own, links, [*acts, lambda span: span.end(20)])
     assert len(of_light) == 1
     assert of_light == of_sdk
+
+
+ROUTED = Shape("process pong", SHAPE.kind, {**SHAPE.attributes, "a": "routed"})
+
+
+@given(own, st.lists(acts, max_size=3), st.lists(acts, max_size=3))
+@settings(max_examples=500, deadline=None)
+def test_what_is_said_of_a_span_later_is_what_the_sdk_makes_of_it(
+    own: Any, before: list[Do], after: list[Do]
+) -> None:
+    def act(span: Any) -> None:
+        describe(span, ROUTED, FACTS)
+
+    def end(span: Any) -> None:
+        span.end(20)
+
+    of_light, of_sdk = both(SENT, own, (), [*before, act, *after, end], None)
+    (light,), (sdk,) = map(in_any_order, of_light), map(in_any_order, of_sdk)
+    assert light == sdk
+
+
+def in_any_order(encoded: bytes) -> ProtoSpan:
+    span = ProtoSpan.FromString(encoded)
+    span.attributes.sort(key=lambda attribute: attribute.key)
+    return span
 
 
 def test_a_span_that_nobody_asked_goes_the_short_way() -> None:
