@@ -139,8 +139,8 @@ def carried(span: SpanContext, context: Context) -> Mapping[str, str]:
 
     For those who know both: a message's headers, most of the time, are one ``traceparent``.
     """
-    alone = BAGGAGE_KEY not in context and not span.trace_state and span.is_valid
-    if alone and _configured().plain:
+    _, _, _, _, state, is_valid = span
+    if is_valid and not state and BAGGAGE_KEY not in context and _configured().plain:
         return {TRACEPARENT: traceparent(span)}
     carrier: dict[str, str] = {}
     inject(carrier, Context({**context, SPAN_KEY: NonRecordingSpan(span)}))
@@ -411,7 +411,9 @@ def parse_traceparent(value: Any) -> SpanContext | None:
     return SpanContext(int(trace_id, 16), int(span_id, 16), True, known)
 
 
-_ids = Struct(">QQQB").unpack
+#: A trace's id in two halves, a span's, and flags.
+_IDS = Struct(">QQQB")
+_LOW = (1 << 64) - 1
 _FLAGS = [TraceFlags(flags) for flags in range(_KNOWN_FLAGS + 1)]
 
 
@@ -429,7 +431,7 @@ def _parse_usual(value: str) -> SpanContext | None:
     # Digits are read in either case, and with spaces between them; only lower-case ones come back.
     if version != "00" or data.hex() != digits or (len(trace_id), len(data)) != (32, 25):
         return None
-    high, low, span, known = _ids(data)
+    high, low, span, known = _IDS.unpack(data)
     if not (span and (high or low)):
         return None
     return SpanContext(high << 64 | low, span, True, _FLAGS[known & _KNOWN_FLAGS])
@@ -437,8 +439,9 @@ def _parse_usual(value: str) -> SpanContext | None:
 
 def traceparent(span_context: SpanContext) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    trace_id, span_id, _, flags, *_ = span_context
-    return f"00-{trace_id:032x}-{span_id:016x}-{flags & _KNOWN_FLAGS:02x}"
+    trace_id, span_id, _, flags, _, _ = span_context
+    ids = _IDS.pack(trace_id >> 64, trace_id & _LOW, span_id, flags & _KNOWN_FLAGS).hex()
+    return f"00-{ids[:32]}-{ids[32:48]}-{ids[48:]}"
 
 
 def format_links(span_contexts: Iterable[SpanContext]) -> str:

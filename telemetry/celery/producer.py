@@ -59,7 +59,7 @@ class Producer:
 
         return send
 
-    def _shape(self, name: str, kind: SpanKind, queue: str | None = None) -> Shape:
+    def _shape(self, name: str, given: bool, queue: str | None = None) -> Shape:
         try:
             said = self._broker.fixed("send", name)
         except Exception:
@@ -67,10 +67,10 @@ class Producer:
             said = {}
         if queue:
             said[MESSAGING_DESTINATION_NAME] = queue
-        return Shape(f"send {name}", kind, said)
+        return Shape(f"send {name}", SpanKind.CLIENT if given else SpanKind.PRODUCER, said)
 
     def _series(self, name: str, queue: str | None, error: str | None) -> Series:
-        said = measured(self.shape(name, SpanKind.PRODUCER, queue).attributes)
+        said = measured(self.shape(name, False, queue).attributes)
         if error:
             said[ERROR_TYPE] = error
         return Series(_MEASURED, said)
@@ -97,7 +97,7 @@ class _Send(Hop):
     Celery calls back from inside of it, and finds it in the context.
     """
 
-    __slots__ = ("_kind", "_name", "_queue", "producer")
+    __slots__ = ("_given", "_name", "_queue", "producer")
 
     key = "queuehop-send"
 
@@ -108,14 +108,14 @@ class _Send(Hop):
         context = parse_traceparent(given) if given else None
         self.producer = producer
         self._name = name
-        self._kind = SpanKind.CLIENT if given else SpanKind.PRODUCER
+        self._given = bool(given)
         self._queue: str | None = None
-        super().__init__(producer.shape(name, self._kind), None, (context,) if context else ())
+        super().__init__(producer.shape(name, self._given), None, (context,) if context else ())
 
     def tell(self, queue: str | None, headers: Mapping[str, Any]) -> None:
         """Say to which *queue* the message goes, and what its *headers* say of it."""
         self._queue = queue = queue if isinstance(queue, str) else None
-        shape = self.producer.shape(self._name, self._kind, queue)
+        shape = self.producer.shape(self._name, self._given, queue)
         describe(self.span, shape, Facts(headers))
 
     def measured(self, seconds: float) -> Measured:
