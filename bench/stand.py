@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -101,13 +101,16 @@ class Stand:
         self._cleanup.close()
 
     @contextmanager
-    def run(self, variant: Variant, *, away: bool = False) -> Iterator["Run"]:
+    def run(
+        self, variant: Variant, *, away: bool = False, under: Sequence[str] = ()
+    ) -> Iterator["Run"]:
         """Give *variant* an empty queue; end all of its processes afterwards.
 
-        With *away* its collector is not there: nothing listens where it should be.
+        With *away* its collector is not there: nothing listens where it should be. *under* is the
+        command that the processes are run by.
         """
         self.broker.flushall()
-        run = Run(self, variant, free_port() if away else self.receiver.port)
+        run = Run(self, variant, free_port() if away else self.receiver.port, under)
         try:
             yield run
         finally:
@@ -122,8 +125,11 @@ class Stand:
 class Run:
     """One run of one variant: its processes, and what they have used."""
 
-    def __init__(self, stand: Stand, variant: Variant, collector: int) -> None:
+    def __init__(
+        self, stand: Stand, variant: Variant, collector: int, under: Sequence[str]
+    ) -> None:
         self.stand = stand
+        self._under = under
         self.variant = variant
         self._id = uuid4().hex
         self._directory = stand.directory / self._id
@@ -179,7 +185,7 @@ class Run:
     def start(self, module: str, *arguments: str) -> Part:
         """Start ``python -m`` *module*."""
         name = f"{module}-{len(self._parts)}"
-        argv = [sys.executable, "-m", module, *arguments]
+        argv = [*self._under, sys.executable, "-m", module, *arguments]
         part = Part(name, argv, self._log(name), self._env)
         self._parts.append(part)
         return part
