@@ -166,7 +166,7 @@ def _inbound(
     """Return a request's parent, the context that came with it, and what it links to."""
     if inbound == "ignore":
         return None, Context(), []
-    sender, context = arrived(from_environ(environ))
+    sender, context = arrived(from_environ(environ), None)
     if inbound == "continue":
         return sender, context, []
     return None, Context(), [sender] if sender else []

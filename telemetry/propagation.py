@@ -95,10 +95,13 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
         return context
 
 
-def arrived(headers: Mapping[str, Any]) -> tuple[SpanContext | None, Context]:
+def arrived(
+    headers: Mapping[str, Any], names: Iterable[str] | None = _W3C
+) -> tuple[SpanContext | None, Context]:
     """Return the remote span that a message's *headers* name, and the context that came with it.
 
-    As ``extract``, but for names that are written as they should be. Never raises.
+    As ``extract``, but for names that are written as they should be. *names* are those that are
+    looked at, None for all. Never raises.
     """
     parent = headers.get(TRACEPARENT)
     if (
@@ -108,7 +111,9 @@ def arrived(headers: Mapping[str, Any]) -> tuple[SpanContext | None, Context]:
         and _configured().plain
     ):
         return parse_traceparent(parent), _NOTHING
-    context = extract({name: headers[name] for name in _W3C if name in headers})
+    if names is not None:
+        headers = {name: headers[name] for name in names if name in headers}
+    context = extract(headers)
     span = trace.get_current_span(context).get_span_context()
     return span if span.is_valid else None, context
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import baggage, trace
+from opentelemetry import context as otel_context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
@@ -28,6 +30,7 @@ from requests.structures import CaseInsensitiveDict
 from werkzeug.datastructures import EnvironHeaders, Headers
 
 from telemetry import faults, propagation
+from telemetry.flask import instrument_flask
 from telemetry.propagation import (
     TRACEPARENT,
     Baggage,
@@ -537,6 +540,26 @@ class TestBaggage:
         assert self.goes("secret=1") is None
 
 
+@reproducibly
+@given(
+    version=st.sampled_from(["00", "01", "cc", "ff", "0"]),
+    trace_id=st.one_of(st.integers(0, 2**128 - 1).map("{:032x}".format), st.just("0" * 32)),
+    span_id=st.one_of(st.integers(0, 2**64 - 1).map("{:016x}".format), st.just("0" * 16)),
+    flags=st.integers(0, 255).map("{:02x}".format),
+    more=st.sampled_from(["", "-", "-more", " "]),
+    at=st.integers(0, 56),
+    instead=st.sampled_from(["", "", "", "0", "A", "a", "_", "-", " ", ",", "\u0661", "00"]),
+)
+def test_a_traceparent_of_the_usual_form_is_read_as_any_other(
+    version: str, trace_id: str, span_id: str, flags: str, more: str, at: int, instead: str
+) -> None:
+    text = f"{version}-{trace_id}-{span_id}-{flags}{more}"
+    if instead:
+        text = text[:at] + instead + text[at + 1 :]
+    # What comes as a list goes the long way.
+    assert parse_traceparent(text) == parse_traceparent([text])
+
+
 class TestPropagators:
     @pytest.mark.parametrize(
         ("setting", "names"),
@@ -587,6 +610,15 @@ class TestPropagators:
         assert extract(headers)["pigeon"] == (["one"], ["grey"])
         environ = {"HTTP_X_PIGEON": "one", "HTTP_X_FEATHER_COLOUR": "grey", "wsgi.input": object()}
         assert extract(from_environ(environ))["pigeon"] == (["one"], ["grey"])
+
+    def test_one_of_a_strangers_sees_all_headers_of_a_request(
+        self, monkeypatch: pytest.MonkeyPatch, strangers: Path
+    ) -> None:
+        monkeypatch.setenv("OTEL_PROPAGATORS", "pigeon,tracecontext")
+        app = instrument_flask(Flask("loft"))
+        app.add_url_rule("/", view_func=lambda: repr(otel_context.get_value("pigeon")))
+        answer = app.test_client().get("/", headers={"X-Feather-Colour": "grey"})
+        assert answer.text == "(None, ['grey'])"
 
     def test_one_that_fails_does_not_take_the_others_with_it(
         self, monkeypatch: pytest.MonkeyPatch, strangers: Path
