@@ -94,7 +94,8 @@ class Conformance:
         self._config = config
         self._found: dict[str, set[str]] = defaultdict(set)
         self._whole = (
-            config.args_source is pytest.Config.ArgsSource.TESTPATHS
+            not hasattr(config, "workerinput")  # pytest-xdist tells the one that started it all
+            and config.args_source is pytest.Config.ArgsSource.TESTPATHS
             and not config.option.keyword
             and config.option.markexpr in ("", "conformance")
         )
