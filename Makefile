@@ -7,8 +7,6 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
-# Tests that wait for most of their time, for workers to start and for what does not answer.
-WAITING := tests/telemetry/doctor
 SOURCES := app bench telemetry tests workers
 
 .PHONY: help
@@ -27,8 +25,7 @@ test: $(VENV)/.installed-dev ## run all the tests
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
-	$(RUN) pytest --ignore=$(WAITING)
-	$(RUN) pytest --numprocesses=3 --dist=loadfile $(WAITING)
+	$(RUN) pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 endif
 
 .PHONY: pages

@@ -13,7 +13,7 @@ from telemetry.viewer.receiver import Receiver
 
 from .processes import Process, Starter
 
-pytest_plugins = ["tests.rabbitmq", "tests.conformance"]
+pytest_plugins = ["tests.alone", "tests.conformance", "tests.rabbitmq"]
 
 
 def free_port() -> int:

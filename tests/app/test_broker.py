@@ -102,6 +102,7 @@ def assert_away(url: str, path: str, receiver: Receiver) -> None:
     assert {span.status for span in spans} == {"ERROR"}
 
 
+@pytest.mark.alone
 def test_a_broker_that_is_killed_and_comes_back(
     server: Server, start: Starter, receiver: Receiver
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_broker_that_is_killed_and_comes_back(
     assert "hunter2" not in web.output
 
 
+@pytest.mark.alone
 def test_a_broker_that_never_takes_the_connection(start: Starter, receiver: Receiver) -> None:
     with ExitStack() as sockets:
         full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -135,6 +137,7 @@ def test_a_broker_that_never_takes_the_connection(start: Starter, receiver: Rece
             assert_away(url, path, receiver)
 
 
+@pytest.mark.alone
 def test_a_broker_that_dies_during_the_wait(
     server: Server, start: Starter, receiver: Receiver
 ) -> None:
@@ -148,6 +151,7 @@ def test_a_broker_that_dies_during_the_wait(
         assert time.monotonic() - killed < 2.0
 
 
+@pytest.mark.alone
 def test_a_rabbitmq_that_hangs_and_goes_on(
     rabbitmq: RabbitMQ, start: Starter, receiver: Receiver
 ) -> None:
@@ -162,6 +166,7 @@ def test_a_rabbitmq_that_hangs_and_goes_on(
     assert get(f"{url}/ping").status_code == 202
 
 
+@pytest.mark.alone
 def test_a_rabbitmq_that_is_not_there(start: Starter, receiver: Receiver) -> None:
     url = start_web(start, CELERY_BROKER_URL=f"amqp://a:hunter2@127.0.0.1:{free_port()}//")
     for path in PATHS:

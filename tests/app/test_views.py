@@ -100,6 +100,7 @@ def _start_broker(port: int) -> Process:
     return server
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_broker_that_is_away_is_503_in_time(
     start: Starter, receiver: Receiver, own_broker: Process, how: signal.Signals

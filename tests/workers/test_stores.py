@@ -136,6 +136,7 @@ def test_stores_that_are_away_fail_nothing_but_their_spans(
     assert "hunter2" not in worker.output
 
 
+@pytest.mark.alone
 def test_stores_that_hang_are_given_up(start: Starter, ping: Ping, tmp_path: Path) -> None:
     locked = sqlite3.connect(tmp_path / "pings.sqlite3", isolation_level=None)
     locked.execute("BEGIN EXCLUSIVE")

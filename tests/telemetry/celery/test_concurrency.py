@@ -29,6 +29,7 @@ def memory(pids: list[int]) -> int:
     return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.alone
 @pytest.mark.conformance("10,000 tasks at once")
 @pytest.mark.parametrize(
     ("pool", "concurrency"), [("prefork", 4), ("threads", 16), ("gevent", 200)]

@@ -131,27 +131,6 @@ def siblings(first: Span, second: Span) -> None:
     )
 
 
-@row("retry")
-def test_retry(queue: Queue) -> None:
-    queue.send("retry", 0.3)
-    send, first, second, third = queue.spans("send retry", *["process retry"] * 3)
-    assert first.parent_id == send.span_id
-    siblings(first, second)
-    siblings(second, third)
-    assert waited(second)[0] == pytest.approx(0.3, abs=CLOSE)
-
-
-@row("retry with another countdown and queue")
-def test_retry_elsewhere(queue: Queue) -> None:
-    queue.send("elsewhere", "other")
-    first, second = queue.spans("process elsewhere", "process elsewhere")
-    assert second.parent_id == first.parent_id
-    assert ids(first) in links(second)
-    assert state(second) == "SUCCESS"
-    assert second.attributes["messaging.destination.name"] == "other"
-    assert waited(second)[0] == pytest.approx(0.2, abs=CLOSE)
-
-
 @row("`autoretry_for`, and retries that run out")
 def test_retries_that_run_out(queue: Queue) -> None:
     queue.send("hopeless")
@@ -254,40 +233,12 @@ def test_eager_in_a_task(queue: Queue) -> None:
     assert links(inner) == []
 
 
-@row("expired")
-def test_expired(queue: Queue) -> None:
-    queue.send("add", 1, 2, expires=0.001, countdown=0.2)
-    send, run = queue.spans("send add", "process add")
-    assert run.parent_id == send.span_id
-    assert (state(run), run.status) == ("EXPIRED", "UNSET")
-    assert run.duration < 0.01
-
-
-@row("revoked before it ran")
-def test_revoked_before_it_ran(queue: Queue) -> None:
-    result = queue.send("add", 1, 2, countdown=1)
-    assert queue.app.control.revoke(result.id, reply=True, limit=1)
-    send, run = queue.spans("send add", "process add")
-    assert run.parent_id == send.span_id
-    assert state(run) == "REVOKED"
-    assert run.duration < 0.01
-
-
 @row("rejected")
 def test_rejected(queue: Queue) -> None:
     queue.send("reject")
     (run,) = queue.spans("process reject")
     assert (state(run), run.status) == ("REJECTED", "ERROR")
     assert run.attributes["error.type"] == "celery.exceptions.Reject"
-
-
-@row("unknown task")
-def test_unknown(queue: Queue) -> None:
-    queue.app.send_task("nobody.knows")
-    send, run = queue.spans("send nobody.knows", "process nobody.knows")
-    assert run.parent_id == send.span_id
-    assert (state(run), run.status) == ("UNKNOWN", "ERROR")
-    assert run.duration < 0.01
 
 
 def publish(queue: Queue, body: str, **headers: str) -> None:
@@ -318,6 +269,61 @@ def test_no_task(queue: Queue) -> None:
     assert (state(run), run.status) == ("REJECTED", "ERROR")
 
 
+@pytest.mark.alone
+@row("retry")
+def test_retry(queue: Queue) -> None:
+    queue.send("retry", 0.3)
+    send, first, second, third = queue.spans("send retry", *["process retry"] * 3)
+    assert first.parent_id == send.span_id
+    siblings(first, second)
+    siblings(second, third)
+    assert waited(second)[0] == pytest.approx(0.3, abs=CLOSE)
+
+
+@pytest.mark.alone
+@row("retry with another countdown and queue")
+def test_retry_elsewhere(queue: Queue) -> None:
+    queue.send("elsewhere", "other")
+    first, second = queue.spans("process elsewhere", "process elsewhere")
+    assert second.parent_id == first.parent_id
+    assert ids(first) in links(second)
+    assert state(second) == "SUCCESS"
+    assert second.attributes["messaging.destination.name"] == "other"
+    assert waited(second)[0] == pytest.approx(0.2, abs=CLOSE)
+
+
+@pytest.mark.alone
+@row("expired")
+def test_expired(queue: Queue) -> None:
+    queue.send("add", 1, 2, expires=0.001, countdown=0.2)
+    send, run = queue.spans("send add", "process add")
+    assert run.parent_id == send.span_id
+    assert (state(run), run.status) == ("EXPIRED", "UNSET")
+    assert run.duration < 0.01
+
+
+@pytest.mark.alone
+@row("revoked before it ran")
+def test_revoked_before_it_ran(queue: Queue) -> None:
+    result = queue.send("add", 1, 2, countdown=1)
+    assert queue.app.control.revoke(result.id, reply=True, limit=1)
+    send, run = queue.spans("send add", "process add")
+    assert run.parent_id == send.span_id
+    assert state(run) == "REVOKED"
+    assert run.duration < 0.01
+
+
+@pytest.mark.alone
+@row("unknown task")
+def test_unknown(queue: Queue) -> None:
+    queue.app.send_task("nobody.knows")
+    send, run = queue.spans("send nobody.knows", "process nobody.knows")
+    assert run.parent_id == send.span_id
+    assert (state(run), run.status) == ("UNKNOWN", "ERROR")
+    assert run.duration < 0.01
+
+
+@pytest.mark.alone
 @row("waits against a known schedule")
 def test_a_countdown(queue: Queue) -> None:
     queue.send("where")

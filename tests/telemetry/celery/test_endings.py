@@ -99,6 +99,7 @@ class TestAttemptsThatAreKilled:
 
 
 class TestMessagesThatNeverRun:
+    @pytest.mark.alone
     @pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
     def test_expired(self, queue: Queue, pool: str) -> None:
         queue.send("add", 1, 2, expires=0.001, countdown=0.1)
@@ -109,6 +110,7 @@ class TestMessagesThatNeverRun:
         assert run.status == "UNSET"
         assert run.duration < 0.01
 
+    @pytest.mark.alone
     def test_revoked_before_it_ran(self, queue: Queue) -> None:
         worker = queue.worker("solo")
         result = queue.send("add", 1, 2, countdown=2)
@@ -118,6 +120,7 @@ class TestMessagesThatNeverRun:
         assert state(run) == "REVOKED"
         assert run.duration < 0.01
 
+    @pytest.mark.alone
     def test_a_task_that_the_worker_does_not_have(self, queue: Queue) -> None:
         queue.worker("solo")
         queue.app.send_task("nobody.knows")

@@ -129,6 +129,7 @@ def test_an_exception_that_the_task_announces_is_no_error(queue: Queue) -> None:
     assert [event.name for event in run.events] == ["exception"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pool", POOLS)
 def test_retries_are_siblings_each_linked_to_the_one_before(queue: Queue, pool: str) -> None:
     queue.worker(pool)

@@ -43,6 +43,7 @@ class Gate:
         self._leave.write_text("go\n")
 
 
+@pytest.mark.alone
 def test_a_countdown_with_an_idle_worker(queue: Queue) -> None:
     queue.worker("prefork")
     warm(queue)
@@ -52,6 +53,7 @@ def test_a_countdown_with_an_idle_worker(queue: Queue) -> None:
     assert "celery.wait.skewed" not in run.attributes
 
 
+@pytest.mark.alone
 def test_a_message_that_waits_for_a_worker_to_start(queue: Queue) -> None:
     queue.send("add", 1, 2)
     queue.worker("prefork")
@@ -65,6 +67,7 @@ def test_a_message_that_waits_for_a_worker_to_start(queue: Queue) -> None:
     assert prefetch < 0.3
 
 
+@pytest.mark.alone
 def test_a_prefetched_message_waits_in_the_worker(queue: Queue, tmp_path: Path) -> None:
     worker = queue.worker("prefork", 1)
     gate = Gate(queue, tmp_path)
@@ -79,6 +82,7 @@ def test_a_prefetched_message_waits_in_the_worker(queue: Queue, tmp_path: Path) 
     assert send.start_ns / 1e9 - CLOSE <= run.start_ns / 1e9 - prefetch <= taken + CLOSE
 
 
+@pytest.mark.alone
 def test_the_backoff_of_a_retry_is_scheduled(queue: Queue) -> None:
     queue.worker("prefork")
     warm(queue)
@@ -88,6 +92,7 @@ def test_the_backoff_of_a_retry_is_scheduled(queue: Queue) -> None:
     assert waited(third) == pytest.approx((0.5, 0, 0), abs=CLOSE)
 
 
+@pytest.mark.alone
 @pytest.mark.conformance("clock of the producer ahead")
 def test_a_producer_whose_clock_is_ahead_is_said(queue: Queue) -> None:
     queue.worker("prefork")
