@@ -77,6 +77,8 @@ class Run:
     waits: tuple[float, ...]
     started: float
     token: Token[Context] | None = None
+    #: Where it stands while it lasts, under ``_ON_REQUEST``: the attributes of ``task.request``.
+    request: dict[str, Any] | None = None
 
     def inside(self) -> Context:
         """Return the context that its code runs in."""
@@ -123,6 +125,7 @@ class Consumer:
             message = vars(request)
             eager = request.is_eager
             run = message[_ON_REQUEST] = self.begin(task.name, message, eager=eager)
+            run.request = message
             run.token = otel_context.attach(run.inside())
             if request.chord and not eager:
                 watch_chord(task.backend)
@@ -141,6 +144,10 @@ class Consumer:
             return
         token, run.token = run.token, None
         otel_context.detach(token)
+        # The span refers to the request: with the run on it still, what the task held, such as the
+        # connections of a greenlet, would be there until the collector comes.
+        if run.request is not None:
+            run.request.pop(_ON_REQUEST, None)
         if state is None and current_process().daemon:
             # A child on its way out, by itself or killed: the main process sees that and reports.
             return

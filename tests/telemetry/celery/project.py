@@ -1,10 +1,12 @@
 """A Celery app as a user has one: what the workers of these tests run."""
 
+import gc
 import os
 import select
 import signal
 import sys
 import time
+import weakref
 
 from celery import Celery, Task, shared_task, signals
 from celery.exceptions import Ignore, Reject
@@ -111,6 +113,23 @@ def outer() -> str:
 def where() -> str:
     """Say which trace is current inside of the task."""
     return f"{trace.get_current_span().get_span_context().trace_id:032x}"
+
+
+class Held:
+    """What a task has on its request, such as a connection."""
+
+
+_held: weakref.WeakSet[Held] = weakref.WeakSet()
+
+
+@shared_task(bind=True)
+def hold(self: Task) -> int:
+    """Return how many tasks before this one still hold what they had, without the collector."""
+    gc.disable()
+    before = len(_held)
+    self.request.held = Held()
+    _held.add(self.request.held)
+    return before
 
 
 @shared_task

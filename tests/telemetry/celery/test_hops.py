@@ -217,3 +217,9 @@ def test_the_workers_log_lines_of_a_message_name_its_trace(queue: Queue, pool: s
     succeeded = worker.wait_for_line("succeeded")
     assert f"{send.trace_id} {send.span_id}" in received
     assert f"{run.trace_id} {run.span_id}" in succeeded
+
+
+def test_what_a_task_held_is_free_once_it_has_ended(queue: Queue) -> None:
+    queue.worker("solo")
+    held = [queue.send("hold") for _ in range(3)]
+    assert [result.get(timeout=10) for result in held] == [0, 0, 0]
