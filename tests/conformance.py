@@ -95,10 +95,16 @@ class Conformance:
         self._found: dict[str, set[str]] = defaultdict(set)
         self._whole = (
             not hasattr(config, "workerinput")  # pytest-xdist tells the one that started it all
+            and not config.option.collectonly
             and config.args_source is pytest.Config.ArgsSource.TESTPATHS
             and not config.option.keyword
             and config.option.markexpr in ("", "conformance")
         )
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        # Then there is no test to judge the page by, and what is wrong must be heard.
+        if report.failed:
+            self._whole = False
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         for mark in item.iter_markers("conformance"):
