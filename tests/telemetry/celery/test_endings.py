@@ -254,7 +254,8 @@ class TestCanvas:
         assert starred.attributes["celery.task.items"] == 4
         chunks(s(queue, "add"), [(n, n) for n in range(5)], 2, app=queue.app).apply_async()
         pieces = queue.spans(*["process celery.starmap"] * 4)
-        assert [piece.attributes["celery.task.items"] for piece in pieces] == [4, 2, 2, 1]
+        # Two children take them: which piece starts first is open.
+        assert sorted(piece.attributes["celery.task.items"] for piece in pieces) == [1, 2, 2, 4]
 
     def test_retries_that_run_out(self, queue: Queue) -> None:
         queue.worker("prefork")
