@@ -17,8 +17,9 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
-from telemetry.celery.consumer import RECEIVED_AT, Consumer
+from telemetry.celery.consumer import Consumer
 from telemetry.celery.message import Facts
+from telemetry.celery.run import RECEIVED_AT
 from telemetry.hop import scope, start
 from telemetry.instruments import Instruments
 from telemetry.light import Provider, Shape, light

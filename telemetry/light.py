@@ -38,7 +38,7 @@ from . import otlp
 from .sdk import SpanLimits, TracerProvider, sampling
 from .series import Measured
 
-__all__ = ["Facts", "Light", "LightSpan", "Provider", "Shape"]
+__all__ = ["Facts", "Later", "Light", "LightSpan", "Provider", "Shape", "child_of"]
 
 #: A light span has no more links, and no more attributes of its own; a shape has fewer still.
 _MOST_LINKS, _MOST_OWN, _MOST_ATTRIBUTES = 16, 32, 64
@@ -86,6 +86,10 @@ class Keeper(Protocol):
 
     def keep(self, encoded: bytes, resource: Resource, measured: Measured | None) -> None: ...
 
+    def keep_parts(
+        self, template: Any, parts: bytes, resource: Resource, measured: Measured
+    ) -> None: ...
+
 
 class Provider(TracerProvider):
     """The SDK's provider, which knows whether its spans may be light."""
@@ -108,8 +112,9 @@ class Light:
         self.provider = provider
         self.scope = scope
         self.keeper = keeper
-        self._roots, self._children = _always_sampled(provider.sampler)
-        self._new_id = provider.id_generator.generate_span_id
+        #: Whether every root is sampled, and every child of a sampled span.
+        self._roots, self.children = _always_sampled(provider.sampler)
+        self.new_id = provider.id_generator.generate_span_id
 
     def start(
         self,
@@ -124,16 +129,13 @@ class Light:
         if len(links) > _MOST_LINKS:
             return None
         if parent is not None:
-            trace_id, _, _, flags, state, _ = parent
-            if not (flags & 1 and self._children):
+            if not (parent.trace_flags & 1 and self.children):
                 return None
-            # As SpanContext() makes it, of what is valid already.
-            made = trace_id, self._new_id(), False, _FLAGS[flags & 3], state, True
-            context = tuple.__new__(SpanContext, made)
+            context = child_of(parent, self.new_id())
         elif self._roots:
             ids = self.provider.id_generator
             flags = _FLAGS[3 if ids.is_trace_id_random() else 1]
-            context = SpanContext(ids.generate_trace_id(), self._new_id(), False, flags)
+            context = SpanContext(ids.generate_trace_id(), self.new_id(), False, flags)
         else:
             return None
         # Not by its class: the SDK makes its own in two steps, with a check in Python.
@@ -151,6 +153,13 @@ class Light:
         return span
 
 
+def child_of(parent: SpanContext, span_id: int) -> SpanContext:
+    """Return the context of a span under *parent*, as ``SpanContext()`` makes it."""
+    trace_id, _, _, flags, state, _ = parent  # valid already
+    made = trace_id, span_id, False, _FLAGS[flags & 3], state, True
+    return tuple.__new__(SpanContext, made)
+
+
 def _always_sampled(sampler: sampling.Sampler) -> tuple[bool, bool]:
     """Say whether *sampler* takes every root, and every child of a sampled span."""
     said = str(sampler.get_description())
@@ -164,7 +173,7 @@ def _always_sampled(sampler: sampling.Sampler) -> tuple[bool, bool]:
     return of_parent and f"{{root:{always}," in said, children
 
 
-class _Later:
+class Later:
     """An attribute of a light span that is made when somebody first asks for it."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
@@ -180,7 +189,7 @@ class _Later:
         return span.__dict__.setdefault(self._name, self._make(span))
 
 
-class _Changing(_Later):
+class _Changing(Later):
     """One for which the SDK asks in order to change the span, or to read what may be changed."""
 
     def __get__(self, span: "LightSpan | None", owner: type) -> Any:
@@ -234,11 +243,11 @@ class LightSpan(Span):
     _set_status_on_exception = True
     _record_end_metrics = None
 
-    _kind = _Later(lambda span: span._shape.kind)
-    _limits = _Later(lambda span: span._light.provider._span_limits)
-    _resource = _Later(lambda span: span._light.provider.resource)
-    _instrumentation_scope = _Later(lambda span: span._light.scope)
-    _span_processor = _Later(lambda span: span._light.provider._active_span_processor)
+    _kind = Later(lambda span: span._shape.kind)
+    _limits = Later(lambda span: span._light.provider._span_limits)
+    _resource = Later(lambda span: span._light.provider.resource)
+    _instrumentation_scope = Later(lambda span: span._light.scope)
+    _span_processor = Later(lambda span: span._light.provider._active_span_processor)
     # Whatever the SDK changes, it takes the lock for.
     _lock = _Changing(lambda span: threading.Lock())
     _events = _Changing(lambda span: BoundedList(span._limits.max_events))

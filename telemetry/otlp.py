@@ -30,9 +30,11 @@ from opentelemetry.trace import (
 )
 
 __all__ = [
+    "SPANS",
     "before_field",
     "before_string",
     "encode_attributes",
+    "encode_child",
     "encode_hop",
     "encode_kind",
     "encode_name",
@@ -64,6 +66,9 @@ _fixed64 = Struct("<Q").pack
 # so many bytes, 5 four bytes.
 _FIRST, _SECOND, _THIRD, _FOURTH = b"\x0a", b"\x12", b"\x1a", b"\x22"  # wire type 2
 _ATTRIBUTE, _EVENT, _LINK, _STATUS = b"\x4a", b"\x5a", b"\x6a", b"\x7a"  # of Span, wire type 2
+
+#: The tag of ``ScopeSpans.spans``.
+SPANS = b"\x12"
 
 _KINDS = {kind: bytes((0x30, kind.value + 1)) for kind in SpanKind}
 _NO_STATUS = _STATUS + b"\x00"
@@ -131,6 +136,23 @@ def encode_hop(
         parts.append(_link_ids(b"\x6a\x21\x0a\x10", high, low, b"\x12\x08", span_id, flags))
     parts.append(end)
     return b"".join(parts)
+
+
+def encode_child(
+    trace_id: bytes,
+    span_id: bytes,
+    parent_id: bytes,
+    name_and_kind: bytes,
+    start_time: int,
+    end_time: int,
+    said: bytes,
+) -> bytes:
+    """Return what ``encode_hop`` does, for a span under a remote one to which it links."""
+    times = _times(b"\x39", start_time, b"\x41", end_time)
+    return b"\x0a\x10%b\x12\x08%b\x22\x08%b%b%b%b\x6a\x21\x0a\x10%b\x12\x08%b%b%b" % (
+        *(trace_id, span_id, parent_id, name_and_kind, times, said),
+        *(trace_id, parent_id, _LINK_REMOTE, _END_REMOTE),
+    )
 
 
 def encode_name(name: str) -> bytes:

@@ -172,6 +172,11 @@ def propagator() -> TextMapPropagator:
     return _configured()
 
 
+def reads_w3c_alone() -> bool:
+    """Say whether a message's ``traceparent`` is all of its context where it stands alone."""
+    return _configured().plain
+
+
 def fields() -> frozenset[str]:
     """Return the names of the headers that are written."""
     return frozenset(_configured().fields)
@@ -391,6 +396,9 @@ _TRACEPARENT = re.compile(
     r"[ \t]*+(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
     r"(-[^,]*)?+[ \t]*+"
 )
+#: The pattern of a usual one: of version 00, by itself, and of a trace that is sampled.
+SAMPLED = r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][13579bdf]"
+
 _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 
 

@@ -3,14 +3,13 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextvars import Token
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 from billiard import current_process
 from celery import Celery, Task, states
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_DESTINATION_NAME,
@@ -19,90 +18,33 @@ from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
     MESSAGING_CLIENT_CONSUMED_MESSAGES,
     MESSAGING_PROCESS_DURATION,
 )
-from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import Span, SpanContext, SpanKind
+from opentelemetry.trace import SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 
-from .. import faults, otlp
-from ..hop import error_type, fail, finish, parent_in, record, start
-from ..light import Shape
-from ..propagation import (
-    LINKS,
-    RELATION,
-    SENT_AT,
-    SPAN_KEY,
-    TRACEPARENT,
-    arrived,
-    parse_links,
-)
-from ..series import Measured, Series, series
+from .. import faults
+from ..hop import parent_in, record, start
+from ..light import Light, Shape
+from ..propagation import LINKS, RELATION, TRACEPARENT, arrived, parse_links, reads_w3c_alone
+from ..series import Series
+from ..spool.template import Template
 from .chord import watch_chord
 from .message import (
     CELERY_REDELIVERED,
     CELERY_TASK_ITEMS,
-    CELERY_TASK_STATE,
     Broker,
-    Facts,
     measured,
     of_task,
     wire,
 )
-from .waits import PREFETCH, QUEUE, SCHEDULED, SKEWED, Waits, parse_eta, parse_time, waits
+from .plain import begin_plain, template_of
+from .run import ALL_WAITS, Run, RunFacts, current_run, waited
 
-__all__ = ["Consumer", "Run", "current_run"]
-
-#: When the worker's main process took the message; from there to the child, never on the wire.
-RECEIVED_AT = "queuehop-received-at"
+__all__ = ["Consumer"]
 
 #: Where a run lives: on ``task.request``, as long as the task does.
 _ON_REQUEST = "queuehop_run"
 
-#: Where the code inside of a run finds it: in the context, which follows threads and greenlets.
-_IN_CONTEXT = "queuehop-run"
-
 _MEASURED = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
-
-
-@dataclass(slots=True)
-class Run:
-    """One attempt at the task of *id*: its span, and the *context* that its message brought.
-
-    *series* is None where a run is not measured; *waits* are the last of its values.
-    """
-
-    id: object
-    span: Span
-    context: Context
-    series: Series | None
-    waits: tuple[float, ...]
-    started: float
-    token: Token[Context] | None = None
-    #: Where it stands while it lasts, under ``_ON_REQUEST``: the attributes of ``task.request``.
-    request: dict[str, Any] | None = None
-
-    def inside(self) -> Context:
-        """Return the context that its code runs in."""
-        return Context({**self.context, SPAN_KEY: self.span, _IN_CONTEXT: self})
-
-    def fail(self, exc: BaseException) -> None:
-        """Mark the run as failed by *exc*."""
-        fail(self.span, exc)
-        if self.series is not None:
-            attributes = {**self.series.attributes, ERROR_TYPE: error_type(exc)}
-            self.series = series(self.series.names, attributes)
-
-    def end(self) -> None:
-        """Count and time the run, and end the span."""
-        measured: Measured | None = None
-        if self.series is not None:
-            measured = self.series, (1, max(0.0, time.time() - self.started), *self.waits)
-        finish(self.span, measured)
-
-
-def current_run() -> Run | None:
-    """Return the run that the caller is inside of."""
-    run = otel_context.get_value(_IN_CONTEXT)
-    return run if isinstance(run, Run) else None
 
 
 class Consumer:
@@ -115,6 +57,7 @@ class Consumer:
         # What is the same for every message of a task in a queue is put together once.
         self._shape = lru_cache(maxsize=1024)(self._make_shape)
         self._series = lru_cache(maxsize=1024)(self._make_series)
+        self._plain = lru_cache(maxsize=1024)(self._make_plain)
 
     def on_prerun(self, task: Task, **_: Any) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
@@ -152,11 +95,12 @@ class Consumer:
             # A child on its way out, by itself or killed: the main process sees that and reports.
             return
         try:
-            _set_outcome(run, task, state, retval)
+            if state != states.SUCCESS:
+                _set_outcome(run, task, state, retval)
         except Exception:
             faults.report("say how a run ended")
         finally:
-            run.end()
+            run.end(state)
 
     def begin(
         self,
@@ -171,6 +115,8 @@ class Consumer:
         *started* is a Unix time in seconds, now if absent. An eager run has no message of its own
         and goes on in the caller's context.
         """
+        if not eager and started is None and (plain := self._begin_plain(task, message)):
+            return plain
         since = started or time.time()
         delivery = message.get("delivery_info") or {}
         queue = delivery.get("routing_key")
@@ -184,12 +130,12 @@ class Consumer:
         else:
             own = message if TRACEPARENT in message else wire(message)
             parent, context, links = self._origin(own)
-            facts = RunFacts(message, _waits(message, own, since))
+            facts = RunFacts(message, waited(message, own, since))
             measured = self._series(task, queue, facts.names)
         attributes: dict[str, AttributeValue] = {}
         if delivery.get("redelivered"):
             attributes[CELERY_REDELIVERED] = True
-        if task in ("celery.map", "celery.starmap"):
+        if task in _MANY:
             attributes |= _items(message)
         span = start(
             self._shape(task, queue, eager),
@@ -201,6 +147,16 @@ class Consumer:
             start_time=int(started * 1e9) if started else None,
         )
         return Run(message.get("id"), span, context, measured, facts.values, since)
+
+    def _begin_plain(self, task: str, message: Mapping[str, Any]) -> Run | None:
+        """Start the run of a *message* that brings little, as most do; None for any other."""
+        light: Light | None = getattr(trace.get_tracer_provider(), "light", None)
+        delivery = message.get("delivery_info") or {}
+        queue = delivery.get("routing_key")
+        if light is None or type(queue) is not str or delivery.get("redelivered"):
+            return None
+        template, series = self._plain(task, queue)
+        return begin_plain(light, template, series, message) if template is not None else None
 
     def _origin(
         self, own: Mapping[str, Any]
@@ -221,62 +177,18 @@ class Consumer:
             said[MESSAGING_DESTINATION_NAME] = queue
         return Shape(f"process {task}", SpanKind.CONSUMER, said)
 
+    def _make_plain(self, task: str, queue: str) -> tuple[Template | None, Series]:
+        plain = self._relation == "child" and task not in _MANY and reads_w3c_alone()
+        template = template_of(self._shape(task, queue, False)) if plain else None
+        return template, self._series(task, queue, ALL_WAITS)
+
     def _make_series(self, task: str, queue: str | None, waits: tuple[str, ...]) -> Series:
         said = measured(self._shape(task, queue, False).attributes)
         return Series((*_MEASURED, *waits), said)
 
 
-class RunFacts(Facts):
-    """What is said of one run alone: of its message, and how long that waited; None if unknown."""
-
-    __slots__ = ("_skewed", "names", "values")
-
-    keys: ClassVar[frozenset[str]] = frozenset({*Facts.keys, SCHEDULED, QUEUE, PREFETCH, SKEWED})
-
-    #: The waits that are known, and their seconds.
-    names: tuple[str, ...]
-    values: tuple[float, ...]
-
-    def __init__(self, message: Mapping[str, Any], waits: Waits | None) -> None:
-        self.headers = message
-        if waits is None:
-            self.names, self.values, self._skewed = (), (), False
-        else:
-            scheduled, queue, prefetch, skewed = waits
-            self._skewed = skewed
-            if queue is None:
-                self.names, self.values = _UNSENT, (scheduled, prefetch)
-            else:
-                self.names, self.values = _WAITS, (scheduled, queue, prefetch)
-
-    def attributes(self) -> dict[str, AttributeValue]:
-        waits = dict(zip(self.names, self.values, strict=True))
-        skewed = {SKEWED: True} if self._skewed else {}
-        return {**super().attributes(), **waits, **skewed}
-
-    def encoded(self) -> bytes:
-        encoded = Facts.encoded(self)
-        if self.names is _WAITS:
-            encoded += _encode_waits(self.values)
-        elif self.names:
-            encoded += otlp.encode_attributes(dict(zip(self.names, self.values, strict=True)))
-        if self._skewed:
-            encoded += otlp.encode_attributes({SKEWED: True})
-        return encoded
-
-
-_WAITS, _UNSENT = (SCHEDULED, QUEUE, PREFETCH), (SCHEDULED, PREFETCH)
-_encode_waits = otlp.three_doubles(*_WAITS)
-
-
-def _waits(message: Mapping[str, Any], own: Mapping[str, Any], started: float) -> Waits:
-    eta = message.get("eta")
-    return waits(
-        parse_time(own.get(SENT_AT)),
-        parse_eta(eta) if eta else None,
-        parse_time(message.get(RECEIVED_AT)),
-        started,
-    )
+#: What ``map``, ``starmap`` and ``chunks`` run as.
+_MANY = ("celery.map", "celery.starmap")
 
 
 def _items(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,7 +205,6 @@ def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
         if (exc := sys.exception()) is not None:
             run.fail(exc)
         return
-    run.span.set_attribute(CELERY_TASK_STATE, state)
     cause = getattr(retval, "exc", None) if state == states.RETRY else retval
     if state not in _FAILED or not isinstance(cause, BaseException):
         return

@@ -32,8 +32,8 @@ from ..propagation import (
 )
 from ..series import Measured, Series
 from .chord import headers_of_chord
-from .consumer import RECEIVED_AT, current_run
 from .message import Broker, Facts, measured
+from .run import RECEIVED_AT, current_run
 
 __all__ = ["Producer"]
 

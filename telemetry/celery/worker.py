@@ -35,8 +35,9 @@ from ..hop import error_type
 from ..propagation import SPAN_KEY, arrived
 from ..setup import kept
 from .chord import watch_chord
-from .consumer import RECEIVED_AT, Consumer, Run
+from .consumer import Consumer
 from .message import CELERY_TASK_STATE, wire
+from .run import RECEIVED_AT, Run
 
 __all__ = ["Worker"]
 
@@ -77,7 +78,7 @@ class Worker:
         traced = cache(self._traced_request)
         for task in consumer.app.tasks.values():
             task.Request = traced(symbol_by_name(task.Request))
-            task.start_strategy = _in_context(task.start_strategy)
+            task.start_strategy = _taken(task.start_strategy)
         consumer.on_decode_error = self._on_decode_error(consumer.on_decode_error)
 
     def _traced_request(self, base: type[Any]) -> type[Any]:
@@ -85,10 +86,6 @@ class Worker:
 
         class Request(base):
             """Celery's view of one message in the main process; a lost child is reported."""
-
-            def __init__(self, *args: Any, **options: Any) -> None:
-                super().__init__(*args, **options)
-                self.request_dict[RECEIVED_AT] = time.time()
 
             def on_timeout(self, soft: bool, timeout: float) -> Any:
                 if soft:
@@ -147,15 +144,14 @@ class Worker:
 
     def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
         if getattr(request, _SUCCEEDED, False):
-            run.span.set_attribute(CELERY_TASK_STATE, states.SUCCESS)
+            state = states.SUCCESS
         else:
             # Celery's own words for why it ended a child, rather than how the child took it.
             if request._already_revoked:
                 exc = Terminated()
             state = states.REVOKED if isinstance(exc, Terminated) else states.FAILURE
-            run.span.set_attribute(CELERY_TASK_STATE, state)
             run.fail(exc)
-        run.end()
+        run.end(state)
 
     def on_revoked(
         self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any
@@ -225,16 +221,24 @@ def _is_run(span: ProtoSpan, task_id: str) -> bool:
     )
 
 
-def _in_context(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a task's messages be taken in the context that they bring: log lines then say which."""
+def _taken(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a task's messages say when they were taken, and be taken in the context that they bring.
+
+    Log lines then say in which.
+    """
 
     def start(app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
         take = start_strategy(app, consumer, **options)
 
-        def take_in_context(message: Any, *args: Any, **options: Any) -> Any:
+        def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
+            now = time.time()
+            # Celery makes its request of one or the other, as the message's protocol has it.
+            for headers in (message.headers, body):
+                if type(headers) is dict:
+                    headers[RECEIVED_AT] = now
             token = otel_context.attach(Context({SPAN_KEY: _Arriving(message)}))
             try:
-                return take(message, *args, **options)
+                return take(message, body, *args, **options)
             finally:
                 otel_context.detach(token)
 

@@ -1,9 +1,10 @@
 """The format of a segment: frames, one after the other, each checked on its own.
 
-A frame is a magic number, the length of its payload, a checksum and a kind, little-endian, and the
-payload. A process that is killed while it writes leaves a torn frame, and others go on behind it:
-a reader finds the next one by its magic number. The checksum begins with a number of the segment's
-own, so that bytes in a payload cannot pass for a frame.
+A frame is a magic number, the length of its payload, a checksum and a kind, and the payload.
+Numbers are as the machine has them: it is one that writes and reads. A process that is killed while
+it writes leaves a torn frame, and others go on behind it: a reader finds the next one by its magic
+number. The checksum begins with a number of the segment's own, so that bytes in a payload cannot
+pass for a frame.
 """
 
 import struct
@@ -15,8 +16,10 @@ from zlib import crc32
 __all__ = [
     "DEFINITION",
     "LARGEST",
+    "MEASURED_PARTS",
     "MEASURED_SPAN",
     "MEASUREMENT",
+    "PARTS",
     "SPAN",
     "Definition",
     "Frame",
@@ -28,6 +31,7 @@ __all__ = [
     "numbers",
     "pack",
     "seed",
+    "size_of_numbers",
     "span_of",
     "unpack",
     "values",
@@ -44,12 +48,16 @@ SPAN = 2
 MEASUREMENT = 3
 #: Both at once: the ids of both, how many doubles, these, and the ``Span``.
 MEASURED_SPAN = 4
+#: The ids of its resource, scope and template, how many doubles, these, and the parts of a span.
+PARTS = 5
+#: The same, with the ids of its resource and names behind those: the doubles are measured.
+MEASURED_PARTS = 6
 
 #: The largest payload in bytes: more than a collector takes in one request.
 LARGEST = 16 * 1024 * 1024
 
 _MAGIC = b"\x9aQH\x01"
-_HEADER = struct.Struct("<4sIIB")
+_HEADER = struct.Struct("4sIIB")
 _header = _HEADER.pack
 
 _KINDS = [bytes((kind,)) for kind in range(256)]
@@ -83,7 +91,9 @@ Part = tuple[bytes, bytes]
 
 
 #: How many numbers, and these. More than 15 are not measured together.
-_NUMBERS = [struct.Struct(f"<B{count}d") for count in range(16)]
+_NUMBERS = [struct.Struct(f"{1 + count}d") for count in range(16)]
+
+_COUNT = _NUMBERS[0]
 
 
 def numbers(values: Sequence[float]) -> bytes:
@@ -94,27 +104,42 @@ def numbers(values: Sequence[float]) -> bytes:
 
 def values(content: bytes) -> tuple[float, ...]:
     """Return the values of what ``numbers`` returned."""
-    return _NUMBERS[content[0]].unpack(content)[1:]
+    return _NUMBERS[len(content) // 8 - 1].unpack(content)[1:]
+
+
+def size_of_numbers(content: bytes) -> int:
+    """Return the size of what ``numbers`` returned, with which *content* begins."""
+    (count,) = _COUNT.unpack_from(content)
+    return 8 + 8 * int(count)
 
 
 def span_of(kind: int, payload: bytes) -> Part | None:
-    """Return the resource and scope of the span in a frame, and the span; None if there is none."""
+    """Return the resource and scope of the span in a frame, and the span; None if there is none.
+
+    Where it is yet to be put together, they are the resource, scope and template, and what
+    ``Template.fill`` takes.
+    """
+    if kind == MEASURED_PARTS:
+        return payload[: 3 * ID], payload[5 * ID :]
     if kind == MEASURED_SPAN:
-        count = payload[4 * ID]
-        return payload[: 2 * ID], payload[4 * ID + 1 + 8 * count :]
+        rest = payload[4 * ID :]
+        return payload[: 2 * ID], rest[size_of_numbers(rest) :]
     if kind == SPAN:
         return payload[: 2 * ID], payload[2 * ID :]
+    if kind == PARTS:
+        return payload[: 3 * ID], payload[3 * ID :]
     return None
 
 
 def measurement_of(kind: int, payload: bytes) -> Part | None:
     """Return the resource and names of what was measured, and the numbers; None if nothing was."""
-    if kind == MEASURED_SPAN:
-        begin = 4 * ID
-        return payload[2 * ID : begin], payload[begin : begin + 1 + 8 * payload[begin]]
     if kind == MEASUREMENT:
         return payload[: 2 * ID], payload[2 * ID :]
-    return None
+    if kind not in (MEASURED_SPAN, MEASURED_PARTS):
+        return None
+    begin = (5 if kind == MEASURED_PARTS else 4) * ID
+    numbers = payload[begin:]
+    return payload[begin - 2 * ID : begin], numbers[: size_of_numbers(numbers)]
 
 
 def define(content: bytes) -> Definition:

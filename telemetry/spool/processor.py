@@ -13,12 +13,10 @@ from .. import faults, otlp
 from ..series import Measured, Series
 from . import frames
 from .frames import Definition, Head
+from .template import Template
 from .writer import Writer
 
 __all__ = ["SpoolProcessor"]
-
-#: The tag of ``ScopeSpans.spans``.
-_SPANS = b"\x12"
 
 #: So many heads are kept: one for each task, queue and the like.
 _MOST = 4096
@@ -40,8 +38,9 @@ class SpoolProcessor(SpanProcessor):
         self._definitions = _Definitions()
         #: What frames begin with, by what they are of.
         self._heads: dict[tuple[Definition, ...], Head] = {}
-        #: The same for the hops' spans in this process, of which *_resource* is, by their series.
-        self._of_hops: dict[Series | None, Head] = {}
+        #: The same for the hops' spans in this process, of which *_resource* is, by their template
+        #: and series.
+        self._of_hops: dict[tuple[Template | None, Series | None], Head] = {}
         self._resource: Resource | None = None
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -62,15 +61,21 @@ class SpoolProcessor(SpanProcessor):
     def keep(self, encoded: bytes, resource: Resource, measured: Measured | None) -> None:
         """Append an *encoded* span of a hop, with what was *measured* of it: the fast path."""
         try:
-            if resource is not self._resource:  # another process
-                self._of_hops, self._resource = {}, resource
             series, values = measured if measured and self._service else (None, ())
-            head = self._of_hops.get(series)
-            if head is None:
-                if len(self._of_hops) >= _MOST:
-                    self._of_hops = {}
-                head = self._of_hops[series] = self._head(resource, self._hops, series)
+            head = self._head_of_hop(resource, None, series)
             self._append(head, encoded, values)
+        except Exception:
+            faults.report("keep a span")
+
+    def keep_parts(
+        self, template: Template, parts: bytes, resource: Resource, measured: Measured
+    ) -> None:
+        """Append a span of a hop as the *parts* that *template* wants, with what was *measured*."""
+        try:
+            series, values = measured
+            head = self._head_of_hop(resource, template, series)
+            kind = frames.MEASURED_PARTS if self._service else frames.PARTS
+            self._writer.append(kind, head, frames.numbers(values), parts)
         except Exception:
             faults.report("keep a span")
 
@@ -84,20 +89,39 @@ class SpoolProcessor(SpanProcessor):
             faults.report("keep a measurement")
 
     def _append(self, head: Head, encoded: bytes, values: Sequence[float]) -> None:
-        before = otlp.before_field(_SPANS, len(encoded))
+        before = otlp.before_field(otlp.SPANS, len(encoded))
         if values:
             before = frames.numbers(values) + before
             self._writer.append(frames.MEASURED_SPAN, head, before, encoded)
         else:
             self._writer.append(frames.SPAN, head, before, encoded)
 
-    def _head(
-        self, resource: Resource, scope: InstrumentationScope | None, series: Series | None
+    def _head_of_hop(
+        self, resource: Resource, template: Template | None, series: Series | None
     ) -> Head:
-        span = self._definitions.of(resource), self._definitions.of(scope)
-        if series is None or self._service is None:
-            return self._head_of(*span)
-        return self._head_of(*span, self._service, _series(series))
+        if resource is not self._resource:  # another process
+            self._of_hops, self._resource = {}, resource
+        head = self._of_hops.get((template, series))
+        if head is None:
+            if len(self._of_hops) >= _MOST:
+                self._of_hops = {}
+            head = self._head(resource, self._hops, series, template)
+            self._of_hops[template, series] = head
+        return head
+
+    def _head(
+        self,
+        resource: Resource,
+        scope: InstrumentationScope | None,
+        series: Series | None,
+        template: Template | None = None,
+    ) -> Head:
+        definitions = [self._definitions.of(resource), self._definitions.of(scope)]
+        if template is not None:
+            definitions.append(template.definition)
+        if series is not None and self._service is not None:
+            definitions += self._service, _series(series)
+        return self._head_of(*definitions)
 
     def _head_of(self, *definitions: Definition) -> Head:
         head = self._heads.get(definitions)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from . import frames
 from .place import Acknowledged, Place
+from .template import Template
 
 __all__ = ["Cursor", "Item", "Reader", "Segment"]
 
@@ -17,6 +18,9 @@ CHUNK = 1024 * 1024
 
 #: How many chunks wait for the other cursor.
 LATEST = 8
+
+#: What makes the span of a frame's content.
+Fill = Callable[[bytes], bytes]
 
 #: The contents of a frame's definitions, its own content and the offset behind it.
 Item = tuple[tuple[bytes, ...], bytes, int]
@@ -87,9 +91,10 @@ class Cursor:
         self.pending: deque[Item] = deque()
         self._reader = reader
         self._select = select
-        #: The content of each definition by its id, and of those that come together by theirs.
+        #: The content of each definition by its id; two that come together by theirs, and what
+        #: fills the template that comes with them, if one does.
         self._known: dict[bytes, bytes] = {}
-        self._together: dict[bytes, tuple[bytes, ...]] = {}
+        self._together: dict[bytes, tuple[tuple[bytes, ...], Fill | None]] = {}
         self.position = 0
         self._size = 0
 
@@ -141,17 +146,20 @@ class Cursor:
             self._known[payload[: frames.ID]] = payload[frames.ID :]
         elif end > self.acknowledged and (part := self._select(kind, payload)) is not None:
             ids, content = part
-            definitions = self._together.get(ids) or self._look_up(ids)
-            if definitions is not None:
+            try:
+                definitions, fill = self._together.get(ids) or self._look_up(ids)
+                if fill is not None:
+                    content = fill(content)
+            except Exception:  # what it needs is damaged, or from another version
+                self.unreadable += 1
+            else:
                 self.pending.append((definitions, content, end))
 
-    def _look_up(self, ids: bytes) -> tuple[bytes, ...] | None:
+    def _look_up(self, ids: bytes) -> tuple[tuple[bytes, ...], Fill | None]:
         each = [ids[at : at + frames.ID] for at in range(0, len(ids), frames.ID)]
-        try:
-            found = self._together[ids] = tuple(self._known[id] for id in each)
-        except KeyError:
-            self.unreadable += 1
-            return None
+        first, second, *template = [self._known[id] for id in each]
+        fill = Template.of(*template).fill if template else None
+        found = self._together[ids] = (first, second), fill
         return found
 
 

@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace import (
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
 from telemetry import light, otlp
-from telemetry.celery.consumer import RunFacts
 from telemetry.celery.message import Facts
+from telemetry.celery.run import RunFacts
 from telemetry.celery.waits import Waits
 from telemetry.hop import describe, scope
 from telemetry.light import LightSpan, Provider, Shape
