@@ -17,7 +17,7 @@ from .writer import Writer
 __all__ = ["DiskExport"]
 
 #: Changes with what is in the files: versions that differ in it do not share a directory.
-FORMAT = 2
+FORMAT = 3
 
 #: A segment holds this part of all that may wait, and of the time that it may.
 PART = 8

@@ -144,16 +144,22 @@ class Cursor:
     def _take(self, kind: int, payload: bytes, end: int) -> None:
         if kind == frames.DEFINITION:
             self._known[payload[: frames.ID]] = payload[frames.ID :]
-        elif end > self.acknowledged and (part := self._select(kind, payload)) is not None:
-            ids, content = part
+        elif end > self.acknowledged:
             try:
-                definitions, fill = self._together.get(ids) or self._look_up(ids)
-                if fill is not None:
-                    content = fill(content)
-            except Exception:  # what it needs is damaged, or from another version
+                item = self._item(kind, payload, end)
+            except Exception:  # what it needs is damaged
                 self.unreadable += 1
             else:
-                self.pending.append((definitions, content, end))
+                if item is not None:
+                    self.pending.append(item)
+
+    def _item(self, kind: int, payload: bytes, end: int) -> Item | None:
+        part = self._select(kind, payload)
+        if part is None:
+            return None
+        ids, content = part
+        definitions, fill = self._together.get(ids) or self._look_up(ids)
+        return definitions, content if fill is None else fill(content), end
 
     def _look_up(self, ids: bytes) -> tuple[tuple[bytes, ...], Fill | None]:
         each = [ids[at : at + frames.ID] for at in range(0, len(ids), frames.ID)]
