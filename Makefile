@@ -71,7 +71,7 @@ lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml
 		-o requirements-dev.lock pyproject.toml
 	$(RUN) uv pip compile $(LOCK) --group bench -o bench/requirements.lock pyproject.toml
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	--no-emit-index-url --custom-compile-command "make lock"
+	--custom-compile-command "make lock"
 
 .PHONY: clean
 clean: ## remove .venv and what tools left
