@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import id_generator, sampling
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import SpanContext, SpanKind
 
 from telemetry import light
 from telemetry.celery import plain
@@ -165,7 +165,7 @@ def look(run: Run) -> None:
     # Who looks changes nothing.
     span: Any = run.span
     assert span.get_span_context().span_id == 0x1234
-    assert (span.name, span.kind, span.is_recording()) == ("process ping", span.kind, True)
+    assert (span.name, span.kind, span.is_recording()) == ("process ping", SpanKind.CONSUMER, True)
     run.end("SUCCESS")
 
 
