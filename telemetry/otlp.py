@@ -1,4 +1,4 @@
-"""Finished spans as OTLP bytes, each encoded once, where it ended.
+"""Finished spans as OTLP bytes, each encoded once.
 
 The SDK's encoder makes a protobuf object for every attribute of every span and only then bytes of
 them. Here a span becomes bytes at once, and what repeats from span to span (an attribute's key, and
