@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _per_task(stand: Stand, variant: Variant) -> Mapping[str, float]:
-    """Return the instructions of a publish and of a run."""
+    """Return the instructions of a publish, of a run and of a request whose page publishes."""
     few, many = (_in_all(stand, variant, count) for count in (FEW, MANY))
     return {what: (many[what] - few[what]) / (MANY - FEW) for what in few}
 
@@ -66,7 +66,9 @@ def _in_all(stand: Stand, variant: Variant, count: int) -> Mapping[str, int]:
         worker = run.work("solo")
         run.marks(1, worker)
         worker.ask()
-        return {"publish": published, "run": _counted(run, worker)}
+        ran = _counted(run, worker)
+        server = run.start("bench.publisher", f"page={count}", "mark=away")
+        return {"publish": published, "run": ran, "request": _counted(run, server)}
 
 
 def _counted(run: Run, part: Part) -> int:

@@ -1,7 +1,8 @@
 """Publishes what it is told and says what that has cost: ``python -m bench.publisher PLAN …``.
 
 A plan is words such as ``nothing=200 mark=start nothing=4000``: a task and how often, or the name
-of a mark. It prints a line of JSON for each of the former.
+of a mark. It prints a line of JSON for each of the former. For ``page=200`` the page that publishes
+is asked for so often, without a server.
 """
 
 import json
@@ -9,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from .application import NO_FLUSH, app
+from werkzeug.test import EnvironBuilder
+
+from .application import NO_FLUSH, app, create_app
 from .measure import Usage
 from .variants import chosen
 
@@ -32,12 +35,12 @@ def _no_flush() -> None:
 
 
 def _publish(name: str, count: int, flush: Callable[[], None]) -> dict[str, object]:
-    task = app.tasks[f"bench.application.{name}"]
+    once = _page() if name == "page" else app.tasks[f"bench.application.{name}"].delay
     flush()
     before, seconds = Usage.now(), []
     for _ in range(count):
         began = time.perf_counter()
-        task.delay()
+        once()
         seconds.append(time.perf_counter() - began)
     flush()
     after = Usage.now()
@@ -47,6 +50,24 @@ def _publish(name: str, count: int, flush: Callable[[], None]) -> dict[str, obje
         "helpers_before": before.helpers,
         "p99": sorted(seconds)[int(count * 0.99)],
     }
+
+
+def _page() -> Callable[[], None]:
+    """Return what asks for the page as a server does, with what gunicorn says of a request."""
+    web = create_app()
+    environ = EnvironBuilder(path="/ping", environ_base={"REMOTE_ADDR": "127.0.0.1"}).get_environ()
+
+    def once() -> None:
+        body = web(dict(environ), lambda status, headers, exc_info=None: _ignore)
+        for _ in body:
+            pass
+        body.close()  # type: ignore[attr-defined]
+
+    return once
+
+
+def _ignore(data: bytes) -> None:
+    pass
 
 
 if __name__ == "__main__":
