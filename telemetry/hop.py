@@ -6,7 +6,6 @@ from functools import cache, lru_cache
 from importlib import metadata
 from time import perf_counter
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -20,6 +19,7 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from . import faults
+from .current import attach, detach, get_current
 from .light import Facts, Light, LightSpan, Shape
 from .propagation import SPAN_KEY
 from .series import Measured
@@ -104,8 +104,11 @@ def describe(span: Span, shape: Shape, facts: Facts | None = None) -> None:
 
 def parent_in(context: Context) -> SpanContext | None:
     """Return the span of *context*, None if it has none."""
-    span = trace.get_current_span(context).get_span_context()
-    return span if span.is_valid else None
+    span = context.get(SPAN_KEY)
+    if span is None or not isinstance(span, (LightSpan, Span)):  # it is none, or the first
+        return None
+    span_context = span.get_span_context()
+    return span_context if span_context.is_valid else None
 
 
 @lru_cache(maxsize=1)
@@ -151,7 +154,7 @@ class Hop:
         self.error: str | None = None
 
     def __enter__(self) -> Span:
-        context = otel_context.get_current()
+        context = get_current()
         self.span = span = start(
             self._shape,
             parent_in(context),
@@ -160,13 +163,13 @@ class Hop:
             links=self._links,
         )
         inside = Context({**context, SPAN_KEY: span, self.key: self})
-        self._token = otel_context.attach(inside)
+        self._token = attach(inside)
         self._began = perf_counter()
         return span
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         seconds = perf_counter() - self._began
-        otel_context.detach(self._token)
+        detach(self._token)
         if exc is not None:
             self.error = error_type(exc)
             fail(self.span, exc, self._secrets)

@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
     INVALID_SPAN_CONTEXT,
     Link,
     SpanContext,
@@ -114,7 +115,10 @@ class Light:
         self.keeper = keeper
         #: Whether every root is sampled, and every child of a sampled span.
         self._roots, self.children = _always_sampled(provider.sampler)
-        self.new_id = provider.id_generator.generate_span_id
+        ids = provider.id_generator
+        self.new_id = ids.generate_span_id
+        self._new_trace_id = ids.generate_trace_id
+        self._flags_of_root = _FLAGS[3 if ids.is_trace_id_random() else 1]
 
     def start(
         self,
@@ -133,9 +137,9 @@ class Light:
                 return None
             context = child_of(parent, self.new_id())
         elif self._roots:
-            ids = self.provider.id_generator
-            flags = _FLAGS[3 if ids.is_trace_id_random() else 1]
-            context = SpanContext(ids.generate_trace_id(), self.new_id(), False, flags)
+            ids = self._new_trace_id(), self.new_id()
+            made = *ids, False, self._flags_of_root, DEFAULT_TRACE_STATE, True
+            context = tuple.__new__(SpanContext, made)
         else:
             return None
         # Not by its class: the SDK makes its own in two steps, with a check in Python.
@@ -263,6 +267,10 @@ class LightSpan(Span):
             max_value_len=self._limits.max_span_attribute_length,
         )
 
+    def get_span_context(self) -> SpanContext:
+        """Return the span's context, in half the time."""
+        return self._context
+
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute, as the SDK does."""
         if (
@@ -286,10 +294,12 @@ class LightSpan(Span):
 
     def describe(self, shape: Shape, facts: Facts | None) -> bool:
         """Take *shape* and *facts* for those that it began with, if that can be; say whether."""
-        said = self._own.keys()
-        news = said.isdisjoint(shape.attributes) and (facts is None or said.isdisjoint(facts.keys))
-        if not (news and self._pending):
+        if not self._pending:
             return False
+        if said := self._own.keys():
+            known = facts.keys if facts is not None else frozenset()
+            if not (said.isdisjoint(shape.attributes) and said.isdisjoint(known)):
+                return False
         self._name, self._shape, self._facts = shape.name, shape, facts
         return True
 

@@ -21,6 +21,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
     INVALID_SPAN_CONTEXT,
     Link,
     SpanContext,
@@ -30,8 +31,6 @@ from opentelemetry.trace import (
 )
 
 __all__ = [
-    "SPANS",
-    "before_field",
     "before_string",
     "encode_attributes",
     "encode_child",
@@ -66,9 +65,6 @@ _fixed64 = Struct("<Q").pack
 # so many bytes, 5 four bytes.
 _FIRST, _SECOND, _THIRD, _FOURTH = b"\x0a", b"\x12", b"\x1a", b"\x22"  # wire type 2
 _ATTRIBUTE, _EVENT, _LINK, _STATUS = b"\x4a", b"\x5a", b"\x6a", b"\x7a"  # of Span, wire type 2
-
-#: The tag of ``ScopeSpans.spans``.
-SPANS = b"\x12"
 
 _KINDS = {kind: bytes((0x30, kind.value + 1)) for kind in SpanKind}
 _NO_STATUS = _STATUS + b"\x00"
@@ -119,7 +115,7 @@ def encode_hop(
         raise ValueError("a time of 0 is left out")
     trace_id, span_id, _, _, state, _ = context
     ids = _ids(b"\x0a\x10", trace_id >> 64, trace_id & _LOW, b"\x12\x08", span_id)
-    if state:
+    if state is not DEFAULT_TRACE_STATE and state:
         ids += _state(state)
     end = _END_LOCAL
     if parent is not None:
@@ -220,13 +216,6 @@ def scope_spans(scope: bytes, schema_url: str, spans: Sequence[bytes]) -> bytes:
 def resource_spans(resource: bytes, schema_url: str, scopes: Sequence[bytes]) -> bytes:
     """Return one ``ResourceSpans`` message of ``ScopeSpans`` of an encoded *resource*."""
     return field(_FIRST, resource) + _messages(scopes) + _text(_THIRD, schema_url)
-
-
-def before_field(tag: bytes, length: int) -> bytes:
-    """Return what comes before the *length* bytes of a field."""
-    if 0x80 <= length < 0x4000:  # most spans
-        return tag + _two_bytes(length & 0x7F | 0x80, length >> 7)
-    return tag + _varint(length)
 
 
 def export_request(resources: Sequence[bytes]) -> bytes:
@@ -381,6 +370,8 @@ def _text(tag: bytes, text: str | None) -> bytes:
 def _varint(number: int) -> bytes:
     if number < 0x80:
         return _ONE_BYTE[number]
+    if number < 0x4000:  # most spans
+        return _two_bytes(number & 0x7F | 0x80, number >> 7)
     encoded = bytearray()
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from opentelemetry import baggage, trace
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
     CarrierT,
@@ -28,9 +27,16 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+)
 
 from . import faults
+from .current import get_current
 
 __all__ = [
     "BAGGAGE",
@@ -113,6 +119,8 @@ def arrived(
         return parse_traceparent(parent), _NOTHING
     if names is not None:
         headers = {name: headers[name] for name in names if name in headers}
+    if not headers:
+        return None, _NOTHING
     context = extract(headers)
     span = trace.get_current_span(context).get_span_context()
     return span if span.is_valid else None, context
@@ -145,7 +153,9 @@ def carried(span: SpanContext, context: Context) -> Mapping[str, str]:
     For those who know both: a message's headers, most of the time, are one ``traceparent``.
     """
     _, _, _, _, state, is_valid = span
-    if is_valid and not state and BAGGAGE_KEY not in context and _configured().plain:
+    # An empty state is a mapping, whose length is asked in Python; most are this one.
+    stateless = state is DEFAULT_TRACE_STATE or not state
+    if is_valid and stateless and BAGGAGE_KEY not in context and _configured().plain:
         return {TRACEPARENT: traceparent(span)}
     carrier: dict[str, str] = {}
     inject(carrier, Context({**context, SPAN_KEY: NonRecordingSpan(span)}))
@@ -283,7 +293,7 @@ def _lone_traceparent(carrier: Any) -> str | None:
 def _lone_span(context: Context | None) -> SpanContext | None:
     """Return the span of *context* where its ``traceparent`` is all that there is to write."""
     if context is None:
-        context = otel_context.get_current()
+        context = get_current()
     span = context.get(SPAN_KEY)
     if BAGGAGE_KEY in context or not isinstance(span, trace.Span):
         return None
@@ -426,7 +436,6 @@ def parse_traceparent(value: Any) -> SpanContext | None:
 
 #: A trace's id in two halves, a span's, and flags.
 _IDS = Struct(">QQQB")
-_LOW = (1 << 64) - 1
 _FLAGS = [TraceFlags(flags) for flags in range(_KNOWN_FLAGS + 1)]
 
 
@@ -450,11 +459,14 @@ def _parse_usual(value: str) -> SpanContext | None:
     return SpanContext(high << 64 | low, span, True, _FLAGS[known & _KNOWN_FLAGS])
 
 
+#: Filled in by ``%``, which takes two thirds of the time of an f-string, for each message.
+_VERSION_00 = "00-%032x-%016x-%02x"
+
+
 def traceparent(span_context: SpanContext) -> str:
     """Return the ``traceparent`` of a span, version 00."""
     trace_id, span_id, _, flags, _, _ = span_context
-    ids = _IDS.pack(trace_id >> 64, trace_id & _LOW, span_id, flags & _KNOWN_FLAGS).hex()
-    return f"00-{ids[:32]}-{ids[32:48]}-{ids[48:]}"
+    return _VERSION_00 % (trace_id, span_id, flags & _KNOWN_FLAGS)
 
 
 def format_links(span_contexts: Iterable[SpanContext]) -> str:

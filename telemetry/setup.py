@@ -176,7 +176,7 @@ def flush(timeout: float = 10.0) -> bool:
 
 
 def kept() -> Iterator[bytes]:
-    """Yield what this process and its children lately ended, each a field of ``ScopeSpans``."""
+    """Yield what this process and its children lately ended, each a ``Span``."""
     if _pipeline is not None and _pipeline.export is not None:
         yield from _pipeline.export.kept()
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from billiard import current_process
 from celery import Celery, Task, states
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
@@ -22,6 +21,7 @@ from opentelemetry.trace import SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from .. import faults
+from ..current import attach, detach, get_current
 from ..hop import parent_in, record, start
 from ..light import Light, Shape
 from ..propagation import LINKS, RELATION, TRACEPARENT, arrived, parse_links, reads_w3c_alone
@@ -69,7 +69,7 @@ class Consumer:
             eager = request.is_eager
             run = message[_ON_REQUEST] = self.begin(task.name, message, eager=eager)
             run.request = message
-            run.token = otel_context.attach(run.inside())
+            run.token = attach(run.inside())
             if request.chord and not eager:
                 watch_chord(task.backend)
         except Exception:
@@ -86,7 +86,7 @@ class Consumer:
         if run is None or run.token is None:
             return
         token, run.token = run.token, None
-        otel_context.detach(token)
+        detach(token)
         # The span refers to the request: with the run on it still, what the task held, such as the
         # connections of a greenlet, would be there until the collector comes.
         if run.request is not None:
@@ -125,7 +125,7 @@ class Consumer:
         measured: Series | None = None
         links: Sequence[SpanContext] = ()
         if eager:
-            context = otel_context.get_current()
+            context = get_current()
             parent, facts = parent_in(context), RunFacts(message, None)
         else:
             own = message if TRACEPARENT in message else wire(message)

@@ -6,7 +6,6 @@ from functools import lru_cache, wraps
 from typing import Any
 
 from celery import Celery
-from opentelemetry import context as otel_context
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_DESTINATION_NAME,
 )
@@ -18,6 +17,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind
 
 from .. import faults
+from ..current import get_current
 from ..hop import Hop, describe
 from ..light import Shape
 from ..propagation import (
@@ -79,7 +79,7 @@ class Producer:
         self, sender: str, body: Any, routing_key: str, declare: Any, headers: Any, **_: Any
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
-        context = otel_context.get_current()
+        context = get_current()
         sending = context.get(_Send.key)
         if not isinstance(sending, _Send) or sending.producer is not self:
             return

@@ -6,13 +6,13 @@ from contextvars import Token
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
 from .. import otlp
+from ..current import get_current
 from ..hop import error_type, fail, finish
 from ..propagation import SENT_AT, SPAN_KEY
 from ..series import Measured, Series, series
@@ -68,7 +68,7 @@ class Run:
 
 def current_run() -> Run | None:
     """Return the run that the caller is inside of."""
-    run = otel_context.get_current().get(_IN_CONTEXT)
+    run = get_current().get(_IN_CONTEXT)
     return run if isinstance(run, Run) else None
 
 

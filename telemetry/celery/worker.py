@@ -14,9 +14,7 @@ from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, bootsteps, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_MESSAGE_ID,
@@ -31,6 +29,7 @@ from opentelemetry.trace import (
 )
 
 from .. import faults
+from ..current import attach, detach
 from ..hop import error_type
 from ..propagation import SPAN_KEY, arrived
 from ..setup import kept
@@ -124,11 +123,11 @@ class Worker:
             faults.report("report a lost run")
             yield
             return
-        token = otel_context.attach(run.inside())
+        token = attach(run.inside())
         try:
             yield
         finally:
-            otel_context.detach(token)
+            detach(token)
             if known is None:
                 self._end_lost(request, run, exc)
 
@@ -206,7 +205,7 @@ def _told_by_child(request: Any) -> Run | None:
     for encoded in kept():
         if request.id.encode() not in encoded:
             continue
-        (span,) = ScopeSpans.FromString(encoded).spans
+        span = ProtoSpan.FromString(encoded)
         if _is_run(span, request.id) and span.start_time_unix_nano >= since:
             trace_id, span_id = int.from_bytes(span.trace_id), int.from_bytes(span.span_id)
             told = NonRecordingSpan(SpanContext(trace_id, span_id, False, _SAMPLED))
@@ -236,11 +235,11 @@ def _taken(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
             for headers in (message.headers, body):
                 if type(headers) is dict:
                     headers[RECEIVED_AT] = now
-            token = otel_context.attach(Context({SPAN_KEY: _Arriving(message)}))
+            token = attach(Context({SPAN_KEY: _Arriving(message)}))
             try:
                 return take(message, body, *args, **options)
             finally:
-                otel_context.detach(token)
+                detach(token)
 
         return take_in_context
 

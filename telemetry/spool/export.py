@@ -17,7 +17,7 @@ from .writer import Writer
 __all__ = ["DiskExport"]
 
 #: Changes with what is in the files: versions that differ in it do not share a directory.
-FORMAT = 3
+FORMAT = 4
 
 #: A segment holds this part of all that may wait, and of the time that it may.
 PART = 8
@@ -57,7 +57,7 @@ class DiskExport:
         return self._writer.flush(timeout)
 
     def kept(self) -> Iterator[bytes]:
-        """Yield what this process and its children lately ended, each a ``ScopeSpans`` field."""
+        """Yield what this process and its children lately ended, each a ``Span``."""
         return self._writer.kept()
 
     def trouble(self) -> str:

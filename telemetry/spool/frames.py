@@ -27,6 +27,7 @@ __all__ = [
     "Part",
     "begin",
     "define",
+    "frame",
     "measurement_of",
     "numbers",
     "pack",
@@ -42,7 +43,7 @@ ID = 8
 
 #: What others refer to: its id, then the content.
 DEFINITION = 1
-#: The ids of its resource and scope, then a ``Span`` as a field of ``ScopeSpans``.
+#: The ids of its resource and scope, then a ``Span``.
 SPAN = 2
 #: The ids of its resource and names, how many doubles, and these, one for each name.
 MEASUREMENT = 3
@@ -74,11 +75,15 @@ class Definition(NamedTuple):
 
 
 class Head:
-    """What frames begin with that refer to the same *definitions*; compared by identity."""
+    """What frames of one *kind* begin with that refer to the same *definitions*.
 
-    __slots__ = ("definitions", "ids")
+    Compared by identity.
+    """
 
-    def __init__(self, *definitions: Definition) -> None:
+    __slots__ = ("definitions", "ids", "kind")
+
+    def __init__(self, kind: int, *definitions: Definition) -> None:
+        self.kind = kind
         self.definitions = definitions
         self.ids = b"".join([each.id for each in definitions])
 
@@ -92,6 +97,7 @@ Part = tuple[bytes, bytes]
 
 #: How many numbers, and these. More than 15 are not measured together.
 _NUMBERS = [struct.Struct(f"{1 + count}d") for count in range(16)]
+_packers = [each.pack for each in _NUMBERS]
 
 _COUNT = _NUMBERS[0]
 
@@ -99,7 +105,7 @@ _COUNT = _NUMBERS[0]
 def numbers(values: Sequence[float]) -> bytes:
     """Return *values*, 15 at most, as they stand in a frame."""
     count = len(values)
-    return _NUMBERS[count].pack(count, *values)
+    return _packers[count](count, *values)
 
 
 def values(content: bytes) -> tuple[float, ...]:
@@ -152,15 +158,22 @@ def seed(segment: str) -> int:
     return crc32(segment.encode())
 
 
+def begin(seed: int, head: Head) -> int:
+    """Return with what the checksum of each frame of *head* begins."""
+    return crc32(head.ids, crc32(_KINDS[head.kind], seed))
+
+
+def frame(begun: int, head: Head, content: bytes) -> bytes:
+    """Return one frame of *head*, for which ``begin`` returned *begun*, and its *content*."""
+    ids = head.ids
+    size = len(ids) + len(content)
+    return _header(_MAGIC, size, crc32(content, begun), head.kind) + ids + content
+
+
 def pack(seed: int, kind: int, payload: bytes) -> bytes:
-    """Return one frame."""
-    return begin(seed, kind, b"", payload) + payload
-
-
-def begin(seed: int, kind: int, before: bytes, rest: bytes) -> bytes:
-    """Return one frame whose payload is *before* and *rest*, but for the *rest*."""
-    checksum = crc32(rest, crc32(before, crc32(_KINDS[kind], seed)))
-    return _header(_MAGIC, len(before) + len(rest), checksum, kind) + before
+    """Return one frame of any kind."""
+    checksum = crc32(payload, crc32(_KINDS[kind], seed))
+    return _header(_MAGIC, len(payload), checksum, kind) + payload
 
 
 def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:

@@ -37,7 +37,7 @@ class SpoolProcessor(SpanProcessor):
         self._service = _service(service) if service is not None else None
         self._definitions = _Definitions()
         #: What frames begin with, by what they are of.
-        self._heads: dict[tuple[Definition, ...], Head] = {}
+        self._heads: dict[tuple[int, tuple[Definition, ...]], Head] = {}
         #: The same for the hops' spans in this process, of which *_resource* is, by their template
         #: and series.
         self._of_hops: dict[tuple[Template | None, Series | None], Head] = {}
@@ -54,16 +54,20 @@ class SpoolProcessor(SpanProcessor):
             measured: Measured | None = getattr(span, "measured", None)
             series, values = measured if measured and self._service else (None, ())
             head = self._head(span.resource, span.instrumentation_scope, series)
-            self._append(head, otlp.encode_span(span), values)
+            before = frames.numbers(values) if series is not None else b""
+            self._writer.append(head, before + otlp.encode_span(span))
         except Exception:
             faults.report("keep a span")
 
     def keep(self, encoded: bytes, resource: Resource, measured: Measured | None) -> None:
         """Append an *encoded* span of a hop, with what was *measured* of it: the fast path."""
         try:
-            series, values = measured if measured and self._service else (None, ())
+            if measured is None or self._service is None:
+                self._writer.append(self._head_of_hop(resource, None, None), encoded)
+                return
+            series, values = measured
             head = self._head_of_hop(resource, None, series)
-            self._append(head, encoded, values)
+            self._writer.append(head, frames.numbers(values) + encoded)
         except Exception:
             faults.report("keep a span")
 
@@ -74,8 +78,7 @@ class SpoolProcessor(SpanProcessor):
         try:
             series, values = measured
             head = self._head_of_hop(resource, template, series)
-            kind = frames.MEASURED_PARTS if self._service else frames.PARTS
-            self._writer.append(kind, head, frames.numbers(values), parts)
+            self._writer.append(head, frames.numbers(values) + parts)
         except Exception:
             faults.report("keep a span")
 
@@ -83,18 +86,10 @@ class SpoolProcessor(SpanProcessor):
         """Append what was measured where there is no span that says so."""
         try:
             if self._service is not None:
-                head = self._head_of(self._service, _series(series))
-                self._writer.append(frames.MEASUREMENT, head, b"", frames.numbers(values))
+                head = self._head_of(frames.MEASUREMENT, self._service, _series(series))
+                self._writer.append(head, frames.numbers(values))
         except Exception:
             faults.report("keep a measurement")
-
-    def _append(self, head: Head, encoded: bytes, values: Sequence[float]) -> None:
-        before = otlp.before_field(otlp.SPANS, len(encoded))
-        if values:
-            before = frames.numbers(values) + before
-            self._writer.append(frames.MEASURED_SPAN, head, before, encoded)
-        else:
-            self._writer.append(frames.SPAN, head, before, encoded)
 
     def _head_of_hop(
         self, resource: Resource, template: Template | None, series: Series | None
@@ -117,18 +112,21 @@ class SpoolProcessor(SpanProcessor):
         template: Template | None = None,
     ) -> Head:
         definitions = [self._definitions.of(resource), self._definitions.of(scope)]
+        kind, measured_kind = frames.SPAN, frames.MEASURED_SPAN
         if template is not None:
             definitions.append(template.definition)
+            kind, measured_kind = frames.PARTS, frames.MEASURED_PARTS
         if series is not None and self._service is not None:
             definitions += self._service, _series(series)
-        return self._head_of(*definitions)
+            kind = measured_kind
+        return self._head_of(kind, *definitions)
 
-    def _head_of(self, *definitions: Definition) -> Head:
-        head = self._heads.get(definitions)
+    def _head_of(self, kind: int, *definitions: Definition) -> Head:
+        head = self._heads.get((kind, definitions))
         if head is None:
             if len(self._heads) >= _MOST:
                 self._heads = {}
-            head = self._heads[definitions] = Head(*definitions)
+            head = self._heads[kind, definitions] = Head(kind, *definitions)
         return head
 
 

@@ -107,7 +107,8 @@ def _request(items: Iterable[Item]) -> bytes:
         together[definitions].append(content)
     resources: dict[bytes, list[bytes]] = defaultdict(list)
     for (resource, scope), spans in together.items():
-        resources[resource].append(otlp.field(_INNER, scope + b"".join(spans)))
+        fields = [otlp.field(_INNER, span) for span in spans]
+        resources[resource].append(otlp.field(_INNER, scope + b"".join(fields)))
     return b"".join(
         otlp.field(_RESOURCE_SPANS, resource + b"".join(scopes))
         for resource, scopes in resources.items()

@@ -71,7 +71,7 @@ class Template:
         return cls(Shape(name, SpanKind[kind], attributes), strings, doubles, after)
 
     def fill(self, content: bytes) -> bytes:
-        """Return the span, as a field of ``ScopeSpans``, of numbers and what ``parts`` returned."""
+        """Return the ``Span`` of numbers and what ``parts`` returned."""
         begin = frames.size_of_numbers(content)
         span_id, start_time, end_time = _NUMBERS.unpack_from(content, begin)
         traceparent, *words = content[begin + _NUMBERS.size :].split(b"\0")
@@ -82,7 +82,7 @@ class Template:
         said += self._doubles(frames.values(content[:begin])[-3:])
         said += self._after
         digits = traceparent.decode()
-        span = otlp.encode_child(
+        return otlp.encode_child(
             bytes.fromhex(digits[_TRACE_ID]),
             span_id,
             bytes.fromhex(digits[_SPAN_ID]),
@@ -91,4 +91,3 @@ class Template:
             end_time,
             said,
         )
-        return otlp.before_field(otlp.SPANS, len(span)) + span

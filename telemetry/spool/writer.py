@@ -43,8 +43,8 @@ LATEST = 2
 LARGEST_CONTENT = frames.LARGEST - 64
 
 
-#: A frame that is to be written: its kind, what it begins with, and the rest in two parts.
-_Entry = tuple[int, Head, bytes, bytes]
+#: A frame that is to be written: what it begins with, and its content.
+_Entry = tuple[Head, bytes]
 
 
 class Writer:
@@ -63,8 +63,8 @@ class Writer:
         self._segment = self._open()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
-    def append(self, kind: int, head: Head, before: bytes, content: bytes) -> None:
-        """Keep a frame of *kind*: *head*, then *before* and *content*.
+    def append(self, head: Head, content: bytes) -> None:
+        """Keep a frame that begins with *head*, and its *content*.
 
         What a full disk does not take waits in memory, within a bound. Raises ValueError for what
         is too large for any collector.
@@ -72,7 +72,7 @@ class Writer:
         if len(content) > LARGEST_CONTENT:
             raise ValueError(f"{len(content)} bytes are more than a collector takes")
         with self._lock:
-            self._backlog.add((kind, head, before, content))
+            self._backlog.add((head, content))
             # What a finalizer, or a signal's handler, adds in the middle of this thread's own write
             # is left to that write.
             if self._writing:
@@ -108,7 +108,7 @@ class Writer:
             self._watch.ensure_sender()
 
     def kept(self) -> Iterator[bytes]:
-        """Yield the latest spans of this tree, each a field of ``ScopeSpans``."""
+        """Yield the latest spans of this tree, each a ``Span``."""
         for name in self._own()[-LATEST:]:
             fd = self._place.open_to_read(name)
             try:
@@ -134,7 +134,7 @@ class Writer:
                 segment = self._segment
                 if (now >= segment.due or segment.room <= 0) and not segment.look(now):
                     segment = self._begin_segment()
-                segment.write(backlog.entries[0])
+                segment.write(*backlog.entries[0])
                 backlog.drop()
         except OSError as exc:
             self._segment.due = 0.0
@@ -165,15 +165,15 @@ class Writer:
 
 
 class _Segment:
-    """One that this process has open, and the definitions known to stand in it."""
+    """One that this process has open, and the heads whose definitions are known to stand in it."""
 
     def __init__(self, fd: int, name: str, size: int, age: float) -> None:
         self._fd = fd
         self._seed = frames.seed(name)
         self._size = size
         self._until = time.monotonic() + age
-        #: Those whose definitions stand in it.
-        self._defined: set[Head] = set()
+        #: With what their checksums begin.
+        self._begun: dict[Head, int] = {}
         found = os.fstat(fd)
         self._identity = found.st_dev, found.st_ino
         #: When to look at it again: a time of the monotonic clock, and after so many bytes.
@@ -199,19 +199,18 @@ class _Segment:
             return None
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
-    def write(self, entry: _Entry) -> None:
-        """Append *entry*, with the definitions that it needs. Raises OSError where it cannot."""
-        kind, head, before, content = entry
-        begin = frames.begin(self._seed, kind, head.ids + before, content)
-        known = head in self._defined
-        if not known:
-            begin = self._define(head) + begin
-        size = len(begin) + len(content)
+    def write(self, head: Head, content: bytes) -> None:
+        """Append a frame, with the definitions that it needs. Raises OSError where it cannot."""
+        known = self._begun.get(head)
+        begun = frames.begin(self._seed, head) if known is None else known
+        data = frames.frame(begun, head, content)
+        if known is None:
+            data = self._define(head) + data
+        size = len(data)
         self.room -= size
-        if os.write(self._fd, begin + content) < size:
+        if os.write(self._fd, data) < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if not known:
-            self._defined.add(head)
+        self._begun[head] = begun
 
     def _define(self, head: Head) -> bytes:
         return b"".join(
@@ -247,11 +246,11 @@ class _Backlog:
 
     def add(self, entry: _Entry) -> None:
         self.entries.append(entry)
-        self._bytes += len(entry[3])
+        self._bytes += len(entry[1])
 
     def drop(self) -> None:
         """Forget the oldest."""
-        self._bytes -= len(self.entries.popleft()[3])
+        self._bytes -= len(self.entries.popleft()[1])
 
     def bound(self, exc: OSError) -> None:
         """Keep what there is room for, and say once a minute why it is here."""

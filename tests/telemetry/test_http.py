@@ -209,6 +209,27 @@ def test_an_app_instrumented_twice_makes_one_span(site: Site) -> None:
     assert len(site.memory.get_finished_spans()) == 1
 
 
+def test_an_app_that_has_answered_before_is_traced_from_then_on(
+    memory: InMemorySpanExporter,
+) -> None:
+    app = make_app()
+    app.test_client().get("/hello/one").close()
+    instrument_flask(app).test_client().get("/hello/two").close()
+    (span,) = memory.get_finished_spans()
+    assert span.name == "GET /hello/<name>"
+
+
+def test_a_request_that_is_refused_before_its_view_has_its_route(
+    memory: InMemorySpanExporter,
+) -> None:
+    app = make_app()
+    app.url_value_preprocessor(lambda endpoint, values: flask.abort(404))
+    instrument_flask(app).test_client().get("/hello/one").close()
+    (span,) = memory.get_finished_spans()
+    assert span.name == "GET /hello/<name>"
+    assert (span.attributes or {})["http.response.status_code"] == 404
+
+
 def test_an_inbound_trace_goes_on(site: Site) -> None:
     requests.get(f"{site.url}/hello/you", headers={"traceparent": TRACEPARENT})
     (server,) = site.spans().values()

@@ -71,15 +71,15 @@ class Segment:
         self._seed = frames.seed(path.name)
         self._defined: set[frames.Head] = set()
 
-    def append(self, kind: int, head: frames.Head, before: bytes, content: bytes) -> None:
-        self.kinds.append(kind)
+    def append(self, head: frames.Head, content: bytes) -> None:
+        self.kinds.append(head.kind)
         with self._path.open("ab") as file:
             if head not in self._defined:
                 self._defined.add(head)
                 for each in head.definitions:
                     defined = each.id + each.content
                     file.write(frames.pack(self._seed, frames.DEFINITION, defined))
-            file.write(frames.pack(self._seed, kind, head.ids + before + content))
+            file.write(frames.frame(frames.begin(self._seed, head), head, content))
 
     def read(self, select: Any) -> list[tuple[tuple[bytes, ...], bytes]]:
         with self._path.open("rb") as file:
@@ -91,8 +91,8 @@ class Segment:
     def spans(self) -> list[ProtoSpan]:
         found: list[ProtoSpan] = []
         for (_, described), content in self.read(frames.span_of):
-            (span,) = ScopeSpans.FromString(described + content).spans
-            found.append(span)
+            assert not ScopeSpans.FromString(described).spans
+            found.append(ProtoSpan.FromString(content))
         return found
 
 

@@ -220,7 +220,7 @@ def test_a_directory_that_was_there_is_left_as_it_is(program: Program, tmp_path:
 def test_a_reader_goes_on_where_another_has_been(tmp_path: Path) -> None:
     """Of frames that came in two goes, each of two cursors sees all, whoever reads first."""
     path, seed = tmp_path / "segment", frames.seed("segment")
-    head = frames.Head(frames.define(b"resource"), frames.define(b"scope"))
+    head = frames.Head(frames.SPAN, frames.define(b"resource"), frames.define(b"scope"))
     defined = [
         frames.pack(seed, frames.DEFINITION, each.id + each.content) for each in head.definitions
     ]
