@@ -19,7 +19,7 @@ from .read import number_of, read_spans, read_trace, stored_spans
 from .rows import hops
 from .search import Search, facets, find
 from .spans import Span
-from .store import Store
+from .store import PATIENCE, Store
 from .summary import to_text
 
 __all__ = ["create_app"]
@@ -286,6 +286,7 @@ def _add_otlp(app: Flask, store: Store) -> None:
         refused, reason = store.take(exported)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
+        store.wait_until_written(PATIENCE)  # whoever opens a file looks at its trace next
         return _json({"accepted": count})
 
 

@@ -72,6 +72,7 @@ class Store:
         self._changed = threading.Condition()
         self._pending: deque[Incoming] = deque()
         self._pending_bytes = 0
+        self._writing = False
         self._failing = ""
         self._closing = False
         self._sources: OrderedDict[bytes, int] = OrderedDict()
@@ -106,6 +107,11 @@ class Store:
         with self.database.reading() as db:
             (traces,) = db.execute(query, (time.time_ns() + SETTLE,)).fetchone()
         return len(self._pending) + int(traces)
+
+    def wait_until_written(self, timeout: float) -> bool:
+        """Wait *timeout* seconds at most until all that was taken is written; say whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._pending or self._writing), timeout)
 
     def size(self) -> int:
         """Return the size of the database in bytes."""
@@ -155,6 +161,7 @@ class Store:
                 count = min(BATCH, len(self._pending))
                 batch = [self._pending.popleft() for _ in range(count)]
                 self._pending_bytes -= sum(len(span.body) for span in batch)
+                self._writing = bool(batch)
                 self._changed.notify_all()
                 if self._closing and not batch:
                     return
@@ -180,6 +187,9 @@ class Store:
         if batch:
             with self.database.writing() as db:
                 self._write(db, batch)
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
         self._sum_up()
         if self.spans > self.bounds.max_spans or time.monotonic() >= self._next_prune:
             self._prune()

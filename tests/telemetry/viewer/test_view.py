@@ -8,6 +8,8 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -446,6 +448,26 @@ def test_nothing_may_be_embedded_or_fetched_from_elsewhere(viewer: Viewer) -> No
         timeout=30,
     )
     assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+def test_a_file_that_was_taken_is_there_at_once(start_viewer: StartViewer, tmp_path: Path) -> None:
+    """Whoever opens a file looks at its trace next, and the database may be busy."""
+    viewer = start_viewer(db=str(tmp_path / "busy.db"))
+
+    def open_file() -> int:
+        body = json.dumps(as_json(export(order()))).encode()
+        viewer.post(body, "/api/import", Content_Type=JSON).raise_for_status()
+        return requests.get(f"{viewer.url}/api/traces/{TRACE}/hops", timeout=30).status_code
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        closing(sqlite3.connect(tmp_path / "busy.db", isolation_level=None)) as busy,
+    ):
+        busy.execute("BEGIN IMMEDIATE")
+        opened = pool.submit(open_file)
+        wait([opened], timeout=0.5)  # it would have come by then, and found nothing
+        busy.execute("ROLLBACK")
+        assert opened.result() == 200
 
 
 def test_files_are_taken_from_the_own_page_only(viewer: Viewer) -> None:
