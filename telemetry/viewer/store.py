@@ -108,10 +108,10 @@ class Store:
             (traces,) = db.execute(query, (time.time_ns() + SETTLE,)).fetchone()
         return len(self._pending) + int(traces)
 
-    def wait_until_written(self, timeout: float) -> bool:
-        """Wait *timeout* seconds at most until all that was taken is written; say whether it is."""
+    def wait_until_written(self, timeout: float) -> None:
+        """Wait until all that was taken is written, *timeout* seconds at most."""
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._pending or self._writing), timeout)
+            self._changed.wait_for(lambda: not (self._pending or self._writing), timeout)
 
     def size(self) -> int:
         """Return the size of the database in bytes."""
