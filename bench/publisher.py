@@ -53,7 +53,7 @@ def _publish(name: str, count: int, flush: Callable[[], None]) -> dict[str, obje
 
 
 def _page() -> Callable[[], None]:
-    """Return what asks for the page as a server does, with what gunicorn says of a request."""
+    """Return what asks for the page as a WSGI server does, and reads the answer."""
     web = create_app()
     environ = EnvironBuilder(path="/ping", environ_base={"REMOTE_ADDR": "127.0.0.1"}).get_environ()
 

@@ -97,7 +97,6 @@ Part = tuple[bytes, bytes]
 
 #: How many numbers, and these. More than 15 are not measured together.
 _NUMBERS = [struct.Struct(f"{1 + count}d") for count in range(16)]
-_packers = [each.pack for each in _NUMBERS]
 
 _COUNT = _NUMBERS[0]
 
@@ -105,7 +104,7 @@ _COUNT = _NUMBERS[0]
 def numbers(values: Sequence[float]) -> bytes:
     """Return *values*, 15 at most, as they stand in a frame."""
     count = len(values)
-    return _packers[count](count, *values)
+    return _NUMBERS[count].pack(count, *values)
 
 
 def values(content: bytes) -> tuple[float, ...]:
@@ -171,9 +170,9 @@ def frame(begun: int, head: Head, content: bytes) -> bytes:
 
 
 def pack(seed: int, kind: int, payload: bytes) -> bytes:
-    """Return one frame of any kind."""
-    checksum = crc32(payload, crc32(_KINDS[kind], seed))
-    return _header(_MAGIC, len(payload), checksum, kind) + payload
+    """Return one frame of any kind, whose *payload* is all there."""
+    head = Head(kind)
+    return frame(begin(seed, head), head, payload)
 
 
 def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
