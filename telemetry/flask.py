@@ -55,7 +55,7 @@ def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
     if EXTENSION not in app.extensions:
         app.extensions[EXTENSION] = inbound
         app.wsgi_app = _ServerHop(app.wsgi_app, inbound)  # type: ignore[method-assign]
-        _once_routed(app, _name_by_route)
+        request_started.connect(_name_by_route, app)
         got_request_exception.connect(_record_exception, app)
     return app
 
@@ -244,18 +244,7 @@ def _server(scheme: str, host: str | None, server: str, port: str) -> dict[str, 
     return {SERVER_ADDRESS: name.strip("[]"), SERVER_PORT: int(port)}
 
 
-def _once_routed(app: Flask, call: Callable[..., None]) -> None:
-    """Have *call* called in each request to *app* as soon as its route is known."""
-    try:
-        app.url_value_preprocessor(call)  # takes a tenth of what a signal does
-    except AssertionError:  # the application has answered a request already
-        request_started.connect(call, app)
-    else:
-        every = app.url_value_preprocessors[None]
-        every.insert(0, every.pop())  # before those that may refuse a request
-
-
-def _name_by_route(*_: Any, **__: Any) -> None:
+def _name_by_route(app: Flask, **_: Any) -> None:
     started = request._get_current_object()  # type: ignore[attr-defined]  # looked for once
     served, rule = started.environ.get(_SERVED), started.url_rule
     if served is not None and rule is not None:
