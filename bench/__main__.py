@@ -13,7 +13,7 @@ from pathlib import Path
 from app.parts import PartEnded
 
 from .figures import FULL, QUICK, Figure, figures
-from .report import as_json, print_report
+from .report import as_json, print_results, print_samples
 from .stand import Failed, Stand
 from .variants import OURS
 
@@ -26,17 +26,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    chosen = [
-        figure
-        for figure in figures(QUICK if options.quick else FULL, rounds)
-        if options.only in figure.title
-    ]
+    known = figures(QUICK if options.quick else FULL, rounds)
+    chosen = [figure for figure in known if options.only in figure.title]
+    if not chosen:
+        titles = (figure.title for figure in known)
+        print("no figure has that in its name; there are:", *titles, sep="\n  ", file=sys.stderr)
+        return 2
     try:
         with (
             tempfile.TemporaryDirectory(prefix="queuehop-bench-") as directory,
             Stand(Path(directory)) as stand,
         ):
-            samples = {figure.title: _measure(figure, stand) for figure in chosen}
+            samples = {}
+            for figure in chosen:
+                samples[figure.title] = _measure(figure, stand)
+                print_samples(figure.title, samples[figure.title])
             with stand.run(OURS) as run:
                 [found] = run.ask("bench.pieces")
     except (Failed, PartEnded) as exc:
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; every process is stopped", file=sys.stderr)
         return 130
-    print_report(samples, found)
+    print_results(samples, found)
     if options.json:
         text = json.dumps(as_json(samples, found, vars(options)), indent=1, default=str)
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from .stand import ROOT, broker_version
 
-__all__ = ["Samples", "as_json", "print_report"]
+__all__ = ["Samples", "as_json", "print_results", "print_samples"]
 
 #: By variant, one mapping of numbers for each round.
 Variants = Mapping[str, Sequence[Mapping[str, float]]]
@@ -101,18 +101,19 @@ def _added(variants: Variants, name: str, *keys: str) -> list[float]:
     return [one - other for one, other in zip(*pair, strict=True)]
 
 
-def print_report(samples: Samples, pieces: Mapping[str, float]) -> None:
-    """Print medians, with the least and the most of all rounds."""
-    print()
-    for figure, variants in samples.items():
-        print(figure)
-        keys = next(iter(variants.values()))[0].keys()
-        for key in keys:
-            print(f"  {key} ({_unit(key)})")
-            for variant, rounds in variants.items():
-                values = [_shown(key, one[key]) for one in rounds]
-                print(f"    {variant:24}{_spread(values)}")
-        print()
+def print_samples(figure: str, variants: Variants) -> None:
+    """Print what was measured for *figure*: medians, with the least and the most of all rounds."""
+    print(f"\n{figure}")
+    for key in next(iter(variants.values()))[0]:
+        print(f"  {key} ({_unit(key)})")
+        for variant, rounds in variants.items():
+            values = [_shown(key, one[key]) for one in rounds]
+            print(f"    {variant:24}{_spread(values)}")
+    print(flush=True)
+
+
+def print_results(samples: Samples, pieces: Mapping[str, float]) -> None:
+    """Print where the time goes, and the figures that have a goal."""
     if pieces:
         print("where our time goes (µs)")
         for name, seconds in pieces.items():
