@@ -18,7 +18,7 @@ from .stand import Failed, Stand
 from .variants import OURS
 
 #: Rounds of all variants: their order is turned round each time.
-ROUNDS, QUICK_ROUNDS = 7, 2
+ROUNDS, QUICK_ROUNDS = 7, 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything: a rough idea")
+    parser.add_argument(
+        "--quick", action="store_true", help="less of everything: a rough idea, in two minutes"
+    )
     parser.add_argument("--rounds", type=int, help=f"how many, instead of {ROUNDS}")
     parser.add_argument("--only", default="", metavar="FIGURE", help="those whose name has it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there")
