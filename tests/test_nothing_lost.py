@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +22,20 @@ from .system import Server
 
 #: What the web side says before it gives up on a broker.
 IN_TIME = 15.0
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a server to take away, which ends with the test."""
+    servers: list[Server] = []
+
+    def start(*, keep: bool = False) -> Server:
+        servers.append(Server(tmp_path, password="hunter2", keep=keep))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.process.kill()
 
 
 def start_gunicorn(start: Starter, *options: str) -> tuple[Process, str]:
@@ -171,9 +185,9 @@ def test_fifty_clients_for_a_while(start: Starter, receiver: Receiver) -> None:
 
 
 def test_a_broker_that_is_restarted_in_the_middle(
-    start: Starter, receiver: Receiver, tmp_path: Path
+    start: Starter, receiver: Receiver, serve: Callable[..., Server]
 ) -> None:
-    server = Server(tmp_path, password="hunter2", keep=True)
+    server = serve(keep=True)
     start.env["CELERY_BROKER_URL"] = server.url
     worker = start_worker(start, "tests.soon_restored")
     _, url = start_gunicorn(start, "--workers", "1", "--threads", "8")
@@ -210,13 +224,12 @@ def test_a_broker_that_is_restarted_in_the_middle(
         timeout=60,
     )
     assert load.accepted <= traces_of(spans, "GET /ping")
-    server.process.stop()
 
 
 def test_a_broker_that_comes_later_than_everybody(
-    start: Starter, receiver: Receiver, tmp_path: Path
+    start: Starter, receiver: Receiver, serve: Callable[..., Server]
 ) -> None:
-    server = Server(tmp_path, password="hunter2")
+    server = serve()
     server.process.stop()
     start.env["CELERY_BROKER_URL"] = server.url
     worker = start("celery", "-A", "workers", "worker", "-c", "1", "-l", "INFO")
@@ -229,13 +242,12 @@ def test_a_broker_that_comes_later_than_everybody(
     assert answer.status_code == 200
     accepted = {answer.json()["trace_id"]}
     receiver.wait_for(lambda spans: not incomplete(spans, accepted))
-    server.process.stop()
 
 
 def test_results_that_cannot_be_kept_cost_no_run_and_no_trace(
-    start: Starter, receiver: Receiver, tmp_path: Path
+    start: Starter, receiver: Receiver, serve: Callable[..., Server]
 ) -> None:
-    results = Server(tmp_path, password="hunter2")
+    results = serve()
     start.env["CELERY_RESULT_BACKEND"] = results.url
     start_worker(start)
     url = start_web(start)
@@ -249,4 +261,3 @@ def test_results_that_cannot_be_kept_cost_no_run_and_no_trace(
     results.start()
     again = requests.get(f"{url}/ping?wait=20", timeout=30)
     assert again.status_code == 200
-    results.process.stop()
