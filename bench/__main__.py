@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; every process is stopped", file=sys.stderr)
+        print("\ninterrupted; every process is stopped", file=sys.stderr)
         return 130
     print_results(samples, found)
     if options.json:
