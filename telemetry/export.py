@@ -1,8 +1,8 @@
 """The last step: spans leave the process over OTLP/gRPC.
 
 gRPC's channel and its threads do not survive a fork. So the channel is opened by the process that
-sends, when it first sends, and closed before it forks. What gRPC still cleans up at that moment,
-its own fork support waits for; it must be asked for before gRPC is loaded.
+sends, when it first sends, and closed before it forks. What of gRPC is still up at that moment its
+own fork support sees to; it must be asked for before gRPC is loaded.
 """
 
 import logging
@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
 
+import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from . import faults
-from .channel import compression, credentials, settle
+from .channel import compression, credentials, hold
 from .settings import Otlp
 
 __all__ = ["PerProcessExporter", "Processor"]
@@ -51,9 +52,9 @@ class PerProcessExporter(SpanExporter):
 
     def __init__(self, target: Otlp) -> None:
         self.failures = 0
-        self._failing = False
         self._target = target
         self._exporter: SpanExporter | None = None
+        self._held: grpc.Channel | None = None
         self._lock = threading.Lock()
         logging.getLogger(_EXPORTER_LOGGER).addFilter(_OnceAMinute())
         this = weakref.ref(self)
@@ -67,10 +68,10 @@ class PerProcessExporter(SpanExporter):
         """Send *spans*; what fails is counted in ``failures``."""
         with self._lock:
             if self._exporter is None:
+                self._held = hold(self._target)
                 self._exporter = _connect(self._target)
             result = self._exporter.export(spans)
-        self._failing = result is not SpanExportResult.SUCCESS
-        self.failures += self._failing
+        self.failures += result is not SpanExportResult.SUCCESS
         return result
 
     def shutdown(self) -> None:
@@ -88,8 +89,6 @@ class PerProcessExporter(SpanExporter):
             self.shutdown()
             self._lock.acquire()
         self.shutdown()
-        if self._exporter is not None and self._failing:
-            settle()
         self._exporter = None
 
     def _after_fork(self) -> None:

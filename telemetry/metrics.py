@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from . import faults
-from .channel import open_channel, settle
+from .channel import hold, open_channel
 from .instruments import Instruments
 from .series import Series
 from .settings import Otlp
@@ -96,6 +96,7 @@ class _Reader:
         self._target = target
         self._interval = interval
         self._channel: grpc.Channel | None = None
+        self._held: grpc.Channel | None = None
         self._sending = threading.Lock()
         self._paused = False
         self._stopped = threading.Event()
@@ -118,14 +119,11 @@ class _Reader:
 
     def pause(self) -> None:
         """Close the channel and keep everybody from sending; the next send opens another."""
-        opened = self._channel is not None
         self._paused = self._sending.acquire(blocking=False)
         if not self._paused:
             self._disconnect()  # a send under way fails, and the next one sends the same again
             self._paused = self._sending.acquire(timeout=1.0)
         self._disconnect()
-        if opened and not self._arrived:
-            settle()
 
     def go_on(self) -> None:
         """Let the others send again."""
@@ -144,6 +142,7 @@ class _Reader:
     def _export(self, measured: MetricsData, timeout: float) -> None:
         try:
             if self._channel is None:
+                self._held = hold(self._target)
                 self._channel = open_channel(self._target)
             MetricsServiceStub(self._channel).Export(  # type: ignore[no-untyped-call]
                 encode_metrics(measured),

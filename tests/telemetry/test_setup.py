@@ -1,6 +1,7 @@
 """setup, flush and shutdown, each in a process of its own, judged by what a receiver got."""
 
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 import grpc
@@ -132,7 +133,10 @@ def test_flush_says_when_the_collector_is_away_what_is_kept(run, spool: str, kep
     )
 
 
-def test_a_fork_before_or_after_the_first_export_breaks_nothing(run, receiver: Receiver) -> None:
+@pytest.mark.parametrize("spool", ["disk", "memory"])
+def test_a_fork_before_or_after_the_first_export_breaks_nothing(
+    run, receiver: Receiver, spool: str
+) -> None:
     run(
         """
         import os, telemetry
@@ -162,7 +166,8 @@ def test_a_fork_before_or_after_the_first_export_breaks_nothing(run, receiver: R
         work("parent")
         fork("after", then=lambda: fork("grandchild"))
         work("parent again")
-        """
+        """,
+        QUEUEHOP_SPOOL=spool,
     )
     spans = receiver.wait_for(arrived(5))
     assert sorted(span.name for span in spans) == [
@@ -175,6 +180,38 @@ def test_a_fork_before_or_after_the_first_export_breaks_nothing(run, receiver: R
     by_name = {span.name: span for span in spans}
     assert by_name["parent"].instance == by_name["parent again"].instance
     assert len({span.instance for span in spans}) == 4
+
+
+def test_children_forked_right_after_a_send_go_on(run, receiver: Receiver) -> None:
+    forks = 60  # a few in a hundred hung, where gRPC was ending itself
+    run(
+        f"""
+        import os, telemetry
+        from opentelemetry import trace
+
+        telemetry.setup("billing")
+
+        def work(name):
+            with trace.get_tracer("test").start_as_current_span(name):
+                pass
+            assert telemetry.flush(10)
+
+        for _ in range({forks}):
+            work("parent")
+            if pid := os.fork():
+                assert os.waitpid(pid, 0)[1] == 0
+                continue
+            code = 1
+            try:
+                work("child")
+                code = 0
+            finally:
+                os._exit(code)
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+    spans = receiver.wait_for(arrived(2 * forks))
+    assert Counter(span.name for span in spans) == {"parent": forks, "child": forks}
 
 
 def test_an_application_with_a_provider_of_its_own_keeps_it(run, receiver: Receiver) -> None:
