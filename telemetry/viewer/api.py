@@ -286,7 +286,9 @@ def _add_otlp(app: Flask, store: Store) -> None:
         refused, reason = store.take(exported)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
-        store.wait_until_written(PATIENCE)  # whoever opens a file looks at its trace next
+        # Whoever opens a file looks at its trace next. A busy database gives up within the time.
+        if reason := store.wait_until_written(2 * PATIENCE):
+            abort(503, f"its spans were not written: {reason}")
         return _json({"accepted": count})
 
 

@@ -72,7 +72,8 @@ class Store:
         self._changed = threading.Condition()
         self._pending: deque[Incoming] = deque()
         self._pending_bytes = 0
-        self._writing = False
+        self._taken = 0  # spans, ever; and of them those in the transaction under way
+        self._writing = 0
         self._failing = ""
         self._closing = False
         self._sources: OrderedDict[bytes, int] = OrderedDict()
@@ -108,10 +109,20 @@ class Store:
             (traces,) = db.execute(query, (time.time_ns() + SETTLE,)).fetchone()
         return len(self._pending) + int(traces)
 
-    def wait_until_written(self, timeout: float) -> None:
-        """Wait until all that was taken is written, *timeout* seconds at most."""
+    def wait_until_written(self, timeout: float) -> str:
+        """Wait until what was taken so far is written; return why it cannot be, or ``""``.
+
+        After *timeout* seconds it may still be under way.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not (self._pending or self._writing), timeout)
+            taken = self._taken
+
+            def is_over() -> bool:
+                written = self._taken - len(self._pending) - self._writing
+                return bool(self._failing) or written >= taken
+
+            self._changed.wait_for(is_over, timeout)
+            return self._failing
 
     def size(self) -> int:
         """Return the size of the database in bytes."""
@@ -148,6 +159,7 @@ class Store:
             if self._failing or self._closing or not self._changed.wait_for(has_room, PATIENCE):
                 return False
             self._pending.extend(spans)
+            self._taken += len(spans)
             self._pending_bytes += size
             self._changed.notify_all()
             return True
@@ -161,7 +173,7 @@ class Store:
                 count = min(BATCH, len(self._pending))
                 batch = [self._pending.popleft() for _ in range(count)]
                 self._pending_bytes -= sum(len(span.body) for span in batch)
-                self._writing = bool(batch)
+                self._writing = count
                 self._changed.notify_all()
                 if self._closing and not batch:
                     return
@@ -169,18 +181,19 @@ class Store:
                 self._step(batch)
                 self._failing = ""
             except sqlite3.Error as exc:
-                self._fail(exc, len(batch))
+                self._fail(exc)
             except Exception:
                 logger.exception("the viewer could not sum up a trace")
 
-    def _fail(self, exc: sqlite3.Error, lost: int) -> None:
+    def _fail(self, exc: sqlite3.Error) -> None:
         if not self._failing:
             logger.error("%s cannot be written: %s", self.database.path, exc)
-        self._failing = f"the database cannot be written: {exc}"
         self._terms.clear()
         self._sources.clear()
         with self._changed:
-            self.dropped += lost
+            self._failing = f"the database cannot be written: {exc}"
+            self._changed.notify_all()
+            self.dropped += self._writing
             self._changed.wait_for(lambda: self._closing, 1.0)
 
     def _step(self, batch: list[Incoming]) -> None:
@@ -188,7 +201,7 @@ class Store:
             with self.database.writing() as db:
                 self._write(db, batch)
             with self._changed:
-                self._writing = False
+                self._writing = 0
                 self._changed.notify_all()
         self._sum_up()
         if self.spans > self.bounds.max_spans or time.monotonic() >= self._next_prune:

@@ -470,6 +470,21 @@ def test_a_file_that_was_taken_is_there_at_once(start_viewer: StartViewer, tmp_p
         assert opened.result() == 200
 
 
+def test_of_a_file_that_could_not_be_written_that_is_said(
+    start_viewer: StartViewer, tmp_path: Path
+) -> None:
+    viewer = start_viewer(db=str(tmp_path / "busy.db"))
+    body = json.dumps(as_json(export(order()))).encode()
+    with closing(sqlite3.connect(tmp_path / "busy.db", isolation_level=None)) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        answer = viewer.post(body, "/api/import", Content_Type=JSON)
+        busy.execute("ROLLBACK")
+    assert answer.status_code == 503
+    assert answer.json() == {
+        "error": "its spans were not written: the database cannot be written: database is locked"
+    }
+
+
 def test_files_are_taken_from_the_own_page_only(viewer: Viewer) -> None:
     body = json.dumps(as_json(export(order()))).encode()
     refused = viewer.post(body, "/api/import", Content_Type=JSON, Origin="http://evil.example")
