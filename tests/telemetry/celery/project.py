@@ -33,6 +33,7 @@ def make_app(broker: str, **options: str) -> Celery:
         worker_pool_restarts=True,
         worker_cancel_long_running_tasks_on_connection_loss=True,
         task_acks_late=os.environ.get("ACKS_LATE") == "1",
+        result_backend_thread_safe=os.environ.get("SHARED_BACKEND") == "1",
     )
     if "VISIBILITY_TIMEOUT" in os.environ:
         app.conf.broker_transport_options = {
