@@ -2,6 +2,8 @@
 
 import base64
 import errno
+import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -60,19 +62,15 @@ class TooLarge(ValueError):
 
 def gunzip(body: bytes, most: int = MAX_MESSAGE) -> bytes:
     """Unpack *body* up to *most* bytes. Raises TooLarge beyond, Malformed if it is no gzip."""
-    unpacked = bytearray()
     try:
-        while body:
-            member = zlib.decompressobj(wbits=31)
-            unpacked += member.decompress(body, most + 1 - len(unpacked))
-            if len(unpacked) > most:
-                raise TooLarge(f"the body is larger than {most} bytes when unpacked")
-            if not member.eof:
-                raise Malformed("the gzip of the body ends too early")
-            body = member.unused_data
-    except zlib.error as exc:
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(body)).read(most + 1)
+    except EOFError:
+        raise Malformed("the gzip of the body ends too early") from None
+    except (OSError, zlib.error) as exc:
         raise Malformed(f"the body is no gzip: {exc}") from None
-    return bytes(unpacked)
+    if len(unpacked) > most:
+        raise TooLarge(f"the body is larger than {most} bytes when unpacked")
+    return unpacked
 
 
 def parse(body: bytes, content_type: str) -> ExportTraceServiceRequest:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .incoming import MAX_TIME
 from .read import read_trace
 from .summary import summarise
 
@@ -96,11 +97,11 @@ def find(db: sqlite3.Connection, search: Search) -> dict[str, Any]:
     if search.status:
         where("found.status = ?", search.status)
     if search.min_ms:
-        where("duration_ns >= ?", int(search.min_ms * 1e6))
+        where("duration_ns >= ?", min(int(search.min_ms * 1e6), MAX_TIME))
     if search.min_wait_ms:
-        where("wait_ns >= ?", int(search.min_wait_ms * 1e6))
+        where("wait_ns >= ?", min(int(search.min_wait_ms * 1e6), MAX_TIME))
     if search.since_s:
-        where("start_ns >= ?", time.time_ns() - int(search.since_s * 1e9))
+        where("start_ns >= ?", max(time.time_ns() - int(search.since_s * 1e9), 0))
     if search.trace_id:
         low, high = (bytes.fromhex(search.trace_id.ljust(32, digit)) for digit in "0f")
         where("trace IN (SELECT id FROM traces WHERE trace_id BETWEEN ? AND ?)", low, high)

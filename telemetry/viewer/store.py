@@ -199,7 +199,9 @@ class Store:
     def _step(self, batch: list[Incoming]) -> None:
         if batch:
             with self.database.writing() as db:
-                self._write(db, batch)
+                spans, traces = self._write(db, batch)
+            self.spans += spans
+            self.traces += traces
             with self._changed:
                 self._writing = 0
                 self._changed.notify_all()
@@ -207,14 +209,14 @@ class Store:
         if self.spans > self.bounds.max_spans or time.monotonic() >= self._next_prune:
             self._prune()
 
-    def _write(self, db: sqlite3.Connection, batch: list[Incoming]) -> None:
+    def _write(self, db: sqlite3.Connection, batch: list[Incoming]) -> tuple[int, int]:
+        """Write *batch*; return how many spans and how many traces are new."""
         now = time.time_ns()
-        counts = Counter(span.trace_id for span in batch)
-        traces = {trace_id: self._touch(db, trace_id, now) for trace_id in counts}
+        arrived = dict.fromkeys(span.trace_id for span in batch)
+        touched = {trace_id: self._touch(db, trace_id, now) for trace_id in arrived}
+        traces = {trace_id: number for trace_id, (number, _) in touched.items()}
         rows = [(traces[s.trace_id], s.span_id, self._source(db, s.source), s.body) for s in batch]
-        self.spans += db.executemany(
-            "INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)", rows
-        ).rowcount
+        new = db.executemany("INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)", rows).rowcount
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
@@ -227,10 +229,10 @@ class Store:
                         "WHERE trace_id = ?2",
                         (now + SETTLE, target_trace),
                     )
+        return new, sum(is_new for _, is_new in touched.values())
 
-    def _touch(self, db: sqlite3.Connection, trace_id: bytes, now: int) -> int:
-        """Return the number of the trace, which is to be summed up soon."""
-        number: int
+    def _touch(self, db: sqlite3.Connection, trace_id: bytes, now: int) -> tuple[int, int]:
+        """Return the number of the trace, which is to be summed up soon, and whether it is new."""
         number, is_new = db.execute(
             "INSERT INTO traces (trace_id, arrived_ns, seen_ns, revisit_ns) "
             "VALUES (?1, ?2, ?2, ?2 + ?3) ON CONFLICT (trace_id) DO UPDATE SET seen_ns = ?2, "
@@ -238,8 +240,7 @@ class Store:
             "RETURNING id, arrived_ns = ?2",
             (trace_id, now, SETTLE, MAX_TIME, SETTLE_PER_SPAN),
         ).fetchone()
-        self.traces += is_new
-        return number
+        return int(number), int(is_new)
 
     def _source(self, db: sqlite3.Connection, body: bytes) -> int:
         number = self._sources.get(body)
@@ -351,8 +352,8 @@ class Store:
     def _prune(self) -> None:
         """Delete what is too much or too old, the oldest traces first, in a small step."""
         oldest = time.time_ns() - int(self.bounds.max_age * 1e9)
+        gone, size, count = 0, 0, 0
         with self.database.writing() as db:
-            gone, size = 0, 0
             for number, arrived, spans in db.execute(
                 "SELECT id, arrived_ns, (SELECT count(*) FROM spans WHERE trace = traces.id) "
                 "FROM traces ORDER BY id LIMIT ?",
@@ -363,8 +364,8 @@ class Store:
                 gone, size = number, size + spans
             if gone:
                 count = self._delete(db, gone)
-                self.spans -= size
-                self.traces -= count
+        self.spans -= size
+        self.traces -= count
         if not gone:
             self._next_prune = time.monotonic() + min(PRUNE_EVERY, self.bounds.max_age)
             self._forget(oldest)

@@ -9,7 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
+from telemetry.viewer.database import Database
 from telemetry.viewer.spans import Span
+from telemetry.viewer.store import Store
 
 from .conftest import StartViewer, Viewer
 from .exports import as_json, export, message, shown
@@ -298,6 +300,8 @@ def test_finding(viewer: Viewer) -> None:
     assert ids(trace_id="bc") == ""
     assert ids(service="nobody") == ""
     assert ids(since_s=3600) == "dcba"
+    assert ids(since_s=9e14) == "dcba"
+    assert ids(min_ms=9e14) == ids(min_wait_ms=9e14) == ""
     assert ids(sort="duration")[-1] == "d"
     assert set(ids(sort="wait", limit=2)) <= set("abc")
     assert viewer.get("/api/facets") == {
@@ -595,6 +599,33 @@ def test_a_full_disk_is_said_and_spans_are_refused(
     )
     viewer.send(export(order("d" * 32)))
     viewer.traces(trace_id="d")
+
+
+def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
+    class Disk(Database):
+        """Where a transaction fails at its end, as it does on a full disk."""
+
+        full = False
+
+        @contextmanager
+        def writing(self) -> Iterator[sqlite3.Connection]:
+            with super().writing() as db:
+                yield db
+                if self.full:
+                    raise sqlite3.OperationalError("disk I/O error")
+
+    disk = Disk(tmp_path / "traces.db")
+    store = Store(disk)
+    try:
+        store.take(export(order()))
+        assert store.wait_until_written(30) == ""
+        disk.full = True
+        store.take(export(order("b" * 32)))
+        assert "disk I/O error" in store.wait_until_written(30)
+        assert (store.spans, store.traces) == (4, 1)
+    finally:
+        disk.full = False
+        store.close()
 
 
 def test_an_export_that_is_empty(viewer: Viewer) -> None:
