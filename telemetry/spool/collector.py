@@ -88,8 +88,8 @@ class Collector:
         """Send an encoded ``ExportTraceServiceRequest``."""
         try:
             response = self._call("trace", "Trace", ExportTraceServiceResponse, request)
-        except grpc.RpcError as exc:
-            return _answer(exc, self._target.endpoint)
+        except Exception as exc:
+            return self._failed(exc)
         partial = response.partial_success
         return Answer(
             Verdict.DELIVERED, error=partial.error_message, rejected=partial.rejected_spans
@@ -99,9 +99,15 @@ class Collector:
         """Send an encoded ``ExportMetricsServiceRequest``."""
         try:
             self._call("metrics", "Metrics", ExportMetricsServiceResponse, request)
-        except grpc.RpcError as exc:
-            return _answer(exc, self._target.endpoint)
+        except Exception as exc:
+            return self._failed(exc)
         return Answer(Verdict.DELIVERED)
+
+    def _failed(self, error: Exception) -> Answer:
+        if isinstance(error, grpc.RpcError):
+            return _answer(error, self._target.endpoint)
+        # Nothing was sent, nor will be until the settings are other ones.
+        return Answer(Verdict.LATER, f"{type(error).__name__}: {error}", slow=True)
 
     def _call(self, package: str, signal: str, response: Any, request: bytes) -> Any:
         # The request is bytes already, so nothing encodes it.

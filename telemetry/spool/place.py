@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import select
 import stat
 import struct
@@ -21,6 +22,9 @@ __all__ = ["Acknowledged", "Place", "Status", "private_directory", "tree_of"]
 _SEGMENT = ".spool"
 _ACKNOWLEDGED = ".ack"
 _OFFSETS = struct.Struct("<QQ")
+
+#: How the directory of a destination is called: see ``spool.export``.
+_NAME = re.compile("[0-9a-f]{16}")
 
 #: Seconds between two lines in the log about one thing.
 TOLD_EVERY = 60.0
@@ -82,7 +86,14 @@ class Place:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.directory))
 
     def is_abandoned(self, since: float) -> bool:
-        """Say whether nothing here was written after *since*, in Unix time, and no sender runs."""
+        """Say whether nothing here was written after *since*, in Unix time, and no sender runs.
+
+        False for what is no place of this user's: in /var/spool there is cron.
+        """
+        if not (_NAME.fullmatch(self.directory.name) and self._lock.is_file()):
+            return False
+        if os.lstat(self.directory).st_uid != os.geteuid():
+            return False
         if any(self.segment(name).stat().st_mtime >= since for name in self.segments()):
             return False
         if self.directory.stat().st_mtime >= since:
@@ -138,6 +149,17 @@ class Place:
             return True
         fcntl.flock(fd, fcntl.LOCK_UN)
         return False
+
+    def is_written(self, name: str) -> bool:
+        """Say whether somebody may still write to the segment *name*."""
+        try:
+            fd = self.open_to_read(name)
+        except OSError:
+            return False
+        try:
+            return self.is_held(fd)
+        finally:
+            os.close(fd)
 
     def remove(self, name: str, fd: int, seen: int) -> bool:
         """Remove the segment *name*, open as *fd*, unless it is held or goes on behind *seen*."""

@@ -10,14 +10,14 @@ from . import frames
 from .place import Acknowledged, Place
 from .template import Template
 
-__all__ = ["Cursor", "Item", "Reader", "Segment"]
+__all__ = ["Cursor", "Item", "Latest", "Reader", "Segment"]
 
 #: Bytes read at a time.
 CHUNK = 1024 * 1024
 
 
-#: How many chunks wait for the other cursor.
-LATEST = 8
+#: How many chunks, of all segments together, wait for the other cursor.
+LATEST = 16
 
 #: What makes the span of a frame's content.
 Fill = Callable[[bytes], bytes]
@@ -38,31 +38,36 @@ class Chunk(NamedTuple):
     size: int | None
 
 
+#: Chunks that were read, by the segment's name and their position in it.
+Latest = dict[tuple[str, int], Chunk]
+
+
 class Reader:
-    """Reads the segment *name*, open as *fd*, in chunks. The latest it has ready once more.
+    """Reads the segment *name*, open as *fd*, in chunks. The *latest* it has ready once more.
 
     So a second cursor that comes the same way as the first costs no reading.
     """
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, latest: Latest) -> None:
         self._fd = fd
+        self._name = name
         self._seed = frames.seed(name)
-        self._latest: dict[int, Chunk] = {}
+        self._latest = latest
 
     def read(self, position: int) -> Chunk:
         """Return the frames from *position* on, at least one unless there is none."""
-        chunk = self._latest.pop(position, None)
+        chunk = self._latest.pop((self._name, position), None)
         if chunk is None:
             chunk = self._read(position)
             if chunk.frames:  # where there were none, there may be some the next time
                 if len(self._latest) >= LATEST:
-                    self._latest.clear()
-                self._latest[position] = chunk
+                    del self._latest[next(iter(self._latest))]  # the oldest
+                self._latest[self._name, position] = chunk
         return chunk
 
     def has(self, position: int) -> bool:
         """Say whether the frames from *position* on are ready."""
-        return position in self._latest
+        return (self._name, position) in self._latest
 
     def _read(self, position: int) -> Chunk:
         size = CHUNK
@@ -170,14 +175,14 @@ class Cursor:
 
 
 class Segment:
-    """One segment of *place*, being read."""
+    """One segment of *place*, being read; *latest* is shared with the others."""
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: Place, name: str, latest: Latest) -> None:
         self.name = name
         self._place = place
         self._fd = place.open_to_read(name)
         done = place.acknowledged(name)
-        reader = Reader(self._fd, name)
+        reader = Reader(self._fd, name, latest)
         self.spans = Cursor(reader, frames.span_of, done.spans)
         self.measurements = Cursor(reader, frames.measurement_of, done.measurements)
         self._kept = done

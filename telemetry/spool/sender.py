@@ -7,6 +7,7 @@ started again.
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import time
@@ -16,7 +17,7 @@ from .. import settings
 from .collector import Collector
 from .measurements import MeasurementDelivery
 from .place import Place, Status, tree_of
-from .segment import Segment
+from .segment import Latest, Segment
 from .spans import SpanDelivery
 from .spawn import CLAIM
 
@@ -31,6 +32,9 @@ DELAY = 1000
 
 #: Seconds between two looks, whatever the settings say.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 5.0
+
+#: Files that are kept free for gRPC, and for what is opened for a moment.
+SPARE_FILES = 64
 
 #: Requests between two looks for new segments, at the bounds and at what was measured.
 ROUND = 16
@@ -54,6 +58,9 @@ class Sender:
         self._bounds = bounds
         self._pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         self._segments: dict[str, Segment] = {}
+        self._closed: list[str] = []  # those that are newer than the most that may be open
+        self._latest: Latest = {}
+        self._most = _most_open()
         self._before = self._said = place.status()
         self._alone_since: float | None = None
 
@@ -75,9 +82,11 @@ class Sender:
         names = self._place.segments()
         for name in self._segments.keys() - set(names):
             self._segments.pop(name).close()
-        self._segments = {
-            name: self._segments.get(name) or Segment(self._place, name) for name in names
-        }
+        closed = [name for name in names if name not in self._segments]
+        room = self._most - len(self._segments)
+        for name in closed[:room]:
+            self._segments[name] = Segment(self._place, name, self._latest)
+        self._closed = closed[room:]
         waiting = sum(segment.undelivered for segment in self._segments.values())
         oldest = time.time() - self._bounds.max_age
         for segment in self._segments.values():
@@ -126,7 +135,7 @@ class Sender:
         """Say whether nobody is left who writes, and all is delivered or cannot be."""
         if not self._segments:
             return not self._place.segments()
-        if any(segment.is_held() for segment in reversed(self._segments.values())):
+        if self._is_written():
             self._alone_since = None
             return False
         if self._alone_since is None:
@@ -134,6 +143,12 @@ class Sender:
             self._measurements.hurry()
         last = max(self._alone_since, self._spans.delivered_at, self._measurements.delivered_at)
         return time.monotonic() > last + LINGER
+
+    def _is_written(self) -> bool:
+        """Say whether somebody may still write; the newest are asked first."""
+        return any(map(self._place.is_written, reversed(self._closed))) or any(
+            segment.is_held() for segment in reversed(self._segments.values())
+        )
 
 
 def main(directory: str) -> None:
@@ -159,9 +174,20 @@ def main(directory: str) -> None:
     ).run()
 
 
+def _most_open() -> int:
+    """Return how many segments may be open: as many files as this process can get, but a few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # where hard is more than there may be
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return 65_536 if soft == resource.RLIM_INFINITY else max(soft - SPARE_FILES, 1)
+
+
 def _sweep(place: Place, max_age: float) -> None:
     """Remove what was left for other destinations and has got too old."""
     for directory in place.directory.parent.iterdir():
-        other = Place(directory)
-        if directory != place.directory and other.is_abandoned(time.time() - max_age):
-            shutil.rmtree(directory, ignore_errors=True)
+        # What stands there may be another's, and not for this process to look into.
+        with contextlib.suppress(OSError):
+            other = Place(directory)
+            if directory != place.directory and other.is_abandoned(time.time() - max_age):
+                shutil.rmtree(directory, ignore_errors=True)

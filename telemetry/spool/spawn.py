@@ -6,8 +6,11 @@ waits for it nor finds it among its children.
 """
 
 import contextlib
+import fcntl
 import os
+import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from .place import Place
@@ -36,31 +39,41 @@ def interpreter() -> str | None:
     return None
 
 
-def start(place: Place, claim: int) -> None:
-    """Start the sender of *place*, with the *claim* to be it. Raises OSError where it cannot be."""
+def start(place: Place, claim: int, environ: Mapping[str, str]) -> None:
+    """Start the sender of *place*, with the *claim* to be it and the settings in *environ*.
+
+    Raises OSError where it cannot be.
+    """
     python = interpreter()
     if python is None:
         raise FileNotFoundError(f"{sys.executable or 'this process'} is no Python interpreter")
-    pid = os.posix_spawn(
-        python,
-        [python, "-P", "-c", _BOOT, f"{__package__}.sender", str(place.directory)],
-        dict(os.environ, PYTHONPATH=os.pathsep.join(map(os.path.abspath, sys.path))),
-        setsid=True,
-        file_actions=[
-            *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
-            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
-            (os.POSIX_SPAWN_DUP2, claim, CLAIM),
-        ],
-    )
+    # The claim may have the number of one that is opened here: a daemon has closed its own.
+    high = fcntl.fcntl(claim, fcntl.F_DUPFD_CLOEXEC, CLAIM + 1)
+    try:
+        pid = os.posix_spawn(
+            python,
+            [python, "-P", "-c", _BOOT, f"{__package__}.sender", str(place.directory)],
+            {**environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+            setsid=True,
+            file_actions=[
+                *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
+                *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
+                (os.POSIX_SPAWN_DUP2, high, CLAIM),
+            ],
+        )
+    finally:
+        os.close(high)
     with contextlib.suppress(ChildProcessError):  # where the application has children reaped
         os.waitpid(pid, 0)
 
 
 def _inheritable() -> list[int]:
     found = []
+    # One that was opened before this limit was lowered is refused by the system's library.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] % sys.maxsize  # infinity is -1
     for fd in map(int, os.listdir("/dev/fd")):
         try:
-            if fd > 2 and os.get_inheritable(fd):
+            if 2 < fd < limit and os.get_inheritable(fd):
                 found.append(fd)
         except OSError:  # the one that listed the others
             continue

@@ -21,6 +21,8 @@ class Watch:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        #: The settings for which the place was made; the application may take a token away later.
+        self._environ = dict(os.environ)
         #: When to look next, on the monotonic clock.
         self.due = 0.0
         self._next_start = 0.0
@@ -52,7 +54,7 @@ class Watch:
         return True
 
     def _start(self, claim: int) -> None:
-        spawn.start(self._place, claim)
+        spawn.start(self._place, claim, self._environ)
         short = time.monotonic() < self._started + SHORT_LIFE
         self._short_lives = self._short_lives + 1 if short else 0
         self._started = time.monotonic()

@@ -239,3 +239,26 @@ def test_without_a_disk_spans_wait_in_memory(program: Program, collector: Collec
     assert once(collector.wait_for(100))
     assert process.output == ""
     assert not program.files
+
+
+def test_an_outage_that_answers_internal_costs_no_span(
+    program: Program, collector: Collector
+) -> None:
+    """As a proxy answers that has no collector behind it, whatever it is asked."""
+
+    def answer(spans: list[Span], context: grpc.ServicerContext) -> None:
+        if collector.asked <= 60:
+            context.abort(grpc.StatusCode.INTERNAL, "no healthy upstream")
+
+    collector.answer = answer
+    collector.start()
+    process = program(
+        """
+        spans(20)
+        while True:
+            telemetry.flush(0.1)  # has the sender try again at once
+        """
+    )
+    collector.wait_to_be_asked(61)
+    assert once(collector.wait_for(20))
+    process.stop()

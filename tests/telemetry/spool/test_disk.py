@@ -1,6 +1,8 @@
 """What is on disk is private, survives damage and a full disk, and can be done without."""
 
+import os
 import stat
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -227,7 +229,7 @@ def test_a_reader_goes_on_where_another_has_been(tmp_path: Path) -> None:
     span = frames.pack(seed, frames.SPAN, head.ids + b"a span")
     path.write_bytes(b"".join(defined) + span)
     with path.open("rb") as file:
-        reader = Reader(file.fileno(), "segment")
+        reader = Reader(file.fileno(), "segment", {})
         first, second = (Cursor(reader, frames.span_of, 0) for _ in range(2))
         assert len(list(first.drain())) == 1
         with path.open("ab") as more:
@@ -247,3 +249,50 @@ def test_a_span_and_what_was_measured_of_it_come_apart_again(
     assert found is not None
     assert found[0] == ids[2] + ids[3]
     assert list(frames.values(found[1])) == numbers
+
+
+def test_what_others_have_beside_it_is_left_there(
+    program: Program, collector: Collector, tmp_path: Path
+) -> None:
+    """Old places of ours go; what is anybody else's neither goes nor stops the sender."""
+    spool = tmp_path / "var" / "spool"
+    cron, ours = spool / "cron", spool / "0123456789abcdef"
+    for directory, file in ((cron, "crontab"), (ours, "sender.lock")):
+        directory.mkdir(parents=True)
+        (directory / file).touch()
+        os.utime(directory, (0, 0))
+    (spool / "README").touch()
+    collector.start()
+    program.run("spans(1)", QUEUEHOP_STATE_DIR=str(tmp_path / "var"), QUEUEHOP_SPOOL_MAX_AGE="3600")
+    collector.wait_for(1)
+    assert (cron / "crontab").exists()
+    assert (spool / "README").exists()
+    assert not ours.exists()
+
+
+def test_more_segments_than_files_that_may_be_open(program: Program, collector: Collector) -> None:
+    """Short-lived processes leave one each while the collector is away."""
+    (program.directory / "many.py").write_text(
+        textwrap.dedent("""
+        import os, resource
+        import telemetry
+        from opentelemetry import trace
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        for number in range(120):
+            if pid := os.fork():
+                assert os.waitpid(pid, 0)[1] == 0
+                continue
+            telemetry.setup("many")
+            with trace.get_tracer("test").start_as_current_span(f"one.{number}"):
+                pass
+            os._exit(0)
+        """)
+    )
+    env = {"PYTHONPATH": f"{program.directory}:.", "OTEL_EXPORTER_OTLP_ENDPOINT": program.endpoint}
+    many = program.start("many", **env)
+    assert many.wait(60) == 0, many.output
+    assert len(program.segments) == 120
+    collector.start()
+    program.run("spans(1)")
+    assert once(collector.wait_for(121))

@@ -4,7 +4,10 @@ import os
 import signal
 import socket
 
+import grpc
 import pytest
+
+from telemetry.viewer.spans import Span
 
 from ...conftest import free_port
 from .conftest import Collector, Program
@@ -242,3 +245,37 @@ def test_spans_ended_in_the_middle_of_a_write(program: Program, collector: Colle
     assert handled > 10
     assert "tracing could not" not in process.output
     assert once(collector.wait_for(4000 + handled))
+
+
+@pytest.mark.parametrize("closed", [[0], [0, 1, 2]])
+def test_a_daemon_without_standard_streams(
+    program: Program, collector: Collector, closed: list[int]
+) -> None:
+    """Then the sender's claim has the number of one of them."""
+    collector.start()
+    program.run(f"for fd in {closed}: os.close(fd)\nspans(3)\nos._exit(0)")
+    assert once(collector.wait_for(3))
+
+
+def test_a_token_that_is_taken_out_of_the_environment_after_setup(
+    program: Program, collector: Collector
+) -> None:
+    tokens = []
+
+    def answer(spans: list[Span], context: grpc.ServicerContext) -> None:
+        tokens.append(dict(context.invocation_metadata()).get("api-key"))
+
+    collector.answer = answer
+    collector.start()
+    program.run(
+        "del os.environ['OTEL_EXPORTER_OTLP_HEADERS']; spans(1)",
+        OTEL_EXPORTER_OTLP_HEADERS="api-key=t0ken",
+    )
+    collector.wait_for(1)
+    assert tokens == ["t0ken"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_process_that_becomes_another_user_is_not_disturbed(program: Program) -> None:
+    process = program.run("spans(1)\nos.setuid(65534)\nspans(1)\nprint(telemetry.flush(1))")
+    assert "False" in process.output
