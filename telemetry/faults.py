@@ -1,6 +1,7 @@
 """Faults of tracing itself: said once a minute, never raised into the application."""
 
 import logging
+import sys
 import time
 
 __all__ = ["report"]
@@ -37,7 +38,12 @@ _allow = RateLimit()
 def report(what: str) -> None:
     """Log that tracing failed at *what*, with the exception being handled.
 
-    Called in an ``except`` block. The application goes on without the span.
+    Called in an ``except`` block. The application goes on without the span. Celery's soft time
+    limit, which a signal may raise in the middle of tracing, is the task's, and goes on to it.
     """
+    exc = sys.exception()
+    limit = sys.modules.get("billiard.exceptions")
+    if limit is not None and isinstance(exc, limit.SoftTimeLimitExceeded):
+        raise exc
     if _allow(what):
         logger.warning("tracing could not %s; the application is unharmed", what, exc_info=True)

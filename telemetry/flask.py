@@ -20,7 +20,7 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
-from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 from werkzeug.sansio.utils import get_host
 
@@ -75,8 +75,12 @@ class _Request:
 
     def fail(self, exc: BaseException) -> None:
         """Mark the span as failed by *exc*, which nobody has handled."""
-        fail(self.span, exc)
-        self.error = error_type(exc)
+        error = error_type(exc)
+        if self.error == error:  # Flask has told of it before it raised it
+            self.span.set_status(Status(StatusCode.ERROR, type(exc).__name__))
+        else:
+            fail(self.span, exc)
+        self.error = error
 
     def end(self) -> None:
         """End the span, the first time."""
@@ -260,7 +264,10 @@ def _record_exception(app: Flask, exception: BaseException, **_: Any) -> None:
 
 
 def _set_status(served: _Request, status: str) -> None:
-    code = served.code = int(status[:3])
+    number = status.partition(" ")[0]
+    if len(number) != 3 or not number.isdecimal():  # Werkzeug's is 0 where a view gives none
+        return
+    code = served.code = int(number)
     served.span.set_attribute(HTTP_RESPONSE_STATUS_CODE, code)
     if code >= 500:
         served.span.set_status(StatusCode.ERROR)

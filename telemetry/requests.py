@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
@@ -70,6 +70,9 @@ class _TracedAdapter(BaseAdapter):
     def close(self) -> None:
         self._adapter.close()
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
+
 
 class _Request(Hop):
     """The hop around one *request*; *code* is the status that came back, 0 while none has."""
@@ -78,19 +81,35 @@ class _Request(Hop):
 
     def __init__(self, request: requests.PreparedRequest) -> None:
         url = urlsplit(request.url or "")
-        port = url.port or (443 if url.scheme == "https" else 80)
+        port = _port(url)
         self._server = request.method or "GET", url.hostname or "", port
         self.code = 0
         netloc = url.netloc.rpartition("@")[2]
         super().__init__(
             _shape(*self._server),
             attributes={URL_FULL: f"{url.scheme}://{netloc}{url.path}"},
-            # What an exception may quote of the URL and a span must not.
-            secrets=[part for part in (url.query, url.password, url.fragment) if part],
+            secrets=_secrets(url),
         )
 
     def measured(self, seconds: float) -> Measured:
         return _series(*self._server, self.code, self.error), (seconds,)
+
+
+def _port(url: SplitResult) -> int:
+    try:
+        port = url.port
+    except ValueError:  # a scheme of an adapter's own, with something else in this place
+        port = None
+    return port or (443 if url.scheme == "https" else 80)
+
+
+def _secrets(url: SplitResult) -> list[str]:
+    """Return what an exception may quote of *url* and a span must not.
+
+    A short one is told by what stands before it: else every "a" of a traceback would go with "?a".
+    """
+    parts = ("?", url.query), (":", url.password), ("#", url.fragment)
+    return [part if len(part) > 3 else mark + part for mark, part in parts if part]
 
 
 @lru_cache(maxsize=256)

@@ -146,7 +146,10 @@ def state_directory() -> Path:
         return Path(given).absolute()
     state = os.environ.get("XDG_STATE_HOME", "")
     # The specification has a relative one ignored.
-    base = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
+    try:
+        base = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
+    except RuntimeError:  # a user whom the system does not know, as containers have them
+        base = Path("/nonexistent")  # Debian's home of those who have none
     return base / "queuehop"
 
 
@@ -257,6 +260,9 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
         _reject(protocol_variable, f"is {protocol!r}, which is not spoken here", "using grpc")
 
     token = os.environ.get(LS_ACCESS_TOKEN, "").strip()
+    if not _is_plain(token):
+        _reject(LS_ACCESS_TOKEN, "is not printable ASCII", "sending none")
+        token = ""
     variable, endpoint = _of(signal, "ENDPOINT")
     if not endpoint:
         endpoint = LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINT
@@ -327,11 +333,17 @@ def _headers(signal: Signal) -> Mapping[str, str]:
         content = unquote(content.strip())
         if not equals or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             _reject(variable, "has an entry that is not name=value", "leaving that entry out")
-        elif not (name.isascii() and content.isascii() and content.isprintable()):
+        elif not (name.isascii() and _is_plain(content)):
             _reject(variable, f"has a value for {name!r} that is not ASCII", "leaving it out")
+        elif name.endswith("-bin"):  # gRPC's for bytes, which no environment has
+            _reject(variable, f"has the binary header {name!r}", "leaving it out")
         else:
             headers[name] = content
     return headers
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _gzip(signal: Signal) -> bool:

@@ -136,6 +136,25 @@ def test_an_exception_of_the_view_is_an_error_with_one_event(site: Site) -> None
     assert (client.attributes or {})["error.type"] == "500"
 
 
+def test_an_exception_that_goes_on_to_the_server_is_told_once(memory: InMemorySpanExporter) -> None:
+    app = instrument_flask(make_app())
+    app.testing = True  # then Flask raises what no view has handled
+    with pytest.raises(LookupError):
+        app.test_client().get("/broken")
+    (span,) = memory.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert [event.name for event in span.events] == ["exception"]
+
+
+def test_a_status_without_a_number_is_the_views_own(memory: InMemorySpanExporter) -> None:
+    app = instrument_flask(make_app())
+    app.add_url_rule("/teapot", view_func=lambda: flask.Response("short", status="teapot"))
+    with app.test_client().get("/teapot") as answer:
+        assert (answer.status, answer.text) == ("0 teapot", "short")
+    (span,) = memory.get_finished_spans()
+    assert "http.response.status_code" not in (span.attributes or {})
+
+
 def test_a_server_error_without_an_exception(site: Site) -> None:
     requests.get(f"{site.url}/away")
     server = site.spans()["SERVER GET /away"]
@@ -194,6 +213,31 @@ def test_user_and_password_are_not_recorded(memory: InMemorySpanExporter) -> Non
     (span,) = memory.get_finished_spans()
     assert (span.attributes or {})["url.full"] == "http://127.0.0.1:1/path"
     assert "hunter2" not in span.to_json()
+
+
+def test_a_short_query_takes_nothing_else_out_of_a_traceback(memory: InMemorySpanExporter) -> None:
+    with pytest.raises(requests.ConnectionError):
+        traced_session().get("http://127.0.0.1:1/?a")
+    (span,) = memory.get_finished_spans()
+    (event,) = span.events
+    trace_of_it = str((event.attributes or {})["exception.stacktrace"])
+    assert trace_of_it.startswith("Traceback (most recent call last):")
+    assert "/?a" not in trace_of_it
+
+
+def test_an_adapter_of_the_applications_own(memory: InMemorySpanExporter) -> None:
+    class Adapter(requests.adapters.HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, *_: object, **__: object):  # type: ignore[no-untyped-def,override]
+            answer = requests.Response()
+            answer.status_code, answer.request, answer.url = 200, request, str(request.url)
+            return answer
+
+    session = traced_session()
+    session.mount("queue://", Adapter(max_retries=3))
+    assert session.get("queue://orders:eu/").status_code == 200
+    assert session.get_adapter("queue://").max_retries.total == 3  # type: ignore[attr-defined]
+    (span,) = memory.get_finished_spans()
+    assert (span.attributes or {})["url.full"] == "queue://orders:eu/"
 
 
 def test_a_session_traced_twice_makes_one_span(site: Site) -> None:

@@ -83,11 +83,11 @@ def test_a_header_that_grpc_would_choke_on_is_left_out_and_not_printed(
     said: Callable[[], list[str]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "secret,b c=1,d=caf%C3%A9,ok=1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "secret,b c=1,d=caf%C3%A9,e-bin=1,ok=1")
     target = settings.otlp()
     assert target is not None
     assert target.headers == (("ok", "1"),)
-    assert said() == ["OTEL_EXPORTER_OTLP_HEADERS"] * 3
+    assert said() == ["OTEL_EXPORTER_OTLP_HEADERS"] * 4
     assert "secret" not in caplog.text
 
 
@@ -98,6 +98,29 @@ def test_lightstep_by_its_token_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert target.endpoint == "ingest.lightstep.com:443"
     assert not target.insecure
     assert target.headers == (("lightstep-access-token", "t0ken"),)
+
+
+@pytest.mark.parametrize("token", ["t\u00f6ken", "t0\nken"])
+def test_a_token_that_grpc_would_choke_on_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], token: str
+) -> None:
+    monkeypatch.setenv("LS_ACCESS_TOKEN", token)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    target = settings.otlp()
+    assert target is not None
+    assert target.headers == ()
+    assert said() == ["LS_ACCESS_TOKEN"]
+
+
+def test_a_user_without_a_home_has_no_place_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers a user may be a number that the system does not know."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("QUEUEHOP_STATE_DIR", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    spool = settings.spool()
+    assert spool is not None
+    assert not spool.directory.parent.exists()
 
 
 def test_the_token_does_not_travel_in_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,6 +214,38 @@ def test_children_forked_right_after_a_send_go_on(run, receiver: Receiver) -> No
     assert Counter(span.name for span in spans) == {"parent": forks, "child": forks}
 
 
+def test_a_soft_time_limit_in_the_middle_of_tracing_is_the_tasks(run) -> None:
+    """Celery raises it by a signal, wherever the task is."""
+    run(
+        """
+        import os, signal, telemetry
+        from billiard.exceptions import SoftTimeLimitExceeded
+        from opentelemetry import trace
+
+        def limit(*_):
+            raise SoftTimeLimitExceeded()
+
+        signal.signal(signal.SIGUSR1, limit)
+        telemetry.setup("billing")
+        write = os.write
+
+        def interrupted(fd, data):
+            os.write = write
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return write(fd, data)
+
+        with_span = trace.get_tracer("test").start_as_current_span("work")
+        try:
+            with with_span:
+                os.write = interrupted  # the span is written at its end
+        except SoftTimeLimitExceeded:
+            pass
+        else:
+            raise AssertionError("the task goes on")
+        """
+    )
+
+
 def test_an_application_with_a_provider_of_its_own_keeps_it(run, receiver: Receiver) -> None:
     process = run(
         """
