@@ -174,6 +174,24 @@ class Place:
         fcntl.flock(fd, fcntl.LOCK_UN)
         return removed
 
+    def bound(self, most: int) -> int:
+        """Remove the oldest segments that nobody writes to while all are more than *most* bytes.
+
+        Returns how many bytes went.
+        """
+        sizes = {name: self.size(name) for name in self.segments()}
+        excess = before = sum(sizes.values()) - most
+        for name, size in sizes.items():
+            if excess <= 0:
+                break
+            with contextlib.suppress(OSError):
+                fd = self.open_to_read(name)
+                try:
+                    excess -= size if self.remove(name, fd, size) else 0
+                finally:
+                    os.close(fd)
+        return before - excess
+
     def acknowledged(self, name: str) -> Acknowledged:
         """Return how far the segment *name* is delivered."""
         try:

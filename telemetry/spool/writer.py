@@ -26,6 +26,10 @@ __all__ = ["Writer"]
 #: The most bytes after which the next segment is begun.
 LARGEST_SEGMENT = 4 * 1024 * 1024
 
+#: So many times the size of a segment may be on disk where there is no sender, which would keep it
+#: to half of that.
+MOST = 16
+
 #: Seconds for which a segment is written to without a look at it.
 CHECK = 0.1
 
@@ -89,7 +93,8 @@ class Writer:
         """
         until = time.monotonic() + timeout
         with self._lock:
-            self._write_backlog(time.monotonic())
+            if not self._writing:  # else this is a signal's handler, in the middle of a write
+                self._write_backlog(time.monotonic())
             kept = not self._backlog.entries
         waiting = self._ends()
         failures = self._place.status().failures
@@ -151,7 +156,18 @@ class Writer:
         self._number += 1
         self._place.make()
         self._segment = self._open()
+        self._bound()
         return self._segment
+
+    def _bound(self) -> None:
+        """Remove the oldest where nobody else does: a sender would long ago have done so."""
+        removed = self._place.bound(MOST * self._size)
+        if removed and self._place.may_tell("bound"):
+            logger.warning(
+                "%d bytes of spans were dropped, which nobody has delivered from %s",
+                removed,
+                self._place.directory,
+            )
 
     def _open(self) -> "_Segment":
         name = f"{self._tree}.{self._number:06}"

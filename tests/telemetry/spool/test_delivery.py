@@ -262,3 +262,22 @@ def test_an_outage_that_answers_internal_costs_no_span(
     collector.wait_to_be_asked(61)
     assert once(collector.wait_for(20))
     process.stop()
+
+
+def test_without_a_sender_the_disk_is_bounded_too(program: Program) -> None:
+    bound = 128 * 1024
+    process = program.run(
+        """
+        from telemetry.spool import spawn
+
+        def start(*_):
+            raise OSError("no more processes")
+
+        spawn.start = start
+        spans(5000)
+        """,
+        QUEUEHOP_SPOOL_MAX_BYTES=str(bound),
+    )
+    assert sum(path.stat().st_size for path in program.segments) <= 2.2 * bound
+    assert "bytes of spans were dropped, which nobody has delivered" in process.output
+    assert "no more processes" in process.output

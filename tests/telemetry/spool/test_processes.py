@@ -279,3 +279,26 @@ def test_a_token_that_is_taken_out_of_the_environment_after_setup(
 def test_a_process_that_becomes_another_user_is_not_disturbed(program: Program) -> None:
     process = program.run("spans(1)\nos.setuid(65534)\nspans(1)\nprint(telemetry.flush(1))")
     assert "False" in process.output
+
+
+def test_flush_in_a_signals_handler_in_the_middle_of_a_write(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    process = program.run(
+        """
+        signal.signal(signal.SIGTERM, lambda *_: telemetry.flush(0.1))
+        write = os.write
+
+        def interrupted(fd, data):
+            written = write(fd, data)
+            os.write = write
+            os.kill(os.getpid(), signal.SIGTERM)
+            return written
+
+        os.write = interrupted
+        spans(3)
+        """
+    )
+    assert "tracing could not" not in process.output
+    assert once(collector.wait_for(3))
