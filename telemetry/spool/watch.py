@@ -49,7 +49,7 @@ class Watch:
                 self._start(claim)
             finally:
                 os.close(claim)
-        except OSError as exc:
+        except (OSError, NotImplementedError) as exc:  # a system that cannot spawn like that
             self._give_up_for_now(str(exc))
         return True
 

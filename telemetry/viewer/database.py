@@ -14,14 +14,17 @@ __all__ = ["MEMORY", "Database", "Unusable", "default_path"]
 MEMORY = ":memory:"
 
 #: Raised with every change of the schema. What another version wrote is not read.
-VERSION = 1
+VERSION = 2
 
 #: Readers kept open for the next.
 IDLE_READERS = 8
 
 SCHEMA = """
 -- A resource and a scope: ResourceSpans of OTLP with neither spans nor anything twice.
-CREATE TABLE sources (id INTEGER PRIMARY KEY, body BLOB NOT NULL UNIQUE);
+-- newest: the latest of the traces that have a span of it.
+CREATE TABLE sources (
+    id INTEGER PRIMARY KEY, body BLOB NOT NULL UNIQUE, newest INTEGER NOT NULL DEFAULT 0
+);
 
 -- Ids are in the order of arrival. Times are Unix nanoseconds. revisit_ns: when to sum it up again.
 CREATE TABLE traces (

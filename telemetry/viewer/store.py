@@ -217,6 +217,10 @@ class Store:
         traces = {trace_id: number for trace_id, (number, _) in touched.items()}
         rows = [(traces[s.trace_id], s.span_id, self._source(db, s.source), s.body) for s in batch]
         new = db.executemany("INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)", rows).rowcount
+        newest: dict[int, int] = {}
+        for trace, _, source, _ in rows:
+            newest[source] = max(trace, newest.get(source, 0))
+        db.executemany("UPDATE sources SET newest = max(newest, ?2) WHERE id = ?1", newest.items())
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
@@ -373,6 +377,8 @@ class Store:
     def _delete(self, db: sqlite3.Connection, last: int) -> int:
         for table in ("spans", "links", "found"):
             db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
+        db.execute("DELETE FROM sources WHERE newest <= ?", (last,))
+        self._sources.clear()  # some of them may be among those
         return db.execute("DELETE FROM traces WHERE id <= ?", (last,)).rowcount
 
     def _forget(self, oldest: int) -> None:

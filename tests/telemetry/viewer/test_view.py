@@ -32,7 +32,7 @@ from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
 from telemetry.viewer.database import Database
 from telemetry.viewer.spans import Span
-from telemetry.viewer.store import Store
+from telemetry.viewer.store import Bounds, Store
 
 from .conftest import StartViewer, Viewer
 from .exports import as_json, export, message, shown
@@ -548,6 +548,23 @@ def test_of_too_many_spans_the_oldest_traces_go(start_viewer: StartViewer) -> No
     assert [row["trace_id"] for row in rows] == [f"{n:032x}" for n in range(30, 20, -1)]
     assert viewer.get("/api/traces", trace_id=f"{1:032x}")["traces"] == []
     assert viewer.get(f"/api/traces/{1:032x}/hops", 404)["error"]
+
+
+def test_with_a_trace_goes_what_only_its_spans_came_from(tmp_path: Path) -> None:
+    store = Store(Database(tmp_path / "traces.db"), Bounds(max_spans=4))
+    try:
+        for number, spans in enumerate(many(5)):
+            named = [replace(s, resource={**s.resource, "service.instance.id": f"{number}"})
+                     for s in spans]  # fmt: skip
+            store.take(export(named))
+            assert store.wait_until_written(30) == ""
+    finally:
+        store.close()
+    with closing(sqlite3.connect(tmp_path / "traces.db")) as db:
+        orphans = "SELECT count(*) FROM sources WHERE id NOT IN (SELECT source FROM spans)"
+        missing = "SELECT count(*) FROM spans WHERE source NOT IN (SELECT id FROM sources)"
+        assert db.execute("SELECT count(*) FROM spans").fetchone() == (4,)
+        assert db.execute(orphans).fetchone() == db.execute(missing).fetchone() == (0,)
 
 
 def test_what_is_too_old_goes(start_viewer: StartViewer) -> None:
