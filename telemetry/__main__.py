@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if package not in ("flask", "rich", "werkzeug"):

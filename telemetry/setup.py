@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opentelemetry import trace
+from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
 from opentelemetry.semconv.attributes.service_attributes import (
@@ -80,11 +81,23 @@ def setup(service_name: str | None = None) -> None:
         set_global_textmap(propagator())
         if not settings.traces_enabled():
             return
-        if isinstance(trace.get_tracer_provider(), TracerProvider):
+        if isinstance(_provider(), TracerProvider):
             logger.info("a tracer provider is set already: spans go where it sends them")
             return
         _pipeline = _start(service_name)
         trace.set_tracer_provider(_pipeline.provider)
+
+
+def _provider() -> trace.TracerProvider | None:
+    """Return the provider that there is; None where a variable names one that there is not."""
+    try:
+        return trace.get_tracer_provider()
+    except Exception:
+        logger.warning(
+            "%s names no tracer provider that is installed: using the one of setup",
+            OTEL_PYTHON_TRACER_PROVIDER,
+        )
+        return None
 
 
 def _start(service_name: str | None) -> _Pipeline:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,6 +115,13 @@ class Starter:
 
     def __call__(self, *argv: str, cwd: Path = ROOT, **env: str | None) -> Process:
         """Run ``python -m`` *argv*; *env* adds to the environment, None takes away."""
+        return self._start([sys.executable, "-m", *argv], cwd, env)
+
+    def script(self, name: str, *argv: str, cwd: Path = ROOT, **env: str | None) -> Process:
+        """Run the installed script *name*: unlike ``python -m`` it does not look in *cwd*."""
+        return self._start([str(Path(sys.executable).with_name(name)), *argv], cwd, env)
+
+    def _start(self, argv: list[str], cwd: Path, env: Mapping[str, str | None]) -> Process:
         merged = {
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
@@ -123,11 +130,7 @@ class Starter:
             **self.env,
             **env,
         }
-        process = Process(
-            [sys.executable, "-m", *argv],
-            {k: v for k, v in merged.items() if v is not None},
-            cwd,
-        )
+        process = Process(argv, {k: v for k, v in merged.items() if v is not None}, cwd)
         self._started.append(process)
         return process
 

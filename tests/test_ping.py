@@ -2,8 +2,10 @@
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from telemetry.viewer.receiver import Receiver
 from telemetry.viewer.spans import Span
@@ -28,6 +30,20 @@ def wait_for_pings(receiver: Receiver, count: int) -> list[list[Span]]:
 
 def ping(start: Starter, url: str, *argv: str) -> Process:
     return start("app.client", "--url", f"{url}/ping", "--interval", "0.05", *argv)
+
+
+def test_a_worker_by_celerys_own_script_delivers_alone(
+    start: Starter, receiver: Receiver, tmp_path: Path
+) -> None:
+    """As README starts it. The script has the project on its path only while it is loaded."""
+    worker = start.script(
+        *("celery", "-A", "workers", "worker", "-c", "1", "-l", "INFO"),
+        PYTHONPATH=None,
+        QUEUEHOP_STATE_DIR=str(tmp_path),
+    )
+    worker.wait_for_line(" ready.")
+    Celery(broker=start.env["CELERY_BROKER_URL"]).send_task("workers.tasks.ping")
+    receiver.wait_for(lambda spans: any(s.name == "process workers.tasks.ping" for s in spans))
 
 
 @pytest.mark.parametrize("broker_kind", ["redis", "rabbitmq"])

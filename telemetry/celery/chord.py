@@ -8,7 +8,7 @@ backends publish the body from a task of their own that polls, and do not tell b
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 from opentelemetry import trace
@@ -19,8 +19,26 @@ from ..propagation import parse_links, traceparent
 
 __all__ = ["headers_of_chord", "watch_chord"]
 
-#: The chord whose part is being handed in by this task: backend and key, or None.
-_joining: ContextVar[tuple[Any, str] | None] = ContextVar("queuehop_chord", default=None)
+
+class _Part:
+    """A part of a chord while it is handed in: where each leaves its traceparent, under a key."""
+
+    def __init__(self, backend: Any, key: str) -> None:
+        self._backend = backend
+        self._key = key
+
+    @cached_property
+    def runs(self) -> list[SpanContext]:
+        """All that have left theirs; asked for by the last. A body that is a group asks often."""
+        with self._backend.client.pipeline() as pipe:
+            pipe.lrange(self._key, 0, -1)
+            pipe.delete(self._key)
+            runs, _ = pipe.execute()
+        return parse_links(b",".join(runs))
+
+
+#: The part that is being handed in by this task, or None.
+_joining: ContextVar[_Part | None] = ContextVar("queuehop_chord", default=None)
 
 _MARK = "queuehop_watched"
 
@@ -36,7 +54,7 @@ def watch_chord(backend: Any) -> None:
 
     @wraps(hand_in)
     def on_chord_part_return(request: Any, state: Any, result: Any, **options: Any) -> Any:
-        with _part(backend, request):
+        with _handing_in(backend, request):
             return hand_in(request, state, result, **options)
 
     backend.on_chord_part_return = on_chord_part_return
@@ -44,7 +62,7 @@ def watch_chord(backend: Any) -> None:
 
 
 @contextmanager
-def _part(backend: Any, request: Any) -> Iterator[None]:
+def _handing_in(backend: Any, request: Any) -> Iterator[None]:
     group = getattr(request, "group", None)
     context = trace.get_current_span().get_span_context()
     if not group or not context.is_valid:
@@ -58,7 +76,7 @@ def _part(backend: Any, request: Any) -> Iterator[None]:
             pipe.execute()
     except Exception:
         faults.report("leave word for the body of a chord")
-    token = _joining.set((backend, key))
+    token = _joining.set(_Part(backend, key))
     try:
         yield
     finally:
@@ -67,16 +85,11 @@ def _part(backend: Any, request: Any) -> Iterator[None]:
 
 def headers_of_chord() -> list[SpanContext]:
     """Return the runs that the message being published comes after, if it is a chord's body."""
-    joining = _joining.get()
-    if joining is None:
+    part = _joining.get()
+    if part is None:
         return []
-    backend, key = joining
     try:
-        with backend.client.pipeline() as pipe:
-            pipe.lrange(key, 0, -1)
-            pipe.delete(key)
-            runs, _ = pipe.execute()
-        return parse_links(b",".join(runs))
+        return part.runs
     except Exception:
         faults.report("collect the headers of a chord")
         return []

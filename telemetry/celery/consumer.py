@@ -205,7 +205,9 @@ def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
         if (exc := sys.exception()) is not None:
             run.fail(exc)
         return
-    cause = getattr(retval, "exc", None) if state == states.RETRY else retval
+    cause = retval
+    if state == states.RETRY:  # raised where an exception is handled, it need not be given it
+        cause = getattr(retval, "exc", None) or getattr(retval, "__context__", None)
     if state not in _FAILED or not isinstance(cause, BaseException):
         return
     if state == states.FAILURE and isinstance(cause, tuple(task.throws or ())):

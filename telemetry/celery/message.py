@@ -77,11 +77,25 @@ class Broker:
         attributes: dict[str, AttributeValue] = {
             MESSAGING_SYSTEM: _SYSTEMS.get(transport, transport),
         }
-        if host := info.get("hostname"):
-            attributes[SERVER_ADDRESS] = str(host)
-        if port := info.get("port"):
+        host, port = _server(str(info.get("hostname") or ""), info.get("port"))
+        if host:
+            attributes[SERVER_ADDRESS] = host
+        if port:
             attributes[SERVER_PORT] = int(port)
         return attributes
+
+
+def _server(hostname: str, port: Any) -> tuple[str, Any]:
+    """Return address and port of what kombu calls a host name: of some transports the whole URL."""
+    _, is_url, rest = hostname.partition("://")
+    if not is_url:
+        return hostname, port
+    rest = rest.partition("?")[0].rpartition("@")[2]
+    if rest.startswith("/"):
+        return rest, None  # a socket, or a file
+    first = rest.partition("/")[0].partition(",")[0]
+    host, _, port = first.partition(":")
+    return host, port if port.isdecimal() else None
 
 
 _MEASURED = (

@@ -54,6 +54,8 @@ class Producer:
 
         @wraps(send_task)
         def send(name: str, *args: Any, **options: Any) -> Any:
+            if options.get("retries"):
+                options["headers"] = _of_retry(options)
             with _Send(self, name, options.get("headers")):
                 return send_task(name, *args, **options)
 
@@ -123,6 +125,22 @@ class _Send(Hop):
 
 
 _CARRIED = frozenset({TRACEPARENT, TRACESTATE, BAGGAGE})
+
+
+def _of_retry(options: Mapping[str, Any]) -> Any:
+    """Return the headers of a retry with *options*, as they are unless the trace is not in them.
+
+    Celery copies those of the attempt, but not where the task gives some of its own.
+    """
+    headers = options.get("headers")
+    run = current_run()
+    if run is None or run.id != options.get("task_id") or TRACEPARENT in (headers or ()):
+        return headers
+    send = getattr(run.span, "parent", None)
+    if send is None:
+        return headers
+    brought = carried(send, run.context).items()
+    return {**{key: value for key, value in brought if key in _CARRIED}, **(headers or {})}
 
 
 def _fill(headers: MutableMapping[str, Any], own: Any, carried: Mapping[str, str]) -> None:

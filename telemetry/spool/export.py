@@ -62,6 +62,8 @@ class DiskExport:
 
     def trouble(self) -> str:
         """Return what the sender met with last, empty if all was well."""
+        if not self._place.has_sender():
+            return "the process that sends them cannot be started, or does not stay"
         return self._place.status().error
 
     def leave(self) -> None:

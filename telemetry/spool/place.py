@@ -98,10 +98,7 @@ class Place:
             return False
         if self.directory.stat().st_mtime >= since:
             return False
-        claim = self.claim()
-        if claim is not None:
-            os.close(claim)
-        return claim is not None
+        return not self.has_sender()
 
     def segment(self, name: str) -> Path:
         return self.directory / (name + _SEGMENT)
@@ -223,6 +220,13 @@ class Place:
             os.close(fd)
             return None
         return fd
+
+    def has_sender(self) -> bool:
+        """Say whether somebody has the claim."""
+        claim = self.claim()
+        if claim is not None:
+            os.close(claim)
+        return claim is None
 
     def claimed_by(self, fd: int) -> bool:
         """Say whether *fd* is still the claim that others see."""

@@ -53,7 +53,7 @@ def start(place: Place, claim: int, environ: Mapping[str, str]) -> None:
         pid = os.posix_spawn(
             python,
             [python, "-P", "-c", _BOOT, f"{__package__}.sender", str(place.directory)],
-            {**environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+            {**environ, "PYTHONPATH": os.pathsep.join(_path())},
             setsid=True,
             file_actions=[
                 *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
@@ -65,6 +65,15 @@ def start(place: Place, claim: int, environ: Mapping[str, str]) -> None:
         os.close(high)
     with contextlib.suppress(ChildProcessError):  # where the application has children reaped
         os.waitpid(pid, 0)
+
+
+def _path() -> list[str]:
+    """Return where modules are looked for, this package's own folder first.
+
+    Celery's script takes it off the path again once it has loaded the application.
+    """
+    folder = Path(__file__).absolute().parents[1 + __package__.count(".")]
+    return [str(folder), *map(os.path.abspath, sys.path)]
 
 
 def _inheritable() -> list[int]:

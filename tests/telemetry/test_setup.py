@@ -246,6 +246,12 @@ def test_a_soft_time_limit_in_the_middle_of_tracing_is_the_tasks(run) -> None:
     )
 
 
+def test_a_provider_that_is_not_installed_is_said(run, receiver: Receiver) -> None:
+    process = run(ONE_SPAN.format(name='"billing"'), OTEL_PYTHON_TRACER_PROVIDER="pigeon")
+    assert "OTEL_PYTHON_TRACER_PROVIDER names no tracer provider" in process.output
+    receiver.wait_for(arrived(1))
+
+
 def test_an_application_with_a_provider_of_its_own_keeps_it(run, receiver: Receiver) -> None:
     process = run(
         """

@@ -92,6 +92,17 @@ def retry(self: Task, countdown: float = 0.3) -> int:
 
 
 @shared_task(bind=True)
+def again(self: Task) -> str:
+    """Once more, with headers of its own; the exception is the one that is being handled."""
+    try:
+        if not self.request.retries:
+            raise ConnectionError("away")
+    except ConnectionError:
+        raise self.retry(countdown=0, headers={"mine": "1"}) from None
+    return str(getattr(self.request, "mine", None) or self.request.headers["mine"])
+
+
+@shared_task(bind=True)
 def elsewhere(self: Task, queue: str) -> str:
     """Go on in another queue, a little later."""
     if not self.request.retries:

@@ -206,6 +206,19 @@ class TestCanvas:
         with redis.Redis(port=broker.port) as client:
             assert not client.keys("*queuehop*")
 
+    def test_each_body_of_a_chord_links_to_every_header(self, queue: Queue, broker: Broker) -> None:
+        queue.worker("prefork")
+        bodies = group(s(queue, "total"), s(queue, "total"))
+        chord([s(queue, "add", 1, 1), s(queue, "add", 2, 2)], bodies).apply_async()
+        sends = queue.spans("send total", "send total")
+        runs = queue.spans("process total", "process total")
+        headers = set(map(ids, queue.spans("process add", "process add")))
+        by_id = {send.span_id: send for send in sends}
+        for run in runs:
+            assert set(links(run)) == {ids(by_id[run.parent_id]), *headers}
+        with redis.Redis(port=broker.port) as client:
+            assert not client.keys("*queuehop*")
+
     @pytest.mark.conformance("chord of chords")
     def test_a_chord_of_chords(self, queue: Queue) -> None:
         queue.worker("prefork")

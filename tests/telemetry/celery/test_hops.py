@@ -5,9 +5,11 @@ import time
 
 import pytest
 import redis
+from celery import Celery
 from opentelemetry import baggage, context, trace
 
 from telemetry.celery import instrument_celery
+from telemetry.celery.message import Broker as ToldBroker
 from telemetry.viewer.spans import Span
 
 from ...conftest import Broker
@@ -169,6 +171,38 @@ def test_a_nested_publish_is_under_the_run(queue: Queue) -> None:
 
 
 @pytest.mark.conformance("publish failed")
+def test_a_retry_with_headers_of_its_own_is_a_sibling_too(queue: Queue) -> None:
+    queue.worker("prefork")
+    queue.send("again")
+    sent, first, resent, second = queue.spans(
+        "send again", "process again", "send again", "process again"
+    )
+    assert (sent.kind, resent.kind) == ("PRODUCER", "CLIENT")
+    assert first.parent_id == second.parent_id == sent.span_id
+    assert ids(first) in links(second)
+    # Nobody gave the retry its exception, but it was the one in hand.
+    assert first.attributes["celery.task.state"] == "RETRY"
+    assert (first.status, first.attributes["error.type"]) == ("ERROR", "ConnectionError")
+    assert second.attributes["celery.task.state"] == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    ("broker", "address"),
+    [
+        ("redis+socket://:s3cret@/tmp/no.sock", "/tmp/no.sock"),
+        ("redis+socket:///tmp/no.sock?password=s3cret", "/tmp/no.sock"),
+        ("mongodb://user:s3cret@here:1,there:2/db", "here"),
+        ("sqla+postgresql://user:s3cret@here/db", "here"),
+        ("redis://:s3cret@here:1/0", "here"),
+    ],
+)
+def test_no_password_of_a_broker_is_in_a_span(broker: str, address: str) -> None:
+    said = ToldBroker(Celery("away", broker=broker)).fixed("send", "whatever")
+    assert said["server.address"] == address
+    assert said.get("server.port") == (1 if ":1" in broker else None)
+    assert "s3cret" not in str(said)
+
+
 def test_a_failed_publish_ends_its_span_and_leaves_nothing_current(
     queue: Queue, reporting: None
 ) -> None:

@@ -91,6 +91,13 @@ def test_the_worker(doctor: Doctor, worker, code: str, env: dict[str, str]) -> N
     assert found == ([code, "run-apart"] if code == "propagator-missing" else [code])
 
 
+def test_a_worker_whose_spans_nobody_sends(doctor: Doctor, worker, tmp_path: Path) -> None:
+    worker(BREAK="no-sender", QUEUEHOP_STATE_DIR=str(tmp_path / "of-the-worker"))
+    said = first(doctor())
+    assert said["code"] == "worker-export-failed"
+    assert "the process that sends them cannot be started" in said["problem"]
+
+
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
 def test_tracing_is_turned_off(doctor: Doctor, off: dict[str, str]) -> None:
     said = first(doctor(*WEB, **off))
