@@ -45,8 +45,14 @@ def _parser() -> argparse.ArgumentParser:
         help="the page, its API, and OTLP/HTTP (%(default)s)",
     )  # fmt: skip
     view.add_argument("--db", metavar="PATH", help="where traces are kept, or :memory:")
-    view.add_argument("--max-spans", type=_count, default=1_000_000, help="(%(default)s)")
-    view.add_argument("--max-age", type=_count, default=7 * 86_400, metavar="SECONDS")
+    view.add_argument(
+        "--max-spans", type=_count, default=1_000_000, metavar="COUNT",
+        help="beyond so many the oldest traces go (%(default)s)",
+    )  # fmt: skip
+    view.add_argument(
+        "--max-age", type=_count, default=7 * 86_400, metavar="SECONDS",
+        help="for so long a trace is kept (%(default)s)",
+    )  # fmt: skip
     view.add_argument("--follow", action="store_true", help="print each complete trace")
     # It has options of its own, and reads them itself.
     doctor = commands.add_parser(

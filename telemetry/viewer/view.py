@@ -45,7 +45,7 @@ def view(options: argparse.Namespace) -> int:
 
 
 def print_trace(options: argparse.Namespace) -> int:
-    """Print the tree of one trace of the database, whose id begins with what is given."""
+    """Print the tree of one trace of the database."""
     path = options.db
     if path == MEMORY or not Path(path).exists():
         raise CannotStart(f"there is no database {path}: name the viewer's with --db")

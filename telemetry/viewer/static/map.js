@@ -27,7 +27,7 @@ export function showMap(view) {
       return;
     }
     if (closed) return;
-    place.replaceChildren(...(answer.nodes.length ? [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The map" }, graph(answer)), table(answer)] : [h("p", { class: "empty" }, "Nothing has gone anywhere in this time. Choose a longer one, or wait.")]));
+    place.replaceChildren(...(answer.nodes.length ? [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The map" }, graph(answer)), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The map as a table" }, table(answer))] : [h("p", { class: "empty" }, "Nothing has gone anywhere in this time. Choose a longer one, or wait.")]));
   }
 
   read();

@@ -84,7 +84,7 @@ export function waterfall(trace, { chosen, open }) {
     const wanted = Array.from({ length: to - from }, (_, at) => from + at);
     if (active < from || active >= to) wanted.push(active);
     canvas.replaceChildren(...wanted.filter((at) => shown[at]).map((at) => line(shown[at], at, percent)));
-    axis.replaceChildren(...ticks(whole).slice(0, -1).map((ms) => h("span", { style: { left: `${percent(ms + first)}%` } }, ms ? duration(ms) : "0")));
+    axis.replaceChildren(...ticks(whole).map((ms) => h("span", { style: { left: `${percent(ms + first)}%` } }, ms ? duration(ms) : "0")));
     scroller.setAttribute("aria-activedescendant", shown[active] ? domId(shown[active]) : "");
     drawArrows(from, to, percent);
   }
@@ -154,10 +154,10 @@ export function waterfall(trace, { chosen, open }) {
   }
 
   function drawArrows(from, to, percent) {
-    const width = scroller.clientWidth;
-    const left = canvas.querySelector(".time")?.offsetLeft ?? 0;
+    const time = canvas.querySelector(".time");
+    const [left, width] = [time?.offsetLeft ?? 0, time?.clientWidth ?? 0];
     const at = new Map(shown.map((row, index) => [row.id, index]));
-    const x = (ms) => left + ((width - left) * percent(ms)) / 100;
+    const x = (ms) => left + (width * percent(ms)) / 100;
     arrows.replaceChildren();
     arrows.setAttribute("height", shown.length * ROW);
     arrows.style.setProperty("height", `${shown.length * ROW}px`);

@@ -154,6 +154,13 @@ def test_a_chord_is_joined_by_arrows(page, viewer: Viewer) -> None:  # type: ign
     body[1] = replace(body[1], links=tuple(Link(TRACE, s, {}) for s in ("sb", "r0", "r1", "r2")))
     show(viewer, page, [WEB, *(span for header in headers for span in header), *body])
     expect(page.locator(".arrow.chord")).to_have_count(3)
+    # Each ends where the body's bar begins.
+    tips = page.locator(".tip.chord")
+    bar = page.locator(".row.span").filter(has_text="process tasks.add").last.locator(".bar")
+    expect(bar).to_be_visible()
+    for n in range(3):
+        tip = tips.nth(n).bounding_box()
+        assert abs(tip["x"] + tip["width"] - bar.bounding_box()["x"]) < 2
 
 
 def test_what_waits_is_live_until_it_runs(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]
