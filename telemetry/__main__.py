@@ -14,12 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
-    if options.run is _doctor:
-        return int(options.run(rest))
-    if rest:
+    if rest and options.run is not _doctor:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return int(options.run(options))
+        return int(options.run(rest if options.run is _doctor else options))
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as exc:

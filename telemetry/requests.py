@@ -71,6 +71,8 @@ class _TracedAdapter(BaseAdapter):
         self._adapter.close()
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_adapter":  # in a copy that is being made
+            raise AttributeError(name)
         return getattr(self._adapter, name)
 
 

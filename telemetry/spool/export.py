@@ -62,8 +62,11 @@ class DiskExport:
 
     def trouble(self) -> str:
         """Return what the sender met with last, empty if all was well."""
-        if not self._place.has_sender():
-            return "the process that sends them cannot be started, or does not stay"
+        try:
+            if not self._place.has_sender():
+                return "the process that sends them cannot be started, or does not stay"
+        except OSError as exc:
+            return str(exc)
         return self._place.status().error
 
     def leave(self) -> None:

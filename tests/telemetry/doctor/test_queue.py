@@ -54,6 +54,18 @@ def test_a_broker_that_says_nothing(doctor: Doctor, scheme: str) -> None:
     assert f"{address}//" in said["problem"]
 
 
+def test_ctrl_c_ends_it_without_a_word(start: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as quiet:
+        quiet.settimeout(30)
+        url = f"redis://127.0.0.1:{quiet.getsockname()[1]}/0"
+        doctor = start("telemetry", "doctor", *QUEUE, CELERY_BROKER_URL=url)
+        connection, _ = quiet.accept()
+        with connection:
+            doctor.signal(signal.SIGINT)
+            assert doctor.wait() == 130
+    assert doctor.output == ""
+
+
 def test_a_sound_system_on_rabbitmq(doctor: Doctor, worker, rabbitmq: RabbitMQ) -> None:
     worker(CELERY_BROKER_URL=rabbitmq.url)
     assert codes(doctor(CELERY_BROKER_URL=rabbitmq.url)) == []
