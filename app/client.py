@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -27,20 +28,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Ping as the command line says, until Ctrl-C or ``--count``; return the exit status."""
     options = _parse(argv)
     telemetry.setup("queuehop-client")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` is a Ctrl-C too
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopped.set()  # in a finalizer, say, the exception is printed and goes no further
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
+        signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)  # `docker stop` is a Ctrl-C too
     session = traced_session()
     sent = failed = 0
     due = time.monotonic()
     try:
-        while sent != options.count:
+        while sent != options.count and not stopped.is_set():
             time.sleep(max(0.0, due - time.monotonic()))
             due = max(due, time.monotonic() - options.interval) + options.interval
             failed += not _ping(session, options)
             sent += 1
     except KeyboardInterrupt:
-        return 130 if options.count else 0
+        pass
     finally:
         telemetry.shutdown()
+    if stopped.is_set():
+        return 130 if options.count else 0
     return 1 if failed else 0
 
 

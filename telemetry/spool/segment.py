@@ -45,14 +45,15 @@ Latest = dict[tuple[str, int], Chunk]
 class Reader:
     """Reads the segment *name*, open as *fd*, in chunks. The *latest* it has ready once more.
 
-    So a second cursor that comes the same way as the first costs no reading.
+    So a second cursor that comes the same way as the first costs no reading. *latest* may be shared
+    with the readers of other segments.
     """
 
-    def __init__(self, fd: int, name: str, latest: Latest) -> None:
+    def __init__(self, fd: int, name: str, latest: Latest | None = None) -> None:
         self._fd = fd
         self._name = name
         self._seed = frames.seed(name)
-        self._latest = latest
+        self._latest = {} if latest is None else latest
 
     def read(self, position: int) -> Chunk:
         """Return the frames from *position* on, at least one unless there is none."""

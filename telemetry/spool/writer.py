@@ -117,7 +117,7 @@ class Writer:
         for name in self._own()[-LATEST:]:
             fd = self._place.open_to_read(name)
             try:
-                for item in Cursor(Reader(fd, name, {}), frames.span_of, 0).drain():
+                for item in Cursor(Reader(fd, name), frames.span_of, 0).drain():
                     yield item[1]
             finally:
                 os.close(fd)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -147,3 +148,37 @@ def test_a_wrong_option_is_named(client: Client, argv: list[str]) -> None:
     assert done.returncode == 2
     assert argv[0] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from app import client
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+sleep, pings = time.sleep, iter(range(3))
+
+def slept(seconds):
+    if next(pings, None) == 2:
+        Finalized()
+    sleep(seconds)
+
+time.sleep = slept
+sys.exit(client.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_in_the_middle_of_a_finalizer(stub: Stub, start: Starter, tmp_path: Path) -> None:
+    """Python prints the exception there, and does not raise it."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    client = start(
+        *("interrupted", "--url", f"http://{stub.address}/ping", "--interval", "0.01"),
+        PYTHONPATH=f"{tmp_path}:{ROOT}",
+    )
+    assert client.wait() == 0, client.output
+    assert "Exception ignored in" in client.output
+    assert len(stub.asked) == 3

@@ -229,7 +229,7 @@ def test_a_reader_goes_on_where_another_has_been(tmp_path: Path) -> None:
     span = frames.pack(seed, frames.SPAN, head.ids + b"a span")
     path.write_bytes(b"".join(defined) + span)
     with path.open("rb") as file:
-        reader = Reader(file.fileno(), "segment", {})
+        reader = Reader(file.fileno(), "segment")
         first, second = (Cursor(reader, frames.span_of, 0) for _ in range(2))
         assert len(list(first.drain())) == 1
         with path.open("ab") as more:
