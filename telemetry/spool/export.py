@@ -63,7 +63,7 @@ class DiskExport:
     def trouble(self) -> str:
         """Return what the sender met with last, empty if all was well."""
         try:
-            if not self._place.has_sender():
+            if self._writer.waits() and not self._place.has_sender():
                 return "the process that sends them cannot be started, or does not stay"
         except OSError as exc:
             return str(exc)

@@ -107,6 +107,10 @@ class Writer:
             time.sleep(0.01)
         return kept
 
+    def waits(self) -> bool:
+        """Say whether something that this tree wrote is yet to be delivered."""
+        return any(self._waits(name, end) for name, end in self._ends().items())
+
     def resume(self) -> None:
         """Have delivered what others left here and did not live to see delivered."""
         if any(self._place.size(name) for name in self._place.segments()):
