@@ -85,7 +85,8 @@ class Sender:
         closed = [name for name in names if name not in self._segments]
         room = self._most - len(self._segments)
         for name in closed[:room]:
-            self._segments[name] = Segment(self._place, name, self._latest)
+            with contextlib.suppress(FileNotFoundError):  # a writer has removed it
+                self._segments[name] = Segment(self._place, name, self._latest)
         self._closed = closed[room:]
         waiting = sum(segment.undelivered for segment in self._segments.values())
         oldest = time.time() - self._bounds.max_age

@@ -68,12 +68,13 @@ def start(place: Place, claim: int, environ: Mapping[str, str]) -> None:
 
 
 def _path() -> list[str]:
-    """Return where modules are looked for, this package's own folder first.
+    """Return where modules are looked for, this package's own folder in any case.
 
     Celery's script takes it off the path again once it has loaded the application.
     """
-    folder = Path(__file__).absolute().parents[1 + __package__.count(".")]
-    return [str(folder), *map(os.path.abspath, sys.path)]
+    folder = str(Path(__file__).absolute().parents[1 + __package__.count(".")])
+    path = list(map(os.path.abspath, sys.path))
+    return path if folder in path else [folder, *path]
 
 
 def _inheritable() -> list[int]:
