@@ -45,7 +45,10 @@ class DiskExport:
         place.make()
         self._place = place
         self._pid = os.getpid()
-        self._writer = Writer(place, spool.max_bytes // PART, spool.max_age / PART)
+        self._writer = Writer(
+            # A sender keeps it to once the bound.
+            place, spool.max_bytes // PART, spool.max_age / PART, 2 * spool.max_bytes,
+        )  # fmt: skip
         processor = SpoolProcessor(self._writer, scope(), resource if metrics is not None else None)
         provider.add_span_processor(processor)
         provider.light = light(provider, scope(), processor)

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import secrets
+import sys
 import threading
 import time
 from collections import deque
@@ -25,10 +26,6 @@ __all__ = ["Writer"]
 
 #: The most bytes after which the next segment is begun.
 LARGEST_SEGMENT = 4 * 1024 * 1024
-
-#: So many times the size of a segment may be on disk where there is no sender, which would keep it
-#: to half of that.
-MOST = 16
 
 #: Seconds for which a segment is written to without a look at it.
 CHECK = 0.1
@@ -52,12 +49,16 @@ _Entry = tuple[Head, bytes]
 
 
 class Writer:
-    """Appends to segments in *place*, each of *size* bytes and *age* seconds at most."""
+    """Appends to segments in *place*, each of *size* bytes and *age* seconds at most.
 
-    def __init__(self, place: Place, size: int, age: float) -> None:
+    Beyond *most* bytes of all segments the oldest are removed.
+    """
+
+    def __init__(self, place: Place, size: int, age: float, most: int = sys.maxsize) -> None:
         self._place = place
         self._size = min(size, LARGEST_SEGMENT)
         self._age = age
+        self._most = most
         self._tree = secrets.token_hex(8)
         self._number = 0
         self._lock = threading.RLock()
@@ -165,7 +166,7 @@ class Writer:
 
     def _bound(self) -> None:
         """Remove the oldest where nobody else does: a sender would long ago have done so."""
-        removed = self._place.bound(MOST * self._size)
+        removed = self._place.bound(self._most)
         if removed and self._place.may_tell("bound"):
             logger.warning(
                 "%d bytes of spans were dropped, which nobody has delivered from %s",

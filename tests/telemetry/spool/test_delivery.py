@@ -281,3 +281,16 @@ def test_without_a_sender_the_disk_is_bounded_too(program: Program) -> None:
     assert sum(path.stat().st_size for path in program.segments) <= 2.2 * bound
     assert "bytes of spans were dropped, which nobody has delivered" in process.output
     assert "no more processes" in process.output
+
+
+def test_within_the_bound_nothing_goes_though_nobody_delivers(program: Program) -> None:
+    """Segments are small beside the bound that is the default."""
+    process = program.run(
+        """
+        for number in range(5000):
+            with tracer.start_as_current_span("large", attributes={"text": "x" * 20_000}):
+                pass
+        """
+    )
+    assert sum(path.stat().st_size for path in program.segments) > 5000 * 20_000
+    assert "dropped" not in process.output
