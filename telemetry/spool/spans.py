@@ -82,10 +82,9 @@ class SpanDelivery:
     def _too_doubtful(self, answer: Answer) -> bool:
         self._doubts = self._doubts + 1 if answer.doubtful else 0
         # What is away, or a proxy in front of it, does not take an export of nothing either.
-        return self._doubts >= DOUBTS and self._takes_nothing()
-
-    def _takes_nothing(self) -> bool:
-        return self._collector.take_spans(b"").verdict is Verdict.DELIVERED
+        return (
+            self._doubts >= DOUBTS and self._collector.take_spans(b"").verdict is Verdict.DELIVERED
+        )
 
     def _take(self, segments: Sequence[Segment]) -> list[tuple[Segment, list[Item]]]:
         """Return the next items, as many as go into one request, by segment."""
