@@ -16,7 +16,7 @@ from opentelemetry.environment_variables import OTEL_PYTHON_CONTEXT
 
 from . import faults
 
-__all__ = ["attach", "detach", "get_current"]
+__all__ = ["attach", "detach", "get_current", "restore"]
 
 _Attach = Callable[[Context], Token[Context]]
 
@@ -31,12 +31,13 @@ def _ways() -> tuple[_Attach, Callable[[], Context], Callable[[Token[Context]], 
     return variable.set, variable.get, variable.reset
 
 
-attach, get_current, _reset = _ways()
+#: ``restore`` is for the very frame that has attached; elsewhere it may raise, and ``detach`` is.
+attach, get_current, restore = _ways()
 
 
 def detach(token: Token[Context]) -> None:
     """Make current what was so before ``attach`` returned *token*. Never raises."""
     try:
-        _reset(token)
+        restore(token)
     except Exception:
         faults.report("go back to the context from before")

@@ -25,7 +25,7 @@ from opentelemetry.util.types import AttributeValue
 from werkzeug.sansio.utils import get_host
 
 from . import faults
-from .current import attach, detach
+from .current import attach, restore
 from .hop import describe, error_type, fail, finish, record, start, within
 from .http import method_attributes
 from .light import Shape
@@ -117,7 +117,7 @@ class _ServerHop:
             served.end()
             raise
         finally:
-            detach(token)
+            restore(token)
         return _Body(body, served, context)
 
 
@@ -143,7 +143,7 @@ class _Body:
             self._served.fail(exc)
             raise
         finally:
-            detach(token)
+            restore(token)
 
     def close(self) -> None:
         token = attach(self._context)
@@ -154,7 +154,7 @@ class _Body:
             self._served.fail(exc)
             raise
         finally:
-            detach(token)
+            restore(token)
             self._served.end()
 
     def __del__(self) -> None:

@@ -105,7 +105,9 @@ def describe(span: Span, shape: Shape, facts: Facts | None = None) -> None:
 def parent_in(context: Context) -> SpanContext | None:
     """Return the span of *context*, None if it has none."""
     span = context.get(SPAN_KEY)
-    if span is None or not isinstance(span, (LightSpan, Span)):  # it is none, or the first
+    if type(span) is LightSpan:  # most often, and always valid
+        return span._context
+    if span is None or not isinstance(span, Span):
         return None
     span_context = span.get_span_context()
     return span_context if span_context.is_valid else None

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from ..faults import RateLimit, logger
 from . import frames
+from .append import append
 from .frames import Head
 from .place import Place, tree_of
 from .segment import Cursor, Reader
@@ -229,8 +230,7 @@ class _Segment:
             data = self._define(head) + data
         size = len(data)
         self.room -= size
-        if os.write(self._fd, data) < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(self._fd, data)
         self._begun[head] = begun
 
     def _define(self, head: Head) -> bytes:

@@ -288,15 +288,16 @@ def test_flush_in_a_signals_handler_in_the_middle_of_a_write(
     process = program.run(
         """
         signal.signal(signal.SIGTERM, lambda *_: telemetry.flush(0.1))
-        write = os.write
+        from telemetry.spool import frames
 
-        def interrupted(fd, data):
-            written = write(fd, data)
-            os.write = write
+        crc32 = frames.crc32
+
+        def interrupted(*args):
+            frames.crc32 = crc32
             os.kill(os.getpid(), signal.SIGTERM)
-            return written
+            return crc32(*args)
 
-        os.write = interrupted
+        frames.crc32 = interrupted
         spans(3)
         """
     )
