@@ -6,18 +6,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from app.parts import PartEnded
 
-from .figures import FULL, QUICK, Figure, figures
-from .report import as_json, print_results, print_samples
+from .figures import FULL, QUICK, Figure, Sample, figures
+from .report import Variants, as_json, print_results, print_samples
 from .stand import Failed, Stand
 from .variants import OURS
 
-#: Rounds of all variants: their order is turned round each time.
+#: Rounds of all variants: their order is turned round each time, and with each turn.
 ROUNDS, QUICK_ROUNDS = 7, 1
 
 
@@ -69,18 +69,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _measure(figure: Figure, stand: Stand) -> Mapping[str, list[Mapping[str, float]]]:
-    samples: dict[str, list[Mapping[str, float]]] = defaultdict(list)
-    names = list(figure.takes)
+def _measure(figure: Figure, stand: Stand) -> Variants:
+    """Return the samples of each variant: by round, one of each turn."""
+    rounds: dict[str, list[Sequence[Sample]]] = {name: [] for name in figure.takes}
     for number in range(figure.rounds):
-        for name in names if number % 2 == 0 else reversed(names):
-            began = time.monotonic()
-            print(
-                f"{figure.title}, round {number + 1} of {figure.rounds}: {name}", end="", flush=True
-            )
-            samples[name].append(figure.takes[name](stand))
-            print(f", {time.monotonic() - began:.1f} s", flush=True)
-    return {name: samples[name] for name in names}
+        began = time.monotonic()
+        print(f"{figure.title}, round {number + 1} of {figure.rounds}:", end="", flush=True)
+        for name, turns in _round(figure, stand, backwards=bool(number % 2)).items():
+            rounds[name].append(turns)
+        print(f" {time.monotonic() - began:.0f} s", flush=True)
+    return rounds
+
+
+def _round(figure: Figure, stand: Stand, backwards: bool) -> Mapping[str, Sequence[Sample]]:
+    taken: dict[str, list[Sample]] = {name: [] for name in figure.takes}
+    with ExitStack() as runs:
+        going = {
+            name: take.turns(runs.enter_context(stand.run(take.variant, away=take.away)))
+            for name, take in figure.takes.items()
+        }
+        for turn in range(figure.turns):
+            for name in sorted(going, reverse=bool(turn % 2) is not backwards):
+                taken[name].append(next(going[name]))
+                print(".", end="", flush=True)
+    return taken
 
 
 if __name__ == "__main__":

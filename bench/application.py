@@ -10,17 +10,16 @@ from celery import Celery
 from flask import Flask, Response, jsonify
 
 from .measure import Usage
+from .names import BROKER, MARKS
 from .variants import chosen
 
 __all__ = ["NO_FLUSH", "app", "create_app"]
 
-#: Where the marks of a worker go, a line of JSON each.
-MARKS = "BENCH_MARKS"
 
 #: A mark that sends nothing: there is nobody to send to.
 NO_FLUSH = "away"
 
-app = Celery("bench", broker=os.environ["BENCH_BROKER"])
+app = Celery("bench", broker=os.environ[BROKER])
 app.conf.update(
     broker_connection_retry_on_startup=True,
     task_ignore_result=True,
@@ -47,7 +46,8 @@ def mark(name: str) -> None:
     """Send what is there to send, and note what this process and its helpers have used so far."""
     if name != NO_FLUSH:
         chosen().flush()
-    line = {"mark": name, "starts": list(_starts), **Usage.now().as_json()}
+    until = time.process_time()
+    line = {"mark": name, "starts": list(_starts), "cpu until": until, **Usage.now().as_json()}
     with Path(os.environ[MARKS]).open("a") as marks:
         marks.write(json.dumps(line) + "\n")
     del _starts[:]

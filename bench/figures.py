@@ -1,17 +1,17 @@
-"""The figures: how each is measured, once, for one variant. Times are in seconds."""
+"""The figures: how each is measured, turn by turn, for one variant. Times are in seconds."""
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .stand import Run, Stand, await_that
+from .stand import Run, await_that
 from .variants import BARE, CONTRIB, OURS, UNSAMPLED, Variant
 
-__all__ = ["Figure", "Size", "figures"]
+__all__ = ["Figure", "Sample", "Size", "Take", "figures"]
 
-#: Messages, or requests, before those that count.
-WARM = 300
+#: Messages, or requests, before those that count: before the first turn, and before each.
+WARM, AGAIN = 300, 50
 
 Sample = Mapping[str, float]
 
@@ -26,42 +26,54 @@ class Size:
     away: int
     #: 0 where it is not measured: less than tens of thousands say nothing.
     growth: int
+    #: So many samples of the first three are taken of the same processes.
+    turns: int
 
 
-FULL = Size(tasks=4_000, prefork=10_000, requests=5_000, away=3_000, growth=100_000)
-QUICK = Size(tasks=800, prefork=1_500, requests=1_200, away=600, growth=0)
+FULL = Size(tasks=1_000, prefork=2_000, requests=600, away=3_000, growth=100_000, turns=6)
+QUICK = Size(tasks=400, prefork=1_000, requests=400, away=600, growth=0, turns=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """How one variant is measured: *turns* sets up, and gives a sample each time it is asked."""
+
+    variant: Variant
+    turns: Callable[[Run], Iterator[Sample]]
+    away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What is measured together, in so many rounds, of which variants.
+    """What is measured together, in so many *rounds* of so many *turns*, by the variants' names.
 
-    Each is a name for the variant and how to take one sample of it.
+    A round has processes of its own, all variants at once, and they are asked in turn. So what the
+    machine does meanwhile happens to all of them, and what chance has put where in memory is
+    another each round.
     """
 
     title: str
-    takes: Mapping[str, Callable[[Stand], Sample]]
+    takes: Mapping[str, Take]
     rounds: int
+    turns: int = 1
 
 
 def figures(size: Size, rounds: int) -> Sequence[Figure]:
     """Return all of them."""
 
     def each(
-        take: Callable[[Run, int], Sample], count: int, *variants: Variant
-    ) -> Mapping[str, Callable[[Stand], Sample]]:
-        return {one.name: _in_a_run(take, count, one) for one in variants}
+        turns: Callable[[Run, int], Iterator[Sample]], count: int, *variants: Variant
+    ) -> dict[str, Take]:
+        return {one.name: Take(one, lambda run: turns(run, count)) for one in variants}
 
-    latency = {
-        **each(_latency, size.away, BARE, OURS),
-        "ours, collector away": _in_a_run(_latency, size.away, OURS, away=True),
-    }
+    three = BARE, CONTRIB, OURS
+    latency = each(_latency, size.away, BARE, OURS)
+    latency["ours, collector away"] = Take(OURS, lambda run: _latency(run, size.away), away=True)
+    turns = size.turns
     made = [
-        Figure("publish and run", each(_cpu, size.tasks, BARE, CONTRIB, OURS), rounds),
-        Figure(
-            "tasks a second", each(_tasks, size.prefork, BARE, CONTRIB, OURS, UNSAMPLED), rounds
-        ),
-        Figure("requests a second", each(_requests, size.requests, BARE, CONTRIB, OURS), rounds),
+        Figure("publish and run", each(_cpu, size.tasks, *three), rounds, turns),
+        Figure("tasks a second", each(_tasks, size.prefork, *three, UNSAMPLED), rounds, turns),
+        Figure("requests a second", each(_requests, size.requests, *three), rounds, turns),
         Figure("collector away", latency, rounds),
     ]
     if size.growth:
@@ -70,72 +82,67 @@ def figures(size: Size, rounds: int) -> Sequence[Figure]:
     return made
 
 
-def _in_a_run(
-    take: Callable[[Run, int], Sample], count: int, variant: Variant, *, away: bool = False
-) -> Callable[[Stand], Sample]:
-    def taken(stand: Stand) -> Sample:
-        with stand.run(variant, away=away) as run:
-            return take(run, count)
-
-    return taken
-
-
-def _cpu(run: Run, count: int) -> Sample:
+def _cpu(run: Run, count: int) -> Iterator[Sample]:
     """CPU of a publish, and of a run in a solo worker, the sending of their spans included."""
-    received = run.stand.receiver.spans
-    traced = 0 if run.variant is BARE else 1
-    lines = run.publish(f"nothing={WARM}", "mark=begin", f"nothing={count}", "mark=end")
-    published = lines[-1]
-    sent = received + traced * (WARM + count)
-    after_publish = run.helpers(sent)
+    run.publish(f"nothing={WARM}")
+    run.hand_over()
     worker = run.work("solo")
-    begin, end = run.marks(2, worker)
-    after_run = run.helpers(sent + traced * (WARM + count))
-    return {
-        "publish": published["cpu"] / count,
-        "publish, helpers": (after_publish - published["helpers_before"]) / count,
-        "run": (end["cpu"] - begin["cpu"]) / count,
-        "run, helpers": (after_run - begin["helpers"]) / count,
-    }
+    while True:
+        published = run.publish("mark=begin", f"nothing={count}", "mark=end")[-1]
+        run.hand_over()
+        begin, end = run.marks(2, worker)
+        yield {
+            "publish": published["cpu"] / count,
+            "publish, helpers": published["helpers"] / count,
+            "run": (end["cpu until"] - begin["cpu"]) / count,
+            "run, helpers": (end["helpers"] - begin["helpers"]) / count,
+        }
 
 
-def _tasks(run: Run, count: int) -> Sample:
+def _tasks(run: Run, count: int) -> Iterator[Sample]:
     """Tasks a second of a prefork worker with two processes."""
-    run.publish(f"nothing={count}")
     worker = run.work("prefork", 2)
-    warm = count - WARM
-    await_that("the worker is warm", lambda: run.waiting() < warm, worker)
-    began, left = time.perf_counter(), run.waiting()
-    before = run.usage()
-    await_that("the queue is empty", lambda: run.waiting() == 0, worker, 600.0)
-    took = time.perf_counter() - began
-    after = run.usage()
-    return {
-        "rate": left / took,
-        "cpu": (after.cpu - before.cpu) / left,
-        "cpu, helpers": (after.helpers - before.helpers) / left,
-    }
+    while True:
+        run.publish(f"nothing={count + WARM}")
+        received = run.stand.receiver.spans
+        run.hand_over()
+        await_that("the worker is warm", lambda: run.waiting() <= count, worker)
+        before, began, left = run.usage(worker), time.perf_counter(), run.waiting()
+        await_that("the queue is empty", lambda: run.waiting() == 0, worker, 600.0)
+        took, after = time.perf_counter() - began, run.usage(worker)
+        run.settle(received, count + WARM)
+        yield {
+            "rate": left / took,
+            "cpu": (after.cpu - before.cpu) / left,
+            "cpu, helpers": (after.helpers - before.helpers) / left,
+        }
 
 
-def _requests(run: Run, count: int) -> Sample:
+def _requests(run: Run, count: int) -> Iterator[Sample]:
     """Requests a second of a page that publishes, under gunicorn."""
     port = run.serve()
-    [line] = run.ask("bench.load", *map(str, (port, count, WARM, 2)))
-    return {"rate": line["rate"]}
+    warm = WARM
+    while True:
+        received = run.stand.receiver.spans
+        [line] = run.ask("bench.load", *map(str, (port, count, warm, 2)))
+        run.settle(received, 2 * (count + warm))
+        warm = AGAIN
+        yield {"rate": line["rate"]}
 
 
-def _latency(run: Run, count: int) -> Sample:
+def _latency(run: Run, count: int) -> Iterator[Sample]:
     """The 99th percentile of a request, one after the other, and of a task in a solo worker."""
     port = run.serve()
     [line] = run.ask("bench.load", *map(str, (port, count, WARM, 1)))
-    run.stand.broker.flushall()
+    run.forget()
     run.publish("mark=away", f"timed={count}", "mark=away")
+    run.hand_over()
     _, end = run.marks(2, run.work("solo"))
     gaps = sorted(after - before for before, after in itertools.pairwise(end["starts"]))
-    return {"request": line["p99"], "task": gaps[int(len(gaps) * 0.99)]}
+    yield {"request": line["p99"], "task": gaps[int(len(gaps) * 0.99)]}
 
 
-def _growth(run: Run, count: int) -> Sample:
+def _growth(run: Run, count: int) -> Iterator[Sample]:
     """CPU of a run and resident memory of a solo worker: early, and after *count* tasks."""
     early, piece = count // 100, count // 25
     between = count - early - 2 * piece
@@ -143,8 +150,9 @@ def _growth(run: Run, count: int) -> Sample:
         *(f"nothing={early}", "mark=a", f"nothing={piece}", "mark=b"),
         *(f"nothing={between}", "mark=c", f"nothing={piece}", "mark=d"),
     )
+    run.hand_over()
     a, b, c, d = run.marks(4, run.work("solo"))
-    return {
+    yield {
         "cpu early": (b["cpu"] - a["cpu"]) / piece,
         "cpu late": (d["cpu"] - c["cpu"]) / piece,
         "resident early": a["resident"] / 1e6,

@@ -63,6 +63,7 @@ def _in_all(stand: Stand, variant: Variant, count: int) -> Mapping[str, int]:
     with stand.run(variant, under=VALGRIND) as run:
         publisher = run.start("bench.publisher", f"nothing={count}", "mark=away")
         published = _counted(run, publisher)
+        run.hand_over()
         worker = run.work("solo")
         run.marks(1, worker)
         worker.ask()

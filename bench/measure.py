@@ -1,16 +1,15 @@
-"""What processes have used, read from Linux' ``/proc``: CPU seconds, resident bytes.
+"""What processes have used, by Linux' ``/proc`` and clocks: CPU seconds, resident bytes.
 
 All processes of one run of a variant carry the same ``BENCH_RUN`` in their environment, those too
-that leave their parent. A helper is one that is none of the application's own processes: it runs
-another program or has a session of its own.
+that leave their parent. A helper is one that runs nothing of ``bench``.
 """
 
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 __all__ = ["RUN", "Usage", "processes", "usage_of"]
 
@@ -30,12 +29,11 @@ class Usage:
     helpers_resident: int
 
     @classmethod
-    def now(cls) -> Self:
-        """Return the usage of this very process, to the nanosecond, and of its helpers."""
-        own = _Process.read(os.getpid())
-        others = usage_of(os.environ[RUN], like=own)
-        resident = own.resident if own else 0
-        return cls(time.process_time(), others.helpers, resident, others.helpers_resident)
+    def now(cls) -> "Usage":
+        """Return the usage of this very process, and of its helpers."""
+        found = usage_of(os.environ[RUN], os.getsid(0))
+        # Anew, so that the looking is not in it where something begins.
+        return replace(found, cpu=time.process_time())
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a mapping of numbers."""
@@ -44,7 +42,6 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    pid: int
     session: int
     command: bytes
     cpu: float
@@ -56,12 +53,18 @@ class _Process:
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            cpu = time.clock_gettime(_cpu_clock(pid))
         except OSError:
             return None
         # proc(5): from the third field on; the second may hold spaces and parentheses.
         fields = stat.rpartition(")")[2].split()
-        ticks = sum(map(int, fields[11:15]))  # its own, and those of the children that it reaped
-        return cls(pid, int(fields[3]), command, ticks / _TICK, int(fields[21]) * _PAGE)
+        cpu += sum(map(int, fields[13:15])) / _TICK  # of the children that it has reaped
+        return cls(int(fields[3]), command, cpu, int(fields[21]) * _PAGE)
+
+
+def _cpu_clock(pid: int) -> int:
+    """Return the clock of what the process *pid* has used, as ``clock_getcpuclockid(3)`` does."""
+    return (~pid << 3) | 2
 
 
 def processes(run: str) -> Iterator[int]:
@@ -77,16 +80,15 @@ def processes(run: str) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def usage_of(run: str, like: _Process | None = None, main: int = 0) -> Usage:
-    """Add up the processes of *run*; helpers are those that are not *like* the process *main*."""
-    like = like or _Process.read(main)
+def usage_of(run: str, session: int) -> Usage:
+    """Add up the processes of *run* that are in *session*, and the helpers of all of the run."""
     cpu = helpers = 0.0
     resident = helpers_resident = 0
     for process in filter(None, map(_Process.read, processes(run))):
-        if like and (process.session, process.command) == (like.session, like.command):
+        if process.session == session:
             cpu += process.cpu
             resident += process.resident
-        else:
+        elif b"bench." not in process.command:
             helpers += process.cpu
             helpers_resident += process.resident
     return Usage(cpu, helpers, resident, helpers_resident)

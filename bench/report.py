@@ -3,20 +3,22 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
+from operator import sub, truediv
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
 from .stand import ROOT, broker_version
 
-__all__ = ["Samples", "as_json", "print_results", "print_samples"]
+__all__ = ["Samples", "Variants", "as_json", "print_results", "print_samples"]
 
-#: By variant, one mapping of numbers for each round.
-Variants = Mapping[str, Sequence[Mapping[str, float]]]
+#: By variant: of each round, one mapping of numbers for each turn.
+Variants = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 
 #: The same by figure.
 Samples = Mapping[str, Variants]
@@ -25,6 +27,10 @@ _PACKAGES = (
     *("celery", "kombu", "redis", "flask", "gunicorn", "grpcio", "protobuf"),
     *("opentelemetry-sdk", "opentelemetry-instrumentation-celery"),
 )
+
+
+#: One number for each turn, by round.
+_Rounds = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,20 @@ class Result:
     rounds: Sequence[float]
 
     @classmethod
-    def ratio(cls, name: str, goal: str, a: Sequence[float], b: Sequence[float]) -> Self:
-        """Return the ratio of the medians of *a* and *b*: added costs may be near 0 in a round."""
-        rounds = [one / other for one, other in zip(a, b, strict=True)]
-        return cls(name, goal, median(a) / median(b), rounds)
+    def rate(cls, name: str, goal: str, a: _Rounds, b: _Rounds) -> Self:
+        """Return the median of what *a* is of *b* in each turn."""
+        return cls.of(name, goal, _each(truediv, a, b))
+
+    @classmethod
+    def ratio(cls, name: str, goal: str, a: _Rounds, b: _Rounds) -> Self:
+        """Return the ratio of the medians of *a* and *b*: added costs may be near 0 in a turn."""
+        rounds = [median(one) / median(other) for one, other in zip(a, b, strict=True)]
+        return cls(name, goal, median(chain(*a)) / median(chain(*b)), rounds)
+
+    @classmethod
+    def of(cls, name: str, goal: str, numbers: _Rounds) -> Self:
+        """Return the median of *numbers*."""
+        return cls(name, goal, median(chain(*numbers)), list(map(median, numbers)))
 
 
 def results(samples: Samples) -> list[Result]:
@@ -66,21 +82,21 @@ def _task_results(variants: Variants) -> Iterator[Result]:
     bare = _series(variants, "bare", "rate")
     for name, goal in (("ours", "≥ 0.93"), ("ours, sampled out", "≥ 0.99")):
         title = f"tasks a second, prefork 2, {name} : bare"
-        yield Result.ratio(title, goal, _series(variants, name, "rate"), bare)
+        yield Result.rate(title, goal, _series(variants, name, "rate"), bare)
 
 
 def _request_results(variants: Variants) -> Iterator[Result]:
     ours = _series(variants, "ours", "rate")
     for name, goal in (("bare", "≥ 0.93"), ("contrib", "> 1")):
         title = f"requests a second, gunicorn, ours : {name}"
-        yield Result.ratio(title, goal, ours, _series(variants, name, "rate"))
+        yield Result.rate(title, goal, ours, _series(variants, name, "rate"))
 
 
 def _away_results(variants: Variants) -> Iterator[Result]:
     for what in ("request", "task"):
-        added = [1e3 * seconds for seconds in _added(variants, "ours, collector away", what)]
-        title = f"p99 added to a {what}, collector away, ms"
-        yield Result(title, "≤ 1", median(added), added)
+        added = _added(variants, "ours, collector away", what)
+        in_ms = [[1e3 * seconds for seconds in turns] for turns in added]
+        yield Result.of(f"p99 added to a {what}, collector away, ms", "≤ 1", in_ms)
 
 
 def _growth_results(variants: Variants) -> Iterator[Result]:
@@ -90,25 +106,29 @@ def _growth_results(variants: Variants) -> Iterator[Result]:
     yield Result.ratio("resident memory, late : early", "≤ 1.05", late, early)
 
 
-def _series(variants: Variants, name: str, *keys: str) -> list[float]:
-    """Return the sum of *keys* in each round of the variant *name*."""
-    return [sum(sample[key] for key in keys) for sample in variants[name]]
+def _series(variants: Variants, name: str, *keys: str) -> _Rounds:
+    """Return the sum of *keys* in each turn of the variant *name*."""
+    return [[sum(turn[key] for key in keys) for turn in turns] for turns in variants[name]]
 
 
-def _added(variants: Variants, name: str, *keys: str) -> list[float]:
-    """Return by how much the variant *name* is above the bare one, in each round."""
-    pair = _series(variants, name, *keys), _series(variants, "bare", *keys)
-    return [one - other for one, other in zip(*pair, strict=True)]
+def _added(variants: Variants, name: str, *keys: str) -> _Rounds:
+    """Return by how much the variant *name* is above the bare one, in each turn."""
+    return _each(sub, _series(variants, name, *keys), _series(variants, "bare", *keys))
+
+
+def _each(operation: Callable[[float, float], float], a: _Rounds, b: _Rounds) -> _Rounds:
+    return [list(map(operation, one, other)) for one, other in zip(a, b, strict=True)]
 
 
 def print_samples(figure: str, variants: Variants) -> None:
-    """Print what was measured for *figure*: medians, with the least and the most of all rounds."""
+    """Print what was measured for *figure*: medians, with the least and the most of a round."""
     print(f"\n{figure}")
-    for key in next(iter(variants.values()))[0]:
+    for key in next(iter(variants.values()))[0][0]:
         print(f"  {key} ({_unit(key)})")
-        for variant, rounds in variants.items():
-            values = [_shown(key, one[key]) for one in rounds]
-            print(f"    {variant:24}{_spread(values)}")
+        for variant in variants:
+            one = Result.of(variant, "", _series(variants, variant, key))
+            spread = f"{_shown(key, min(one.rounds)):.2f} … {_shown(key, max(one.rounds)):.2f}"
+            print(f"    {variant:24}{_shown(key, one.value):9.2f}   {spread}")
     print(flush=True)
 
 
@@ -123,10 +143,6 @@ def print_results(samples: Samples, pieces: Mapping[str, float]) -> None:
     for one in results(samples):
         spread = f"{min(one.rounds):.2f} … {max(one.rounds):.2f}"
         print(f"{one.name:52}{one.goal:>8}{one.value:8.2f}   {spread}")
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):9.2f}   {min(values):.2f} … {max(values):.2f}"
 
 
 def _unit(key: str) -> str:

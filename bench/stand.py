@@ -1,4 +1,4 @@
-"""What the measuring is done on: broker, receiver, and the processes of one variant at a time."""
+"""What the measuring is done on: broker, receiver, and the processes of the variants."""
 
 import json
 import os
@@ -23,14 +23,16 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from app.parts import Part, stop
 
 from .measure import RUN, Usage, processes, usage_of
+from .names import BROKER, MARKS, PLANS, PUBLISHED, QUEUE, TAKEN
 from .variants import CHOICE, Variant
 
 __all__ = ["Failed", "Receiver", "Run", "Stand", "await_that", "broker_version"]
 
 ROOT = Path(__file__).parent.parent
 
-#: Celery's queue, which is a list in Redis.
-QUEUE = "celery"
+
+#: Redis has so many unless it is told otherwise.
+DATABASES = 16
 
 
 class Failed(Exception):
@@ -78,7 +80,7 @@ class Stand:
         self.receiver = Receiver()
         self._port = free_port()
         self._cleanup = ExitStack()
-        self.broker = redis.Redis(port=self._port)
+        self._databases = list(range(DATABASES))
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
@@ -92,8 +94,8 @@ class Stand:
                 self.directory / "broker.log",
             )
             cleanup.callback(stop, [server])
-            cleanup.callback(self.broker.close)
-            await_that("the broker answers", lambda: _answers(self.broker), server)
+            broker = cleanup.enter_context(self.connect(0))
+            await_that("the broker answers", lambda: _answers(broker), server)
             self._cleanup = cleanup.pop_all()
         return self
 
@@ -104,31 +106,46 @@ class Stand:
     def run(
         self, variant: Variant, *, away: bool = False, under: Sequence[str] = ()
     ) -> Iterator["Run"]:
-        """Give *variant* an empty queue; end all of its processes afterwards.
+        """Give *variant* a database of its own, and end all of its processes afterwards.
 
         With *away* its collector is not there: nothing listens where it should be. *under* is the
         command that the processes are run by.
         """
-        self.broker.flushall()
-        run = Run(self, variant, free_port() if away else self.receiver.port, under)
-        try:
-            yield run
-        finally:
-            run.end()
+        database = self._databases.pop()
+        collector = free_port() if away else self.receiver.port
+        with self.connect(database) as broker:
+            run = Run(self, variant, broker, self.url(database), collector, under)
+            try:
+                yield run
+            finally:
+                run.end()
+                broker.flushdb()
+                self._databases.append(database)
 
-    @property
-    def url(self) -> str:
-        """The broker's address."""
-        return f"redis://127.0.0.1:{self._port}/0"
+    def connect(self, database: int) -> redis.Redis:
+        """Return a connection to one of the broker's databases."""
+        return redis.Redis(port=self._port, db=database)
+
+    def url(self, database: int) -> str:
+        """Return the address of one of the broker's databases."""
+        return f"redis://127.0.0.1:{self._port}/{database}"
 
 
 class Run:
     """One run of one variant: its processes, and what they have used."""
 
     def __init__(
-        self, stand: Stand, variant: Variant, collector: int, under: Sequence[str]
+        self,
+        stand: Stand,
+        variant: Variant,
+        broker: redis.Redis,
+        url: str,
+        collector: int,
+        under: Sequence[str],
     ) -> None:
         self.stand = stand
+        self._broker = broker
+        self._publisher: Part | None = None
         self._under = under
         self.variant = variant
         self._id = uuid4().hex
@@ -136,6 +153,7 @@ class Run:
         self._directory.mkdir()
         self._marks = self._directory / "marks"
         self._marks.touch()
+        self._seen = 0
         self._parts: list[Part] = []
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
         self._env = {
@@ -143,8 +161,8 @@ class Run:
             **variant.env,
             CHOICE: variant.name,
             RUN: self._id,
-            "BENCH_BROKER": stand.url,
-            "BENCH_MARKS": str(self._marks),
+            BROKER: url,
+            MARKS: str(self._marks),
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
             "OTEL_SERVICE_NAME": "bench",
             "PYTHONPATH": str(ROOT),
@@ -154,8 +172,21 @@ class Run:
         }
 
     def publish(self, *plan: str) -> list[Mapping[str, Any]]:
-        """Publish what *plan* says, in a process of its own; return what that process printed."""
-        return self.ask("bench.publisher", *plan)
+        """Publish what *plan* says, in a process for that; return what it says of it."""
+        publisher = self._publisher = self._publisher or self.start("bench.publisher")
+        self._broker.rpush(PLANS, " ".join(plan))
+        while (found := self._broker.blpop([PUBLISHED], timeout=1)) is None:
+            publisher.check()
+        lines: list[Mapping[str, Any]] = json.loads(found[1])
+        return lines
+
+    def hand_over(self) -> None:
+        """Give the workers what was published, all at once; they have nothing else by now."""
+        self._broker.rename(QUEUE, TAKEN)
+
+    def forget(self) -> None:
+        """Throw away what was published and not handed over."""
+        self._broker.delete(QUEUE)
 
     def ask(self, module: str, *arguments: str) -> list[Mapping[str, Any]]:
         """Run *module* to its end; return the lines of JSON that it printed."""
@@ -170,6 +201,7 @@ class Run:
         return self.start(
             *("celery", "-A", "bench.application", "worker", "--pool", pool, "-l", "WARNING"),
             *("--concurrency", str(concurrency), "--without-gossip", "--without-mingle"),
+            *("--queues", TAKEN),
         )
 
     def serve(self) -> int:
@@ -198,28 +230,35 @@ class Run:
         return self._directory / f"{name}.log"
 
     def marks(self, count: int, part: Part, timeout: float = 900.0) -> list[Mapping[str, Any]]:
-        """Wait until a worker, *part*, has made *count* marks; return them."""
+        """Wait until a worker, *part*, has made *count* marks more; return them."""
 
         def lines() -> list[str]:
-            return self._marks.read_text().splitlines()
+            return self._marks.read_text().splitlines()[self._seen :]
 
         await_that(f"{count} marks are made", lambda: len(lines()) >= count, part, timeout)
-        return [json.loads(line) for line in lines()]
+        made = [json.loads(line) for line in lines()]
+        self._seen += len(made)
+        return made
 
-    def helpers(self, spans: int) -> float:
-        """Return the CPU seconds of the helpers once *spans* have arrived, or come no more."""
-        with suppress(Failed):
-            await_that("spans arrive", lambda: self.stand.receiver.spans >= spans, timeout=10.0)
-        return self.usage().helpers
+    def settle(self, received: int, spans: int) -> None:
+        """Wait until *spans* have come since so many were *received*, or come no more.
 
-    def usage(self) -> Usage:
-        """Return what the processes of the part that was started last have used, and helpers."""
-        return usage_of(self._id, main=self._parts[-1].pid)
+        What one variant has yet to send is not to be another's burden.
+        """
+        if self.variant.seen:
+            enough = received + spans
+            with suppress(Failed):
+                await_that(
+                    "spans arrive", lambda: self.stand.receiver.spans >= enough, timeout=10.0
+                )
+
+    def usage(self, main: Part) -> Usage:
+        """Return what the processes of the part *main* have used, and helpers."""
+        return usage_of(self._id, session=main.pid)
 
     def waiting(self) -> int:
         """Return how many messages no worker has taken yet."""
-        length: int = self.stand.broker.llen(QUEUE)
-        return length
+        return self._broker.llen(TAKEN)
 
     def end(self) -> None:
         """End all processes of this run, those too that have left their parent."""

@@ -19,6 +19,8 @@ class Variant:
     """Not traced at all."""
 
     name = "bare"
+    #: Whether a receiver gets spans of it.
+    seen = False
     #: What it adds to the environment of its processes.
     env: Mapping[str, str] = {}
 
@@ -39,6 +41,7 @@ class _Contrib(Variant):
     """OpenTelemetry's own instrumentations, as their documentation sets them up."""
 
     name = "contrib"
+    seen = True
 
     def instrument_queue(self, app: Celery) -> None:
         signals.worker_process_init.connect(lambda **_: self.begin(), weak=False)
@@ -72,6 +75,7 @@ class _Contrib(Variant):
 @dataclass
 class _Ours(Variant):
     name: str = "ours"
+    seen: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
 
     def instrument_queue(self, app: Celery) -> None:
@@ -99,7 +103,7 @@ class _Ours(Variant):
 BARE = Variant()
 CONTRIB = _Contrib()
 OURS = _Ours()
-UNSAMPLED = _Ours("ours, sampled out", {"OTEL_TRACES_SAMPLER": "always_off"})
+UNSAMPLED = _Ours("ours, sampled out", False, {"OTEL_TRACES_SAMPLER": "always_off"})
 
 _ALL = {variant.name: variant for variant in (BARE, CONTRIB, OURS, UNSAMPLED)}
 
