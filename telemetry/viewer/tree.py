@@ -109,10 +109,19 @@ def _reasons(traces: Mapping[str, object], spans: Sequence[Span], processes: int
     yield from _missing_runs(spans)
     anonymous = sum(not span.instance for span in spans)
     if anonymous:
-        yield f"{anonymous} spans do not say which process made them"
+        do = "does" if anonymous == 1 else "do"
+        yield f"{_spans(anonymous)} {do} not say which process made them"
     least = 2 if [root.kind for root in roots] == ["SERVER"] else 3
     if processes < least:
-        yield f"{processes} process{'' if processes == 1 else 'es'} instead of {least} at least"
+        yield f"{_processes(processes)} instead of {least} at least"
+
+
+def _spans(count: int) -> str:
+    return f"{count} span{'' if count == 1 else 's'}"
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'' if count == 1 else 'es'}"
 
 
 def _has_cycle(known: Mapping[str, Span]) -> bool:
@@ -278,11 +287,7 @@ def _lines(trace_id: str, spans: Sequence[Span], width: int) -> Iterator[Text]:
     yield Text.assemble(
         ("trace ", "dim"),
         (trace_id, "bold"),
-        (
-            f"   {verdict.spans} spans, {verdict.processes} "
-            f"process{'' if verdict.processes == 1 else 'es'}",
-            "dim",
-        ),
+        (f"   {_spans(verdict.spans)}, {_processes(verdict.processes)}", "dim"),
         no_wrap=True,
         overflow="ellipsis",
     )

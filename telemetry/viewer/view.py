@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET, SOMAXCONN, socket
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ class CannotStart(Exception):
 
 def view(options: argparse.Namespace) -> int:
     """Receive and show traces until Ctrl-C; return the exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a tree has more than ASCII in it
     try:
         return print_trace(options) if options.trace_id else _serve(options)
     except (CannotStart, Unusable) as exc:

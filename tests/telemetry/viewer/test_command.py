@@ -127,6 +127,17 @@ def test_one_trace_of_the_database(start_viewer: StartViewer, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["traces.db"]
 
 
+def test_a_trace_of_one_span_in_ascii(start_viewer: StartViewer, tmp_path: Path) -> None:
+    viewer = start_viewer()
+    viewer.send(export(order()[:1]))
+    viewer.settled(1)
+    printed = command("view", TRACE, "--db", str(tmp_path / "traces.db"), PYTHONIOENCODING="ascii")
+    assert printed.wait() == 0
+    assert printed.lines[0].startswith(f"trace {TRACE}   1 span, 1 process")
+    assert "POST /orders" in printed.output
+    assert printed.output.isascii()
+
+
 def test_a_trace_that_is_not_there(start_viewer: StartViewer, tmp_path: Path) -> None:
     db = str(tmp_path / "traces.db")
     nothing = command("view", TRACE, "--db", db)
