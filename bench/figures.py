@@ -30,8 +30,8 @@ class Size:
     turns: int
 
 
-FULL = Size(tasks=1_000, prefork=2_000, requests=600, away=3_000, growth=100_000, turns=6)
-QUICK = Size(tasks=400, prefork=1_000, requests=400, away=600, growth=0, turns=2)
+FULL = Size(tasks=1_000, prefork=1_000, requests=600, away=3_000, growth=100_000, turns=6)
+QUICK = Size(tasks=400, prefork=700, requests=400, away=600, growth=0, turns=2)
 
 
 @dataclass(frozen=True, slots=True)
