@@ -89,7 +89,7 @@ def _round(figure: Figure, stand: Stand, backwards: bool) -> Mapping[str, Sequen
             for name, take in figure.takes.items()
         }
         for turn in range(figure.turns):
-            for name in sorted(going, reverse=bool(turn % 2) is not backwards):
+            for name in reversed(going) if bool(turn % 2) is not backwards else going:
                 taken[name].append(next(going[name]))
                 print(".", end="", flush=True)
     return taken

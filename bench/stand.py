@@ -30,7 +30,6 @@ __all__ = ["Failed", "Receiver", "Run", "Stand", "await_that", "broker_version"]
 
 ROOT = Path(__file__).parent.parent
 
-
 #: Redis has so many unless it is told otherwise.
 DATABASES = 16
 
@@ -181,8 +180,8 @@ class Run:
         return lines
 
     def hand_over(self) -> None:
-        """Give the workers what was published, all at once; they have nothing else by now."""
-        self._broker.rename(QUEUE, TAKEN)
+        """Give the workers what was published, all at once, when they have nothing else left."""
+        await_that("nothing is left", lambda: self._broker.renamenx(QUEUE, TAKEN))
 
     def forget(self) -> None:
         """Throw away what was published and not handed over."""

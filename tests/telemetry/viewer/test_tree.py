@@ -128,7 +128,7 @@ def test_a_missing_span_is_named(ping: dict[str, Span], missing: str, reason: st
         ("run", {"links": ()}, "process workers.tasks.ping does not link to its send"),
         ("run", {"parent_id": "b1"}, "process workers.tasks.ping is under GET /ping instead of"),
         ("request", {"kind": "SERVER"}, "GET is SERVER instead of CLIENT or INTERNAL"),
-        ("store", {"resource": {}}, "1 spans do not say which process made them"),
+        ("store", {"resource": {}}, "1 span does not say which process made them"),
         ("store", {"trace_id": "f" * 32}, "2 traces instead of one"),
         ("store", {"kind": "SERVER"}, "SET is SERVER instead of CLIENT or INTERNAL"),
         ("server", {"parent_id": "c1"}, "some spans are their own ancestors"),
