@@ -44,5 +44,5 @@ export function ticks(end, wanted = 5) {
   const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
   const found = [];
   for (let at = 0; at <= end * 1.0001; at += step) found.push(at);
-  return found;
+  return found.length > 1 ? found : [0, end];
 }

@@ -5,6 +5,7 @@ import { duration, ticks } from "./format.js";
 
 const ROW = 30;
 const BEYOND = 10;
+const LABEL = 60;
 const MOST_ARROWS = 250;
 const WAITS = [["scheduled", "until due"], ["queue", "in the queue"], ["prefetch", "for a process"]];
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
@@ -84,7 +85,8 @@ export function waterfall(trace, { chosen, open }) {
     const wanted = Array.from({ length: to - from }, (_, at) => from + at);
     if (active < from || active >= to) wanted.push(active);
     canvas.replaceChildren(...wanted.filter((at) => shown[at]).map((at) => line(shown[at], at, percent)));
-    axis.replaceChildren(...ticks(whole).map((ms) => h("span", { style: { left: `${percent(ms + first)}%` } }, ms ? duration(ms) : "0")));
+    const room = Math.max(1, Math.min(5, Math.floor(axis.clientWidth / LABEL)));
+    axis.replaceChildren(...ticks(whole, room).map((ms) => h("span", { style: { left: `${percent(ms + first)}%` } }, ms ? duration(ms) : "0")));
     scroller.setAttribute("aria-activedescendant", shown[active] ? domId(shown[active]) : "");
     drawArrows(from, to, percent);
   }

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -328,3 +329,18 @@ def test_at_twice_the_size_nothing_is_cut_off(page, viewer: Viewer) -> None:  # 
     for path in ("/", f"/trace/{TRACE}", "/queues", "/map"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 640
+
+
+def test_on_a_phone_labels_keep_clear_of_each_other(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]
+    page.set_viewport_size({"width": 390, "height": 844})
+    show(viewer, page, [WEB, *message("1", 5, (400, 412))])
+    page.goto(f"/trace/{TRACE}")
+    labels = page.locator(".axis span")
+    labels.first.wait_for()
+    boxes = [label.bounding_box() for label in labels.all()]
+    assert len(boxes) > 1
+    for left, right in pairwise(boxes):
+        assert left["x"] + left["width"] <= right["x"]
+    page.goto("/")
+    column = page.locator(".traces tbody th").first
+    assert column.bounding_box()["width"] > 390 / 3
