@@ -31,7 +31,7 @@ class Size:
 
 
 FULL = Size(tasks=1_000, prefork=1_000, requests=600, away=3_000, growth=100_000, turns=6)
-QUICK = Size(tasks=400, prefork=500, requests=300, away=500, growth=0, turns=2)
+QUICK = Size(tasks=250, prefork=200, requests=250, away=300, growth=0, turns=3)
 
 
 @dataclass(frozen=True, slots=True)
