@@ -79,13 +79,14 @@ export function waterfall(trace, { chosen, open }) {
     const key = `${from} ${to}`;
     if (!anew && key === last) return;
     last = key;
+    // Asked before anything changes: it costs no layout.
+    const room = Math.max(1, Math.min(5, Math.floor(axis.clientWidth / LABEL)));
     const first = Math.min(0, ...trace.rows.slice(0, 1).map((row) => row.start_ms));
     const whole = Math.max(0.001, trace.duration_ms + grown() - first);
     const percent = (ms) => (100 * (ms - first)) / whole;
     const wanted = Array.from({ length: to - from }, (_, at) => from + at);
     if (active < from || active >= to) wanted.push(active);
     canvas.replaceChildren(...wanted.filter((at) => shown[at]).map((at) => line(shown[at], at, percent)));
-    const room = Math.max(1, Math.min(5, Math.floor(axis.clientWidth / LABEL)));
     axis.replaceChildren(...ticks(whole, room).map((ms) => h("span", { style: { left: `${percent(ms + first)}%` } }, ms ? duration(ms) : "0")));
     scroller.setAttribute("aria-activedescendant", shown[active] ? domId(shown[active]) : "");
     drawArrows(from, to, percent);
