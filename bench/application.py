@@ -15,7 +15,6 @@ from .variants import chosen
 
 __all__ = ["NO_FLUSH", "app", "create_app"]
 
-
 #: A mark that sends nothing: there is nobody to send to.
 NO_FLUSH = "away"
 

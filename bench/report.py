@@ -28,7 +28,6 @@ _PACKAGES = (
     *("opentelemetry-sdk", "opentelemetry-instrumentation-celery"),
 )
 
-
 #: One number for each turn, by round.
 _Rounds = Sequence[Sequence[float]]
 

@@ -228,8 +228,7 @@ class _Segment:
         data = frames.frame(begun, head, content)
         if known is None:
             data = self._define(head) + data
-        size = len(data)
-        self.room -= size
+        self.room -= len(data)
         append(self._fd, data)
         self._begun[head] = begun
 
