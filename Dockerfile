@@ -1,5 +1,5 @@
 # One image for web, worker and client: compose.yaml says which of them a container is.
-ARG PYTHON_IMAGE=python:3.13.13-slim-bookworm
+ARG PYTHON_IMAGE=python:3.14.10-slim-bookworm
 FROM ${PYTHON_IMAGE}
 
 ENV PYTHONUNBUFFERED=1

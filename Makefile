@@ -3,15 +3,15 @@
 SHELL := /bin/sh
 VENV := .venv
 BENCH := bench/.venv
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-	2>/dev/null && { echo $$p; break; }; done)
+OTHERS := bench/.venv-others
+PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+	$$p .ci/suitable.py >/dev/null 2>&1 && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
 SOURCES := app bench telemetry tests workers
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup ## start every part on free ports, ping, and print the traces
@@ -28,10 +28,18 @@ else
 	$(RUN) pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 endif
 
+.PHONY: quick
+quick: $(VENV)/.installed-dev ## the tests that need no process of their own, in under a minute
+	$(RUN) pytest -m quick --numprocesses=2 -q
+
+.PHONY: pythons
+pythons: ## try every supported Python; 3.14 and 3.15 come from debootstrap where they are missing
+	@tests/pythons.sh $(ARGS)
+
 .PHONY: pages
 pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
-	$(RUN) pytest -m conformance
-	$(RUN) pytest tests/docs
+	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m conformance
+	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest tests/docs
 
 .PHONY: check
 check: $(VENV)/.installed-dev format-check lint types audit test ## format, lint, types, audit and tests
@@ -57,6 +65,10 @@ types: $(VENV)/.installed-dev ## mypy, strict
 bench: $(BENCH)/.installed ## say what tracing costs; QUICK=1 for a rough idea
 	@exec $(BENCH)/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
+.PHONY: instructions
+instructions: $(BENCH)/.installed $(OTHERS)/.installed ## count what tracing costs, with Valgrind
+	@exec $(BENCH)/bin/python -m bench.instructions $(ARGS)
+
 .PHONY: audit
 audit: $(VENV)/.installed-dev ## what is installed fits together, and all of it is pinned by hash
 	$(RUN) pip --disable-pip-version-check check
@@ -70,12 +82,14 @@ lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml
 	$(RUN) uv pip compile $(LOCK) --all-extras --group demo --group test --group lint -c requirements.lock \
 		-o requirements-dev.lock pyproject.toml
 	$(RUN) uv pip compile $(LOCK) --group bench -o bench/requirements.lock pyproject.toml
+	$(RUN) uv pip compile $(LOCK) --group bench-others -c bench/requirements.lock \
+		-o bench/requirements-others.lock
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
 .PHONY: clean
 clean: ## remove .venv and what tools left
-	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(OTHERS) .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: requirements.lock
 	@$(call install,requirements.lock)
@@ -91,12 +105,19 @@ $(BENCH)/.installed: bench/requirements.lock
 	@$(call install,bench/requirements.lock)
 	@touch $@
 
+$(OTHERS)/.installed: VENV := $(OTHERS)
+$(OTHERS)/.installed: bench/requirements-others.lock
+	@$(call install,bench/requirements-others.lock)
+	@touch $@
+
 # The first line of each error says what is missing, the second what to do.
 define install
 	if [ -z "$(PYTHON)" ]; then \
-		echo "No Python 3.11, 3.12 or 3.13 was found." >&2; \
+		echo "No Python 3.11 or newer was found; free-threaded builds are not supported." >&2; \
 		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; fi; \
 	if [ ! -x $(VENV)/bin/pip ]; then \
+		$(PYTHON) .ci/suitable.py || { \
+			echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }; \
 		echo "making $(VENV) with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv --clear $(VENV) || { \
 			echo "The virtual environment could not be made." >&2; \

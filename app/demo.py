@@ -19,10 +19,11 @@ from urllib.request import Request, urlopen
 
 from rich.console import Console
 
-from telemetry.spool.place import Place
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
-from telemetry.viewer.tree import by_trace, judge, ping_header, ping_line, render_tree
+from telemetry.export.spool.directory import SpoolDirectory
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
+from telemetry.viewer.analysis.verdict import by_trace, judge
+from telemetry.viewer.terminal import ping_header, ping_line, render_tree
 
 from .parts import Part, PartEnded, stop
 
@@ -190,10 +191,11 @@ class Demo:
         """Let those who deliver for the parts end: they outlive them by the last batch."""
         deadline = time.monotonic() + LAST_BATCH
         for lock in (self._directory / "state").glob("spool/*/sender.lock"):
-            while (claim := Place(lock.parent).claim()) is None and time.monotonic() < deadline:
+            directory = SpoolDirectory(lock.parent)
+            while (held := directory.lock_sender()) is None and time.monotonic() < deadline:
                 time.sleep(0.02)
-            if claim is not None:
-                os.close(claim)
+            if held is not None:
+                os.close(held)
 
     def _ping(self, web: str) -> bool:
         """Let the client ping; return whether every ping was one complete trace."""
@@ -231,7 +233,7 @@ class Demo:
     def _show(self, count: int) -> bool:
         assert self._receiver is not None
 
-        def complete(spans: Sequence[Span]) -> bool:
+        def complete(spans: Sequence[ReceivedSpan]) -> bool:
             pings = _pings(spans)
             return len(pings) >= count and all(judge(trace).ok for trace in pings)
 
@@ -289,10 +291,10 @@ class Demo:
                     self._console.print(render_tree(trace))
             self._arrived(lambda spans: False, 0.5)
 
-    def _traces(self) -> list[list[Span]]:
+    def _traces(self) -> list[list[ReceivedSpan]]:
         return list(by_trace(self._receiver.spans).values()) if self._receiver else []
 
-    def _arrived(self, predicate: Callable[[Sequence[Span]], bool], seconds: float) -> None:
+    def _arrived(self, predicate: Callable[[Sequence[ReceivedSpan]], bool], seconds: float) -> None:
         if self._receiver is None:
             time.sleep(seconds)
             return
@@ -327,7 +329,7 @@ class Demo:
         return ExitStack()
 
 
-def _pings(spans: Sequence[Span]) -> list[list[Span]]:
+def _pings(spans: Sequence[ReceivedSpan]) -> list[list[ReceivedSpan]]:
     """Return the traces of the client's pings, in their order."""
     return [trace for trace in by_trace(spans).values() if any(s.name == "ping" for s in trace)]
 

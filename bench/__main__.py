@@ -15,7 +15,6 @@ from app.parts import PartEnded
 from .figures import FULL, QUICK, Figure, Sample, figures
 from .report import Variants, as_json, print_results, print_samples
 from .stand import Failed, Stand
-from .variants import OURS
 
 #: Rounds of all variants: their order is turned round each time, and with each turn.
 ROUNDS, QUICK_ROUNDS = 7, 1
@@ -41,17 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             for figure in chosen:
                 samples[figure.title] = _measure(figure, stand)
                 print_samples(figure.title, samples[figure.title])
-            with stand.run(OURS) as run:
-                [found] = run.ask("bench.pieces")
     except (Failed, PartEnded) as exc:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; every process is stopped", file=sys.stderr)
         return 130
-    print_results(samples, found)
+    print_results(samples)
     if options.json:
-        text = json.dumps(as_json(samples, found, vars(options)), indent=1, default=str)
+        text = json.dumps(as_json(samples, vars(options)), indent=1, default=str)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text + "\n")
         print(f"\nwritten: {options.json}")

@@ -1,19 +1,23 @@
 """The application that is measured: a task that does nothing, and a page that publishes it."""
 
+import gc
 import json
 import os
 import time
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 from flask import Flask, Response, jsonify
 
+from .cachegrind import snapshot
 from .measure import Usage
 from .names import BROKER, MARKS
 from .variants import chosen
 
-__all__ = ["NO_FLUSH", "app", "create_app"]
+__all__ = ["NO_FLUSH", "app", "count", "create_app", "nothing", "take_snapshot"]
 
 #: A mark that sends nothing: there is nobody to send to.
 NO_FLUSH = "away"
@@ -21,6 +25,8 @@ NO_FLUSH = "away"
 app = Celery("bench", broker=os.environ[BROKER])
 app.conf.update(
     broker_connection_retry_on_startup=True,
+    # Valgrind slows a program down, so what runs by the clock would be counted for each task.
+    broker_transport_options={"unacked_restore_interval": 86_400},
     task_ignore_result=True,
     worker_hijack_root_logger=False,
 )
@@ -46,10 +52,31 @@ def mark(name: str) -> None:
     if name != NO_FLUSH:
         chosen().flush()
     until = time.process_time()
-    line = {"mark": name, "starts": list(_starts), "cpu until": until, **Usage.now().as_json()}
+    _note({"mark": name, "starts": list(_starts), "cpu until": until, **Usage.now().as_json()})
+    del _starts[:]
+
+
+@app.task
+def count(begin: bool) -> None:
+    """Have Valgrind print what this process has done so far, all spans until now included."""
+    _note({"snapshot": take_snapshot(begin)})
+
+
+def take_snapshot(begin: bool) -> int:
+    """Take a snapshot (see ``bench.cachegrind``), all spans until now included.
+
+    *begin* is whether counting begins here. Garbage is collected then, so that each variant has
+    the same collections while it is counted.
+    """
+    chosen().settle()
+    if begin:
+        gc.collect()
+    return snapshot()
+
+
+def _note(line: Mapping[str, Any]) -> None:
     with Path(os.environ[MARKS]).open("a") as marks:
         marks.write(json.dumps(line) + "\n")
-    del _starts[:]
 
 
 def create_app() -> Flask:

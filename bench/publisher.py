@@ -1,9 +1,9 @@
 """Publishes what it is told and says what that has cost: ``python -m bench.publisher [PLAN …]``.
 
 A plan is words such as ``nothing=200 mark=start nothing=4000``: a task and how often, or the name
-of a mark. It prints a line of JSON for each of the former. For ``page=200`` the page that publishes
-is asked for so often, without a server. Without a plan it takes one after the other from a list of
-the broker's, and puts what it has to say into another.
+of a mark. It prints a line of JSON for each of the former. Without a
+plan it takes one after the other from a list of the broker's, and puts what it has to say into
+another.
 """
 
 import json
@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import redis
-from werkzeug.test import EnvironBuilder
 
-from .application import NO_FLUSH, app, create_app
+from .application import NO_FLUSH, app
 from .measure import Usage
 from .names import BROKER, PLANS, PUBLISHED
 from .variants import chosen
@@ -49,7 +48,7 @@ def _no_flush() -> None:
 
 
 def _publish(name: str, count: int, flush: Callable[[], None]) -> Mapping[str, object]:
-    once = _page() if name == "page" else app.tasks[f"bench.application.{name}"].delay
+    once = app.tasks[f"bench.application.{name}"].delay
     flush()
     before = Usage.now()
     for _ in range(count):
@@ -58,24 +57,6 @@ def _publish(name: str, count: int, flush: Callable[[], None]) -> Mapping[str, o
     cpu = time.process_time() - before.cpu
     helpers = Usage.now().helpers - before.helpers
     return {"count": count, "cpu": cpu, "helpers": helpers}
-
-
-def _page() -> Callable[[], None]:
-    """Return what asks for the page as a WSGI server does, and reads the answer."""
-    web = create_app()
-    environ = EnvironBuilder(path="/ping", environ_base={"REMOTE_ADDR": "127.0.0.1"}).get_environ()
-
-    def once() -> None:
-        body = web(dict(environ), lambda status, headers, exc_info=None: _ignore)
-        for _ in body:
-            pass
-        body.close()  # type: ignore[attr-defined]
-
-    return once
-
-
-def _ignore(data: bytes) -> None:
-    pass
 
 
 if __name__ == "__main__":

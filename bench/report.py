@@ -131,13 +131,8 @@ def print_samples(figure: str, variants: Variants) -> None:
     print(flush=True)
 
 
-def print_results(samples: Samples, pieces: Mapping[str, float]) -> None:
-    """Print where the time goes, and the figures that have a goal."""
-    if pieces:
-        print("where our time goes (µs)")
-        for name, seconds in pieces.items():
-            print(f"  {name:44}{seconds * 1e6:8.2f}")
-        print()
+def print_results(samples: Samples) -> None:
+    """Print the figures that have a goal."""
     print(f"{'':52}{'goal':>8}{'is':>8}   by round, least … most")
     for one in results(samples):
         spread = f"{min(one.rounds):.2f} … {max(one.rounds):.2f}"
@@ -156,7 +151,7 @@ def _shown(key: str, value: float) -> float:
     return value * {"p99, ms": 1e3, "CPU, µs": 1e6}.get(_unit(key), 1.0)
 
 
-def as_json(samples: Samples, pieces: Mapping[str, float], options: Mapping[str, Any]) -> Any:
+def as_json(samples: Samples, options: Mapping[str, Any]) -> Any:
     """Return all of it, with what it was measured on."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -170,7 +165,6 @@ def as_json(samples: Samples, pieces: Mapping[str, float], options: Mapping[str,
         "options": dict(options),
         "results": [asdict(one) for one in results(samples)],
         "samples": samples,
-        "pieces": dict(pieces),
     }
 
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from app.parts import Part, stop
 
 from .measure import RUN, Usage, processes, usage_of
-from .names import BROKER, MARKS, PLANS, PUBLISHED, QUEUE, TAKEN
+from .names import BROKER, MARKS, PLANS, PUBLISHED, QUEUE, SINK, TAKEN
+from .sink import Sink
 from .variants import CHOICE, Variant
 
 __all__ = ["Failed", "Receiver", "Run", "Stand", "await_that", "broker_version"]
@@ -39,18 +39,19 @@ class Failed(Exception):
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans over OTLP/gRPC and counts them."""
+    """Accept spans and metrics over OTLP/gRPC; count the spans, and the requests with metrics."""
 
-    def __init__(self) -> None:
-        self.spans = 0
+    def __init__(self, port: int = 0) -> None:
+        """*port* is the one to listen on; 0 takes a free one."""
+        self.spans = self.metrics = 0
         self._server = grpc.server(ThreadPoolExecutor(2))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self, self._server
         )
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            _Metrics(), self._server
+            _Metrics(self), self._server
         )
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 
     def Export(self, request: Any, context: Any) -> Any:
         self.spans += sum(
@@ -67,7 +68,11 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
     def Export(self, request: Any, context: Any) -> Any:
+        self._receiver.metrics += 1
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
@@ -77,6 +82,7 @@ class Stand:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.receiver = Receiver()
+        self.sink = Sink()
         self._port = free_port()
         self._cleanup = ExitStack()
         self._databases = list(range(DATABASES))
@@ -84,6 +90,7 @@ class Stand:
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
             cleanup.enter_context(self.receiver)
+            cleanup.enter_context(self.sink)
             server = Part(
                 "broker",
                 [
@@ -103,17 +110,22 @@ class Stand:
 
     @contextmanager
     def run(
-        self, variant: Variant, *, away: bool = False, under: Sequence[str] = ()
+        self,
+        variant: Variant,
+        *,
+        away: bool = False,
+        under: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> Iterator["Run"]:
         """Give *variant* a database of its own, and end all of its processes afterwards.
 
         With *away* its collector is not there: nothing listens where it should be. *under* is the
-        command that the processes are run by.
+        command that the processes are run by. *env* is added to their environment.
         """
         database = self._databases.pop()
         collector = free_port() if away else self.receiver.port
         with self.connect(database) as broker:
-            run = Run(self, variant, broker, self.url(database), collector, under)
+            run = Run(self, variant, broker, self.url(database), collector, under, env or {})
             try:
                 yield run
             finally:
@@ -141,6 +153,7 @@ class Run:
         url: str,
         collector: int,
         under: Sequence[str],
+        env: Mapping[str, str],
     ) -> None:
         self.stand = stand
         self._broker = broker
@@ -162,12 +175,14 @@ class Run:
             RUN: self._id,
             BROKER: url,
             MARKS: str(self._marks),
+            SINK: stand.sink.address,
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
             "OTEL_SERVICE_NAME": "bench",
             "PYTHONPATH": str(ROOT),
             # Whatever is kept on disk is kept here.
             "TMPDIR": str(self._directory),
             "QUEUEHOP_STATE_DIR": str(self._directory / "state"),
+            **env,
         }
 
     def publish(self, *plan: str) -> list[Mapping[str, Any]]:
@@ -192,15 +207,15 @@ class Run:
         part = self.start(module, *arguments)
         if (status := part.wait(600)) != 0:
             raise Failed(f"{module} ended with {status}:\n{self.said(part)}")
-        lines = self.said(part).splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return self.printed(part)
 
     def work(self, pool: str, concurrency: int = 1) -> Part:
         """Start a worker."""
         return self.start(
             *("celery", "-A", "bench.application", "worker", "--pool", pool, "-l", "WARNING"),
             *("--concurrency", str(concurrency), "--without-gossip", "--without-mingle"),
-            *("--queues", TAKEN),
+            # A message every two seconds: under Valgrind it would be counted for each task.
+            *("--without-heartbeat", "--queues", TAKEN),
         )
 
     def serve(self) -> int:
@@ -216,7 +231,7 @@ class Run:
     def start(self, module: str, *arguments: str) -> Part:
         """Start ``python -m`` *module*."""
         name = f"{module}-{len(self._parts)}"
-        argv = [*self._under, sys.executable, "-m", module, *arguments]
+        argv = [*self._under, self.variant.python, "-m", module, *arguments]
         part = Part(name, argv, self._log(name), self._env)
         self._parts.append(part)
         return part
@@ -224,6 +239,11 @@ class Run:
     def said(self, part: Part) -> str:
         """Return all that *part* has printed."""
         return self._log(part.name).read_text(errors="replace")
+
+    def printed(self, part: Part) -> list[Mapping[str, Any]]:
+        """Return the lines of JSON that *part* has printed."""
+        lines = self.said(part).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"

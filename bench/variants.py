@@ -4,15 +4,25 @@
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
 
-__all__ = ["BARE", "CONTRIB", "OURS", "UNSAMPLED", "Variant", "chosen"]
+from .names import SINK
+
+__all__ = ["BARE", "CONTRIB", "DATADOG", "OURS", "SENTRY", "UNSAMPLED", "Variant", "chosen"]
 
 CHOICE = "BENCH_VARIANT"
+
+#: Seconds that Sentry may take to send what is left.
+SENTRY_TIMEOUT = 600
+
+#: The environment that has Sentry and Datadog: `make instructions` installs it.
+_OTHERS = Path(__file__).parent / ".venv-others" / "bin" / "python"
 
 
 class Variant:
@@ -23,6 +33,12 @@ class Variant:
     seen = False
     #: What it adds to the environment of its processes.
     env: Mapping[str, str] = {}
+    #: The interpreter that its processes run on.
+    python = sys.executable
+
+    def is_installed(self) -> bool:
+        """Return whether its interpreter exists."""
+        return os.access(self.python, os.X_OK)
 
     def instrument_queue(self, app: Celery) -> None:
         """Prepare the Celery *app*, as at its import."""
@@ -35,6 +51,10 @@ class Variant:
 
     def flush(self) -> None:
         """Send what has ended, or keep it durably: whatever the variant promises."""
+
+    def settle(self) -> None:
+        """Do what this process still has to do for the spans that have ended."""
+        self.flush()
 
 
 class _Contrib(Variant):
@@ -99,13 +119,72 @@ class _Ours(Variant):
 
         telemetry.flush()
 
+    def settle(self) -> None:
+        """Do nothing: each span is in the spool when it ends, and another process sends it."""
+
+
+class _Sentry(Variant):
+    """Sentry's integrations of Flask and Celery, all traces sampled.
+
+    It records a publish only inside a transaction, so a publish outside of a request has no span.
+    """
+
+    name = "Sentry"
+    python = str(_OTHERS)
+
+    def instrument_queue(self, app: Celery) -> None:
+        import sentry_sdk
+        from sentry_sdk.integrations.celery import CeleryIntegration
+        from sentry_sdk.integrations.flask import FlaskIntegration
+
+        sentry_sdk.init(
+            dsn=f"http://public@{os.environ[SINK]}/1",
+            traces_sample_rate=1.0,
+            integrations=[CeleryIntegration(propagate_traces=True), FlaskIntegration()],
+            # No other variant makes a span for each command to Redis.
+            auto_enabling_integrations=False,
+            # The defaults drop spans if tasks end faster than they are sent, as no-op tasks do.
+            transport_queue_size=100_000,
+            shutdown_timeout=SENTRY_TIMEOUT,
+        )
+
+    def flush(self) -> None:
+        import sentry_sdk
+
+        sentry_sdk.flush(timeout=SENTRY_TIMEOUT)
+
+
+class _Datadog(Variant):
+    """Datadog's integrations of Celery, Flask and requests."""
+
+    name = "Datadog"
+    python = str(_OTHERS)
+    # Both run by the clock and do not trace. Valgrind would multiply their share.
+    env: Mapping[str, str] = {
+        "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
+        "DD_REMOTE_CONFIGURATION_ENABLED": "false",
+    }
+
+    def instrument_queue(self, app: Celery) -> None:
+        os.environ["DD_TRACE_AGENT_URL"] = f"http://{os.environ[SINK]}"
+        from ddtrace import patch
+
+        patch(celery=True, flask=True, requests=True)
+
+    def flush(self) -> None:
+        from ddtrace.trace import tracer
+
+        tracer.flush()
+
 
 BARE = Variant()
 CONTRIB = _Contrib()
 OURS = _Ours()
 UNSAMPLED = _Ours("ours, sampled out", False, {"OTEL_TRACES_SAMPLER": "always_off"})
+SENTRY = _Sentry()
+DATADOG = _Datadog()
 
-_ALL = {variant.name: variant for variant in (BARE, CONTRIB, OURS, UNSAMPLED)}
+_ALL = {variant.name: variant for variant in (BARE, CONTRIB, OURS, UNSAMPLED, SENTRY, DATADOG)}
 
 
 def chosen() -> Variant:

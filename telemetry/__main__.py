@@ -67,8 +67,8 @@ def _doctor(argv: Sequence[str]) -> int:
 
 
 def _view(options: argparse.Namespace) -> int:
-    from .viewer.database import default_path
-    from .viewer.view import view
+    from .viewer.command import view
+    from .viewer.store.database import default_path
 
     options.db = options.db or str(default_path())
     return view(options)

@@ -1,35 +1,26 @@
 """Hop 1 of 5: CLIENT. An HTTP request leaves, and the trace leaves with it."""
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import requests
-from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.semconv.attributes.http_attributes import (
-    HTTP_REQUEST_METHOD_ORIGINAL,
-    HTTP_RESPONSE_STATUS_CODE,
-)
-from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
-from opentelemetry.semconv.attributes.url_attributes import URL_FULL
-from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 from requests.adapters import BaseAdapter
 
-from .hop import Hop
-from .http import method_attributes
-from .light import Shape
 from .propagation import inject
-from .series import Measured, Series
+from .tracing.hop import Hop
+from .tracing.record import ClientFacts, SpanTemplate
+from .tracing.scope import hop_scope
 
 __all__ = ["traced_session"]
 
 
 def traced_session(session: requests.Session | None = None) -> requests.Session:
-    """Return *session*, or a new one, whose requests each make a CLIENT span and carry it.
+    """Return *session*, or a new one, whose requests each make a CLIENT span and carry its context.
 
     A redirect is a request of its own. The URL is recorded without user, password, query and
-    fragment. Doing it twice to one session does no harm.
+    fragment. A second call with the same session changes nothing.
     """
     session = session if session is not None else requests.Session()
     if not isinstance(getattr(session, "get_adapter", None), _TracedAdapters):
@@ -38,7 +29,7 @@ def traced_session(session: requests.Session | None = None) -> requests.Session:
 
 
 class _TracedAdapters:
-    """Stands where ``session.get_adapter`` was: adapters mounted later are traced as well."""
+    """Replaces ``session.get_adapter``, so that adapters mounted later are traced as well."""
 
     def __init__(self, get_adapter: Any) -> None:
         self._get_adapter = get_adapter
@@ -55,16 +46,14 @@ class _TracedAdapter(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        hop = _Request(request)
-        with hop as span:
+        hop = _request_hop(request)
+        with hop:
             inject(request.headers)
             response = self._adapter.send(request, *args, **kwargs)
-            code = hop.code = response.status_code
-            span.set_attribute(HTTP_RESPONSE_STATUS_CODE, code)
-            if code >= 400:
-                hop.error = str(code)
-                span.set_attribute(ERROR_TYPE, hop.error)
-                span.set_status(StatusCode.ERROR)
+            hop.facts.status = response.status_code
+            if response.status_code >= 400:
+                hop.facts.error = str(response.status_code)
+                hop.set_error()
             return response
 
     def close(self) -> None:
@@ -76,31 +65,25 @@ class _TracedAdapter(BaseAdapter):
         return getattr(self._adapter, name)
 
 
-class _Request(Hop):
-    """The hop around one *request*; *code* is the status that came back, 0 while none has."""
+@cache
+def _template() -> SpanTemplate:
+    return SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
 
-    __slots__ = ("_server", "code")
 
-    def __init__(self, request: requests.PreparedRequest) -> None:
-        url = urlsplit(request.url or "")
-        port = _port(url)
-        self._server = request.method or "GET", url.hostname or "", port
-        self.code = 0
-        netloc = url.netloc.rpartition("@")[2]
-        super().__init__(
-            _shape(*self._server),
-            attributes={URL_FULL: f"{url.scheme}://{netloc}{url.path}"},
-            secrets=_secrets(url),
-        )
-
-    def measured(self, seconds: float) -> Measured:
-        return _series(*self._server, self.code, self.error), (seconds,)
+def _request_hop(request: requests.PreparedRequest) -> Hop[ClientFacts]:
+    url = urlsplit(request.url or "")
+    address = url.netloc.rpartition("@")[2]
+    public_url = f"{url.scheme}://{address}{url.path}"
+    facts = ClientFacts(request.method or "GET", public_url, url.hostname or "", _port(url))
+    hop = Hop(_template(), facts)
+    hop.secrets = _secrets(url)
+    return hop
 
 
 def _port(url: SplitResult) -> int:
     try:
         port = url.port
-    except ValueError:  # a scheme of an adapter's own, with something else in this place
+    except ValueError:  # an adapter's own scheme, with something else in this place
         port = None
     return port or (443 if url.scheme == "https" else 80)
 
@@ -108,24 +91,7 @@ def _port(url: SplitResult) -> int:
 def _secrets(url: SplitResult) -> list[str]:
     """Return what an exception may quote of *url* and a span must not.
 
-    A short one is told by what stands before it: else every "a" of a traceback would go with "?a".
+    A short one counts only behind its mark: else "?a" would remove every "a" of a traceback.
     """
     parts = ("?", url.query), (":", url.password), ("#", url.fragment)
     return [part if len(part) > 3 else mark + part for mark, part in parts if part]
-
-
-@lru_cache(maxsize=256)
-def _shape(method: str, host: str, port: int) -> Shape:
-    name, attributes = method_attributes(method)
-    return Shape(name, SpanKind.CLIENT, {**attributes, SERVER_ADDRESS: host, SERVER_PORT: port})
-
-
-@lru_cache(maxsize=256)
-def _series(method: str, host: str, port: int, code: int, error: str | None) -> Series:
-    said = dict(_shape(method, host, port).attributes)
-    said.pop(HTTP_REQUEST_METHOD_ORIGINAL, None)
-    if code:
-        said[HTTP_RESPONSE_STATUS_CODE] = code
-    if error:
-        said[ERROR_TYPE] = error
-    return Series((HTTP_CLIENT_REQUEST_DURATION,), said)

@@ -1,12 +1,14 @@
-"""Provider and exporter of this process, from OpenTelemetry's own environment."""
+"""Configuration, provider and export of this process, put together. Nothing else does that."""
 
 import atexit
-import logging
+import os
 import socket
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
@@ -17,205 +19,242 @@ from opentelemetry.semconv.attributes.service_attributes import (
     SERVICE_NAME,
 )
 
-from . import faults, settings
-from .light import Provider
-from .logs import correlate_logs
+from .config import exporter, settings
+from .config.sdk import TracerProvider, set_global_textmap
 from .propagation import propagator
-from .sdk import TracerProvider, set_global_textmap
-from .series import Series
+from .tracing.faults import is_soft_time_limit, log_internal_error, logger
+from .tracing.logs import correlate_logs
+from .tracing.provider import HopTracerProvider
+from .tracing.record import Record, SpanTemplate
+from .tracing.sink import Sink
 
 __all__ = [
+    "DEFAULT_SERVICE_NAME",
+    "before_exit",
     "flush",
-    "in_memory",
+    "is_in_memory",
     "is_set_up",
-    "kept",
-    "leave",
-    "measure",
+    "last_export_error",
+    "recent_spans",
     "setup",
     "shutdown",
-    "trouble",
 ]
-
-logger = logging.getLogger(__package__)
 
 DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
 
 
-class _Export(Protocol):
-    """What becomes of spans and measurements: ``spool.DiskExport`` or ``memory.MemoryExport``."""
-
-    @property
-    def measure(self) -> Callable[[Series, Sequence[float]], None]: ...
-    def flush(self, timeout: float) -> bool: ...
-    def kept(self) -> Iterator[bytes]: ...
-    def trouble(self) -> str: ...
-    def leave(self) -> None: ...
-    def shutdown(self, timeout: float) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Pipeline:
-    provider: TracerProvider
-    export: _Export | None
-    #: Whether spans wait in memory for want of the directory that they should wait in.
-    in_memory: bool = False
+    provider: HopTracerProvider
+    #: Whether records wait in memory because their directory cannot be used.
+    is_in_memory: bool = False
 
 
 _pipeline: _Pipeline | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def setup(service_name: str | None = None) -> None:
-    """Make spans and send them over OTLP/gRPC, as the ``OTEL_*`` environment says.
+    """Make spans and send them over OTLP, as the ``OTEL_*`` environment says.
 
-    *service_name* is the name written in code; ``OTEL_SERVICE_NAME``, or the one in
-    ``OTEL_RESOURCE_ATTRIBUTES``, wins over it. Once a process is enough, again is harmless, and so
-    is a fork afterwards. An application that has set a tracer provider of its own keeps it. Nothing
-    raises: a setting that cannot be used is one line in the log.
+    *service_name* is the name written in code. ``OTEL_SERVICE_NAME``, or the one in
+    ``OTEL_RESOURCE_ATTRIBUTES``, wins over it. Once a process is enough: a second call does
+    nothing, and a fork needs no hook. An application that has set a tracer provider of its own
+    keeps it. Never raises: a setting that cannot be used is one line in the log. So is a
+    free-threaded Python whose global interpreter lock is off: nothing is traced there.
     """
     global _pipeline
+    _hold_forks()
     with _lock:
-        if _pipeline is not None:
+        if _pipeline is not None or not _has_interpreter_lock():
             return
-        correlate_logs()
-        set_global_textmap(propagator())
-        if not settings.traces_enabled():
-            return
-        if isinstance(_provider(), TracerProvider):
-            logger.info("a tracer provider is set already: spans go where it sends them")
-            return
-        _pipeline = _start(service_name)
-        trace.set_tracer_provider(_pipeline.provider)
+        try:
+            correlate_logs()
+            set_global_textmap(propagator())
+            if exporter.traces_enabled() and not _has_provider():
+                _pipeline = _start(service_name)
+                trace.set_tracer_provider(_pipeline.provider)
+        except Exception:
+            log_internal_error("set itself up")
 
 
-def _provider() -> trace.TracerProvider | None:
-    """Return the provider that there is; None where a variable names one that there is not."""
-    try:
-        return trace.get_tracer_provider()
-    except Exception:
+@cache
+def _hold_forks() -> None:
+    """Let no other thread fork while this one is inside of ``setup``.
+
+    The child would wait for locks of a thread that it does not have.
+    """
+
+    def before() -> None:
+        _lock.acquire(timeout=5.0)
+
+    def after_in_parent() -> None:
+        with suppress(RuntimeError):  # it was not acquired in time
+            _lock.release()
+
+    def after_in_child() -> None:
+        global _lock
+        _lock = threading.RLock()
+
+    os.register_at_fork(
+        before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
+    )
+
+
+@cache
+def _has_interpreter_lock() -> bool:
+    """Return whether the global interpreter lock is on; log once where it is not."""
+    # Python 3.13 is the first that can be without it.
+    enabled: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if not enabled:
         logger.warning(
-            "%s names no tracer provider that is installed: using the one of setup",
+            "this Python runs without its global interpreter lock, which queuehop needs: "
+            "nothing is traced; set PYTHON_GIL=1 or use a build that is not free-threaded"
+        )
+    return enabled
+
+
+def _has_provider() -> bool:
+    """Return whether the application has set a tracer provider, and say so."""
+    try:
+        provider = trace.get_tracer_provider()
+    except Exception as exc:
+        if is_soft_time_limit(exc):
+            raise
+        logger.warning(
+            "%s names a tracer provider that is not installed: using that of telemetry.setup",
             OTEL_PYTHON_TRACER_PROVIDER,
         )
-        return None
+        return False
+    if isinstance(provider, TracerProvider):
+        logger.info("a tracer provider is set already: spans go where it sends them")
+        return True
+    return False
 
 
 def _start(service_name: str | None) -> _Pipeline:
-    provider = Provider(
-        sampler=settings.sampler(),
-        resource=_resource(service_name),
-        span_limits=settings.span_limits(),
-        shutdown_on_exit=False,
+    provider = HopTracerProvider(
+        settings.sampler(), _resource(service_name), settings.span_limits()
     )
-    target = settings.otlp()
+    target = exporter.otlp()
     if target is None:
-        return _Pipeline(provider, None)
+        return _Pipeline(provider)
     atexit.register(shutdown)
-    # Read here in any case: the sender, which reads them too, has nobody to tell what is wrong.
-    pace = settings.batch(), settings.metric_interval()
     spool = settings.spool()
-    if spool and (on_disk := _on_disk(provider, target, spool)):
-        return _Pipeline(provider, on_disk)
-    return _Pipeline(provider, _in_memory(provider, target, *pace), in_memory=spool is not None)
-
-
-def _on_disk(provider: Provider, target: settings.Otlp, spool: settings.Spool) -> _Export | None:
+    in_memory = _memory_sink(provider, target)
+    if spool is None:
+        provider.sink = in_memory()
+        return _Pipeline(provider)
     try:
-        from .spool.export import DiskExport
+        from .export.spool.sink import DiskSink
 
-        metrics = settings.metrics_target(target)
-        return DiskExport(provider, _of_all_processes(provider.resource), target, metrics, spool)
+        provider.sink = DiskSink(
+            lambda: provider.resource,
+            _is_instance_set(),
+            target,
+            exporter.metrics_target(target),
+            spool,
+            in_memory,
+        )
+        return _Pipeline(provider)
     except (ImportError, OSError) as exc:
         logger.warning(
-            "spans cannot be kept on disk (%s): they wait in memory, where a process that is "
-            "killed takes them with it; set %s to a directory of this user",
+            "spans cannot be written to disk (%s): they wait in memory, and are lost if the "
+            "process is killed; set %s to a directory of this user",
             exc,
             settings.QUEUEHOP_STATE_DIR,
         )
-        return None
+    provider.sink = in_memory()
+    return _Pipeline(provider, is_in_memory=True)
 
 
-def _in_memory(
-    provider: TracerProvider, target: settings.Otlp, batch: settings.Batch, interval: float
-) -> _Export:
-    # gRPC is loaded by those who send, and then at once: it cannot be when the interpreter ends.
-    from .memory import MemoryExport
+def _memory_sink(provider: HopTracerProvider, target: exporter.Otlp) -> Callable[[], Sink]:
+    # The settings are read now in any case: a sender has no log to complain in.
+    batch, interval = settings.batch(), settings.metric_interval()
+    metrics = exporter.metrics_target(target)
 
-    return MemoryExport(provider, target, settings.metrics_target(target), batch, interval)
+    def make() -> Sink:
+        # gRPC looks at this once, while it is loaded.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
+        from .export.memory import MemorySink
 
+        return MemorySink(
+            lambda: provider.resource, _is_instance_set(), target, metrics, batch, interval
+        )
 
-def is_set_up() -> bool:
-    """Say whether the provider of this process is the one that ``setup`` has made."""
-    return _pipeline is not None and trace.get_tracer_provider() is _pipeline.provider
-
-
-def in_memory() -> bool:
-    """Say whether spans wait in memory because their directory cannot be written."""
-    return _pipeline is not None and _pipeline.in_memory
-
-
-def measure(series: Series, values: Sequence[float]) -> None:
-    """Count or time *values*, in seconds, one for each of *series*' names."""
-    if _pipeline is not None and _pipeline.export is not None:
-        _pipeline.export.measure(series, values)
+    return make
 
 
 def _resource(service_name: str | None) -> Resource:
-    from_environment = OTELResourceDetector().detect().attributes
-    if service_name is None and SERVICE_NAME not in from_environment:
+    environment = OTELResourceDetector().detect().attributes
+    if service_name is None and SERVICE_NAME not in environment:
         service_name = DEFAULT_SERVICE_NAME
-        logger.warning("no service name: set OTEL_SERVICE_NAME; spans say %s", service_name)
-    attributes = {SERVICE_NAME: service_name, HOST_NAME: socket.gethostname(), **from_environment}
+        logger.warning("no service name: set OTEL_SERVICE_NAME; using %s", service_name)
+    attributes = {SERVICE_NAME: service_name, HOST_NAME: socket.gethostname(), **environment}
     return Resource.create({key: value for key, value in attributes.items() if value is not None})
 
 
-def _of_all_processes(resource: Resource) -> Resource:
-    """Return *resource* without the instance that the SDK has made up for this process."""
-    given = OTELResourceDetector().detect().attributes
-    kept = resource.attributes.items()
-    return Resource({k: v for k, v in kept if k != SERVICE_INSTANCE_ID or k in given})
+def _is_instance_set() -> bool:
+    """Return whether the environment names the instance, which the SDK makes up otherwise."""
+    return SERVICE_INSTANCE_ID in OTELResourceDetector().detect().attributes
+
+
+def _sink() -> Sink | None:
+    return _pipeline.provider.sink if _pipeline is not None else None
+
+
+def is_set_up() -> bool:
+    """Return whether the provider of this process is the one that ``setup`` has made."""
+    return _pipeline is not None and trace.get_tracer_provider() is _pipeline.provider
+
+
+def is_in_memory() -> bool:
+    """Return whether spans wait in memory because their directory cannot be used."""
+    return _pipeline is not None and _pipeline.is_in_memory
 
 
 def flush(timeout: float = 10.0) -> bool:
-    """Have delivered what has ended so far; say whether it was, or is durably kept.
+    """Deliver all spans that have ended. Return whether they are delivered or durably on disk.
 
-    Returns after *timeout* seconds at the latest, and as soon as it is known that the collector
-    is away.
+    Returns after *timeout* seconds at the latest, and as soon as an export has failed.
     """
-    if _pipeline is not None and _pipeline.export is not None:
-        try:
-            return _pipeline.export.flush(timeout)
-        except Exception:  # of another user since, to whom the directory does not belong
-            faults.report("deliver what it has")
-            return False
     provider = trace.get_tracer_provider()
-    return not isinstance(provider, TracerProvider) or provider.force_flush(int(timeout * 1000))
+    delivered = True
+    try:
+        if isinstance(provider, TracerProvider):
+            delivered = provider.force_flush(int(timeout * 1000))
+        sink = _sink()
+        return (sink is None or sink.flush(timeout)) and delivered
+    except Exception:  # such as a change of user, who cannot use the directory
+        log_internal_error("flush")
+        return False
 
 
-def kept() -> Iterator[bytes]:
-    """Yield what this process and its children lately ended, each a ``Span``."""
-    if _pipeline is not None and _pipeline.export is not None:
-        yield from _pipeline.export.kept()
+def recent_spans() -> Iterator[tuple[SpanTemplate, Record]]:
+    """Yield the latest records of this process and its children, as far as they outlive one."""
+    sink = _sink()
+    if sink is not None:
+        yield from sink.recent_spans()
 
 
-def trouble() -> str:
-    """Return why spans are not delivered at the moment; empty where nothing is known against it."""
-    if _pipeline is not None and _pipeline.export is not None:
-        return _pipeline.export.trouble()
-    return ""
+def last_export_error() -> str:
+    """Return why spans are not delivered at the moment, empty if nothing is known to fail."""
+    sink = _sink()
+    return sink.last_export_error() if sink is not None else ""
 
 
-def leave() -> None:
-    """Do what must be done before a forked process ends, where nothing runs at its exit."""
-    if _pipeline is not None and _pipeline.export is not None:
-        _pipeline.export.leave()
+def before_exit() -> None:
+    """Do what a forked process must do before it ends, where nothing runs at its exit."""
+    sink = _sink()
+    if sink is not None:
+        sink.before_exit()
 
 
 def shutdown(timeout: float = 5.0) -> None:
-    """Have delivered what is left. A collector that is away is given up after *timeout* seconds.
+    """Deliver what is left, for *timeout* seconds at most. It runs at the interpreter's exit.
 
-    What was not delivered waits on disk for the next start. Runs by itself when the interpreter
-    exits.
+    Undelivered spans wait on disk for the next start.
     """
-    if _pipeline is not None and _pipeline.export is not None:
-        _pipeline.export.shutdown(timeout)
+    sink = _sink()
+    if sink is not None:
+        sink.shutdown(timeout)

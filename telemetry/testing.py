@@ -11,22 +11,36 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
 
-from .viewer.receiver import Receiver
-from .viewer.spans import Span, decode
+from .config.sdk import (
+    ReadableSpan,
+    SpanLimits,
+    SpanProcessor,
+    TracerProvider,
+    remove_span_processor,
+    sampling,
+)
+from .config.settings import Sampler
+from .export.outgoing import origin_of, outgoing
+from .otlp.decode import ReceivedSpan, decode
+from .otlp.encode import encode_request
+from .otlp.receiver import Receiver
+from .tracing.provider import HopTracerProvider
+from .tracing.record import Record, SpanTemplate, pack, unpack
 
 __all__ = ["Spans", "assert_one_trace", "assert_path", "otlp", "otlp_env", "spans", "tree"]
 
 
-class Spans(list[Span]):
+class Spans(list[ReceivedSpan]):
     """Spans in the order in which they ended: a list that grows."""
 
     def __init__(self) -> None:
         super().__init__()
         self._grown = threading.Condition()
 
-    def add(self, spans: Sequence[Span]) -> None:
+    def add(self, spans: Sequence[ReceivedSpan]) -> None:
         """Add *spans*, from any thread."""
         with self._grown:
             self.extend(spans)
@@ -43,42 +57,89 @@ class Spans(list[Span]):
         return self
 
 
-class _Collecting(SpanProcessor):
-    """Adds what ends to *spans*, until it is shut down."""
+class _CollectingSink:
+    """Adds the records of this process to *spans*, and hands them on to *sink* as before."""
+
+    def __init__(self, provider: HopTracerProvider, spans: Spans) -> None:
+        self.sink = provider.sink
+        self.measures = self.sink is not None and self.sink.measures
+        self._provider = provider
+        self._spans = spans
+
+    def append(self, template: SpanTemplate, record: Record) -> None:
+        """Add the span of *record*, by the same way as in production."""
+        if self.sink is not None:
+            self.sink.append(template, record)
+        origin = origin_of(self._provider.resource, template, instance_is_set=True)
+        span = outgoing(origin, unpack(pack(record))).span
+        if span is not None:
+            request = encode_request([(origin.resource_spans(), origin.scope_spans(), span)])
+            self._spans.add(decode(ExportTraceServiceRequest.FromString(request)))
+
+    def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
+        """Yield what the application's sink has."""
+        return self.sink.recent_spans() if self.sink is not None else iter(())
+
+    def flush(self, timeout: float) -> bool:
+        """Flush the application's sink."""
+        return self.sink is None or self.sink.flush(timeout)
+
+    def last_export_error(self) -> str:
+        """Return that of the application's sink."""
+        return self.sink.last_export_error() if self.sink is not None else ""
+
+    def before_exit(self) -> None:
+        """Pass the call on to the application's sink."""
+        if self.sink is not None:
+            self.sink.before_exit()
+
+    def shutdown(self, timeout: float) -> None:
+        """Pass the call on to the application's sink."""
+        if self.sink is not None:
+            self.sink.shutdown(timeout)
+
+
+class _CollectingProcessor(SpanProcessor):
+    """Adds the spans of somebody else's provider to *spans*, until it is shut down."""
 
     def __init__(self, spans: Spans) -> None:
         self._spans: Spans | None = spans
 
     def on_end(self, span: ReadableSpan) -> None:
+        """Add a sampled *span*."""
         spans = self._spans
         if spans is not None and span.context is not None and span.context.trace_flags.sampled:
             spans.add(decode(encode_spans([span])))
 
     def shutdown(self) -> None:
+        """Add no more spans."""
         self._spans = None
 
 
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    """The spans that end in this process during the test; ``wait_for`` waits for more.
+    """The spans that end in this process during the test. ``wait_for`` waits for more.
 
-    Uses the provider that the application has set, and takes its processor out again; where there
-    is none, OpenTelemetry takes one for the whole process, which then makes spans that go nowhere.
+    The application's provider stays as it is. If there is none, the fixture sets one: OpenTelemetry
+    has no way to remove it, and after the test its spans go nowhere.
     """
+    collected = Spans()
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
-        provider = TracerProvider(shutdown_on_exit=False)
+        always = Sampler(sampling.ALWAYS_ON, True, True, True)
+        provider = HopTracerProvider(always, Resource.create({}), SpanLimits())
         trace.set_tracer_provider(provider)
-    collected = Spans()
-    collecting = _Collecting(collected)
-    provider.add_span_processor(collecting)
-    yield collected
-    collecting.shutdown()
-    # The SDK has no way to take a processor away again: without its own tuple one would stay.
-    active = provider._active_span_processor
-    active._span_processors = tuple(
-        each for each in active._span_processors if each is not collecting
-    )
+    if isinstance(provider, HopTracerProvider):
+        collecting = _CollectingSink(provider, collected)
+        provider.sink = collecting
+        yield collected
+        provider.sink = collecting.sink
+    else:
+        processor = _CollectingProcessor(collected)
+        provider.add_span_processor(processor)
+        yield collected
+        processor.shutdown()
+        remove_span_processor(provider, processor)
 
 
 @pytest.fixture
@@ -98,7 +159,7 @@ def otlp_env(otlp: Receiver) -> dict[str, str]:
     }
 
 
-def assert_one_trace(spans: Sequence[Span]) -> None:
+def assert_one_trace(spans: Sequence[ReceivedSpan]) -> None:
     """Assert that *spans* are one trace with one root, none of whose parents is missing."""
     __tracebackhide__ = True
     known = {span.span_id for span in spans}
@@ -110,7 +171,7 @@ def assert_one_trace(spans: Sequence[Span]) -> None:
         pytest.fail(f"one trace, and what began it is missing:\n{_shown(spans)}")
 
 
-def assert_path(spans: Sequence[Span], *names: str) -> None:
+def assert_path(spans: Sequence[ReceivedSpan], *names: str) -> None:
     """Assert that spans of these *names* are each the parent of the next.
 
     A name that ends in ``…`` stands for every name that begins so.
@@ -127,11 +188,11 @@ def assert_path(spans: Sequence[Span], *names: str) -> None:
     pytest.fail(f"wanted the path\n{wanted}\nbut the spans are\n{_shown(spans)}")
 
 
-def _is_named(span: Span, name: str) -> bool:
+def _is_named(span: ReceivedSpan, name: str) -> bool:
     return span.name.startswith(name[:-1]) if name.endswith("…") else span.name == name
 
 
-def _shown(spans: Sequence[Span]) -> str:
+def _shown(spans: Sequence[ReceivedSpan]) -> str:
     shown = tree(spans)
     return f"{shown}\n{_HINT}" if _MISSING in shown else shown
 
@@ -143,7 +204,7 @@ _HINT = (
 )
 
 
-def tree(spans: Sequence[Span]) -> str:
+def tree(spans: Sequence[ReceivedSpan]) -> str:
     """Return *spans* as text: each under its parent, by start, every trace under its id.
 
     Links to others than the parent are named.
@@ -152,7 +213,7 @@ def tree(spans: Sequence[Span]) -> str:
     ordered = sorted(spans, key=lambda span: span.start_ns)
     lines: list[str] = []
 
-    def add(span: Span, depth: int) -> None:
+    def add(span: ReceivedSpan, depth: int) -> None:
         missing = "" if span.parent_id in known or not span.parent_id else _MISSING
         named = span.service and not span.service.startswith("unknown_service")
         service = f" ({span.service})" if named else ""

@@ -1,7 +1,7 @@
 """Writes docs/conformance.md: how a message may end, and on which pools and brokers it was tried.
 
 A test says with ``@pytest.mark.conformance(row)`` which row it proves, and the worker that it
-starts says where. A run of all of these writes the page; in CI one that it would change fails.
+starts says where. `make pages` writes the page. A run of all of these fails if the page is stale.
 """
 
 import os
@@ -74,7 +74,7 @@ HEAD = """\
 
 How a message may end, row by row of the span model, and where each row was tried. Every mark is a
 test that started a real `celery worker` (or needs none), published over a real broker, and judged
-the spans that an OTLP receiver got. The tests write this page; CI fails if it is stale.
+the spans that an OTLP receiver got. `make pages` writes this page; a test fails if it is stale.
 
 Killed children and time limits are of pools with processes. On RabbitMQ the result backend is
 Redis, since chords need one.
@@ -124,7 +124,7 @@ class Conformance:
             return
         page = render(self._found)
         if not PAGE.exists() or PAGE.read_text() != page:
-            if os.environ.get("CI"):
+            if not os.environ.get("QUEUEHOP_WRITE_PAGES"):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
                 reporter = self._config.pluginmanager.get_plugin("terminalreporter")
                 reporter.write_line(f"\n{PAGE.name} is stale: run `make pages` and commit it")

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
+from telemetry.propagation.configured import configured_propagators
 
 from .processes import Process, Starter
 
-pytest_plugins = ["tests.alone", "tests.conformance", "tests.rabbitmq"]
+pytest_plugins = [
+    "tests.alone",
+    "tests.conformance",
+    "tests.rabbitmq",
+    "tests.sdk_internals",
+    "tests.tiers",
+]
 
 
 def free_port() -> int:
@@ -67,6 +74,14 @@ def broker(broker_server: Broker) -> Broker:
     with redis.Redis(port=broker_server.port) as client:
         client.flushall()
     return broker_server
+
+
+@pytest.fixture(autouse=True)
+def read_propagators_again() -> Iterator[None]:
+    """Read ``OTEL_PROPAGATORS`` in each test, and not once in the process."""
+    configured_propagators.cache_clear()
+    yield
+    configured_propagators.cache_clear()
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_the_image_is_built_once_and_pulled_by_nobody() -> None:
 
 def test_the_image_is_pinned_hashed_and_not_root() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
-    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.1[1-3]\.\d+-slim-\w+$", dockerfile, re.M)
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.1[1-5]\.\d+-slim-\w+$", dockerfile, re.M)
     assert "--require-hashes" in dockerfile
     last_user = re.findall(r"^USER (.+)$", dockerfile, re.M)[-1]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last_user)

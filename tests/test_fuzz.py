@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kombu import Connection, Queue
 
-from telemetry import settings as telemetry_settings
+from telemetry.config import exporter
+from telemetry.config import settings as telemetry_settings
 from telemetry.flask import instrument_flask
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
 
 from .conftest import Broker
 from .processes import Starter
@@ -116,9 +117,9 @@ def test_environments(monkeypatch: pytest.MonkeyPatch, environment: dict[str, st
         telemetry_settings.span_limits()
         telemetry_settings.metric_interval()
         telemetry_settings.spool()
-        target = telemetry_settings.otlp()
+        target = exporter.otlp()
         if target is not None:
-            telemetry_settings.metrics_target(target)
+            exporter.metrics_target(target)
 
 
 def hostile(count: int) -> Iterator[dict[str, Any]]:

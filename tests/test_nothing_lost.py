@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
-from telemetry.viewer.tree import by_trace
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
+from telemetry.viewer.analysis.verdict import by_trace
 
 from .conftest import free_port, start_web, start_worker
 from .processes import Process, Starter
@@ -48,7 +48,7 @@ def start_gunicorn(start: Starter, *options: str) -> tuple[Process, str]:
     return process, f"http://127.0.0.1:{port}"
 
 
-def traces_of(spans: list[Span], name: str) -> set[str]:
+def traces_of(spans: list[ReceivedSpan], name: str) -> set[str]:
     return {span.trace_id for span in spans if span.name == name}
 
 
@@ -166,7 +166,7 @@ class Load:
             time.sleep(0.05)
 
 
-def incomplete(spans: list[Span], accepted: set[str]) -> set[str]:
+def incomplete(spans: list[ReceivedSpan], accepted: set[str]) -> set[str]:
     """Return those of the *accepted* pings whose request or run is not there."""
     requested = traces_of(spans, "GET /ping")
     return accepted - (requested & traces_of(spans, "process workers.tasks.ping"))
@@ -206,7 +206,7 @@ def test_a_broker_that_is_restarted_in_the_middle(
     assert set(load.statuses) == {202, 503}
     assert load.slowest < IN_TIME
 
-    def never_taken(spans: list[Span]) -> set[str]:
+    def never_taken(spans: list[ReceivedSpan]) -> set[str]:
         output = "".join(worker.output for worker in workers)
         return {
             span.trace_id

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
-from telemetry.viewer.tree import by_trace, judge
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
+from telemetry.viewer.analysis.verdict import by_trace, judge
 
 from .conftest import start_web, start_worker
 from .processes import Process, Starter
 from .rabbitmq import RabbitMQ
 
 
-def pings(spans: list[Span]) -> list[list[Span]]:
+def pings(spans: list[ReceivedSpan]) -> list[list[ReceivedSpan]]:
     return [trace for trace in by_trace(spans).values() if any(s.name == "ping" for s in trace)]
 
 
-def wait_for_pings(receiver: Receiver, count: int) -> list[list[Span]]:
-    def complete(spans: list[Span]) -> bool:
+def wait_for_pings(receiver: Receiver, count: int) -> list[list[ReceivedSpan]]:
+    def complete(spans: list[ReceivedSpan]) -> bool:
         found = pings(spans)
         return len(found) == count and all(judge(trace).ok for trace in found)
 

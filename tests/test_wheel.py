@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
 
 from .conftest import Broker, free_port
 from .processes import ROOT, Process

@@ -1,15 +1,15 @@
-"""The queue side: everything that a Celery app needs, in every kind of process."""
+"""Hops 3 and 4: the whole set-up of a Celery app, in every kind of process."""
 
 from typing import Literal
 
 from celery import Celery, signals
 
-from ..logs import correlate_logs
-from ..setup import leave, setup
-from .consumer import Consumer
+from ..setup import before_exit, setup
+from ..tracing.logs import correlate_logs
+from .consumer import RunTracer
+from .main_process import MainProcess
 from .probe import answer_doctor
 from .producer import Producer
-from .worker import Worker
 
 __all__ = ["Relation", "instrument_celery"]
 
@@ -34,24 +34,24 @@ def instrument_celery(
     if hasattr(app, _MARK):
         return app
     correlate_logs()
-    producer, consumer = Producer(app), Consumer(app, relation)
-    worker = Worker(app, consumer)
+    producer, runs = Producer(app), RunTracer(app, relation)
+    main_process = MainProcess(app, runs)
     setattr(app, _MARK, True)
     answer_doctor(app)
 
     app.send_task = producer.traced(app.send_task)
     signals.before_task_publish.connect(producer.on_publish, weak=False)
-    signals.task_prerun.connect(consumer.on_prerun, weak=False)
-    signals.task_postrun.connect(consumer.on_postrun, weak=False)
-    signals.task_revoked.connect(worker.on_revoked, weak=False)
-    signals.task_unknown.connect(worker.on_unknown, weak=False)
-    signals.task_rejected.connect(worker.on_rejected, weak=False)
+    signals.task_prerun.connect(runs.on_prerun, weak=False)
+    signals.task_postrun.connect(runs.on_postrun, weak=False)
+    signals.task_revoked.connect(main_process.on_revoked, weak=False)
+    signals.task_unknown.connect(main_process.on_unknown, weak=False)
+    signals.task_rejected.connect(main_process.on_rejected, weak=False)
 
     def begin(**_: object) -> None:
         setup(service_name)
 
     def end(**_: object) -> None:
-        leave()
+        before_exit()
 
     for signal in (
         signals.celeryd_init,

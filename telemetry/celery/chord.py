@@ -11,11 +11,12 @@ from contextvars import ContextVar
 from functools import cached_property, wraps
 from typing import Any
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanContext
+from opentelemetry.context import get_current
 
-from .. import faults
-from ..propagation import parse_links, traceparent
+from ..propagation.traceparent import format_traceparent, parse_links
+from ..tracing.context import parent_in
+from ..tracing.faults import log_internal_error
+from ..tracing.record import ParentContext
 
 __all__ = ["headers_of_chord", "watch_chord"]
 
@@ -28,7 +29,7 @@ class _Part:
         self._key = key
 
     @cached_property
-    def runs(self) -> list[SpanContext]:
+    def runs(self) -> list[ParentContext]:
         """All that have left theirs; asked for by the last. A body that is a group asks often."""
         with self._backend.client.pipeline() as pipe:
             pipe.lrange(self._key, 0, -1)
@@ -64,18 +65,18 @@ def watch_chord(backend: Any) -> None:
 @contextmanager
 def _handing_in(backend: Any, request: Any) -> Iterator[None]:
     group = getattr(request, "group", None)
-    context = trace.get_current_span().get_span_context()
-    if not group or not context.is_valid:
+    run = parent_in(get_current())
+    if not group or run is None:
         yield
         return
     key = backend.get_key_for_group(group, ".queuehop")
     try:
         with backend.client.pipeline() as pipe:
-            pipe.rpush(key, traceparent(context))
+            pipe.rpush(key, format_traceparent(run))
             pipe.expire(key, int(backend.expires or EXPIRES))
             pipe.execute()
     except Exception:
-        faults.report("leave word for the body of a chord")
+        log_internal_error("leave word for the body of a chord")
     token = _joining.set(_Part(backend, key))
     try:
         yield
@@ -83,7 +84,7 @@ def _handing_in(backend: Any, request: Any) -> Iterator[None]:
         _joining.reset(token)
 
 
-def headers_of_chord() -> list[SpanContext]:
+def headers_of_chord() -> list[ParentContext]:
     """Return the runs that the message being published comes after, if it is a chord's body."""
     part = _joining.get()
     if part is None:
@@ -91,5 +92,5 @@ def headers_of_chord() -> list[SpanContext]:
     try:
         return part.runs
     except Exception:
-        faults.report("collect the headers of a chord")
+        log_internal_error("collect the headers of a chord")
         return []

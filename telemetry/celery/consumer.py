@@ -1,202 +1,161 @@
 """Hop 4 of 5: CONSUMER. A worker runs the task, in the trace that its message brought."""
 
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from billiard import current_process
 from celery import Celery, Task, states
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
-    MESSAGING_DESTINATION_NAME,
-)
-from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
-    MESSAGING_CLIENT_CONSUMED_MESSAGES,
-    MESSAGING_PROCESS_DURATION,
-)
-from opentelemetry.trace import SpanContext, SpanKind
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.context import Context, get_current
+from opentelemetry.trace import SpanKind
 
-from .. import faults
-from ..current import attach, detach, get_current
-from ..hop import parent_in, record, start
-from ..light import Light, Shape
-from ..propagation import LINKS, RELATION, TRACEPARENT, arrived, parse_links, reads_w3c_alone
-from ..series import Series
-from ..spool.template import Template
+from ..propagation import extract_parent
+from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
+from ..propagation.traceparent import parse_links
+from ..tracing.context import parent_in
+from ..tracing.faults import log_internal_error
+from ..tracing.record import ParentContext, RecordedLink, RunFacts, SpanTemplate, message_facts
 from .chord import watch_chord
-from .message import (
-    CELERY_REDELIVERED,
-    CELERY_TASK_ITEMS,
-    Broker,
-    measured,
-    of_task,
-    wire,
-)
-from .plain import begin_plain, template_of
-from .run import ALL_WAITS, Run, RunFacts, current_run, waited
+from .message import Broker, message_template
+from .run import RECEIVED_AT, Run
+from .time_limit import guard_soft_time_limit
 
-__all__ = ["Consumer"]
+__all__ = ["RunTracer"]
 
-#: Where a run lives: on ``task.request``, as long as the task does.
-_ON_REQUEST = "queuehop_run"
+#: The tasks that ``map``, ``starmap`` and ``chunks`` run as.
+_MANY = ("celery.map", "celery.starmap")
 
-_MEASURED = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
+_FAILED = (states.RETRY, states.FAILURE, states.REJECTED)
 
 
-class Consumer:
+class RunTracer:
     """Traces what one Celery app runs."""
 
     def __init__(self, app: Celery, relation: str) -> None:
         self._app = app
         self._broker = Broker(app)
         self._relation = relation
-        # What is the same for every message of a task in a queue is put together once.
-        self._shape = lru_cache(maxsize=1024)(self._make_shape)
-        self._series = lru_cache(maxsize=1024)(self._make_series)
-        self._plain = lru_cache(maxsize=1024)(self._make_plain)
+        # What is the same for every message of a task is put together once.
+        self._template = lru_cache(maxsize=1024)(self._make_template)
+        self._soft_time_limit = guard_soft_time_limit()
 
     def on_prerun(self, task: Task, **_: Any) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
         if task.app is not self._app:
             return
         try:
-            request = task.request
-            message = vars(request)
-            eager = request.is_eager
-            run = message[_ON_REQUEST] = self.begin(task.name, message, eager=eager)
-            run.request = message
-            run.token = attach(run.inside())
-            if request.chord and not eager:
-                watch_chord(task.backend)
+            self._enter(task)
         except Exception:
-            faults.report("start the span of a run")
+            log_internal_error("start the span of a run")
+
+    def _enter(self, task: Task) -> None:
+        request = task.request
+        message = vars(request)
+        if request.is_eager:
+            run = self._start_eager(task.name, message)
+        else:
+            run = self.start(task.name, message)
+            if request.chord:
+                watch_chord(task.backend)
+        message[Run.attribute], run.request = run, message
+        run.attach(run.context)
 
     def on_postrun(
         self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
-        run = current_run()
-        if run is None or run.id != task_id or run.token is None:
-            # What the task left current is not its run. Celery takes longer to find its request.
-            run = vars(task.request).get(_ON_REQUEST)
-        if run is None or run.token is None:
-            return
-        token, run.token = run.token, None
-        detach(token)
-        # The span refers to the request: with the run on it still, what the task held, such as the
-        # connections of a greenlet, would be there until the collector comes.
-        if run.request is not None:
-            run.request.pop(_ON_REQUEST, None)
-        if state is None and current_process().daemon:
-            # A child on its way out, by itself or killed: the main process sees that and reports.
-            return
-        try:
-            if state != states.SUCCESS:
-                _set_outcome(run, task, state, retval)
-        except Exception:
-            faults.report("say how a run ended")
-        finally:
-            run.end(state)
+        run = Run.current()
+        if run is None or run.id != task_id:
+            # The task left another context current. Celery's way to its request takes longer.
+            run = vars(task.request).get(Run.attribute)
+            if run is None or run.id != task_id:
+                return
+        self._leave(run, task, state, retval)
 
-    def begin(
+    def _leave(self, run: Run, task: Task, state: str | None, retval: Any) -> None:
+        run.detach()
+        # The span refers to the request. With the run still on it, whatever the task holds, such as
+        # the connections of a greenlet, would stay until the garbage collector comes.
+        if run.request is not None:
+            run.request.pop(Run.attribute, None)
+        if state is None and current_process().daemon:
+            # A child that is ending, by itself or killed: the main process reports the run.
+            return
+        if state != states.SUCCESS:
+            try:
+                _set_outcome(run, task, state, retval)
+            except Exception:
+                log_internal_error("describe the end of a run")
+        run.facts.state = state
+        run.end()
+        if self._soft_time_limit is not None and not run.facts.eager:
+            self._soft_time_limit.cancel()
+
+    def start(
         self,
         task: str,
         message: Mapping[str, Any],
         *,
-        eager: bool = False,
         started: float | None = None,
+        measured: bool = True,
     ) -> Run:
-        """Start the run of *task* from its *message*: the headers and what the worker added.
+        """Start the run of *task* from its *message*: the headers, and what the worker added.
 
-        *started* is a Unix time in seconds, now if absent. An eager run has no message of its own
-        and goes on in the caller's context.
+        *started* is a Unix time in seconds, now if absent.
         """
-        if not eager and started is None and (plain := self._begin_plain(task, message)):
-            return plain
-        since = started or time.time()
+        headers = trace_headers(message)
+        parent, context, links = self._origin(headers)
         delivery = message.get("delivery_info") or {}
-        queue = delivery.get("routing_key")
-        if not isinstance(queue, str):
-            queue = None
-        measured: Series | None = None
-        links: Sequence[SpanContext] = ()
-        if eager:
-            context = get_current()
-            parent, facts = parent_in(context), RunFacts(message, None)
-        else:
-            own = message if TRACEPARENT in message else wire(message)
-            parent, context, links = self._origin(own)
-            facts = RunFacts(message, waited(message, own, since))
-            measured = self._series(task, queue, facts.names)
-        attributes: dict[str, AttributeValue] = {}
-        if delivery.get("redelivered"):
-            attributes[CELERY_REDELIVERED] = True
-        if task in _MANY:
-            attributes |= _items(message)
-        span = start(
-            self._shape(task, queue, eager),
-            parent,
-            context=context,
-            attributes=attributes,
-            facts=facts,
-            links=links,
-            start_time=int(started * 1e9) if started else None,
+        facts = RunFacts(
+            message_facts(message),
+            queue=delivery.get("routing_key"),
+            redelivered=delivery.get("redelivered"),
+            sent_at=headers.get(SENT_AT),
+            received_at=message.get(RECEIVED_AT),
+            items=_items(message) if task in _MANY else None,
+            linked=parent is not None,
+            measured=measured,
         )
-        return Run(message.get("id"), span, context, measured, facts.values, since)
-
-    def _begin_plain(self, task: str, message: Mapping[str, Any]) -> Run | None:
-        """Start the run of a *message* that brings little, as most do; None for any other."""
-        light: Light | None = getattr(trace.get_tracer_provider(), "light", None)
-        delivery = message.get("delivery_info") or {}
-        queue = delivery.get("routing_key")
-        if light is None or type(queue) is not str or delivery.get("redelivered"):
-            return None
-        template, series = self._plain(task, queue)
-        return begin_plain(light, template, series, message) if template is not None else None
+        run = Run(self._template(task, False), facts, message.get("id"), parent, context)
+        start_time = int(started * 1e9) if started else None
+        run.start(parent, context, list(map(RecordedLink.to, links)), start_time)
+        return run
 
     def _origin(
-        self, own: Mapping[str, Any]
-    ) -> tuple[SpanContext | None, Context, Sequence[SpanContext]]:
-        """Return the run's parent, the context that came with it, and what the run links to."""
-        send, context = arrived(own)
-        links = [] if send is None else [send]
-        if LINKS in own:
-            links += parse_links(own[LINKS])
-        relation = own.get(RELATION)
-        if (relation if relation in ("child", "link") else self._relation) == "link":
-            return None, context, links
-        return send, context, links
+        self, headers: Mapping[str, Any]
+    ) -> tuple[ParentContext | None, Context, list[ParentContext]]:
+        """Return the run's parent, the context that came with it, and the links of the run."""
+        send, context = extract_parent(headers)
+        links = parse_links(headers[LINKS]) if LINKS in headers else []
+        relation = headers.get(RELATION)
+        if (relation if relation in ("child", "link") else self._relation) == "child":
+            return send, context, links
+        return None, context, links if send is None else [send, *links]
 
-    def _make_shape(self, task: str, queue: str | None, eager: bool) -> Shape:
-        said = of_task("process", task) if eager else self._broker.fixed("process", task)
-        if queue:
-            said[MESSAGING_DESTINATION_NAME] = queue
-        return Shape(f"process {task}", SpanKind.CONSUMER, said)
+    def _start_eager(self, task: str, message: Mapping[str, Any]) -> Run:
+        """Start a run that the caller waits for. It has no message, and is inside the caller."""
+        context = get_current()
+        facts = RunFacts(
+            message_facts(message),
+            items=_items(message) if task in _MANY else None,
+            eager=True,
+            measured=False,
+        )
+        run = Run(self._template(task, True), facts, message.get("id"), None, context)
+        run.start(parent_in(context), context)
+        return run
 
-    def _make_plain(self, task: str, queue: str) -> tuple[Template | None, Series]:
-        plain = self._relation == "child" and task not in _MANY and reads_w3c_alone()
-        template = template_of(self._shape(task, queue, False)) if plain else None
-        return template, self._series(task, queue, ALL_WAITS)
-
-    def _make_series(self, task: str, queue: str | None, waits: tuple[str, ...]) -> Series:
-        said = measured(self._shape(task, queue, False).attributes)
-        return Series((*_MEASURED, *waits), said)
-
-
-#: What ``map``, ``starmap`` and ``chunks`` run as.
-_MANY = ("celery.map", "celery.starmap")
+    def _make_template(self, task: str, eager: bool) -> SpanTemplate:
+        return message_template("process", task, SpanKind.CONSUMER, None if eager else self._broker)
 
 
-def _items(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Count what ``map``, ``starmap`` and each piece of ``chunks`` go through in one run."""
+def _items(message: Mapping[str, Any]) -> int | None:
+    """Return how many items ``map``, ``starmap`` or a piece of ``chunks`` has in one run."""
     try:
-        return {CELERY_TASK_ITEMS: len(message["kwargs"]["it"])}
+        return len(message["kwargs"]["it"])
     except (KeyError, TypeError):
-        return {}
+        return None
 
 
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
@@ -206,14 +165,11 @@ def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
             run.fail(exc)
         return
     cause = retval
-    if state == states.RETRY:  # raised where an exception is handled, it need not be given it
+    if state == states.RETRY:  # raised while an exception is handled, it need not be given it
         cause = getattr(retval, "exc", None) or getattr(retval, "__context__", None)
     if state not in _FAILED or not isinstance(cause, BaseException):
         return
     if state == states.FAILURE and isinstance(cause, tuple(task.throws or ())):
-        record(run.span, cause)
+        run.record_exception(cause)
     else:
         run.fail(cause)
-
-
-_FAILED = (states.RETRY, states.FAILURE, states.REJECTED)

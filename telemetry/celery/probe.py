@@ -1,7 +1,7 @@
-"""What a worker answers to the doctor: from its main process, and from where tasks run.
+"""A worker's answers to the doctor: from its main process, and from the process that runs tasks.
 
-The main process answers a remote-control command, a child a task of the library's own, which
-answers with what its message brought. Neither touches anything of the application's.
+The main process answers a remote-control command. A child answers a task of the library's own with
+what its message brought. Neither touches anything of the application.
 """
 
 import time
@@ -13,11 +13,10 @@ from celery.worker import state as worker_state
 from celery.worker.control import inspect_command
 from opentelemetry import trace
 
-from ..doctor.process import describe
-from ..hop import start
-from ..light import Shape
-from ..propagation import TRACEPARENT
-from ..setup import flush, trouble
+from ..propagation.traceparent import TRACEPARENT
+from ..selfcheck import describe_process
+from ..setup import flush, last_export_error
+from ..tracing.scope import SCOPE_NAME
 
 __all__ = ["COMMAND", "TASK", "answer_doctor"]
 
@@ -44,16 +43,14 @@ def answer_doctor(app: Celery) -> None:
 def _of_run(request: Any) -> dict[str, Any]:
     span = trace.get_current_span()
     context = span.get_span_context()
-    start(
-        Shape("doctor", trace.SpanKind.INTERNAL), context if context.is_valid else None
-    ).end()  # something for the flush to deliver
+    trace.get_tracer(SCOPE_NAME).start_span("doctor").end()  # something for the flush to deliver
     return {
-        "process": asdict(describe()),
+        "process": asdict(describe_process()),
         "traceparent": getattr(request, TRACEPARENT, None),
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),
-        "delivered": flush(timeout=5.0) and not trouble(),
-        "trouble": trouble(),
+        "delivered": flush(timeout=5.0) and not last_export_error(),
+        "last_export_error": last_export_error(),
     }
 
 
@@ -61,11 +58,11 @@ def _of_run(request: Any) -> dict[str, Any]:
 def of_main_process(state: Any, **_: Any) -> dict[str, Any]:
     """Describe the main process of a worker: Celery's remote control."""
     consumer = state.consumer
-    # A broadcast's queue is this worker's alone: nobody else can put anything into it by name.
+    # The queue of a broadcast is this worker's alone, and no probe can be sent to it by name.
     queues = [each.name for each in consumer.task_consumer.queues if each.exchange.type != "fanout"]
     pool = type(consumer.pool)
     return {
-        "process": asdict(describe()),
+        "process": asdict(describe_process()),
         "pool": f"{pool.__module__}.{pool.__qualname__}",
         "queues": queues,
         "probed": TASK in consumer.app.tasks,

@@ -1,43 +1,44 @@
 """Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
 
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextvars import ContextVar
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, ClassVar
 
 from celery import Celery
-from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
-    MESSAGING_DESTINATION_NAME,
-)
-from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
-    MESSAGING_CLIENT_OPERATION_DURATION,
-    MESSAGING_CLIENT_SENT_MESSAGES,
-)
-from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import SpanKind
+from opentelemetry.context import get_current
+from opentelemetry.trace import Span, SpanKind
 
-from .. import faults
-from ..current import get_current
-from ..hop import Hop, describe
-from ..light import Shape
-from ..propagation import (
-    BAGGAGE,
-    LINKS,
-    SENT_AT,
-    TRACEPARENT,
-    TRACESTATE,
-    carried,
-    format_links,
-    parse_traceparent,
-)
-from ..series import Measured, Series
+from ..propagation import headers_for
+from ..propagation.message import LINKS, SENT_AT, TRACEPARENT
+from ..propagation.traceparent import format_links, parse_parent
+from ..tracing.context import parent_of
+from ..tracing.faults import log_internal_error
+from ..tracing.hop import Hop
+from ..tracing.record import RecordedLink, SendFacts, SpanTemplate, message_facts
 from .chord import headers_of_chord
-from .message import Broker, Facts, measured
-from .run import RECEIVED_AT, current_run
+from .message import Broker, message_template
+from .run import RECEIVED_AT, Run
 
 __all__ = ["Producer"]
 
-_MEASURED = (MESSAGING_CLIENT_SENT_MESSAGES, MESSAGING_CLIENT_OPERATION_DURATION)
+
+class Send(Hop[SendFacts]):
+    """The hop around the publishing of one message. Celery calls ``on_publish`` from inside it."""
+
+    __slots__ = ("producer", "replaced")
+
+    variable: ClassVar[ContextVar["Send | None"]] = ContextVar("queuehop-send", default=None)
+
+    def __init__(self, producer: "Producer", task: str, given: Any) -> None:
+        #: The context that the message has already: a retry's, or the caller's own.
+        self.replaced = parse_parent(given) if given else None
+        self.producer = producer
+        super().__init__(producer.template(task, bool(given)), SendFacts())
+
+    def _links(self) -> Sequence[RecordedLink]:
+        return [RecordedLink.to(self.replaced)] if self.replaced else ()
 
 
 class Producer:
@@ -46,8 +47,12 @@ class Producer:
     def __init__(self, app: Celery) -> None:
         self._broker = Broker(app)
         # What is the same for every message of a task is put together once.
-        self.shape = lru_cache(maxsize=1024)(self._shape)
-        self.series = lru_cache(maxsize=1024)(self._series)
+        self.template = lru_cache(maxsize=1024)(self._template)
+
+    def _template(self, task: str, given: bool) -> SpanTemplate:
+        # The run is not under a send whose context is not the one in the message: CLIENT.
+        kind = SpanKind.CLIENT if given else SpanKind.PRODUCER
+        return message_template("send", task, kind, self._broker)
 
     def traced(self, send_task: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``app.send_task``, through which ``delay``, canvas, retries and beat all go."""
@@ -55,107 +60,63 @@ class Producer:
         @wraps(send_task)
         def send(name: str, *args: Any, **options: Any) -> Any:
             if options.get("retries"):
-                options["headers"] = _of_retry(options)
-            with _Send(self, name, options.get("headers")):
+                options["headers"] = _headers_of_retry(options)
+            headers = options.get("headers")
+            given = headers.get(TRACEPARENT) if isinstance(headers, dict) else None
+            with Send(self, name, given):
                 return send_task(name, *args, **options)
 
         return send
-
-    def _shape(self, name: str, given: bool, queue: str | None = None) -> Shape:
-        try:
-            said = self._broker.fixed("send", name)
-        except Exception:
-            faults.report("describe a message")
-            said = {}
-        if queue:
-            said[MESSAGING_DESTINATION_NAME] = queue
-        return Shape(f"send {name}", SpanKind.CLIENT if given else SpanKind.PRODUCER, said)
-
-    def _series(self, name: str, queue: str | None, error: str | None) -> Series:
-        said = measured(self.shape(name, False, queue).attributes)
-        if error:
-            said[ERROR_TYPE] = error
-        return Series(_MEASURED, said)
 
     def on_publish(
         self, sender: str, body: Any, routing_key: str, declare: Any, headers: Any, **_: Any
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
-        context = get_current()
-        sending = context.get(_Send.key)
-        if not isinstance(sending, _Send) or sending.producer is not self:
+        send = Send.current()
+        if send is None or send.producer is not self:
             return
         try:
-            own = headers if "id" in headers else body  # protocol 1 has its facts in the body
-            sending.tell(declare[0].name if declare else routing_key, own)
-            _fill(headers, own, carried(sending.span.get_span_context(), context))
+            message = headers if "id" in headers else body  # protocol 1 has its facts in the body
+            queue = declare[0].name if declare else routing_key
+            send.facts.message = message_facts(message)
+            send.facts.queue = queue if isinstance(queue, str) else None
+            inject_into_message(headers, message, send.span)
         except Exception:
-            faults.report("put the trace into a message")
+            log_internal_error("put the trace into a message")
 
 
-class _Send(Hop):
-    """The hop around the publishing of one message of the task *name*, with *headers* as given.
-
-    Celery calls back from inside of it, and finds it in the context.
-    """
-
-    __slots__ = ("_given", "_name", "_queue", "producer")
-
-    key = "queuehop-send"
-
-    def __init__(self, producer: Producer, name: str, headers: Any) -> None:
-        # With a traceparent in the message already (a retry's, or the caller's own) that one goes
-        # on: this send is not what the run hangs under, which CLIENT says.
-        given = headers.get(TRACEPARENT) if isinstance(headers, dict) else None
-        context = parse_traceparent(given) if given else None
-        self.producer = producer
-        self._name = name
-        self._given = bool(given)
-        self._queue: str | None = None
-        super().__init__(producer.shape(name, self._given), None, (context,) if context else ())
-
-    def tell(self, queue: str | None, headers: Mapping[str, Any]) -> None:
-        """Say to which *queue* the message goes, and what its *headers* say of it."""
-        self._queue = queue = queue if isinstance(queue, str) else None
-        shape = self.producer.shape(self._name, self._given, queue)
-        describe(self.span, shape, Facts(headers))
-
-    def measured(self, seconds: float) -> Measured:
-        return self.producer.series(self._name, self._queue, self.error), (1, seconds)
+def inject_into_message(
+    headers: MutableMapping[str, Any], message: Mapping[str, Any], span: Span
+) -> None:
+    """Write the context of *span* into the *headers* of a message, unless they have one."""
+    if TRACEPARENT not in headers:
+        parent = parent_of(span)
+        for name, value in headers_for(parent, get_current()).items() if parent else ():
+            headers.setdefault(name, value)
+        if after := headers_of_chord():
+            headers[LINKS] = format_links(after)
+    elif message.get("retries"):
+        # Celery copies the headers of an attempt into its retry. So the next attempt is a sibling
+        # under the same send, and links to this one.
+        headers.pop(LINKS, None)
+        run = Run.current()
+        parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
+        if parent is not None:
+            headers[LINKS] = format_links([parent])
+    headers.pop(RECEIVED_AT, None)
+    now = str(time.time_ns())
+    headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 
 
-_CARRIED = frozenset({TRACEPARENT, TRACESTATE, BAGGAGE})
+def _headers_of_retry(options: Mapping[str, Any]) -> Any:
+    """Return the headers of a retry with *options*: those that the task gives, and the trace.
 
-
-def _of_retry(options: Mapping[str, Any]) -> Any:
-    """Return the headers of a retry with *options*, as they are unless the trace is not in them.
-
-    Celery copies those of the attempt, but not where the task gives some of its own.
+    Celery copies the headers of the attempt, but not where the task gives some of its own.
     """
     headers = options.get("headers")
-    run = current_run()
+    run = Run.current()
     if run is None or run.id != options.get("task_id") or TRACEPARENT in (headers or ()):
         return headers
-    send = getattr(run.span, "parent", None)
-    if send is None:
+    if run.parent is None:
         return headers
-    brought = carried(send, run.context).items()
-    return {**{key: value for key, value in brought if key in _CARRIED}, **(headers or {})}
-
-
-def _fill(headers: MutableMapping[str, Any], own: Any, carried: Mapping[str, str]) -> None:
-    if TRACEPARENT not in headers:
-        for key, value in carried.items():
-            if key in _CARRIED:
-                headers.setdefault(key, value)
-        if comes_after := headers_of_chord():
-            headers[LINKS] = format_links(comes_after)
-    elif own.get("retries"):
-        # Celery copies the headers of the attempt into its retry: the next attempt is a
-        # sibling under the same send and links to this one, not to the one before.
-        run = current_run()
-        headers.pop(LINKS, None)
-        if run is not None and run.id == own.get("id"):
-            headers[LINKS] = format_links([run.span.get_span_context()])
-    headers.pop(RECEIVED_AT, None)
-    headers[SENT_AT] = f"{time.time():.6f}"
+    return {**headers_for(run.parent, run.context), **(headers or {})}

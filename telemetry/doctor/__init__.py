@@ -74,10 +74,10 @@ def _seconds(value: str) -> float:
 
 def _walk(options: argparse.Namespace) -> Iterator[Finding]:
     """Go the way of a message; each application's own needs are loaded only if it is named."""
-    from ..settings import spool
+    from ..config.settings import spool
+    from ..selfcheck import describe_process
     from .directory import check_directory, not_writable
     from .exporter import check_exporter
-    from .process import describe
 
     if options.flask:
         yield from _loaded(load_flask, options.flask, _check_web)
@@ -85,7 +85,7 @@ def _walk(options: argparse.Namespace) -> Iterator[Finding]:
         yield from _loaded(
             load_celery, options.celery, lambda app: _check_queue(app, options.timeout)
         )
-    here = describe()
+    here = describe_process()
     if here.foreign:
         return  # its exporter is the application's own affair
     if broken := check_exporter():
@@ -98,7 +98,7 @@ def _walk(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _check_web(app: Any) -> Iterator[Finding]:
-    from .web import check_web
+    from .web_process import check_web
 
     return check_web(app)
 

@@ -4,7 +4,7 @@ import errno
 import tempfile
 from pathlib import Path
 
-from ..settings import QUEUEHOP_STATE_DIR
+from ..config.settings import QUEUEHOP_STATE_DIR
 from .finding import Finding
 
 __all__ = ["check_directory", "not_writable"]

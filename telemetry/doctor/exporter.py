@@ -11,8 +11,8 @@ import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from .. import settings
-from ..channel import open_channel
+from ..config.exporter import LS_ACCESS_TOKEN, Otlp, otlp, variable_of
+from ..export.channel import open_channel
 from .finding import Finding
 
 __all__ = ["check_exporter"]
@@ -29,7 +29,7 @@ class _Broken(Exception):
 
 def check_exporter() -> Finding | None:
     """Go the way of an export, with one that holds no spans."""
-    target = settings.otlp()
+    target = otlp()
     if target is None:
         return Finding(
             "exporter-endpoint-unusable", "export",
@@ -48,7 +48,7 @@ def check_exporter() -> Finding | None:
 
 
 def _endpoint() -> str:
-    return settings.variable_of("ENDPOINT")
+    return variable_of("ENDPOINT")
 
 
 def _proxy(endpoint: str) -> str:
@@ -64,7 +64,7 @@ def _first(*variables: str) -> str:
     return next((variable for variable in variables if os.environ.get(variable)), "")
 
 
-def _reach(target: settings.Otlp) -> None:
+def _reach(target: Otlp) -> None:
     with _connected(target.endpoint) as connection:
         if target.insecure:
             _greet(connection, target)
@@ -104,7 +104,7 @@ def _address(endpoint: str) -> tuple[str, int]:
     return url.hostname or "", url.port or 443
 
 
-def _secure(connection: socket.socket, target: settings.Otlp) -> ssl.SSLSocket:
+def _secure(connection: socket.socket, target: Otlp) -> ssl.SSLSocket:
     context = _tls(target)
     host, _ = _address(target.endpoint)
     try:
@@ -113,8 +113,7 @@ def _secure(connection: socket.socket, target: settings.Otlp) -> ssl.SSLSocket:
         raise _Broken(
             "exporter-tls-untrusted",
             f"the certificate of {target.endpoint} is not trusted: {exc.verify_message}",
-            f"name its authority in {settings.variable_of('CERTIFICATE')}, "
-            "and its host in the endpoint",
+            f"name its authority in {variable_of('CERTIFICATE')}, and its host in the endpoint",
         ) from None
     except OSError as exc:
         if "NO_APPLICATION_PROTOCOL" in str(exc):
@@ -125,13 +124,13 @@ def _secure(connection: socket.socket, target: settings.Otlp) -> ssl.SSLSocket:
         ) from None  # fmt: skip
 
 
-def _tls(target: settings.Otlp) -> ssl.SSLContext:
+def _tls(target: Otlp) -> ssl.SSLContext:
     """Return a context with the certificates that the settings name, each of use."""
     for field in ("certificate", "client_certificate", "client_key"):
-        variable = settings.variable_of(field.upper())
+        variable = variable_of(field.upper())
         if os.environ.get(variable, "").strip() and getattr(target, field) is None:
             raise _certificate(variable, "names a file that cannot be read")
-    variable = settings.variable_of("CERTIFICATE")
+    variable = variable_of("CERTIFICATE")
     try:
         authority = target.certificate.decode("ascii", "replace") if target.certificate else None
         context = ssl.create_default_context(cadata=authority)
@@ -139,8 +138,8 @@ def _tls(target: settings.Otlp) -> ssl.SSLContext:
         raise _certificate(variable, "names a file that holds no certificate") from None
     context.set_alpn_protocols(["h2"])
     if target.client_certificate and target.client_key:
-        variable = settings.variable_of("CLIENT_CERTIFICATE")
-        key = settings.variable_of("CLIENT_KEY")
+        variable = variable_of("CLIENT_CERTIFICATE")
+        key = variable_of("CLIENT_KEY")
         try:
             context.load_cert_chain(os.environ[variable].strip(), os.environ[key].strip())
         except (ssl.SSLError, ValueError):
@@ -154,7 +153,7 @@ def _certificate(variable: str, problem: str) -> _Broken:
     )
 
 
-def _greet(connection: socket.socket, target: settings.Otlp) -> None:
+def _greet(connection: socket.socket, target: Otlp) -> None:
     """Speak HTTP/2 to see who answers: a gRPC server sends its settings first."""
     endpoint, closed = target.endpoint, True
     try:
@@ -173,8 +172,8 @@ def _greet(connection: socket.socket, target: settings.Otlp) -> None:
         raise _Broken(
             "exporter-client-certificate",
             f"{endpoint} ends the connection after TLS: it wants a client certificate, or another",
-            f"name one that it takes in {settings.variable_of('CLIENT_CERTIFICATE')} "
-            f"and {settings.variable_of('CLIENT_KEY')}",
+            f"name one that it takes in {variable_of('CLIENT_CERTIFICATE')} "
+            f"and {variable_of('CLIENT_KEY')}",
         )
     if answer[:1] == b"\x15" or (closed and not answer and _speaks_tls(endpoint)):  # an alert
         raise _Broken(
@@ -204,7 +203,7 @@ def _speaks_tls(endpoint: str) -> bool:
         return False
 
 
-def _export(target: settings.Otlp, proxy: str) -> None:
+def _export(target: Otlp, proxy: str) -> None:
     with open_channel(target) as connection:
         stub = TraceServiceStub(connection)  # type: ignore[no-untyped-call]
         try:
@@ -213,13 +212,13 @@ def _export(target: settings.Otlp, proxy: str) -> None:
             raise _refusal(exc, target, proxy) from None
 
 
-def _refusal(exc: grpc.RpcError, target: settings.Otlp, proxy: str) -> _Broken:
+def _refusal(exc: grpc.RpcError, target: Otlp, proxy: str) -> _Broken:
     status, endpoint = exc.code(), target.endpoint
     late = status == grpc.StatusCode.DEADLINE_EXCEEDED
     if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return _Broken(
             "exporter-unauthenticated", f"{endpoint} does not take these credentials",
-            f"set the token in {settings.variable_of('HEADERS')} or {settings.LS_ACCESS_TOKEN}",
+            f"set the token in {variable_of('HEADERS')} or {LS_ACCESS_TOKEN}",
         )  # fmt: skip
     if status == grpc.StatusCode.UNIMPLEMENTED:
         return _Broken(

@@ -13,12 +13,11 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from ..celery import probe
-from ..propagation import traceparent
+from ..selfcheck import Process, describe_process
 from .broker import address, check_broker
 from .directory import not_writable
 from .finding import Finding
-from .process import Process, describe
-from .web import check_process
+from .web_process import check_process
 
 __all__ = ["check_queue"]
 
@@ -78,7 +77,7 @@ def check_queue(app: Celery, timeout: float) -> Iterator[Finding]:
 
 def _check_publisher(app: Celery) -> Iterator[Finding]:
     instrumented = hasattr(app, "queuehop")
-    contrib = any(module.endswith(".celery") for module in describe().doubled)
+    contrib = any(module.endswith(".celery") for module in describe_process().doubled)
     if instrumented and contrib:
         yield _doubled("queue")
     elif not instrumented and not contrib:  # contrib's messages carry a trace as well
@@ -290,7 +289,7 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
         arrived = answer["traceparent"]
         yield Finding(
             "header-stripped", "queue",
-            f"the probe sent to {sent.queue} in trace {traceparent(sent.origin)[3:11]}… arrived "
+            f"the probe sent to {sent.queue} in trace {trace_id[:8]}… arrived "
             + (f"with traceparent {arrived}" if arrived else "without a traceparent"),
             "look for a before_task_publish handler, a serializer or a proxy that drops headers",
         )  # fmt: skip
@@ -305,7 +304,7 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
             "set OTEL_TRACES_SAMPLER to parentbased_always_on in the worker",
         )  # fmt: skip
     elif not answer["delivered"]:
-        why = answer.get("trouble")
+        why = answer.get("last_export_error")
         yield Finding(
             "worker-export-failed", "export", "the worker's own spans do not reach the collector"
             + (f": {why}" if why else ""),

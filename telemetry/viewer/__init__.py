@@ -1,1 +1,1 @@
-"""Spans that arrive: received, judged and shown."""
+"""The viewer: receive spans, store them, analyse each trace and show it."""

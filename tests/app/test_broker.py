@@ -13,8 +13,8 @@ import pytest
 import redis
 import requests
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import Broker, free_port, start_web, start_worker
 from ..processes import Starter
@@ -91,7 +91,7 @@ def assert_away(url: str, path: str, receiver: Receiver) -> None:
         assert answer.json()["error"]["message"]
     route = re.sub("/ping/.*", "/ping/<uuid:task_id>", path.partition("?")[0])
 
-    def of_request(spans: list[Span]) -> list[Span]:
+    def of_request(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
         return [span for span in spans if span.trace_id == trace_id]
 
     spans = of_request(

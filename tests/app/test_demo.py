@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.tree import by_trace, judge
+from telemetry.otlp.receiver import Receiver
+from telemetry.viewer.analysis.verdict import by_trace, judge
 
 from ..conftest import Broker
 from ..processes import ROOT, Process

@@ -6,7 +6,7 @@ import socket
 import pytest
 import requests
 
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import free_port
 from ..processes import Starter

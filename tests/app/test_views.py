@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import _server_command, free_port, start_web, start_worker
 from ..processes import Process, Starter

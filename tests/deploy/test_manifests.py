@@ -16,11 +16,15 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_DESTINATION_NAME,
 )
+from opentelemetry.trace import SpanKind
 
-from telemetry import settings
-from telemetry.celery import message, waits
-from telemetry.instruments import Instruments
-from telemetry.series import Series
+from telemetry.config import exporter as exporter_settings
+from telemetry.config import settings
+from telemetry.export.aggregation import Aggregation
+from telemetry.tracing import waits
+from telemetry.tracing.interpret import interpret, measurement
+from telemetry.tracing.record import Record, RunFacts, SpanTemplate, message_facts
+from telemetry.tracing.scope import hop_scope
 from workers.celery import app
 
 from ..processes import ROOT
@@ -45,6 +49,8 @@ BACKENDS = ("jaeger", "tempo", "clickhouse", "lightstep")
 AGENTS = {"agent": ("agent",), "agent-metrics": ("agent", "agent-metrics")}
 GATEWAYS = {f"gateway-{name}": ("gateway", name) for name in BACKENDS}
 COLLECTORS = {**AGENTS, **GATEWAYS}
+
+QUEUE = app.conf.task_default_queue
 
 OURS = ("web", "worker")
 WORKLOADS = ("web", "worker", "redis", "otel-agent", "otel-gateway", "jaeger")
@@ -248,7 +254,7 @@ def test_the_parts_read_what_they_are_told() -> None:
 
 def test_they_export_to_the_agent_of_their_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", literals()["OTEL_EXPORTER_OTLP_ENDPOINT"])
-    target = settings.otlp()
+    target = exporter_settings.otlp()
     assert target is not None
     outside, inside = service_port("otel-agent", "otlp")
     assert (target.endpoint, target.insecure) == (f"otel-agent:{outside}", True)
@@ -382,8 +388,8 @@ def test_the_gateway_judges_what_the_worker_says() -> None:
 
 def test_lightstep_is_reached_as_the_library_does() -> None:
     exporter = collector("gateway", "lightstep")["exporters"]["otlp_grpc"]
-    assert f"https://{exporter['endpoint']}" == settings.LIGHTSTEP_ENDPOINT
-    assert exporter["headers"].keys() == {settings.LIGHTSTEP_HEADER}
+    assert f"https://{exporter['endpoint']}" == exporter_settings.LIGHTSTEP_ENDPOINT
+    assert exporter["headers"].keys() == {exporter_settings.LIGHTSTEP_HEADER}
     assert "tls" not in exporter
 
 
@@ -398,13 +404,18 @@ def test_jaeger_is_where_the_gateway_sends_to() -> None:
 
 
 def measured_wait() -> Metric:
-    """Return the wait in the queue as it is exported."""
-    instruments = Instruments(Resource({}))
-    instruments.record(Series([waits.QUEUE], {MESSAGING_DESTINATION_NAME: "celery"}), [0.5])
-    data = instruments.collect()
+    """Return the wait in the queue as it is exported for a run."""
+    template = SpanTemplate("process ping", SpanKind.CONSUMER.value, {}, hop_scope())
+    facts = RunFacts(message_facts({}), queue=QUEUE, sent_at="1.5", received_at=2.0)
+    record = Record(bytes(16), 1, 2_000_000_000, 3_000_000_000, facts=facts)
+    measured = measurement(template, record, interpret(template, record).facts)
+    assert measured is not None
+    aggregation = Aggregation(Resource({}))
+    aggregation.add(measured)
+    data = aggregation.collect()
     assert data is not None
-    (metric,) = data.resource_metrics[0].scope_metrics[0].metrics
-    return metric
+    metrics = data.resource_metrics[0].scope_metrics[0].metrics
+    return next(metric for metric in metrics if metric.name == waits.QUEUE)
 
 
 def normalised(name: str) -> str:
@@ -423,10 +434,10 @@ def test_keda_asks_for_the_wait_that_is_measured() -> None:
     assert exporter["translation_strategy"] == "UnderscoreEscapingWithSuffixes"
     series = f"{normalised(metric.name)}_seconds_bucket"
     label = normalised(MESSAGING_DESTINATION_NAME)
-    assert MESSAGING_DESTINATION_NAME in message.measured({MESSAGING_DESTINATION_NAME: "celery"})
-    queue = app.conf.task_default_queue
+    (point,) = metric.data.data_points
+    assert point.attributes[MESSAGING_DESTINATION_NAME] == QUEUE
     query = " ".join(trigger("prometheus")["metadata"]["query"].split())
-    assert re.findall(r"rate\((.+?)\[", query) == [f'{series}{{{label}="{queue}"}}']
+    assert re.findall(r"rate\((.+?)\[", query) == [f'{series}{{{label}="{QUEUE}"}}']
     assert query in " ".join((ROOT / "docs/scale.md").read_text().split())
     # A share of how many there are: KEDA's default would divide by the number of workers.
     assert trigger("prometheus")["metricType"] == "Value"
@@ -436,7 +447,7 @@ def test_keda_counts_the_list_that_is_the_queue() -> None:
     found = trigger("redis")["metadata"]
     outside, _ = service_port("redis", "redis")
     assert found["address"] == f"redis.{kustomization()['namespace']}.svc:{outside}"
-    assert found["listName"] == app.conf.task_default_queue
+    assert found["listName"] == QUEUE
 
 
 def test_keda_scales_the_workers_and_nobody_else_does() -> None:

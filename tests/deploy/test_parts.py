@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import free_port
 from ..processes import ROOT, Process, Starter

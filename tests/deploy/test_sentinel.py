@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import _server_command, free_port
 from ..processes import Process, Starter
@@ -81,12 +81,12 @@ def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def one_trace(receiver: Receiver, start: Starter) -> Span:
+def one_trace(receiver: Receiver, start: Starter) -> ReceivedSpan:
     """Publish once; return the run, after a look at its send."""
     producer = start("tests.deploy.project")
     trace_id = producer.wait_for_line("ran in").split()[-1]
 
-    def found(spans: list[Span]) -> dict[str, Span]:
+    def found(spans: list[ReceivedSpan]) -> dict[str, ReceivedSpan]:
         return {span.name: span for span in spans if span.trace_id == trace_id}
 
     names = {"send where", "process where"}

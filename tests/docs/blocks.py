@@ -5,11 +5,15 @@ A mark on the line above a fenced block says what it is: ``<!-- code: FILE SYMBO
 """
 
 import ast
+import os
 import re
 import textwrap
 from collections.abc import Mapping
 
 from ..processes import ROOT
+
+#: Whether the pages are written, by ``make pages``. Else a test fails where one is stale.
+WRITE = bool(os.environ.get("QUEUEHOP_WRITE_PAGES"))
 
 _BLOCK = re.compile(r"(<!-- (code|run): ([^>]+) -->\n```\w*\n)(.*?)^(```)$", re.M | re.S)
 

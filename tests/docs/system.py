@@ -13,9 +13,9 @@ from pathlib import Path
 
 from celery import Celery
 
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 from telemetry.testing import tree
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
 
 from ..conftest import free_port
 from ..processes import ROOT, Starter
@@ -85,10 +85,10 @@ class System:
         said = doctor.output.replace(socket.gethostname(), "host")
         return f"$ python -m {' '.join(command)}; echo $?\n{said}\n{status}\n"
 
-    def spans(self, count: int) -> list[Span]:
+    def spans(self, count: int) -> list[ReceivedSpan]:
         """Wait for the *count* spans of a ping; return them by start."""
 
-        def of_ping(spans: Sequence[Span]) -> list[Span]:
+        def of_ping(spans: Sequence[ReceivedSpan]) -> list[ReceivedSpan]:
             ours = (span for span in spans if "doctor" not in span.name)
             return sorted(ours, key=lambda span: span.start_ns)
 
@@ -147,7 +147,7 @@ def show_message(message: bytes) -> str:
     return f"{laid_out}\n\nthe body, out of its base64:\n\n{body}\n"
 
 
-def show_span(span: Span) -> str:
+def show_span(span: ReceivedSpan) -> str:
     parent = f"parent {span.parent_id}" if span.parent_id else "no parent"
     lines = [
         f"{span.name}  {span.kind}  by {span.service}",
@@ -158,7 +158,7 @@ def show_span(span: Span) -> str:
     return "\n".join(lines) + "\n"
 
 
-def show_tree(spans: Sequence[Span]) -> str:
+def show_tree(spans: Sequence[ReceivedSpan]) -> str:
     return tree(spans).replace(" UNSET", "") + "\n"
 
 

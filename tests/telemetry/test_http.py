@@ -274,6 +274,25 @@ def test_a_request_that_is_refused_before_its_view_has_its_route(
     assert (span.attributes or {})["http.response.status_code"] == 404
 
 
+def test_a_span_that_raises_breaks_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(trace.NonRecordingSpan):
+        def is_recording(self) -> bool:
+            raise RuntimeError("broken")
+
+    class Provider(trace.TracerProvider):
+        def get_tracer(self, *_: object, **__: object) -> trace.Tracer:
+            return self  # type: ignore[return-value]
+
+        def start_span(self, *_: object, **__: object) -> trace.Span:
+            return Broken(trace.INVALID_SPAN_CONTEXT)
+
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", Provider())
+    app = instrument_flask(make_app())
+    with app.test_client().get("/hello/you") as answer:
+        assert answer.status_code == 200
+    assert app.test_client().get("/broken").status_code == 500
+
+
 def test_an_inbound_trace_goes_on(site: Site) -> None:
     requests.get(f"{site.url}/hello/you", headers={"traceparent": TRACEPARENT})
     (server,) = site.spans().values()

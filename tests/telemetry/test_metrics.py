@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import Broker, free_port
 from ..processes import Process

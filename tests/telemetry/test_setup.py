@@ -8,8 +8,8 @@ import grpc
 import pytest
 import trustme
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import free_port
 from ..processes import Process, Starter
@@ -49,6 +49,24 @@ def test_a_span_arrives_though_the_interpreter_ends_right_after(run, receiver: R
     (span,) = receiver.wait_for(arrived(1))
     assert (span.name, span.kind, span.service) == ("work", "INTERNAL", "billing")
     assert span.instance
+
+
+def test_without_the_interpreters_lock_nothing_is_traced(run, receiver: Receiver) -> None:
+    process = run("""
+        import sys
+        sys._is_gil_enabled = lambda: False
+        import telemetry
+        telemetry.setup("billing")
+        telemetry.setup("billing")
+        from opentelemetry import trace
+        with trace.get_tracer("test").start_as_current_span("work") as span:
+            assert not span.is_recording()
+            carrier = {}
+            telemetry.inject(carrier)
+        assert telemetry.flush()
+    """)
+    assert process.output.count("set PYTHON_GIL=1") == 1
+    assert receiver.spans == []
 
 
 @pytest.mark.parametrize(
@@ -227,7 +245,7 @@ def test_a_soft_time_limit_in_the_middle_of_tracing_is_the_tasks(run) -> None:
 
         signal.signal(signal.SIGUSR1, limit)
         telemetry.setup("billing")
-        from telemetry.spool import frames
+        from telemetry.export.spool import frames
 
         crc32 = frames.crc32
 
@@ -250,7 +268,10 @@ def test_a_soft_time_limit_in_the_middle_of_tracing_is_the_tasks(run) -> None:
 
 def test_a_provider_that_is_not_installed_is_said(run, receiver: Receiver) -> None:
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_PYTHON_TRACER_PROVIDER="pigeon")
-    assert "OTEL_PYTHON_TRACER_PROVIDER names no tracer provider" in process.output
+    assert (
+        "OTEL_PYTHON_TRACER_PROVIDER names a tracer provider that is not installed"
+        in process.output
+    )
     receiver.wait_for(arrived(1))
 
 
@@ -345,7 +366,7 @@ def test_lightstep_gets_its_token_over_tls(run, tmp_path: Path) -> None:
             OTEL_EXPORTER_OTLP_ENDPOINT=f"https://localhost:{port}",
             OTEL_EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "ca.pem"),
         )
-        spans: list[Span] = receiver.wait_for(arrived(1))
+        spans: list[ReceivedSpan] = receiver.wait_for(arrived(1))
         assert spans[0].name == "work"
         assert receiver.metadata[0]["lightstep-access-token"] == "t0ken"
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import Broker, free_port, start_worker
 from ..processes import ROOT, Starter
 from ..rabbitmq import RabbitMQ
 from ..system import producer
 
-Ping = Callable[[], tuple[dict[str, str], list[Span]]]
+Ping = Callable[[], tuple[dict[str, str], list[ReceivedSpan]]]
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def ping(broker: Broker, receiver: Receiver) -> Iterator[Ping]:
     """Ping a worker that is there already; return what came of the stores, and their spans."""
     with producer(broker.url) as celery:
 
-        def ping() -> tuple[dict[str, str], list[Span]]:
+        def ping() -> tuple[dict[str, str], list[ReceivedSpan]]:
             sent = celery.send_task("workers.tasks.ping", kwargs={"length": 7})
             stores: dict[str, str] = sent.get(timeout=20)["stores"]
 
-            def of_run(spans: list[Span]) -> list[Span]:
+            def of_run(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
                 runs = [s for s in spans if s.attributes.get("messaging.message.id") == sent.id]
                 return [span for span in spans for run in runs if span.parent_id == run.span_id]
 
@@ -84,7 +84,7 @@ def test_what_is_written_and_how_it_is_told(
     database.close()
 
 
-def assert_failed(spans: list[Span], name: str, error: str) -> Span:
+def assert_failed(spans: list[ReceivedSpan], name: str, error: str) -> ReceivedSpan:
     """Assert that the store's one span is an ERROR with its exception; return it."""
     (span,) = [span for span in spans if span.name == name]
     assert (span.kind, span.status) == ("CLIENT", "ERROR")
@@ -207,7 +207,7 @@ def test_without_a_redis_that_store_is_skipped(rabbitmq: RabbitMQ, start: Starte
 @pytest.fixture
 def mongo() -> Iterator[str]:
     """A server that speaks MongoDB's protocol; the real one is in no package registry."""
-    wire = pytest.importorskip("mongoeco.wire", reason="mongoeco is for Python 3.13 and later")
+    wire = pytest.importorskip("mongoeco.wire", reason="mongoeco is only for 3.13 and 3.14")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import Broker, start_worker
 from ..processes import Starter
@@ -35,7 +35,7 @@ def test_ping_makes_a_string_and_retry_backs_off(
         with pytest.raises(RuntimeError, match="always fails"):
             run("fail")
 
-    def retries(spans: list[Span]) -> list[Span]:
+    def retries(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
         return [span for span in spans if span.name == "process workers.tasks.retry"]
 
     arrived = receiver.wait_for(lambda spans: len(retries(spans)) == 3, 20)

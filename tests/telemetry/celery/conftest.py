@@ -7,8 +7,8 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 
 from ...conformance import ran_on
 from ...conftest import Broker
@@ -49,10 +49,10 @@ class Queue:
     def send(self, task: str, *args: object, **options: object) -> AsyncResult:
         return self.app.send_task(f"tests.telemetry.celery.project.{task}", args, **options)
 
-    def spans(self, *names: str, timeout: float = 20.0) -> list[Span]:
+    def spans(self, *names: str, timeout: float = 20.0) -> list[ReceivedSpan]:
         """Wait until a span of each of *names* has arrived; return them in their order."""
 
-        def found(spans: list[Span]) -> list[Span] | None:
+        def found(spans: list[ReceivedSpan]) -> list[ReceivedSpan] | None:
             left = [span for span in spans if span.start_ns >= self.since]
             left.sort(key=lambda span: span.start_ns)
             taken = []
@@ -70,7 +70,7 @@ class Queue:
         return taken
 
 
-def short(span: Span) -> str:
+def short(span: ReceivedSpan) -> str:
     """Return the span's name without the module of its task."""
     return span.name.replace("tests.telemetry.celery.project.", "")
 

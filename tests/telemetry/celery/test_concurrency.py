@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from opentelemetry import trace
 
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
 
 from .conftest import Queue, short
 from .test_nothing_lost import children
@@ -19,7 +19,7 @@ TOTAL = ROOTS * EACH * (DEPTH + 1)
 GROWTH = 1.15
 
 
-def runs(spans: list[Span]) -> int:
+def runs(spans: list[ReceivedSpan]) -> int:
     return sum(span.kind == "CONSUMER" for span in spans)
 
 

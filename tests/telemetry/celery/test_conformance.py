@@ -10,8 +10,8 @@ from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
 import telemetry
-from telemetry.viewer.receiver import Receiver
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
 
 from ...conftest import Broker
 from ...processes import Starter
@@ -120,7 +120,7 @@ def test_ignore(queue: Queue) -> None:
     assert (state(run), run.status) == ("IGNORED", "UNSET")
 
 
-def siblings(first: Span, second: Span) -> None:
+def siblings(first: ReceivedSpan, second: ReceivedSpan) -> None:
     """Two attempts under one send, the second linked to the first."""
     assert (state(first), first.status) == ("RETRY", "ERROR")
     assert second.parent_id == first.parent_id

@@ -9,7 +9,7 @@ import pytest
 import redis
 from celery import chain, chord, group
 
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
 
 from ...conftest import Broker
 from .conftest import Queue
@@ -18,7 +18,7 @@ from .test_hops import ids, links
 TASK = "tests.telemetry.celery.project"
 
 
-def state(span: Span) -> object:
+def state(span: ReceivedSpan) -> object:
     return span.attributes.get("celery.task.state")
 
 
@@ -27,7 +27,7 @@ def s(queue: Queue, name: str, *args: object, **options: object):  # type: ignor
     return queue.app.signature(f"{TASK}.{name}", args=args, **options)
 
 
-def runs(queue: Queue, name: str) -> list[Span]:
+def runs(queue: Queue, name: str) -> list[ReceivedSpan]:
     return [span for span in queue.receiver.spans if span.name == f"process {TASK}.{name}"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
 
 from ...rabbitmq import RabbitMQ
 from .conftest import Queue
@@ -202,14 +202,14 @@ def test_on_rabbitmq(queue: Queue, rabbitmq: RabbitMQ, pool: str) -> None:
     app.close()
 
 
-def _run(queue: Queue, headers: dict[str, Any], body: Any) -> Span:
+def _run(queue: Queue, headers: dict[str, Any], body: Any) -> ReceivedSpan:
     """Publish a message, run it on a solo worker, and return the span of its run."""
     assert json.dumps(headers)
     publish(queue.app, headers, body)
     queue.worker("solo").wait_for_line("succeeded")
     task_id = headers.get("id") or body["id"]
 
-    def ran(spans: list[Span]) -> list[Span]:
+    def ran(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
         return [span for span in spans if span.attributes.get("messaging.message.id") == task_id]
 
     (run,) = ran(queue.receiver.wait_for(ran))

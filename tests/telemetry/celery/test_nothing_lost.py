@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
 
 from ...conftest import Broker
 from ...processes import Process
@@ -23,7 +23,7 @@ def send(queue: Queue, count: int) -> list[str]:
     return [queue.send("add", 1, 2).id for _ in range(count)]
 
 
-def runs(spans: list[Span]) -> Counter[object]:
+def runs(spans: list[ReceivedSpan]) -> Counter[object]:
     """Count the runs of each message."""
     return Counter(
         span.attributes["messaging.message.id"] for span in spans if span.name == f"process {ADD}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.viewer.spans import Span
+from telemetry.otlp.decode import ReceivedSpan
 
 from .conftest import Queue
 from .test_hops import ids, links
@@ -16,7 +16,7 @@ from .test_interop import protocol_2, publish
 CLOSE = 0.02
 
 
-def waited(span: Span) -> tuple[float, float, float]:
+def waited(span: ReceivedSpan) -> tuple[float, float, float]:
     scheduled, queue, prefetch = (
         span.attributes[f"celery.wait.{name}"] for name in ("scheduled", "queue", "prefetch")
     )

@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import telemetry
 from telemetry.celery import instrument_celery
+from telemetry.export.spool import spawn
 from telemetry.flask import instrument_flask
-from telemetry.spool import spawn
 
 BREAK = os.environ.get("BREAK", "").split(",")
 if "no-sender" in BREAK:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.viewer.receiver import Receiver
+from telemetry.otlp.receiver import Receiver
 
 from ...processes import ROOT, Starter
 from ...test_wheel import UV, run
@@ -95,7 +95,7 @@ def test_a_worker_whose_spans_nobody_sends(doctor: Doctor, worker, tmp_path: Pat
     worker(BREAK="no-sender", QUEUEHOP_STATE_DIR=str(tmp_path / "of-the-worker"))
     said = first(doctor())
     assert said["code"] == "worker-export-failed"
-    assert "the process that sends them cannot be started" in said["problem"]
+    assert "the process that sends spans is missing" in said["problem"]
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])

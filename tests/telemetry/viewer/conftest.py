@@ -1,4 +1,4 @@
-"""The real viewer: ``python -m telemetry view``, on free ports and a database of its own."""
+"""The real viewer, ``python -m telemetry view``, on free ports and its own database; a ping."""
 
 import json
 import time
@@ -10,8 +10,11 @@ import pytest
 import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from telemetry.otlp.decode import ReceivedSpan
+
 from ...conftest import free_port
 from ...processes import Process, Starter
+from .pings import whole_ping
 
 
 class Viewer:
@@ -86,3 +89,9 @@ def start_viewer(tmp_path: Path) -> Iterator[StartViewer]:
 def viewer(start_viewer: StartViewer) -> Viewer:
     """A viewer that keeps its traces in memory."""
     return start_viewer(db=":memory:")
+
+
+@pytest.fixture
+def ping() -> dict[str, ReceivedSpan]:
+    """One whole ping, by the names that the tests use."""
+    return whole_ping()

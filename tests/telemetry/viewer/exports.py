@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from telemetry.viewer import spans as viewer_spans
+from telemetry.otlp.decode import ReceivedSpan
 
 KINDS = {"INTERNAL": 1, "SERVER": 2, "CLIENT": 3, "PRODUCER": 4, "CONSUMER": 5}
 STATUSES = {"UNSET": 0, "OK": 1, "ERROR": 2}
@@ -17,7 +17,7 @@ STATUSES = {"UNSET": 0, "OK": 1, "ERROR": 2}
 SPAN_ID, TRACE_ID = 8, 16
 
 
-def export(spans: Iterable[viewer_spans.Span]) -> ExportTraceServiceRequest:
+def export(spans: Iterable[ReceivedSpan]) -> ExportTraceServiceRequest:
     """Return *spans* as one export, each with a resource of its own."""
     return ExportTraceServiceRequest(
         resource_spans=[
@@ -40,7 +40,7 @@ def shown(name: str) -> str:
     return span_id(name).hex()
 
 
-def message(span: viewer_spans.Span) -> Span:
+def message(span: ReceivedSpan) -> Span:
     return Span(
         trace_id=bytes.fromhex(span.trace_id),
         span_id=span_id(span.span_id),

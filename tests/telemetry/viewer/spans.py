@@ -1,15 +1,20 @@
 """Spans made by hand, of a web side and a worker, for what is derived from them."""
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from telemetry.viewer.hops import Elsewhere, Trace
-from telemetry.viewer.rows import hops
-from telemetry.viewer.spans import Event, Link, Span
+from telemetry.otlp.decode import Event, Link, ReceivedSpan
+from telemetry.viewer.analysis.hops import Elsewhere, Trace
+from telemetry.viewer.analysis.rows import hops
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 BEGIN = 1_700_000_000_000_000_000
 WEB, WORKER = "shop", "shop-worker"
+
+#: The sentence of an order.
+SENTENCE = "412 ms: 6 web, 380 waiting in `celery`, 26 worker"
 
 #: Milliseconds after the trace's begin at which tests look at it, unless they say otherwise.
 LATER = 60_000
@@ -32,14 +37,14 @@ def span(
     links: tuple[str, ...] = (),
     error: str = "",
     **attributes: Any,
-) -> Span:
+) -> ReceivedSpan:
     """Make a span; *attributes* have ``__`` for each dot, *links* are span ids of its trace."""
     events = ()
     if error:
         kind_of, _, message = error.partition(": ")
         said = {"exception.type": kind_of, "exception.message": message}
         events = (Event("exception", ms(times[1]), said),)
-    return Span(
+    return ReceivedSpan(
         trace_id=TRACE,
         span_id=span_id,
         parent_id=parent_id,
@@ -59,7 +64,7 @@ def span(
     )
 
 
-def send(span_id: str, parent_id: str, times: tuple[float, float], **more: Any) -> Span:
+def send(span_id: str, parent_id: str, times: tuple[float, float], **more: Any) -> ReceivedSpan:
     """Make what publishes a task; its message's id is ``m`` unless it says otherwise."""
     facts = {
         "messaging__operation__type": "send",
@@ -79,7 +84,7 @@ def run(
     waited: tuple[float, float, float] | None = (0, 0, 0),
     state: str = "SUCCESS",
     **more: Any,
-) -> Span:
+) -> ReceivedSpan:
     """Make a run; *waited* is scheduled, queue and prefetch in ms, None if it is silent."""
     facts: dict[str, Any] = {
         "service": WORKER,
@@ -94,7 +99,9 @@ def run(
     return span(span_id, parent_id, "CONSUMER", times, name="process charge", **{**facts, **more})
 
 
-def derived(*spans: Span, now: float = LATER, arrived: float = 0, **elsewhere: Any) -> Trace:
+def derived(
+    *spans: ReceivedSpan, now: float = LATER, arrived: float = 0, **elsewhere: Any
+) -> Trace:
     """Return the trace as it is *now*, of which the last span came at *arrived* (milliseconds)."""
     return Trace(spans, ms(now), ms(arrived), Elsewhere(**elsewhere))
 
@@ -104,6 +111,33 @@ def rows_of(trace: Trace) -> Rows:
     return {row["id"]: row for row in hops(trace)["rows"]}
 
 
-def in_other_trace(it: Span) -> Span:
+def in_other_trace(it: ReceivedSpan) -> ReceivedSpan:
     """Return the same span in another trace."""
     return replace(it, trace_id="f" * 32)
+
+
+def order(trace_id: str = TRACE, at: float = 0, **more: Any) -> list[ReceivedSpan]:
+    """Return the spans of an order that was placed *at* milliseconds from a moment ago."""
+    shift = time.time_ns() - BEGIN - 10**9 + int(at * 1e6)
+    spans = [
+        span("web", "", "SERVER", (0, 8), name="POST /orders", http__route="/orders"),
+        send("send", "web", (4, 6.5)),
+        run("run", "send", (386, 412), (0, 380, 0), links=("send",), **more),
+        span("store", "run", "CLIENT", (390, 392), WORKER, db__system__name="redis"),
+    ]
+    return [
+        replace(
+            s,
+            trace_id=trace_id,
+            start_ns=s.start_ns + shift,
+            end_ns=s.end_ns + shift,
+            links=tuple(replace(link, trace_id=trace_id) for link in s.links),
+        )
+        for s in spans
+    ]
+
+
+def many(count: int) -> Iterator[list[ReceivedSpan]]:
+    """Yield *count* orders, each a trace of its own."""
+    for number in range(1, count + 1):
+        yield order(f"{number:032x}")

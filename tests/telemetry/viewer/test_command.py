@@ -11,8 +11,7 @@ import pytest
 from ...processes import ROOT, Process
 from .conftest import StartViewer
 from .exports import export
-from .spans import TRACE
-from .test_view import order
+from .spans import TRACE, order
 
 
 def command(*argv: str, python: tuple[str, ...] = ("-m", "telemetry"), **env: str) -> Process:

@@ -1,0 +1,264 @@
+"""Hop 4, seen from the worker's main process: attempts that no child lives to report.
+
+A child that is killed reports nothing, and a message that never reaches one has no run. The main
+process knows of both and has the message: it reports them in the trace that the headers name.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery import Celery, bootsteps, states
+from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.utils.imports import symbol_by_name
+from opentelemetry import trace
+from opentelemetry.context import Context, attach
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext
+
+from ..propagation import extract_parent
+from ..propagation.message import trace_headers
+from ..setup import recent_spans
+from ..tracing.context import detach
+from ..tracing.faults import log_internal_error
+from ..tracing.record import RunFacts, span_context
+from ..tracing.span import error_type
+from .chord import watch_chord
+from .consumer import RunTracer
+from .run import RECEIVED_AT, Run
+
+__all__ = ["MainProcess"]
+
+EXPIRED = "EXPIRED"
+UNKNOWN = "UNKNOWN"
+
+#: What a child that is gone, or ending, looks like from here.
+_LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
+
+#: Celery takes the time at which a child began from another clock: it may be so many seconds late.
+CLOCKS_DIFFER = 0.001
+
+_SUCCEEDED = "queuehop_succeeded"
+
+#: Marks what is wrapped, so that a second worker in one process wraps nothing twice.
+_MARK = "queuehop_traced"
+
+
+class MainProcess:
+    """Reports for one Celery app what happens in the main process of its workers."""
+
+    def __init__(self, app: Celery, runs: RunTracer) -> None:
+        self._app = app
+        self._runs = runs
+        main_process = self
+
+        class Watch(bootsteps.Step):
+            """Celery builds it with its consumer, before any message arrives."""
+
+            def __init__(self, consumer: Any, **options: Any) -> None:
+                super().__init__(consumer, **options)
+                main_process.watch(consumer)
+
+        app.steps["consumer"].add(Watch)
+
+    def watch(self, consumer: Any) -> None:
+        """Hook into the requests and the decoding of one Celery *consumer*."""
+        traced: dict[type[Any], type[Any]] = {}
+        for task in consumer.app.tasks.values():
+            request = symbol_by_name(task.Request)
+            if not hasattr(request, _MARK):
+                if request not in traced:
+                    traced[request] = self._traced_request(request)
+                task.Request = traced[request]
+            if not hasattr(task.start_strategy, _MARK):
+                task.start_strategy = _in_context_of_message(task.start_strategy)
+        consumer.on_decode_error = self._on_decode_error(consumer.on_decode_error)
+
+    def _traced_request(self, base: type[Any]) -> type[Any]:
+        main_process = self
+
+        class Request(base):
+            """Celery's view of one message in the main process. It reports a lost child."""
+
+            def on_timeout(self, soft: bool, timeout: float) -> Any:
+                if soft:
+                    return super().on_timeout(soft, timeout)
+                with main_process.lost(self, TimeLimitExceeded(timeout)):
+                    return super().on_timeout(soft, timeout)
+
+            def on_failure(
+                self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+            ) -> Any:
+                exc = exc_info.exception
+                exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+                if return_ok or not isinstance(exc, _LOST):
+                    return super().on_failure(exc_info, send_failed_event, return_ok)
+                with main_process.lost(self, exc):
+                    return super().on_failure(exc_info, send_failed_event, return_ok)
+
+            def _success_was_stored(self) -> Any:
+                meta = super()._success_was_stored()
+                setattr(self, _SUCCEEDED, bool(meta))
+                return meta
+
+        setattr(Request, _MARK, True)
+        return Request
+
+    @contextmanager
+    def lost(self, request: Any, exc: BaseException) -> Iterator[None]:
+        """Report the attempt of *request* that *exc* ended, as the context of the block.
+
+        Celery may report one death twice; it is one run. What Celery publishes because of it, an
+        errback or a retry, is under that run.
+        """
+        known: Run | None = getattr(request, Run.attribute, None)
+        try:
+            run = known or self._start_lost(request)
+        except Exception:
+            log_internal_error("report a lost run")
+            yield
+            return
+        token = attach(trace.set_span_in_context(run.span, run.context))
+        try:
+            yield
+        finally:
+            detach(token)
+            if known is None:
+                self._end_lost(request, run, exc)
+
+    def _start_lost(self, request: Any) -> Run:
+        run = _reported_by_child(request) or self._runs.start(
+            request.task.name, request.request_dict, started=request.time_start
+        )
+        setattr(request, Run.attribute, run)
+        if request.chord:
+            watch_chord(request.task.backend)
+        return run
+
+    def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
+        if getattr(request, _SUCCEEDED, False):
+            state = states.SUCCESS
+        else:
+            # The reason why Celery ended a child, rather than how the child ended.
+            if request._already_revoked:
+                exc = Terminated()
+            state = states.REVOKED if isinstance(exc, Terminated) else states.FAILURE
+            run.fail(exc)
+        run.facts.state = state
+        run.end()
+
+    def on_revoked(
+        self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any
+    ) -> None:
+        """Report a message that was revoked or expired before it ran: ``task_revoked``."""
+        # One that was running is reported when its child is gone.
+        if sender.app is self._app and not terminated:
+            state = EXPIRED if expired else states.REVOKED
+            self._never_ran(sender.name, vars(request), state)
+
+    def on_unknown(self, sender: Any, message: Any, name: str, **_: Any) -> None:
+        """Report a message for a task that this worker does not have: ``task_unknown``."""
+        if sender.app is self._app:
+            self._never_ran(name, _fields(message), UNKNOWN, error_type(NotRegistered()))
+
+    def on_rejected(self, sender: Any, message: Any, exc: Any, **_: Any) -> None:
+        """Report a message that is no task or whose task is malformed: ``task_rejected``."""
+        if sender.app is self._app:
+            error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
+            self._never_ran(_name(message), _fields(message), states.REJECTED, error)
+
+    def _on_decode_error(self, decode_error: Callable[..., Any]) -> Callable[..., Any]:
+        def on_decode_error(message: Any, exc: BaseException) -> Any:
+            error = error_type(exc)
+            self._never_ran(_name(message), _fields(message), states.REJECTED, error)
+            return decode_error(message, exc)
+
+        return on_decode_error
+
+    def _never_ran(
+        self, name: str, message: Mapping[str, Any], state: str, error: str | None = None
+    ) -> None:
+        try:
+            run = self._runs.start(name, message, measured=False)
+            run.facts.state, run.facts.error = state, error
+            if error is not None:
+                run.set_error(error)
+            run.end()
+        except Exception:
+            log_internal_error("report a message that did not run")
+
+
+def _reported_by_child(request: Any) -> Run | None:
+    """Return the run of *request* if its child had ended it before it was lost.
+
+    Its span is on disk already, and nothing is added to it.
+    """
+    if request.time_start is None:
+        return None
+    since = (request.time_start - CLOCKS_DIFFER) * 1e9
+    for template, record in recent_spans():
+        facts = record.facts
+        if not isinstance(facts, RunFacts) or facts.message[0] != request.id:
+            continue
+        if record.start_time >= since:
+            run = Run(template, facts, request.id)
+            run.span = NonRecordingSpan(
+                span_context(record.trace_id, record.span_id, record.flags, False)
+            )
+            return run
+    return None
+
+
+def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the *start_strategy* of a task: it notes when a message was taken, in its context.
+
+    So the log lines about the message have its trace id.
+    """
+
+    @wraps(start_strategy)
+    def start(app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+        take = start_strategy(app, consumer, **options)
+
+        def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
+            now = time.time()
+            # Celery makes its request of one or the other, depending on the message's protocol.
+            for headers in (message.headers, body):
+                if type(headers) is dict:
+                    headers[RECEIVED_AT] = now
+            token = attach(trace.set_span_in_context(_Arriving(message), Context()))
+            try:
+                return take(message, body, *args, **options)
+            finally:
+                detach(token)
+
+        return take_in_context
+
+    setattr(start, _MARK, True)
+    return start
+
+
+class _Arriving(NonRecordingSpan):
+    """The span that *message* names. Its headers are read only if a log line asks."""
+
+    def __init__(self, message: Any) -> None:
+        super().__init__(INVALID_SPAN_CONTEXT)
+        self._message = message
+
+    def get_span_context(self) -> SpanContext:
+        """Return the span context in the message's headers."""
+        parent, _ = extract_parent(trace_headers(_fields(self._message)))
+        return parent.span_context() if parent is not None else INVALID_SPAN_CONTEXT
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """Return the headers of a raw kombu *message*, with its delivery info."""
+    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    return {**headers, "delivery_info": message.delivery_info or {}}
+
+
+def _name(message: Any) -> str:
+    """Return the name of the task, ``unknown`` where the message has none."""
+    name = _fields(message).get("task")
+    return name if isinstance(name, str) and name else "unknown"

@@ -1,0 +1,204 @@
+"""Whether spans and metrics are sent, and where: endpoint, headers, TLS and compression."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
+
+from .settings import number, reject
+
+__all__ = [
+    "LIGHTSTEP_ENDPOINT",
+    "LIGHTSTEP_HEADER",
+    "LS_ACCESS_TOKEN",
+    "Otlp",
+    "Signal",
+    "metrics_target",
+    "otlp",
+    "traces_enabled",
+    "turned_off_by",
+    "variable_of",
+]
+
+Signal = Literal["TRACES", "METRICS"]
+
+OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
+OTEL_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
+LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
+LIGHTSTEP_HEADER = "lightstep-access-token"
+DEFAULT_ENDPOINT = "http://localhost:4317"
+
+
+def traces_enabled() -> bool:
+    """Return whether spans are recorded: not if OTEL_SDK_DISABLED, nor with exporter ``none``."""
+    return _enabled(OTEL_TRACES_EXPORTER)
+
+
+def turned_off_by() -> str:
+    """Return the setting that turns traces off, as ``NAME=value``; empty if none does."""
+    if _disabled():
+        return f"{OTEL_SDK_DISABLED}=true"
+    return "" if traces_enabled() else f"{OTEL_TRACES_EXPORTER}=none"
+
+
+def _disabled() -> bool:
+    return os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
+
+
+def _enabled(variable: str) -> bool:
+    if _disabled():
+        return False
+    exporter = os.environ.get(variable, "").strip().lower() or "otlp"
+    if exporter not in ("otlp", "none"):
+        reject(variable, f"is {exporter!r}, not otlp or none", "using otlp")
+    return exporter != "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Otlp:
+    """A target of OTLP/gRPC. *timeout* is in seconds; certificates are the files' contents."""
+
+    endpoint: str
+    insecure: bool
+    headers: tuple[tuple[str, str], ...]
+    timeout: float
+    gzip: bool
+    certificate: bytes | None = None
+    client_key: bytes | None = None
+    client_certificate: bytes | None = None
+
+
+def otlp(signal: Signal = "TRACES") -> Otlp | None:
+    """Read ``OTEL_EXPORTER_OTLP_*`` and ``LS_ACCESS_TOKEN``; None if the endpoint is unusable.
+
+    The variables of the *signal* win over the general ones. With ``LS_ACCESS_TOKEN`` and no
+    endpoint, Lightstep is the endpoint. The token is sent over TLS only.
+    """
+    variable, protocol = _of(signal, "PROTOCOL")
+    if protocol not in ("", "grpc"):
+        reject(variable, f"is {protocol!r}, which is not supported", "using grpc")
+
+    token = os.environ.get(LS_ACCESS_TOKEN, "").strip()
+    if not _is_plain(token):
+        reject(LS_ACCESS_TOKEN, "is not printable ASCII", "sending none")
+        token = ""
+    variable, endpoint = _of(signal, "ENDPOINT")
+    if not endpoint:
+        endpoint = LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINT
+    target = _target(signal, variable, endpoint)
+    if target is None:
+        return None
+    address, insecure = target
+
+    headers = dict(_headers(signal))
+    if token and not insecure:
+        headers.setdefault(LIGHTSTEP_HEADER, token)
+    variable, _ = _of(signal, "TIMEOUT")
+    timeout = number(variable, 10.0) or 10.0
+    certificates = {} if insecure else _certificates(signal)
+    return Otlp(
+        endpoint=address,
+        insecure=insecure,
+        headers=tuple(headers.items()),
+        timeout=timeout,
+        gzip=_gzip(signal),
+        **certificates,
+    )
+
+
+#: If no variable starts with one of these, metrics have the target of the spans.
+_OF_ONE_SIGNAL = ("OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_METRICS_")
+
+
+def metrics_target(traces: Otlp) -> Otlp | None:
+    """Return the target of metrics, None if none are sent. *traces* is the target of spans."""
+    if not _enabled(OTEL_METRICS_EXPORTER):
+        return None
+    if any(name.startswith(_OF_ONE_SIGNAL) for name in os.environ):
+        return otlp("METRICS")
+    return traces
+
+
+def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
+    """Return the address of *endpoint* and whether it is plain text."""
+    if "://" not in endpoint:  # gRPC's own form: host:port
+        _, insecure = _of(signal, "INSECURE")
+        return endpoint, insecure.lower() == "true"
+    try:
+        url = urlsplit(endpoint)
+        port = url.port
+    except ValueError:
+        url, port = urlsplit(""), None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        shown = f"{url.scheme}://{url.hostname or ''}" if url.scheme else "not a URL"
+        reject(
+            variable,
+            f"is no address for OTLP over gRPC ({shown}): it takes http:// or https://host:port",
+            "no spans are sent",
+        )
+        return None
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{host}:{port or (443 if url.scheme == 'https' else 4317)}", url.scheme == "http"
+
+
+def _headers(signal: Signal) -> Mapping[str, str]:
+    """Read the headers: ``key=value`` pairs, comma-separated, values percent-encoded."""
+    variable, value = _of(signal, "HEADERS")
+    headers = {}
+    for pair in filter(str.strip, value.split(",")):
+        name, equals, content = pair.partition("=")
+        # gRPC takes only lower-case names of these characters. It raises on others when it sends.
+        name = name.strip().lower()
+        content = unquote(content.strip())
+        if not equals or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            reject(variable, "has an entry that is not name=value", "leaving that entry out")
+        elif not (name.isascii() and _is_plain(content)):
+            reject(variable, f"has a value for {name!r} that is not ASCII", "leaving it out")
+        elif name.endswith("-bin"):  # gRPC wants bytes for these; the environment has none
+            reject(variable, f"has the binary header {name!r}", "leaving it out")
+        else:
+            headers[name] = content
+    return headers
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
+def _gzip(signal: Signal) -> bool:
+    variable, value = _of(signal, "COMPRESSION")
+    if value.lower() not in ("", "none", "gzip"):
+        reject(variable, f"is {value!r}, not gzip or none", "sending uncompressed")
+    return value.lower() == "gzip"
+
+
+def _certificates(signal: Signal) -> dict[str, bytes]:
+    certificates = {}
+    for field in ("certificate", "client_key", "client_certificate"):
+        variable, path = _of(signal, field.upper())
+        if not path:
+            continue
+        try:
+            certificates[field] = Path(path).read_bytes()
+        except OSError as exc:
+            reject(variable, f"names {path!r}, unreadable: {exc.strerror}", "going without it")
+    return certificates
+
+
+def variable_of(name: str) -> str:
+    """Return the variable that decides *name*, such as ``ENDPOINT``, for traces."""
+    return _of("TRACES", name)[0]
+
+
+def _of(signal: Signal, name: str) -> tuple[str, str]:
+    """Return the variable that decides *name* for *signal*, and its value."""
+    general = f"OTEL_EXPORTER_OTLP_{name}"
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal}_{name}", general):
+        if value := os.environ.get(variable, "").strip():
+            return variable, value
+    return general, ""

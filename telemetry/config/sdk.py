@@ -1,0 +1,107 @@
+"""OpenTelemetry's SDK, imported so that no environment variable can stop the application.
+
+While it is imported, the SDK reads three limits and raises on a malformed one. This module hides
+such a value from it meanwhile; ``settings.span_limits`` reads the limits again and logs what is
+wrong. OpenTelemetry's API raises on a propagator that is not installed, so ``OTEL_PROPAGATORS`` is
+hidden in the same way; ``propagation.propagator`` logs that.
+"""
+
+import logging
+import os
+from functools import cache
+from typing import Any
+
+from opentelemetry.environment_variables import OTEL_PROPAGATORS
+from opentelemetry.sdk.environment_variables import (
+    OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
+    OTEL_SPAN_EVENT_COUNT_LIMIT,
+    OTEL_SPAN_LINK_COUNT_LIMIT,
+)
+
+__all__ = [
+    "Event",
+    "ReadableSpan",
+    "SpanLimits",
+    "SpanProcessor",
+    "TracerProvider",
+    "remove_span_processor",
+    "sampling",
+    "set_global_textmap",
+    "span_processors",
+]
+
+logger = logging.getLogger("telemetry")
+
+_hidden = {
+    variable: value
+    for variable in (
+        OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
+        OTEL_SPAN_EVENT_COUNT_LIMIT,
+        OTEL_SPAN_LINK_COUNT_LIMIT,
+    )
+    if (value := os.environ.get(variable)) is not None
+    and not value.strip().isdecimal()
+    and value.strip().lower() != "unset"
+}
+for _variable in _hidden:
+    del os.environ[_variable]
+try:
+    from opentelemetry.sdk.trace import (
+        Event,
+        ReadableSpan,
+        SpanLimits,
+        SpanProcessor,
+        TracerProvider,
+        sampling,
+    )
+finally:
+    os.environ.update(_hidden)
+
+try:
+    from opentelemetry.propagate import set_global_textmap
+except Exception:
+    if OTEL_PROPAGATORS not in os.environ:
+        raise
+    _named = os.environ.pop(OTEL_PROPAGATORS)
+    try:
+        from opentelemetry.propagate import set_global_textmap
+    finally:
+        os.environ[OTEL_PROPAGATORS] = _named
+
+
+def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...] | None:
+    """Return the span processors of *provider*. None where the installed SDK does not tell."""
+    found = _internal(_internal(provider, "_active_span_processor"), "_span_processors")
+    return found if isinstance(found, tuple) else None
+
+
+def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) -> None:
+    """Remove *processor* from *provider*. Where the installed SDK cannot, it stays: harmless.
+
+    The SDK's public API has no way to remove one.
+    """
+    found = span_processors(provider)
+    if found is None:
+        return
+    active = _internal(provider, "_active_span_processor")
+    try:
+        active._span_processors = tuple(one for one in found if one is not processor)
+    except AttributeError:
+        _log_missing("_span_processors")
+
+
+def _internal(thing: object, name: str) -> Any:
+    """Return a private attribute of the SDK, None where the installed SDK has none of that name."""
+    value = getattr(thing, name, None)
+    if value is None and thing is not None:
+        _log_missing(name)
+    return value
+
+
+@cache
+def _log_missing(name: str) -> None:
+    logger.info(
+        "this version of opentelemetry-sdk has no usable %s: span processors cannot be listed "
+        "or removed",
+        name,
+    )

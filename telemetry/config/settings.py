@@ -1,0 +1,216 @@
+"""Every setting but the exporter's, checked before the SDK sees it.
+
+The SDK raises on a value that it cannot use, or logs it without the variable's name. Here each
+such value is one log line: the variable, what is wrong with its value, and what is used instead.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from opentelemetry.sdk import environment_variables as env
+
+from .sdk import SpanLimits, sampling
+
+__all__ = [
+    "LINK_COUNT_LIMIT",
+    "QUEUEHOP_STATE_DIR",
+    "Batch",
+    "Sampler",
+    "Spool",
+    "batch",
+    "metric_interval",
+    "number",
+    "reject",
+    "sampler",
+    "span_limits",
+    "spool",
+    "state_directory",
+]
+
+#: The logger of the whole library: ``telemetry``.
+logger = logging.getLogger(__package__.rpartition(".")[0])
+
+QUEUEHOP_SPOOL = "QUEUEHOP_SPOOL"
+QUEUEHOP_SPOOL_MAX_AGE = "QUEUEHOP_SPOOL_MAX_AGE"
+QUEUEHOP_SPOOL_MAX_BYTES = "QUEUEHOP_SPOOL_MAX_BYTES"
+QUEUEHOP_STATE_DIR = "QUEUEHOP_STATE_DIR"
+
+#: A chord's body links to every header. The SDK's own limit of 128 would cut a larger chord.
+LINK_COUNT_LIMIT = 1024
+
+
+def reject(variable: str, problem: str, instead: str) -> None:
+    """Log that *variable* has a value that cannot be used, and what happens *instead*."""
+    logger.warning("%s %s; %s", variable, problem, instead)
+
+
+def number(variable: str, default: float, *, least: float = 0.0) -> float:
+    """Read a number of at least *least*; return *default* if it is absent or malformed."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return default
+    try:
+        found = float(value)
+        if not least <= found < float("inf"):
+            raise ValueError
+    except ValueError:
+        reject(variable, f"is {value!r}, not a number of at least {least:g}", f"using {default:g}")
+        return default
+    return found
+
+
+def _limit(variable: str, default: int | None) -> int | None:
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return default
+    if value.lower() == "unset":
+        return None
+    if not value.isdecimal():
+        shown = "no limit" if default is None else default
+        reject(variable, f"is {value!r}, not a whole number", f"using {shown}")
+        return default
+    return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """The spool on disk: its directory, its size in bytes, the age of its records in seconds."""
+
+    directory: Path
+    max_bytes: int
+    max_age: float
+
+
+def spool() -> Spool | None:
+    """Read ``QUEUEHOP_SPOOL``, its limits and its directory; None if spans wait in memory only."""
+    mode = os.environ.get(QUEUEHOP_SPOOL, "").strip().lower() or "disk"
+    if mode not in ("disk", "memory"):
+        reject(QUEUEHOP_SPOOL, f"is {mode!r}, not disk or memory", "using disk")
+    if mode == "memory":
+        return None
+    return Spool(
+        directory=state_directory() / "spool",
+        max_bytes=int(number(QUEUEHOP_SPOOL_MAX_BYTES, 256 * 1024 * 1024, least=1)),
+        max_age=number(QUEUEHOP_SPOOL_MAX_AGE, 3 * 24 * 3600, least=1),
+    )
+
+
+def state_directory() -> Path:
+    """Return the directory of all state: ``QUEUEHOP_STATE_DIR``, or the user's, as XDG says."""
+    if given := os.environ.get(QUEUEHOP_STATE_DIR, "").strip():
+        return Path(given).absolute()
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    try:
+        base = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
+    except RuntimeError:  # the system does not know the user, as often in containers
+        base = Path("/nonexistent")  # Debian's home of users that have none
+    return base / "queuehop"
+
+
+def metric_interval() -> float:
+    """Read ``OTEL_METRIC_EXPORT_INTERVAL``; return seconds."""
+    return number(env.OTEL_METRIC_EXPORT_INTERVAL, 60_000, least=1) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The limits of one export, as ``OTEL_BSP_*`` sets them. Times are in milliseconds."""
+
+    schedule_delay: float
+    max_queue_size: int
+    max_export_batch_size: int
+    export_timeout: float
+
+
+def batch(schedule_delay: float = 5000) -> Batch:
+    """Read ``OTEL_BSP_*``; *schedule_delay* is the default of that setting, in milliseconds."""
+    queue = int(number(env.OTEL_BSP_MAX_QUEUE_SIZE, 2048, least=1))
+    size = int(number(env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE, min(512, queue), least=1))
+    if size > queue:
+        reject(
+            env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+            f"is {size}, more than the queue of {queue} holds",
+            f"using {queue}",
+        )
+        size = queue
+    return Batch(
+        schedule_delay=number(env.OTEL_BSP_SCHEDULE_DELAY, schedule_delay, least=1),
+        max_queue_size=queue,
+        max_export_batch_size=size,
+        export_timeout=number(env.OTEL_BSP_EXPORT_TIMEOUT, 30000, least=1),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """The sampler to ask, and the decisions that are known without asking it.
+
+    A decision is whether a span is sampled: a *root*, a child of a sampled span, a child of an
+    unsampled one. None means that *asked* must be asked.
+    """
+
+    asked: sampling.Sampler
+    root: bool | None
+    child_of_sampled: bool | None
+    child_of_unsampled: bool | None
+
+
+_SAMPLERS: dict[str, Callable[[float], sampling.Sampler]] = {
+    "always_on": lambda ratio: sampling.ALWAYS_ON,
+    "always_off": lambda ratio: sampling.ALWAYS_OFF,
+    "traceidratio": sampling.TraceIdRatioBased,
+    "parentbased_always_on": lambda ratio: sampling.ParentBased(sampling.ALWAYS_ON),
+    "parentbased_always_off": lambda ratio: sampling.ParentBased(sampling.ALWAYS_OFF),
+    "parentbased_traceidratio": sampling.ParentBasedTraceIdRatio,
+}
+#: For each of them the decisions of ``Sampler``: root, child of sampled, child of unsampled.
+_KNOWN_DECISIONS: dict[str, tuple[bool | None, bool | None, bool | None]] = {
+    "always_on": (True, True, True),
+    "always_off": (False, False, False),
+    "traceidratio": (None, None, None),
+    "parentbased_always_on": (True, True, False),
+    "parentbased_always_off": (False, True, False),
+    "parentbased_traceidratio": (None, True, False),
+}
+
+
+def sampler() -> Sampler:
+    """Read ``OTEL_TRACES_SAMPLER`` and its argument; ``parentbased_always_on`` if absent."""
+    default = "parentbased_always_on"
+    name = os.environ.get(env.OTEL_TRACES_SAMPLER, "").strip().lower() or default
+    if name not in _SAMPLERS:
+        known = ", ".join(_SAMPLERS)
+        reject(env.OTEL_TRACES_SAMPLER, f"is {name!r}, not one of {known}", f"using {default}")
+        name = default
+    ratio = 1.0
+    if name.endswith("traceidratio"):
+        ratio = number(env.OTEL_TRACES_SAMPLER_ARG, 1.0)
+        if ratio > 1.0:
+            reject(env.OTEL_TRACES_SAMPLER_ARG, f"is {ratio:g}, more than 1", "using 1")
+            ratio = 1.0
+    return Sampler(_SAMPLERS[name](ratio), *_KNOWN_DECISIONS[name])
+
+
+def span_limits() -> SpanLimits:
+    """Read ``OTEL_SPAN_*_LIMIT`` and ``OTEL_ATTRIBUTE_*_LIMIT``."""
+
+    def limit(variable: str, default: int | None) -> int:
+        value = _limit(variable, default)
+        return SpanLimits.UNSET if value is None else value
+
+    count = _limit(env.OTEL_ATTRIBUTE_COUNT_LIMIT, 128)
+    length = _limit(env.OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None)
+    return SpanLimits(
+        max_attributes=SpanLimits.UNSET if count is None else count,
+        max_attribute_length=SpanLimits.UNSET if length is None else length,
+        max_span_attributes=limit(env.OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, count),
+        max_span_attribute_length=limit(env.OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, length),
+        max_event_attributes=limit(env.OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT, count),
+        max_link_attributes=limit(env.OTEL_LINK_ATTRIBUTE_COUNT_LIMIT, count),
+        max_events=limit(env.OTEL_SPAN_EVENT_COUNT_LIMIT, 128),
+        max_links=limit(env.OTEL_SPAN_LINK_COUNT_LIMIT, LINK_COUNT_LIMIT),
+    )

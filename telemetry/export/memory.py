@@ -1,0 +1,282 @@
+"""The memory's sink: records wait in each process, which sends them itself.
+
+gRPC's channel and its threads do not survive a fork. So the channel is opened by the process that
+sends, when it first sends, and closed before it forks. A forked child begins with nothing: what its
+parent has recorded is the parent's to send.
+"""
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import grpc
+from opentelemetry.sdk.resources import Resource
+
+from ..config.exporter import Otlp
+from ..config.settings import Batch
+from ..tracing.faults import RateLimit, log_internal_error, logger
+from ..tracing.record import Record, SpanTemplate
+from .channel import hold
+from .outgoing import Origin, origin_of, outgoing
+from .sender.collector import Collector
+from .sender.metric_delivery import MetricDelivery
+from .sender.segment import Item
+from .sender.span_delivery import SpanDelivery
+
+__all__ = ["MemorySink"]
+
+
+class MemorySink:
+    """Sends the records of this process to *traces*, and what they measured to *metrics*.
+
+    *resource* returns the current resource of the process. *metric_interval* is in seconds.
+    """
+
+    def __init__(
+        self,
+        resource: Callable[[], Resource],
+        instance_is_set: bool,
+        traces: Otlp,
+        metrics: Otlp | None,
+        batch: Batch,
+        metric_interval: float,
+    ) -> None:
+        self.measures = metrics is not None
+        self._settings = resource, instance_is_set, traces, metrics, batch, metric_interval
+        self._exporter = _Exporter(*self._settings)
+        _at_fork(weakref.ref(self))
+
+    def append(self, template: SpanTemplate, record: Record) -> None:
+        """Leave *record* to the thread that sends."""
+        self._exporter.append(template, record)
+
+    def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
+        """Yield nothing: the records in a child's memory end with it."""
+        return iter(())
+
+    def flush(self, timeout: float) -> bool:
+        """Send what waits. Return whether all of it was delivered within *timeout* seconds."""
+        return self._exporter.flush(timeout)
+
+    def last_export_error(self) -> str:
+        """Return why records are not delivered at the moment, empty if they are."""
+        return self._exporter.spans.error
+
+    def before_exit(self) -> None:
+        """Send what a process would lose that ends without warning."""
+        self.flush(5.0)
+
+    def shutdown(self, timeout: float) -> None:
+        """Send what is left, for *timeout* seconds at most, and stop."""
+        self._exporter.stop(timeout)
+
+    def _after_fork_in_child(self) -> None:
+        self._exporter = _Exporter(*self._settings)
+
+
+def _at_fork(sink: "weakref.ref[MemorySink]") -> None:
+    def before() -> None:
+        if (there := sink()) is not None:
+            there._exporter.pause()
+
+    def after_in_parent() -> None:
+        if (there := sink()) is not None:
+            there._exporter.resume()
+
+    def after_in_child() -> None:
+        if (there := sink()) is not None:
+            there._after_fork_in_child()
+
+    os.register_at_fork(
+        before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
+    )
+
+
+class _Buffer:
+    """What waits for one delivery: a cursor, as ``sender.segment`` has them, over memory."""
+
+    def __init__(self) -> None:
+        self.pending: deque[Item] = deque()
+
+    def fill(self, most: int) -> None:
+        """Do nothing: everything is pending."""
+
+    def drain(self) -> Iterator[Item]:
+        """Yield all items."""
+        while self.pending:
+            yield self.pending.popleft()
+
+    def acknowledge(self, count: int) -> None:
+        """Remove the first *count* items."""
+        for _ in range(min(count, len(self.pending))):
+            self.pending.popleft()
+
+    def acknowledge_all(self) -> None:
+        """Do nothing: what was drained is gone."""
+
+
+class _Memory:
+    """The source of both deliveries."""
+
+    def __init__(self) -> None:
+        self.spans = _Buffer()
+        self.measurements = _Buffer()
+
+    def save(self) -> None:
+        """Do nothing: there is no disk."""
+
+
+class _Flush:
+    """A flush that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.delivered = False
+
+
+class _Exporter:
+    """The records of one process, and the thread that sends them."""
+
+    def __init__(
+        self,
+        resource: Callable[[], Resource],
+        instance_is_set: bool,
+        traces: Otlp,
+        metrics: Otlp | None,
+        batch: Batch,
+        metric_interval: float,
+    ) -> None:
+        self._resource = resource
+        self._instance_is_set = instance_is_set
+        self._target = traces
+        self._batch = batch
+        self._collector = Collector(traces)
+        to = self._collector if metrics == traces else Collector(metrics) if metrics else None
+        self._collectors = [self._collector] if to is None else [self._collector, to]
+        self.spans = SpanDelivery(self._collector, batch.max_export_batch_size)
+        self._metrics = MetricDelivery(to, metric_interval)
+        self._memory = _Memory()
+        self._incoming: deque[tuple[SpanTemplate, Record]] = deque()
+        self._origins: dict[SpanTemplate, Origin] = {}
+        self._flushes: deque[_Flush] = deque()
+        self._wake = threading.Event()
+        self._sending = threading.Lock()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._held: grpc.Channel | None = None
+        self._paused = False
+        self._stopped = False
+        self._allow = RateLimit()
+
+    def append(self, template: SpanTemplate, record: Record) -> None:
+        if self._stopped or len(self._incoming) >= self._batch.max_queue_size:
+            self._drop("the queue of OTEL_BSP_MAX_QUEUE_SIZE is full")
+            return
+        self._incoming.append((template, record))
+        if self._thread is None:
+            self._start()
+        elif len(self._incoming) >= self._batch.max_export_batch_size:
+            self._wake.set()
+
+    def flush(self, timeout: float) -> bool:
+        if self._thread is None:
+            return not self._incoming
+        flush = _Flush()
+        self._flushes.append(flush)
+        self._wake.set()
+        flush.done.wait(timeout)
+        return flush.delivered
+
+    def stop(self, timeout: float) -> None:
+        self.flush(timeout)
+        self._stopped = True
+        self._wake.set()
+        for collector in self._collectors:
+            collector.close()
+
+    def pause(self) -> None:
+        """Close the channels, and let nobody send until ``resume``."""
+        self._paused = self._sending.acquire(timeout=1.0)
+        # An export under way to a collector that hangs must not hold up the fork: it fails.
+        for collector in self._collectors:
+            collector.close()
+        if not self._paused:
+            self._paused = self._sending.acquire(timeout=1.0)
+
+    def resume(self) -> None:
+        if self._paused:
+            self._sending.release()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="queuehop-export", daemon=True
+                )
+                self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wake.wait(self._batch.schedule_delay / 1000)
+            self._wake.clear()
+            flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
+            try:
+                with self._sending:
+                    delivered = self._deliver(hurry=bool(flushes))
+            except Exception:
+                log_internal_error("send spans")
+                delivered = False
+            for flush in flushes:
+                flush.delivered = delivered
+                flush.done.set()
+
+    def _deliver(self, hurry: bool) -> bool:
+        """Send what waits. Return whether nothing waits any more."""
+        if self._held is None:
+            self._held = hold(self._target)
+        if hurry:
+            self.spans.hurry()
+            self._metrics.hurry()
+        failures = self.spans.failures + self._metrics.failures
+        self._take_in()
+        while self.spans.deliver([self._memory]):
+            pass
+        self._metrics.deliver([self._memory])
+        if self.spans.dropped and self._allow(self.spans.reason):
+            logger.warning("dropped %d spans so far: %s", self.spans.dropped, self.spans.reason)
+        failed = self.spans.failures + self._metrics.failures > failures
+        return not failed and not self._memory.spans.pending
+
+    def _take_in(self) -> None:
+        """Interpret what has come in."""
+        spans, measurements = self._memory.spans.pending, self._memory.measurements.pending
+        for _ in range(len(self._incoming)):
+            template, record = self._incoming.popleft()
+            try:
+                origin, span, measured = outgoing(self._origin(template), record)
+            except Exception:
+                log_internal_error("encode a span")
+                continue
+            if span is not None:
+                spans.append(Item(origin, span, 0))
+            if measured is not None:
+                measurements.append(Item(origin, measured, 0))
+        while len(spans) > self._batch.max_queue_size:
+            spans.popleft()
+            self._drop("the queue of OTEL_BSP_MAX_QUEUE_SIZE is full")
+
+    def _origin(self, template: SpanTemplate) -> Origin:
+        origin = self._origins.get(template)
+        if origin is None:
+            if len(self._origins) >= 4096:
+                self._origins = {}
+            made = origin_of(self._resource(), template, self._instance_is_set)
+            origin = self._origins[template] = made
+        return origin
+
+    def _drop(self, reason: str) -> None:
+        self.spans.drop(1, reason)
+        if self._allow(reason):
+            logger.warning("dropped %d spans so far: %s", self.spans.dropped, reason)

@@ -1,0 +1,96 @@
+"""A record with its origin, as it goes into a request: the same for the disk and for the memory."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from msgspec import Struct, msgpack
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
+
+from ..otlp.encode import (
+    encode_readable,
+    encode_resource_spans,
+    encode_scope_spans,
+    encode_span,
+)
+from ..tracing.interpret import Measurement, interpret, measurement
+from ..tracing.record import Record, SpanTemplate
+from ..tracing.span import clean, readable
+
+__all__ = ["Origin", "Outgoing", "Stream", "origin_of", "outgoing"]
+
+
+class Origin(Struct, array_like=True, eq=False):
+    """Where records come from: the resource of their process, and the template of their hop.
+
+    Compared by identity. It is written once per segment.
+    """
+
+    resource: dict[str, Any]
+    resource_schema_url: str
+    #: Whether the user has set ``service.instance.id``. Else it tells one process from another.
+    instance_is_set: bool
+    template: SpanTemplate
+
+    def resource_spans(self) -> bytes:
+        """Return the ``ResourceSpans`` that the spans belong in, without spans."""
+        return _resource_spans(self)
+
+    def scope_spans(self) -> bytes:
+        """Return the ``ScopeSpans`` that the spans belong in, without spans."""
+        return _scope_spans(self)
+
+    def stream(self) -> "Stream":
+        """Return the stream of metrics that the measurements belong in."""
+        return _stream(self)
+
+
+class Stream(NamedTuple):
+    """The metrics of one service on one machine: its *resource*, and a *key* that is equal."""
+
+    key: bytes
+    resource: dict[str, Any]
+
+
+class Outgoing(NamedTuple):
+    """One record on its way out: a ``Span`` if it is sampled, a measurement if it has one."""
+
+    origin: Origin
+    span: bytes | None
+    measurement: Measurement | None
+
+
+def origin_of(resource: Resource, template: SpanTemplate, instance_is_set: bool) -> Origin:
+    """Return the origin of the records of *template* in a process with *resource*."""
+    attributes, _ = clean(resource.attributes, None, None)
+    return Origin(attributes, resource.schema_url, instance_is_set, template)
+
+
+def outgoing(origin: Origin, record: Record) -> Outgoing:
+    """Interpret and encode *record*. Raises for one that is damaged."""
+    interpretation = interpret(origin.template, record)
+    span = None
+    if record.flags & Record.SAMPLED:
+        try:
+            span = encode_span(origin.template, record, interpretation)
+        except Exception:  # text that is no Unicode: the SDK leaves out what it cannot encode
+            span = encode_readable(readable(origin.template, record, Resource.get_empty()))
+    return Outgoing(origin, span, measurement(origin.template, record, interpretation.facts))
+
+
+@lru_cache(maxsize=1024)
+def _resource_spans(origin: Origin) -> bytes:
+    return encode_resource_spans(origin.resource, origin.resource_schema_url)
+
+
+@lru_cache(maxsize=1024)
+def _scope_spans(origin: Origin) -> bytes:
+    return encode_scope_spans(origin.template.scope)
+
+
+@lru_cache(maxsize=1024)
+def _stream(origin: Origin) -> Stream:
+    resource = dict(origin.resource)
+    if not origin.instance_is_set:
+        resource.pop(SERVICE_INSTANCE_ID, None)
+    return Stream(msgpack.encode(resource), resource)

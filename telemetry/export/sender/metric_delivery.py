@@ -1,0 +1,94 @@
+"""Delivery of metrics: the sums of what the sources measured, every so often.
+
+There is one stream for each service, not for each process: a pool that recycles its children would
+leave a thousand streams that count to twenty. Cumulative sums need no second delivery after a
+failure, since the next one holds everything.
+"""
+
+import time
+import uuid
+from collections.abc import Sequence
+
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
+
+from ..aggregation import Aggregation
+from .backoff import Backoff
+from .collector import Collector, Outcome
+from .segment import Item
+from .span_delivery import Source
+
+__all__ = ["MetricDelivery"]
+
+
+class MetricDelivery:
+    """Sends the metrics of all sources every *interval* seconds. Without a *collector*, none."""
+
+    def __init__(self, collector: Collector | None, interval: float) -> None:
+        self.backoff = Backoff()
+        self.failures = 0
+        self.delivered_at = 0.0
+        self._collector = collector
+        self._interval = interval
+        self._due = time.monotonic() + interval
+        self._instance = str(uuid.uuid4())
+        self._streams: dict[bytes, Aggregation] = {}
+        self._unsent = False
+
+    @property
+    def waits(self) -> bool:
+        """Return whether there are measurements that were not delivered."""
+        return self._unsent and self._collector is not None
+
+    def hurry(self) -> None:
+        """Send at the next call of ``deliver``."""
+        self._due = 0.0
+        self.backoff.hurry()
+
+    def deliver(self, sources: Sequence[Source]) -> None:
+        """Add up what is new, and send the sums if they are due."""
+        for source in sources:
+            for item in source.measurements.drain():
+                self._add(item)
+        if self._collector is not None and self._unsent:
+            if time.monotonic() < self._due or self.backoff.remaining:
+                return
+            if not self._send(self._collector):
+                return
+        for source in sources:
+            source.measurements.acknowledge_all()
+            source.save()
+
+    def _add(self, item: Item) -> None:
+        if self._collector is None:
+            return
+        key, resource = item.origin.stream()
+        aggregation = self._streams.get(key)
+        if aggregation is None:
+            named = Resource({SERVICE_INSTANCE_ID: self._instance, **resource})
+            aggregation = self._streams[key] = Aggregation(named)
+        aggregation.add(item.content)
+        self._unsent = True
+
+    def _send(self, collector: Collector) -> bool:
+        request = ExportMetricsServiceRequest()
+        for aggregation in self._streams.values():
+            data = aggregation.collect()
+            if data is not None:
+                request.MergeFrom(encode_metrics(data))
+        result = collector.export_metrics(request.SerializeToString())
+        if result.outcome is Outcome.RETRY and not result.missing:
+            self.failures += 1
+            self.backoff.failed(result)
+            return False
+        if result.missing:  # a collector for traces alone
+            self._collector = None
+        self.backoff.succeeded()
+        self._unsent = False
+        self.delivered_at = time.monotonic()
+        self._due = self.delivered_at + self._interval
+        return True

@@ -1,0 +1,298 @@
+"""The application's side: what must outlive the process is appended to a segment, in one write.
+
+The processes of one *tree*, a process and those that it forks after it has set up, share a
+sequence of segments: the kernel appends each write as a whole. So a fork needs no hook, except for
+the lock and the little that waits in memory while the disk is full.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import sys
+import threading
+import time
+from collections import deque
+
+from ...tracing.faults import RateLimit, logger
+from . import frames
+from .directory import SpoolDirectory, tree_of
+from .frames import Definition
+from .watch import Watch
+
+__all__ = ["Writer"]
+
+#: A segment has no more bytes than this.
+LARGEST_SEGMENT = 4 * 1024 * 1024
+
+#: Seconds for which a segment is written to without a look at it.
+CHECK = 0.1
+
+#: The least number of a descriptor. Where a daemon closes all descriptors and their numbers are
+#: used again, a write meant for a segment fails instead of going into another file.
+HIGH = 256
+
+#: Bytes that wait in memory while the disk is full.
+BACKLOG = 4 * 1024 * 1024
+
+#: Leaves room for kind and id in the largest frame.
+LARGEST_CONTENT = frames.LARGEST - 64
+
+
+#: A frame that is to be written: its kind, its definition and its content.
+_Entry = tuple[bytes, Definition, bytes]
+
+
+class Writer:
+    """Appends to segments in *directory*, each of *size* bytes and *age* seconds at most.
+
+    Beyond *most* bytes of all segments the oldest are removed.
+    """
+
+    def __init__(
+        self,
+        directory: SpoolDirectory,
+        watch: Watch,
+        size: int,
+        age: float,
+        most: int = sys.maxsize,
+    ) -> None:
+        self._directory = directory
+        self._size = min(size, LARGEST_SEGMENT)
+        self._age = age
+        self._most = most
+        self._tree = secrets.token_hex(8)
+        self._number = 0
+        self._lock = threading.RLock()
+        self._writing = False
+        self._backlog = _Backlog()
+        self._watch = watch
+        self._segment = self._open()
+        os.register_at_fork(after_in_child=self._after_fork_in_child)
+
+    def append(self, kind: bytes, definition: Definition, content: bytes) -> None:
+        """Append a frame with *content*, and its *definition* if the segment lacks it.
+
+        While the disk is full, frames wait in memory, within a bound. Raises ValueError for a
+        content that is too large for any collector.
+        """
+        if len(content) > LARGEST_CONTENT:
+            raise ValueError(f"a collector does not accept {len(content)} bytes")
+        entry = kind, definition, content
+        now = time.monotonic()
+        with self._lock:
+            backlog = self._backlog
+            if self._writing or backlog.entries:
+                # In the middle of this thread's own write, from a finalizer or a signal's handler:
+                # that write takes the entry along.
+                backlog.add(entry)
+            else:
+                self._writing = True
+                try:
+                    self._segment_at(now).write(entry)
+                except OSError as exc:
+                    backlog.add(entry)
+                    if not self._is_closed(exc):
+                        return
+                except BaseException:
+                    backlog.add(entry)  # a signal in the middle, such as a soft time limit's
+                    raise
+                finally:
+                    self._writing = False
+            if backlog.entries and not self._writing:
+                self._write_backlog(now)
+        if now >= self._watch.due:
+            self._watch.look()
+
+    def flush(self, timeout: float) -> bool:
+        """Deliver what this tree wrote. Return whether it is delivered or at least on disk.
+
+        Returns after *timeout* seconds, or as soon as an export fails.
+        """
+        until = time.monotonic() + timeout
+        with self._lock:
+            if not self._writing:  # else this is a signal's handler, in the middle of a write
+                self._write_backlog(time.monotonic())
+            on_disk = not self._backlog.entries
+        waiting = self._ends()
+        failures = self._directory.status().failures
+        asked = False
+        while waiting := {name: end for name, end in waiting.items() if self._waits(name, end)}:
+            if time.monotonic() >= until or self._directory.status().failures != failures:
+                break
+            self._watch.ensure_sender()
+            asked = asked or self._directory.wake()
+            time.sleep(0.01)
+        return on_disk
+
+    def waits(self) -> bool:
+        """Return whether something that this tree wrote is not delivered yet."""
+        return any(self._waits(name, end) for name, end in self._ends().items())
+
+    def resume(self) -> None:
+        """Deliver what processes left here that have ended."""
+        if any(self._directory.size(name) for name in self._directory.segments()):
+            self._watch.ensure_sender()
+
+    def segments(self) -> list[str]:
+        """Return the names of the segments of this tree, the oldest first."""
+        names = self._directory.segments()
+        return sorted(name for name in names if tree_of(name) == self._tree)
+
+    def _ends(self) -> dict[str, int]:
+        return {name: self._directory.size(name) for name in self.segments()}
+
+    def _waits(self, name: str, end: int) -> bool:
+        return min(self._directory.acknowledged(name)) < end <= self._directory.size(name)
+
+    def _write_backlog(self, now: float) -> None:
+        backlog = self._backlog
+        self._writing = True
+        try:
+            while backlog.entries:
+                self._segment_at(now).write(backlog.entries[0])
+                backlog.drop()
+        except OSError as exc:
+            if not self._is_closed(exc):
+                return
+        finally:
+            self._writing = False
+        if backlog.entries:  # a daemon has closed the descriptor
+            self._write_backlog(now)
+
+    def _is_closed(self, exc: OSError) -> bool:
+        """Return whether a daemon closed the descriptor. Else bound the backlog and log *exc*."""
+        self._segment.due = 0.0
+        if exc.errno == errno.EBADF:
+            return True
+        self._backlog.bound(exc)
+        return False
+
+    def _segment_at(self, now: float) -> "_Segment":
+        """Return the segment to write to, a new one where the last has no room or is too old."""
+        segment = self._segment
+        if (now >= segment.due or segment.room <= 0) and not segment.look(now):
+            segment = self._begin_segment()
+        return segment
+
+    def _begin_segment(self) -> "_Segment":
+        self._segment.close()
+        self._number += 1
+        self._directory.make()
+        self._segment = self._open()
+        self._bound()
+        return self._segment
+
+    def _bound(self) -> None:
+        """Remove the oldest segments where no sender does."""
+        removed = self._directory.bound(self._most)
+        if removed and self._directory.may_log("bound"):
+            logger.warning(
+                "dropped %d bytes of undelivered spans in %s: size limit reached",
+                removed,
+                self._directory.directory,
+            )
+
+    def _open(self) -> "_Segment":
+        name = f"{self._tree}.{self._number:06}"
+        return _Segment(_high(self._directory.open_to_append(name)), name, self._size, self._age)
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        self._writing = False
+        self._segment.due = 0.0  # a daemon closes descriptors once it has forked
+        self._backlog = _Backlog()  # what waits there is its parent's to write
+
+
+class _Segment:
+    """A segment that this process has open, and the definitions that it is known to hold."""
+
+    def __init__(self, fd: int, name: str, size: int, age: float) -> None:
+        self._fd = fd
+        self._seed = frames.seed(name)
+        self._size = size
+        self._until = time.monotonic() + age
+        self._defined: set[bytes] = set()
+        found = os.fstat(fd)
+        self._identity = found.st_dev, found.st_ino
+        #: When to look at it again: a time of the monotonic clock, and after so many bytes.
+        self.due = 0.0
+        self.room = 0
+
+    def look(self, now: float) -> bool:
+        """Return whether it is still there, has room and is not too old.
+
+        A daemon closes every descriptor, and the number may then be that of another file.
+        """
+        found = self._stat()
+        if found is None or not found.st_nlink or now >= self._until:
+            return False
+        self.due = now + CHECK
+        self.room = self._size - found.st_size
+        return self.room > 0
+
+    def _stat(self) -> os.stat_result | None:
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return None
+        return found if (found.st_dev, found.st_ino) == self._identity else None
+
+    def write(self, entry: _Entry) -> None:
+        """Append a frame, with its definition if that is missing. Raises OSError."""
+        kind, (id, definition), content = entry
+        data = frames.frame(self._seed, kind, id, content)
+        if id not in self._defined:
+            data = frames.frame(self._seed, frames.DEFINITION, id, definition) + data
+        self.room -= len(data)
+        written = os.write(self._fd, data)
+        if written < len(data):
+            # The kernel took a part: the disk got full, or a limit was reached, in the middle.
+            raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
+        self._defined.add(id)
+
+    def close(self) -> None:
+        if self._stat() is not None:
+            os.close(self._fd)
+
+
+def _high(fd: int) -> int:
+    """Return *fd* under a high number, where the system allows one."""
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    except OSError:
+        return fd
+    os.close(fd)
+    return high
+
+
+class _Backlog:
+    """The frames that are not written yet, oldest first."""
+
+    def __init__(self) -> None:
+        self.entries: deque[_Entry] = deque()
+        self._bytes = 0
+        self._lost = 0
+        self._allow = RateLimit()
+
+    def add(self, entry: _Entry) -> None:
+        self.entries.append(entry)
+        self._bytes += len(entry[2])
+
+    def drop(self) -> None:
+        """Remove the oldest."""
+        self._bytes -= len(self.entries.popleft()[2])
+
+    def bound(self, exc: OSError) -> None:
+        """Drop the oldest beyond the bound, and log the reason once a minute."""
+        while self._bytes > BACKLOG:
+            self.drop()
+            self._lost += 1
+        if self._allow("full"):
+            logger.warning(
+                "spans cannot be written to disk (%s): %d wait in memory, %d are lost; "
+                "the application is unharmed",
+                exc.strerror or exc,
+                len(self.entries),
+                self._lost,
+            )

@@ -1,0 +1,1 @@
+"""OTLP: spans as bytes, spans out of bytes, and the servers that receive them."""

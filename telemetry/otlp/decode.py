@@ -1,0 +1,136 @@
+"""Decode OTLP exports: each span as a plain Python object."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
+
+__all__ = ["Event", "Link", "ReceivedSpan", "decode", "decode_attributes", "decode_span"]
+
+Attributes = Mapping[str, Any]
+
+_KINDS = {2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
+_STATUSES = {1: "OK", 2: "ERROR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a span; its time is Unix nanoseconds."""
+
+    name: str
+    time_ns: int
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to another span."""
+
+    trace_id: str
+    span_id: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSpan:
+    """A finished span. Ids are lower-case hex, times Unix nanoseconds, a root has parent ``""``."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    status: str
+    status_message: str
+    attributes: Attributes
+    events: tuple[Event, ...]
+    links: tuple[Link, ...]
+    trace_state: str
+    flags: int
+    scope: str
+    resource: Attributes
+    #: How many attributes, events and links its SDK dropped.
+    dropped: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def service(self) -> str:
+        """The name of its service."""
+        return str(self.resource.get(SERVICE_NAME, ""))
+
+    @property
+    def instance(self) -> str:
+        """The id of its process."""
+        return str(self.resource.get(SERVICE_INSTANCE_ID, ""))
+
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+def decode(request: ExportTraceServiceRequest) -> list[ReceivedSpan]:
+    """Return the spans of an OTLP export, in its order."""
+    spans = []
+    for resource_spans in request.resource_spans:
+        resource = decode_attributes(resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            scope = scope_spans.scope.name
+            spans += [decode_span(span, resource, scope) for span in scope_spans.spans]
+    return spans
+
+
+def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> ReceivedSpan:
+    """Return one span of an export in plain Python."""
+    return ReceivedSpan(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        name=span.name,
+        kind=_KINDS.get(span.kind, "INTERNAL"),
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        status=_STATUSES.get(span.status.code, "UNSET"),
+        status_message=span.status.message,
+        attributes=decode_attributes(span.attributes),
+        events=tuple(
+            Event(event.name, event.time_unix_nano, decode_attributes(event.attributes))
+            for event in span.events
+        ),
+        links=tuple(
+            Link(link.trace_id.hex(), link.span_id.hex(), decode_attributes(link.attributes))
+            for link in span.links
+        ),
+        trace_state=span.trace_state,
+        flags=span.flags,
+        scope=scope,
+        resource=resource,
+        dropped=(
+            span.dropped_attributes_count,
+            span.dropped_events_count,
+            span.dropped_links_count,
+        ),
+    )
+
+
+def decode_attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    """Return OTLP's key-value pairs as a dict; of several with one key the last counts."""
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: AnyValue) -> Any:
+    match value.WhichOneof("value"):
+        case None:
+            return None
+        case "array_value":
+            return [_value(item) for item in value.array_value.values]
+        case "kvlist_value":
+            return decode_attributes(value.kvlist_value.values)
+        case field:
+            return getattr(value, field)

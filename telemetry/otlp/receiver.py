@@ -1,0 +1,116 @@
+"""An OTLP/gRPC receiver in memory: the spans and metrics that arrived, and a wait for more."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Self
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from .decode import ReceivedSpan, decode
+from .server import grpc_server
+
+__all__ = ["Receiver"]
+
+#: Beyond this number of spans the oldest are dropped.
+MAX_SPANS = 100_000
+
+#: How many exports of traces keep their metadata, and how many requests of metrics stay.
+MAX_EXPORTS = 1_000
+
+#: How many spans the TimeoutError of wait_for names.
+MAX_NAMED = 50
+
+
+class Receiver:
+    """Receive traces and metrics over OTLP/gRPC on one address.
+
+    *port* 0 chooses a free one; *credentials* enable TLS. Raises OSError if the address is in use.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
+        max_spans: int = MAX_SPANS,
+    ) -> None:
+        self._changed = threading.Condition()
+        self._spans: deque[ReceivedSpan] = deque(maxlen=max_spans)
+        self._metadata: deque[dict[str, Any]] = deque(maxlen=MAX_EXPORTS)
+        self._metrics: deque[ExportMetricsServiceRequest] = deque(maxlen=MAX_EXPORTS)
+        self._server, bound = grpc_server(
+            f"{host}:{port}", self._add_traces, self._add_metrics, credentials
+        )
+        self.endpoint = f"{'https' if credentials else 'http'}://{host}:{bound}"
+
+    def start(self) -> Self:
+        """Start listening."""
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop listening; exports in progress get half a second."""
+        self._server.stop(0.5).wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def spans(self) -> list[ReceivedSpan]:
+        """The spans that arrived so far, oldest first."""
+        with self._changed:
+            return list(self._spans)
+
+    @property
+    def metadata(self) -> list[dict[str, Any]]:
+        """The gRPC metadata of the last exports of traces, oldest first."""
+        with self._changed:
+            return list(self._metadata)
+
+    @property
+    def metrics(self) -> list[ExportMetricsServiceRequest]:
+        """The last exports of metrics, oldest first."""
+        with self._changed:
+            return list(self._metrics)
+
+    def wait_for(
+        self, predicate: Callable[[list[ReceivedSpan]], object], timeout: float = 10.0
+    ) -> list[ReceivedSpan]:
+        """Wait until *predicate* is true of the spans; return them.
+
+        Raises TimeoutError after *timeout* seconds and names the spans that arrived.
+        """
+        with self._changed:
+            if self._changed.wait_for(lambda: predicate(list(self._spans)), timeout):
+                return list(self._spans)
+            spans = list(self._spans)
+        named = "\n".join(
+            f"  {span.trace_id[:8]} {span.span_id} under {span.parent_id or 'nothing':16} "
+            f"{span.kind:8} {span.name} ({span.service}) {span.status}"
+            for span in spans[-MAX_NAMED:]
+        )
+        last = f", the last {MAX_NAMED} of them" if len(spans) > MAX_NAMED else ""
+        raise TimeoutError(f"after {timeout:g} s {len(spans)} spans had arrived{last}:\n{named}")
+
+    def _add_traces(
+        self, request: ExportTraceServiceRequest, metadata: dict[str, Any]
+    ) -> tuple[int, str]:
+        spans = decode(request)
+        with self._changed:
+            self._spans.extend(spans)
+            self._metadata.append(metadata)
+            self._changed.notify_all()
+        return 0, ""
+
+    def _add_metrics(self, request: ExportMetricsServiceRequest) -> None:
+        with self._changed:
+            self._metrics.append(request)
+            self._changed.notify_all()

@@ -1,0 +1,133 @@
+"""The context in headers: ``inject`` writes it, ``extract`` reads it.
+
+The formats are W3C Trace Context Level 2 and W3C Baggage, unless ``OTEL_PROPAGATORS`` names others.
+They are the same over HTTP and through the queue. OpenTelemetry's own propagators do not follow
+them fully: they drop a whole ``tracestate`` for keys that Level 2 allows, overlook a second
+``traceparent``, lose the properties of baggage and read ``+`` in it as a space.
+"""
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.baggage import get_all as get_all_baggage
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace import NonRecordingSpan
+
+from ..tracing.faults import log_internal_error
+from ..tracing.record import ParentContext
+from .baggage import BAGGAGE
+from .carrier import HEADERS_GETTER, read_headers
+from .configured import configured_propagators
+from .traceparent import TRACEPARENT, format_traceparent, parse_parent
+from .tracestate import TRACESTATE
+
+__all__ = [
+    "extract",
+    "extract_parent",
+    "fields",
+    "headers_for",
+    "headers_in",
+    "inject",
+    "propagator",
+]
+
+
+def inject(carrier: MutableMapping[str, Any], context: Context | None = None) -> None:
+    """Write *context*, by default the current one, into *carrier*. Never raises."""
+    try:
+        headers: dict[str, str] = {}
+        configured_propagators().inject(headers, context)
+        for name, value in headers.items():
+            carrier[name] = value
+        # A carrier that is used again must not keep the old tracestate under a new traceparent.
+        if TRACEPARENT in headers and TRACESTATE not in headers and TRACESTATE in carrier:
+            del carrier[TRACESTATE]
+    except Exception:
+        log_internal_error("write the context into a message")
+
+
+def extract(carrier: Any, context: Context | None = None) -> Context:
+    """Return *context* with what *carrier*, a mapping of headers, adds to it. Never raises.
+
+    *context* is an empty one by default: the current context is not read. Names match in any case.
+    Values are strings, bytes or lists of them; any other value counts as absent.
+    """
+    context = Context() if context is None else context
+    try:
+        propagators = configured_propagators()
+        headers = read_headers(carrier, propagators.wanted)
+        return propagators.extract(headers, context, HEADERS_GETTER)
+    except Exception:
+        log_internal_error("read the context of a message")
+        return context
+
+
+_W3C = (TRACEPARENT, TRACESTATE, BAGGAGE)
+_EMPTY = Context()
+
+
+def extract_parent(
+    headers: Mapping[str, Any], names: Iterable[str] | None = _W3C
+) -> tuple[ParentContext | None, Context]:
+    """Return the remote span that *headers* name, and the whole context. Never raises.
+
+    Like ``extract``, but for headers whose names are in lower case. *names* are the headers to
+    read, None for all.
+    """
+    # Nearly every message: a traceparent, and nothing else to read.
+    traceparent = headers.get(TRACEPARENT)
+    if (
+        type(traceparent) is str
+        and TRACESTATE not in headers
+        and BAGGAGE not in headers
+        and configured_propagators().traceparent_suffices
+    ):
+        return parse_parent(traceparent), _EMPTY
+    if names is not None:
+        headers = {name: headers[name] for name in names if name in headers}
+    if not headers:
+        return None, _EMPTY
+    context = extract(headers)
+    return ParentContext.of(trace.get_current_span(context).get_span_context()), context
+
+
+def headers_for(parent: ParentContext, context: Context) -> dict[str, str]:
+    """Return the headers that ``inject`` writes for *context* with *parent* as its span."""
+    # Nearly every message: a traceparent, and nothing else to write.
+    if (
+        not parent.trace_state
+        and configured_propagators().traceparent_suffices
+        and not get_all_baggage(context)
+    ):
+        return {TRACEPARENT: format_traceparent(parent)}
+    headers: dict[str, str] = {}
+    span = NonRecordingSpan(parent.span_context())
+    inject(headers, trace.set_span_in_context(span, context))
+    return headers
+
+
+def headers_in(environ: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers of a WSGI *environ* that may carry a context."""
+    propagators = configured_propagators()
+    if propagators.wanted is None:
+        return {
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+    return {name: environ[key] for key, name in propagators.in_environ if key in environ}
+
+
+def propagator() -> TextMapPropagator:
+    """Return the propagators that ``OTEL_PROPAGATORS`` names: by default W3C's two.
+
+    They never raise, so they may serve as OpenTelemetry's global propagator.
+    """
+    return configured_propagators()
+
+
+def fields() -> frozenset[str]:
+    """Return the names of the headers that ``inject`` may write."""
+    return frozenset(configured_propagators().fields)

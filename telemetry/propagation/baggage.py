@@ -1,0 +1,144 @@
+"""The ``baggage`` header: W3C Baggage, within its limits in both directions."""
+
+import os
+import re
+from urllib.parse import quote, unquote
+
+from opentelemetry import baggage
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+
+from ..tracing.faults import RateLimit, log_internal_error, logger
+from .carrier import header_values
+
+__all__ = ["BAGGAGE", "Baggage"]
+
+BAGGAGE = "baggage"
+
+#: The keys of baggage that may leave this process, comma-separated; all if it is not set.
+BAGGAGE_ALLOW = "QUEUEHOP_BAGGAGE_ALLOW"
+
+_MAX_BYTES, _MAX_MEMBERS = 8192, 64
+#: The malformed members that a header may have too; what follows so many is not read.
+_MAX_RECEIVED_MEMBERS = 1024
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
+_OCTETS = r"[!#-+\--:<-\[\]-~]*+"
+# Every quantifier is possessive: a long row of spaces must not be tried in every way.
+_MEMBER = re.compile(
+    rf"({_TOKEN.pattern})[ \t]*+=[ \t]*+({_OCTETS})[ \t]*+"
+    rf"((?:;[ \t]*+{_TOKEN.pattern}[ \t]*+(?:=[ \t]*+{_OCTETS}[ \t]*+)?+)*+)"
+)
+# The characters that are not percent-encoded. The percent sign is, and the plus sign, which
+# OpenTelemetry's own propagator reads as a space.
+_SAFE = "!#$&'()*-./:<=>?@[]^_`{|}~"
+
+_allow = RateLimit()
+
+
+class Baggage(TextMapPropagator):
+    """``baggage``: W3C Baggage."""
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """Return *context* with the well-formed baggage of *carrier*."""
+        context = Context() if context is None else context
+        values = header_values(getter.get(carrier, BAGGAGE))
+        if not values:
+            return context
+        room = _Room()
+        members = ",".join(values).split(",", _MAX_RECEIVED_MEMBERS)[:_MAX_RECEIVED_MEMBERS]
+        for text in members:
+            text = text.strip(" \t")
+            match = _MEMBER.fullmatch(text)
+            if match is not None and room.take(len(text)):
+                key, encoded, properties = match.groups()
+                value = _ReceivedValue(unquote(encoded, errors="replace"))
+                value.encoded = encoded + properties.replace(" ", "").replace("\t", "")
+                context = baggage.set_baggage(key, value, context)
+        return context
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """Write the baggage of *context* that may leave this process into *carrier*."""
+        entries = baggage.get_all(context)
+        if not entries:
+            return
+        allowed = os.environ.get(BAGGAGE_ALLOW)
+        keys = None if allowed is None else {key.strip() for key in allowed.split(",")}
+        members: list[str] = []
+        room = _Room()
+        dropped = 0
+        for key, value in entries.items():
+            if keys is not None and key not in keys:
+                continue
+            member = _format_member(key, value)
+            if member is not None and room.take(len(member)):
+                members.append(member)
+            else:
+                dropped += 1
+        if members:
+            setter.set(carrier, BAGGAGE, ",".join(members))
+        if dropped and _allow("baggage"):
+            # Neither names nor values: they may be secret.
+            logger.warning(
+                "dropped %d members of baggage: malformed, or past %d members or %d bytes",
+                dropped,
+                _MAX_MEMBERS,
+                _MAX_BYTES,
+            )
+
+    @property
+    def fields(self) -> set[str]:
+        """Return the names of the headers that are written."""
+        return {BAGGAGE}
+
+
+class _Room:
+    """What is left of the two limits. A member that does not fit leaves room for others."""
+
+    def __init__(self) -> None:
+        self._bytes = _MAX_BYTES + 1  # the first member has no comma before it
+        self._members = _MAX_MEMBERS
+
+    def take(self, length: int) -> bool:
+        """Take the room of a member of *length* bytes; return whether there was enough."""
+        if self._members == 0 or length + 1 > self._bytes:
+            return False
+        self._members -= 1
+        self._bytes -= length + 1
+        return True
+
+
+class _ReceivedValue(str):
+    """A value, and how its header wrote it: encoding and properties."""
+
+    __slots__ = ("encoded",)
+    encoded: str
+
+
+def _format_member(key: str, value: object) -> str | None:
+    if not isinstance(key, str) or _TOKEN.fullmatch(key) is None:
+        return None
+    if isinstance(value, _ReceivedValue):
+        return f"{key}={value.encoded}"
+    try:
+        return f"{key}={quote(str(value), safe=_SAFE, errors='replace')}"
+    except Exception:  # an object of the application whose str() fails
+        log_internal_error("write an item of baggage")
+        return None

@@ -1,0 +1,141 @@
+"""The ``traceparent`` header, lists of it, and the W3C Trace Context propagator."""
+
+import re
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from ..tracing.record import ParentContext
+from .carrier import header_values
+from .tracestate import TRACESTATE, HeaderTraceState, format_tracestate
+
+__all__ = [
+    "TRACEPARENT",
+    "TraceContext",
+    "format_links",
+    "format_traceparent",
+    "parse_links",
+    "parse_parent",
+    "parse_traceparent",
+]
+
+TRACEPARENT = "traceparent"
+
+# A higher version may have more after a dash, which is ignored. A comma there means that a server
+# has joined two header fields.
+_TRACEPARENT = re.compile(
+    r"[ \t]*+(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+    r"(-[^,]*)?+[ \t]*+"
+)
+_KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
+
+#: More links than this are neither read nor written.
+_MAX_LINKS = 1024
+
+
+def parse_traceparent(value: Any) -> SpanContext | None:
+    """Return the remote span that *value*, a ``traceparent``, names.
+
+    Return None if it is malformed, or if there are several: no rule says which is the parent.
+    """
+    if not isinstance(value, str):
+        values = header_values(value)
+        if len(values) != 1:
+            return None
+        value = values[0]
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, more = match.groups()
+    if more is not None and version == "00":
+        return None
+    known = TraceFlags(int(flags, 16) & _KNOWN_FLAGS)
+    return SpanContext(int(trace_id, 16), int(span_id, 16), True, known)
+
+
+# The usual traceparent: version 00, nothing around it.
+_USUAL = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+
+
+def parse_parent(value: Any) -> ParentContext | None:
+    """Return what ``parse_traceparent`` returns, as the context of a parent."""
+    if type(value) is not str or _USUAL(value) is None:
+        span_context = parse_traceparent(value)
+        return ParentContext.of(span_context) if span_context is not None else None
+    trace_id, span_id = bytes.fromhex(value[3:35]), int(value[36:52], 16)
+    if not span_id or trace_id == _NO_TRACE:
+        return None
+    return ParentContext(trace_id, span_id, int(value[53:], 16) & _KNOWN_FLAGS, True)
+
+
+_NO_TRACE = bytes(16)
+
+
+def format_traceparent(parent: ParentContext) -> str:
+    """Return the ``traceparent`` of a span, version 00."""
+    span_id = parent.span_id.to_bytes(8, "big")
+    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-{parent.flags & _KNOWN_FLAGS:02x}"
+
+
+def format_links(parents: Iterable[ParentContext]) -> str:
+    """Return spans as a list of traceparents, at most 1024."""
+    return ",".join(map(format_traceparent, islice(parents, _MAX_LINKS)))
+
+
+def parse_links(value: Any) -> list[ParentContext]:
+    """Return the spans that *value*, a list of traceparents, names. Malformed ones are dropped."""
+    # A traceparent and its comma are 56 characters. Text far past the last one is not split.
+    text = ",".join(header_values(value))[: _MAX_LINKS * 64]
+    parsed = (parse_parent(one) for one in text.split(","))
+    return list(islice((parent for parent in parsed if parent is not None), _MAX_LINKS))
+
+
+class TraceContext(TextMapPropagator):
+    """``traceparent`` and ``tracestate``: W3C Trace Context Level 2."""
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """Return *context* with the remote parent that *carrier* names, if it names one."""
+        context = Context() if context is None else context
+        parent = parse_traceparent(getter.get(carrier, TRACEPARENT))
+        if parent is None:
+            return context
+        if values := header_values(getter.get(carrier, TRACESTATE)):
+            state = HeaderTraceState.from_header(values)
+            parent = SpanContext(parent.trace_id, parent.span_id, True, parent.trace_flags, state)
+        return trace.set_span_in_context(NonRecordingSpan(parent), context)
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """Write the span of *context*, by default the current one, into *carrier*."""
+        span_context = trace.get_current_span(context).get_span_context()
+        parent = ParentContext.of(span_context)
+        if parent is not None:
+            setter.set(carrier, TRACEPARENT, format_traceparent(parent))
+            if state := span_context.trace_state:
+                setter.set(carrier, TRACESTATE, format_tracestate(state))
+
+    @property
+    def fields(self) -> set[str]:
+        """Return the names of the headers that are written."""
+        return {TRACEPARENT, TRACESTATE}

@@ -1,0 +1,242 @@
+"""One hop, one ``with``: started, current while it lasts, failed or ended on every way out."""
+
+import traceback
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
+from time import time_ns
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+)
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    Span,
+    Status,
+    StatusCode,
+)
+
+from .context import attach, detach, get_current, parent_in
+from .faults import log_internal_error
+from .interpret import Interpretation, interpret
+from .interrupts import cleans_up
+from .provider import HopTracerProvider
+from .record import Facts, ParentContext, Record, RecordedLink, SpanTemplate
+from .span import HopSpan, api_link, error_type
+
+__all__ = ["NO_CONTEXT", "Hop"]
+
+NO_CONTEXT = Context()
+
+F = TypeVar("F", bound=Facts)
+
+
+class Hop(Generic[F]):
+    """One hop: its span, and the facts that are filled in until it ends.
+
+    Either ``with Hop(template, facts) as span``, which an exception fails and passes on, or
+    ``start`` and ``end`` side by side. Whatever tracing raises is logged, and the span then records
+    nothing.
+    """
+
+    __slots__ = (
+        "_described",
+        "_foreign",
+        "_outer",
+        "_token",
+        "facts",
+        "secrets",
+        "span",
+        "template",
+    )
+
+    #: Where the code inside finds the innermost hop of the class, if it needs to.
+    variable: ClassVar[ContextVar[Any] | None] = None
+
+    def __init__(self, template: SpanTemplate, facts: F) -> None:
+        self.template = template
+        self.facts = facts
+        self.span: Span = INVALID_SPAN
+        #: What an exception may quote and a span must not.
+        self.secrets: Sequence[str] = ()
+        #: The record so far, where the span is another provider's, and what the span has of it.
+        self._foreign: Record | None = None
+        self._described: Interpretation | None = None
+        self._token: Token[Context] | None = None
+        self._outer: Hop[Any] | None = None
+
+    @classmethod
+    def current(cls) -> Self | None:
+        """Return the innermost hop of this class that the caller is inside of."""
+        return cls.variable.get() if cls.variable is not None else None
+
+    def start(
+        self,
+        parent: ParentContext | None,
+        context: Context = NO_CONTEXT,
+        links: Sequence[RecordedLink] = (),
+        start_time: int | None = None,
+    ) -> Span:
+        """Start the span under *parent*, at *start_time* in Unix nanoseconds or now.
+
+        *context* is what a sampler may look at besides.
+        """
+        try:
+            provider = trace.get_tracer_provider()
+            if isinstance(provider, HopTracerProvider):
+                self.span = provider.start(
+                    self.template, self.facts, parent, context, links=links, start_time=start_time
+                )
+            else:
+                self.span = self._start_foreign(provider, parent, context, links, start_time)
+        except Exception:
+            log_internal_error("start a span")
+            self.span = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
+        return self.span
+
+    def attach(self, context: Context) -> None:
+        """Make the span current, in *context*, until ``detach``."""
+        if self.variable is not None:
+            self._outer = self.variable.get()
+        self._token = attach(trace.set_span_in_context(self.span, context))
+        if self.variable is not None:
+            self.variable.set(self)
+
+    def detach(self) -> None:
+        """Make current what was so before ``attach``."""
+        if self._token is not None:
+            detach(self._token)
+            if self.variable is not None:
+                self.variable.set(self._outer)
+
+    def fail(self, exc: BaseException) -> None:
+        """Mark the span as failed by *exc*: status ERROR, ``error.type``, one exception event."""
+        self.facts.error = error_type(exc)
+        self.set_error(type(exc).__name__)
+        self.record_exception(exc)
+
+    def set_error(self, description: str | None = None) -> None:
+        """Set the status ERROR."""
+        try:
+            self.span.set_status(Status(StatusCode.ERROR, description))
+        except Exception:
+            log_internal_error("set a status")
+
+    def record_exception(self, exc: BaseException) -> None:
+        """Add the event of *exc* and leave the status alone."""
+        try:
+            if not self.secrets:
+                self.span.record_exception(exc)
+                return
+            message, stacktrace = str(exc), "".join(traceback.format_exception(exc))
+            for secret in self.secrets:
+                message, stacktrace = message.replace(secret, "…"), stacktrace.replace(secret, "…")
+            cleared = {EXCEPTION_MESSAGE: message, EXCEPTION_STACKTRACE: stacktrace}
+            self.span.record_exception(exc, attributes=cleared)
+        except Exception:  # a message or a traceback that cannot be formatted
+            log_internal_error("describe an exception")
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether ``end`` was called."""
+        if isinstance(self.span, HopSpan):
+            return self.span.has_ended
+        return self._foreign is None
+
+    def end(self) -> None:
+        """End the span with what the facts have become. A second time does nothing."""
+        span = self.span
+        try:
+            if isinstance(span, HopSpan):
+                span.end_once()
+            elif self._foreign is not None:
+                self.describe()
+                self._foreign = None
+                span.end()
+        except Exception:
+            log_internal_error("end a span")
+
+    def describe(self) -> None:
+        """Put what has changed in the facts on the span, where it is another provider's.
+
+        The rest may be what the code inside has set. A ``HopSpan`` reads the facts itself.
+        """
+        span, described = self.span, self._described
+        if self._foreign is None or described is None:
+            return
+        try:
+            if span.is_recording():
+                self._described = interpretation = interpret(self.template, self._foreign)
+                if interpretation.name != described.name:
+                    span.update_name(interpretation.name)
+                for key, value in interpretation.facts.items():
+                    if described.facts.get(key) != value:
+                        span.set_attribute(key, value)
+        except Exception:
+            log_internal_error("describe a hop")
+
+    def __enter__(self) -> Span:
+        context = get_current()
+        try:
+            self.start(parent_in(context), context, self._links())
+            self.attach(context)
+        except BaseException as exc:
+            self.__exit__(type(exc), exc, None)  # a signal, such as a soft time limit's
+            attach(context)
+            raise
+        return self.span
+
+    @cleans_up
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        try:
+            self._leave(exc)
+        except BaseException:
+            self._leave(None)  # a signal that was raised in the middle
+            raise
+
+    def _leave(self, exc: BaseException | None) -> None:
+        self.detach()
+        if exc is not None:
+            self.fail(exc)
+        self.end()
+
+    def _links(self) -> Sequence[RecordedLink]:
+        """Return what the span of a ``with`` links to."""
+        return ()
+
+    def _start_foreign(
+        self,
+        provider: trace.TracerProvider,
+        parent: ParentContext | None,
+        context: Context,
+        links: Sequence[RecordedLink],
+        start_time: int | None,
+    ) -> Span:
+        """Start a span of somebody else's *provider*: what is known by now, the rest at the end."""
+        self._foreign = record = Record(
+            parent.trace_id if parent else bytes(16),
+            0,
+            time_ns() if start_time is None else start_time,
+            parent_id=parent.span_id if parent else 0,
+            facts=self.facts,
+            links=list(links),
+        )
+        self._described = interpretation = interpret(self.template, record)
+        above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
+        return _tracer(provider, self.template).start_span(
+            interpretation.name,
+            trace.set_span_in_context(above, context),
+            self.template.span_kind,
+            interpretation.attributes(self.template, record),
+            list(map(api_link, interpretation.links)),
+            record.start_time,
+        )
+
+
+def _tracer(provider: trace.TracerProvider, template: SpanTemplate) -> trace.Tracer:
+    scope = template.scope
+    return provider.get_tracer(scope.name, scope.version, schema_url=scope.schema_url)

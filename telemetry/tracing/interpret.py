@@ -1,0 +1,336 @@
+"""From a record to a span and its measurements: the one place that knows what facts mean.
+
+Pure: no clock, no file, no state but caches. The sender calls it for every record, a process for
+those that somebody asks about early. Names are those of OpenTelemetry's semantic conventions, for
+HTTP and for messaging, and of Celery under ``celery.``.
+
+Facts may come from any producer or client, so a value without the type that it should have is left
+out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_DESTINATION_NAME,
+    MESSAGING_MESSAGE_ID,
+    MESSAGING_OPERATION_NAME,
+    MESSAGING_SYSTEM,
+)
+from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
+    MESSAGING_CLIENT_CONSUMED_MESSAGES,
+    MESSAGING_CLIENT_OPERATION_DURATION,
+    MESSAGING_CLIENT_SENT_MESSAGES,
+    MESSAGING_PROCESS_DURATION,
+)
+from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_REQUEST_METHOD_ORIGINAL,
+    HTTP_RESPONSE_STATUS_CODE,
+    HTTP_ROUTE,
+)
+from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
+from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, URL_SCHEME
+from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from opentelemetry.semconv.metrics.http_metrics import (
+    HTTP_CLIENT_REQUEST_DURATION,
+    HTTP_SERVER_REQUEST_DURATION,
+)
+from opentelemetry.util.types import AttributeValue
+
+from .record import (
+    ClientFacts,
+    Record,
+    RecordedLink,
+    RunFacts,
+    SendFacts,
+    ServerFacts,
+    SpanTemplate,
+)
+from .waits import PREFETCH, QUEUE, SCHEDULED, SKEWED, Waits, parse_eta, parse_time, waits
+
+__all__ = [
+    "CELERY_TASK_NAME",
+    "Interpretation",
+    "Measurement",
+    "Series",
+    "interpret",
+    "measurement",
+]
+
+CELERY_TASK_NAME = "celery.task.name"
+CELERY_TASK_STATE = "celery.task.state"
+CELERY_TASK_RETRIES = "celery.task.retries"
+CELERY_TASK_ITEMS = "celery.task.items"
+CELERY_TASK_ETA = "celery.task.eta"
+CELERY_TASK_EXPIRES = "celery.task.expires"
+CELERY_ROOT_ID = "celery.root_id"
+CELERY_PARENT_ID = "celery.parent_id"
+CELERY_GROUP_ID = "celery.group_id"
+CELERY_REDELIVERED = "celery.redelivered"
+
+Attributes = dict[str, Any]
+
+
+class Interpretation(NamedTuple):
+    """What a record says: the span's name, its facts as attributes, and its links."""
+
+    name: str
+    facts: Attributes
+    links: Sequence[RecordedLink]
+
+    def attributes(self, template: SpanTemplate, record: Record) -> Attributes:
+        """Return all attributes of the span; what the code added wins."""
+        added = record.attributes or {}
+        return added if record.limited else {**template.static_attributes, **self.facts, **added}
+
+
+class Series:
+    """Instruments that are measured together, under one set of attributes.
+
+    Compared by identity, so that an aggregation finds it fast.
+    """
+
+    __slots__ = ("attributes", "instruments")
+
+    def __init__(self, instruments: Sequence[str], attributes: Attributes) -> None:
+        self.instruments = instruments
+        self.attributes = attributes
+
+
+class Measurement(NamedTuple):
+    """One value for each instrument of a series: a count, or seconds."""
+
+    series: Series
+    values: Sequence[float]
+
+
+def interpret(template: SpanTemplate, record: Record) -> Interpretation:
+    """Return what *record*, whose hop has *template*, says."""
+    facts = record.facts
+    name, attributes = template.name, Attributes()
+    links: Sequence[RecordedLink] = record.links or ()
+    if facts is not None:
+        name = _INTERPRETERS[type(facts)](template, record, facts, attributes)
+        if isinstance(facts, RunFacts) and facts.linked and not record.limited:
+            links = [RecordedLink(record.trace_id, record.parent_id, is_remote=True), *links]
+    return Interpretation(record.name or name, attributes, links)
+
+
+def _send(template: SpanTemplate, record: Record, facts: SendFacts, attributes: Attributes) -> str:
+    if facts.queue:
+        attributes[MESSAGING_DESTINATION_NAME] = facts.queue
+    if facts.message is not None:
+        _, _, eta, expires = _add_message(attributes, facts.message)
+        if parse_eta(eta) is not None:
+            attributes[CELERY_TASK_ETA] = eta
+        if parse_eta(expires) is not None:
+            attributes[CELERY_TASK_EXPIRES] = expires
+    if facts.error:
+        attributes[ERROR_TYPE] = facts.error
+    return template.name
+
+
+def _run(template: SpanTemplate, record: Record, facts: RunFacts, attributes: Attributes) -> str:
+    if isinstance(facts.queue, str) and facts.queue:
+        attributes[MESSAGING_DESTINATION_NAME] = facts.queue
+    _add_message(attributes, facts.message)
+    if not facts.eager:
+        scheduled, queue, prefetch, skewed = _waits(record, facts)
+        attributes[SCHEDULED] = scheduled
+        if queue is not None:
+            attributes[QUEUE] = queue
+        attributes[PREFETCH] = prefetch
+        if skewed:
+            attributes[SKEWED] = True
+    if facts.redelivered:
+        attributes[CELERY_REDELIVERED] = True
+    if facts.items is not None:
+        attributes[CELERY_TASK_ITEMS] = facts.items
+    if facts.error:
+        attributes[ERROR_TYPE] = facts.error
+    if facts.state:
+        attributes[CELERY_TASK_STATE] = facts.state
+    return template.name
+
+
+_INT64 = 1 << 63
+_MESSAGE_IDS = (MESSAGING_MESSAGE_ID, CELERY_ROOT_ID, CELERY_PARENT_ID, CELERY_GROUP_ID)
+
+
+def _add_message(attributes: Attributes, message: Sequence[Any]) -> Sequence[Any]:
+    """Add what *message*, the values of ``MESSAGE_FIELDS``, says. Return ids, retries, times."""
+    *ids, retries, eta, expires = message
+    for name, value in zip(_MESSAGE_IDS, ids, strict=False):
+        if value and isinstance(value, str):
+            attributes[name] = value
+    if type(retries) is int and 0 < retries < _INT64:
+        attributes[CELERY_TASK_RETRIES] = retries
+    return ids, retries, eta, expires
+
+
+def _waits(record: Record, facts: RunFacts) -> Waits:
+    eta = facts.message[5]
+    return waits(
+        parse_time(facts.sent_at),
+        parse_eta(eta) if eta else None,
+        parse_time(facts.received_at),
+        record.start_time / 1e9,
+    )
+
+
+# RFC 9110 and RFC 5789: what the conventions let a span name and a metric carry.
+_METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+
+
+def _add_method(attributes: Attributes, method: Any) -> str:
+    """Add a request's *method*; return the word for the span's name.
+
+    An unknown method is ``HTTP`` and ``_OTHER``, so that a stranger cannot make up span names.
+    """
+    if method in _METHODS:
+        attributes[HTTP_REQUEST_METHOD] = method
+        return str(method)
+    attributes[HTTP_REQUEST_METHOD] = "_OTHER"
+    attributes[HTTP_REQUEST_METHOD_ORIGINAL] = str(method)[:64]
+    return "HTTP"
+
+
+def _client(
+    template: SpanTemplate, record: Record, facts: ClientFacts, attributes: Attributes
+) -> str:
+    name = _add_method(attributes, facts.method)
+    attributes[SERVER_ADDRESS] = facts.host
+    attributes[SERVER_PORT] = facts.port
+    attributes[URL_FULL] = facts.url
+    _add_response(attributes, facts)
+    return name
+
+
+def _server(
+    template: SpanTemplate, record: Record, facts: ServerFacts, attributes: Attributes
+) -> str:
+    environ = [value if isinstance(value, str) else "" for value in facts.environ]
+    method, scheme, host, server, port, protocol, mount, path, peer, agent = environ
+    scheme = scheme or "http"
+    name = _add_method(attributes, method or "GET")
+    attributes[URL_SCHEME] = scheme
+    attributes[SERVER_ADDRESS], attributes[SERVER_PORT] = _address(scheme, host, server, port)
+    if version := protocol.removeprefix("HTTP/"):
+        attributes[NETWORK_PROTOCOL_VERSION] = version
+    if facts.route is not None:
+        attributes[HTTP_ROUTE] = facts.route
+        name = f"{name} {facts.route}"
+    path = mount + path
+    # PEP 3333: bytes, decoded as Latin-1.
+    attributes[URL_PATH] = (
+        path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
+    )
+    if peer:
+        attributes[CLIENT_ADDRESS] = peer
+    if agent:
+        attributes[USER_AGENT_ORIGINAL] = agent
+    _add_response(attributes, facts)
+    return name
+
+
+def _add_response(attributes: Attributes, facts: ClientFacts | ServerFacts) -> None:
+    if facts.status:
+        attributes[HTTP_RESPONSE_STATUS_CODE] = facts.status
+    if facts.error:
+        attributes[ERROR_TYPE] = facts.error
+
+
+@lru_cache(maxsize=256)
+def _address(scheme: str, host: str, server: str, port: str) -> tuple[str, int]:
+    """Return the server's address and port: as the client named it, else as the server is bound."""
+    name, colon, named = host.rpartition(":")
+    if host and not (colon and named.isdecimal()):
+        name, named = host, ""
+    elif not host:
+        name, named = server, port
+    default = 443 if scheme in ("https", "wss") else 80
+    # A client may write anything there, and a number of many digits is no port.
+    is_port = named.isdecimal() and len(named) <= 5
+    return name.strip("[]"), int(named) if is_port else default
+
+
+_Interpreter = Callable[[SpanTemplate, Record, Any, Attributes], str]
+_INTERPRETERS: Mapping[type, _Interpreter] = {
+    SendFacts: _send,
+    RunFacts: _run,
+    ServerFacts: _server,
+    ClientFacts: _client,
+}
+
+
+def measurement(
+    template: SpanTemplate, record: Record, attributes: Attributes
+) -> Measurement | None:
+    """Return what *record* measured, None if nothing. *attributes* are its facts', interpreted."""
+    facts = record.facts
+    seconds = max(0.0, (record.end_time - record.start_time) / 1e9)
+    if isinstance(facts, RunFacts):
+        if facts.eager or not facts.measured:
+            return None
+        instruments = _RUN if QUEUE in attributes else _RUN_UNSENT
+        values = (1, seconds, *[attributes[name] for name in instruments[2:]])
+        queue = attributes.get(MESSAGING_DESTINATION_NAME)
+        return Measurement(_messages(template, instruments, queue, facts.error), values)
+    if isinstance(facts, SendFacts):
+        return Measurement(_messages(template, _SEND, facts.queue, facts.error), (1, seconds))
+    if isinstance(facts, ServerFacts):
+        return Measurement(_requests(_SERVED, _OF_A_SERVER, attributes), (seconds,))
+    if isinstance(facts, ClientFacts):
+        return Measurement(_requests(_SENT, _OF_A_CLIENT, attributes), (seconds,))
+    return None
+
+
+_SEND = (MESSAGING_CLIENT_SENT_MESSAGES, MESSAGING_CLIENT_OPERATION_DURATION)
+_RUN_COUNT = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
+_RUN_UNSENT = (*_RUN_COUNT, SCHEDULED, PREFETCH)
+_RUN = (*_RUN_COUNT, SCHEDULED, QUEUE, PREFETCH)
+
+_SERVED, _SENT = (HTTP_SERVER_REQUEST_DURATION,), (HTTP_CLIENT_REQUEST_DURATION,)
+
+#: The attributes of a message's metrics, besides its queue: those with few values.
+_OF_A_MESSAGE = (
+    *(MESSAGING_SYSTEM, MESSAGING_OPERATION_NAME, SERVER_ADDRESS, SERVER_PORT, CELERY_TASK_NAME),
+)
+_OF_A_SERVER = (
+    *(HTTP_REQUEST_METHOD, URL_SCHEME, NETWORK_PROTOCOL_VERSION, HTTP_ROUTE),
+    *(HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
+)
+_OF_A_CLIENT = (
+    *(HTTP_REQUEST_METHOD, SERVER_ADDRESS, SERVER_PORT, HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
+)
+
+
+@lru_cache(maxsize=1024)
+def _messages(
+    template: SpanTemplate, instruments: Sequence[str], queue: str | None, error: str | None
+) -> Series:
+    static = template.static_attributes
+    attributes = {name: static[name] for name in _OF_A_MESSAGE if name in static}
+    if queue:
+        attributes[MESSAGING_DESTINATION_NAME] = queue
+    if error:
+        attributes[ERROR_TYPE] = error
+    return Series(instruments, attributes)
+
+
+def _requests(instruments: tuple[str], names: tuple[str, ...], attributes: Attributes) -> Series:
+    return _request_series(
+        instruments, tuple([(name, attributes[name]) for name in names if name in attributes])
+    )
+
+
+@lru_cache(maxsize=1024)
+def _request_series(
+    instruments: tuple[str], attributes: tuple[tuple[str, AttributeValue], ...]
+) -> Series:
+    return Series(instruments, dict(attributes))

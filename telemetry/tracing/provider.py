@@ -1,0 +1,237 @@
+"""The tracer provider of ``telemetry.setup``: it decides what is sampled and makes ``HopSpan``s."""
+
+from collections.abc import Sequence
+from time import time_ns
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanKind,
+    TraceFlags,
+    Tracer,
+)
+from opentelemetry.util.types import Attributes
+
+from ..config.sdk import SpanLimits, SpanProcessor, TracerProvider, sampling
+from ..config.settings import Sampler
+from .context import CurrentSpan, get_current, parent_in
+from .faults import log_internal_error
+from .interpret import interpret
+from .record import Facts, ParentContext, Record, RecordedLink, SpanTemplate
+from .scope import Scope
+from .sink import Sink
+from .span import HopSpan, api_link, clean, exceeds, recorded_link
+
+__all__ = ["HopTracerProvider"]
+
+_SAMPLED, _RANDOM = int(TraceFlags.SAMPLED), int(TraceFlags.RANDOM_TRACE_ID)
+
+
+class HopTracerProvider(TracerProvider):
+    """OpenTelemetry's provider, whose spans become records in *sink*.
+
+    Without a sink, spans go to the span processors alone.
+    """
+
+    def __init__(
+        self, sampler: Sampler, resource: Resource, limits: SpanLimits, sink: Sink | None = None
+    ) -> None:
+        super().__init__(
+            sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
+        )
+        self.sink = sink
+        self.limits = limits
+        self.has_narrow_limits = (
+            exceeds(limits.max_span_attributes, 0)
+            or exceeds(limits.max_links, 0)
+            or limits.max_span_attribute_length is not None
+        )
+        self._known = sampler
+        self._processors: tuple[SpanProcessor, ...] = ()
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Hand every span to *span_processor* too."""
+        super().add_span_processor(span_processor)  # which flushes it and shuts it down
+        self._processors = *self._processors, span_processor
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> Tracer:
+        """Return the tracer of an instrumentation scope."""
+        scope = Scope(
+            instrumenting_module_name or "",
+            instrumenting_library_version or "",
+            schema_url or "",
+            clean(attributes, None, None)[0],
+        )
+        return HopTracer(self, scope)
+
+    def start(
+        self,
+        template: SpanTemplate,
+        facts: Facts | None,
+        parent: ParentContext | None,
+        context: Context,
+        *,
+        links: Sequence[RecordedLink] = (),
+        start_time: int | None = None,
+        name: str | None = None,
+        attributes: Attributes = None,
+    ) -> Span:
+        """Start a span under *parent*, and decide whether it is sampled.
+
+        *context* is what a sampler and span processors may look at. *start_time* is in Unix
+        nanoseconds.
+        """
+        ids, known = self.id_generator, self._known
+        now = time_ns() if start_time is None else start_time
+        if parent is None:
+            trace_id = ids.generate_trace_id().to_bytes(16, "big")
+            random = _RANDOM if ids.is_trace_id_random() else 0
+            record = Record(trace_id, ids.generate_span_id(), now, facts=facts)
+            sampled = known.root
+        else:
+            record = Record(
+                parent.trace_id,
+                ids.generate_span_id(),
+                now,
+                0,
+                parent.span_id,
+                0,
+                parent.is_remote,
+                parent.trace_state,
+                facts,
+            )
+            random = parent.flags & _RANDOM
+            sampled = (
+                known.child_of_sampled if parent.flags & _SAMPLED else known.child_of_unsampled
+            )
+        if name is not None:
+            record.name = name
+        if attributes:
+            record.attributes, dropped = clean(
+                attributes, self.limits.max_span_attributes, self.limits.max_span_attribute_length
+            )
+            record.dropped = dropped, 0, 0
+        if links:
+            record.links = list(links)
+        if sampled is None:
+            sampled, recorded = self._ask_sampler(template, record, parent, context)
+        else:
+            recorded = sampled
+        record.flags = random | _SAMPLED if sampled else random
+        span = HopSpan(self, template, record, parent, recorded)
+        if recorded:
+            for processor in self._processors:
+                processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
+        elif facts is None or self.sink is None or not self.sink.measures:
+            return NonRecordingSpan(span.get_span_context())
+        return span
+
+    def _ask_sampler(
+        self,
+        template: SpanTemplate,
+        record: Record,
+        parent: ParentContext | None,
+        context: Context,
+    ) -> tuple[bool, bool]:
+        """Return whether *record* is sampled, and whether it is recorded at all."""
+        interpretation = interpret(template, record)
+        attributes = interpretation.attributes(template, record)
+        above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
+        result = self.sampler.should_sample(
+            trace.set_span_in_context(above, context),
+            int.from_bytes(record.trace_id, "big"),
+            interpretation.name,
+            template.span_kind,
+            attributes,
+            list(map(api_link, interpretation.links)),
+        )
+        added = {k: v for k, v in (result.attributes or {}).items() if k not in attributes}
+        if added:
+            record.attributes = {**(record.attributes or {}), **clean(added, None, None)[0]}
+        decision = result.decision
+        recorded = decision in (sampling.Decision.RECORD_ONLY, sampling.Decision.RECORD_AND_SAMPLE)
+        record.trace_state = result.trace_state.to_header() if result.trace_state else ""
+        return decision is sampling.Decision.RECORD_AND_SAMPLE, recorded
+
+    def finish(self, span: HopSpan) -> None:
+        """Hand the record of an ended span to the sink, and the span to the span processors."""
+        sink, record = self.sink, span.record
+        if sink is not None and (
+            record.flags & _SAMPLED or (sink.measures and record.facts is not None)
+        ):
+            try:
+                sink.append(span.template, record)
+            except Exception:
+                log_internal_error("keep a span")
+        if self._processors and span.recorded:
+            ended = span.readable()
+            for processor in self._processors:
+                processor.on_end(ended)
+
+
+class HopTracer(Tracer):
+    """Starts the application's own spans, as records like those of the hops."""
+
+    def __init__(self, provider: HopTracerProvider, scope: Scope) -> None:
+        self._provider = provider
+        # The names of an application's spans may be without end: they are in the records.
+        self._templates = {kind: SpanTemplate("", kind.value, {}, scope) for kind in SpanKind}
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = (),
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> Span:
+        """Start a span under that of *context*, the current one if absent."""
+        context = get_current() if context is None else context
+        limits = self._provider.limits
+        recorded = (recorded_link(one.context, one.attributes, limits) for one in links or ())
+        span = self._provider.start(
+            self._templates[kind],
+            None,
+            parent_in(context),
+            context,
+            links=[one for one in recorded if one is not None],
+            start_time=start_time,
+            name=name,
+            attributes=attributes,
+        )
+        if isinstance(span, HopSpan):
+            span.on_exception(record_exception, set_status_on_exception)
+        return span
+
+    def start_as_current_span(  # type: ignore[override]  # the API wants a generator's manager
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = (),
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
+    ) -> CurrentSpan:
+        """Start a span and make it current, in a ``with`` or as a decorator."""
+
+        def start() -> Span:
+            return self.start_span(name, context, kind, attributes, links, start_time)
+
+        return CurrentSpan(start, record_exception, set_status_on_exception, end_on_exit)

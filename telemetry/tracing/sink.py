@@ -1,0 +1,36 @@
+"""Where finished records go: the one way out of a process that makes spans."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from .record import Record, SpanTemplate
+
+__all__ = ["Sink"]
+
+
+class Sink(Protocol):
+    """Takes the records of one process: ``export.spool.DiskSink`` or ``export.memory.MemorySink``.
+
+    ``append`` must not raise, and must not wait for the network.
+    """
+
+    #: Whether it wants records of spans that are sampled out, for the metrics.
+    measures: bool
+
+    def append(self, template: SpanTemplate, record: Record) -> None:
+        """Take one finished record."""
+
+    def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
+        """Yield the latest records of this process and its children, as far as they outlive it."""
+
+    def flush(self, timeout: float) -> bool:
+        """Return whether all records are delivered or durably kept, after *timeout* seconds."""
+
+    def before_exit(self) -> None:
+        """Do what a forked process must do before it ends, where nothing runs at its exit."""
+
+    def shutdown(self, timeout: float) -> None:
+        """Deliver what is left within *timeout* seconds and stop."""
+
+    def last_export_error(self) -> str:
+        """Return why records are not delivered at the moment, empty if they are."""

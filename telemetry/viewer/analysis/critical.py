@@ -1,0 +1,113 @@
+"""The critical path of a trace: what its end was waiting for, back to its start."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from ...otlp.decode import ReceivedSpan
+from .wait import Node, Wait
+
+__all__ = ["Segment", "critical_path"]
+
+#: A part of the path: on what, from when to when. On None nothing is known to have happened.
+Segment = tuple[Node | None, int, int]
+
+Above = Callable[[Node], Node | None]
+Candidates = dict[int, list[tuple[int, Node]]]
+
+
+def critical_path(nodes: Iterable[Node], above: Above, start_ns: int, end_ns: int) -> list[Segment]:
+    """Return the critical path from *start_ns* to *end_ns*, its last part first.
+
+    *above* says what led to a node: to a run its wait, to that its send, to any other span its
+    parent. From the end of a span one goes back to the last of those below it that it may have
+    waited for, from the start of that one up again to the span, and so on. The parts do not
+    overlap and leave nothing out.
+    """
+    waited_for = _waited_for(nodes, above)
+    segments: list[Segment] = []
+    now = end_ns
+    # What is under way at *now*, innermost last; None is the trace as a whole.
+    stack: list[Node | None] = [None]
+    entered: set[int] = set()
+    while stack:
+        node = stack[-1]
+        start = start_ns if node is None else node.start_ns
+        until, last = _latest(waited_for.get(id(node), []), now, entered)
+        if last is None or until < start:
+            segments += _segments(node, start, now)
+            now = min(now, start)
+            stack.pop()
+            continue
+        segments += _segments(node, until, now)
+        now = until
+        way: list[Node] = []
+        at: Node | None = last
+        while at is not None and at is not node and id(at) not in entered:
+            entered.add(id(at))
+            way.append(at)
+            at = above(at)
+        stack += reversed(way)
+    return segments
+
+
+def _latest(
+    candidates: list[tuple[int, Node]], now: int, entered: set[int]
+) -> tuple[int, Node | None]:
+    """Take the last of *candidates* that had ended by *now*; forget those that had not."""
+    del candidates[bisect_right(candidates, now, key=lambda candidate: candidate[0]) :]
+    while candidates:
+        end, node = candidates.pop()
+        if id(node) not in entered:
+            return end, node
+    return now, None
+
+
+def _segments(node: Node | None, start: int, end: int) -> Iterable[Segment]:
+    """Yield what *node* has of the time from *start* to *end*, and first what is after its end."""
+    if node is not None and node.end_ns < end:
+        # The moment between a wait and its run is the worker's.
+        idle = node.run if isinstance(node, Wait) else None
+        if max(start, node.end_ns) < end:
+            yield idle, max(start, node.end_ns), end
+        end = node.end_ns
+    if start < end:
+        yield node, start, end
+
+
+def _waited_for(nodes: Iterable[Node], above: Above) -> Candidates:
+    """Return by node what it may have waited for, with when that ended, in that order.
+
+    Whoever is above something and was still there when it ended may have waited for it: the
+    nearest such span, or else the trace as a whole.
+    """
+    below: dict[int, list[Node]] = defaultdict(list)
+    pending: list[Node] = []
+    for node in nodes:
+        up = above(node)
+        (pending if up is None else below[id(up)]).append(node)
+    waiters: dict[int, Node | None] = {}
+    candidates: Candidates = defaultdict(list)
+    while pending:
+        node = pending.pop()
+        pending += below[id(node)]
+        waiter, end = above(node), _end(node, above)
+        while waiter is not None and (isinstance(waiter, Wait) or waiter.end_ns < end):
+            # Those in between ended even earlier.
+            waiter = above(waiter) if isinstance(waiter, Wait) else waiters[id(waiter)]
+        waiters[id(node)] = waiter
+        if isinstance(node, ReceivedSpan) or node.live:
+            candidates[id(waiter)].append((end, node))
+    for ended in candidates.values():
+        ended.sort(key=lambda candidate: candidate[0])
+    return candidates
+
+
+def _end(node: Node, above: Above) -> int:
+    """Return when *node* ended: what answers a request no later than it, whatever clocks say."""
+    end = max(node.start_ns, node.end_ns)
+    caller = above(node)
+    is_answer = isinstance(node, ReceivedSpan) and node.kind == "SERVER"
+    if is_answer and isinstance(caller, ReceivedSpan) and caller.kind == "CLIENT":
+        return min(end, max(caller.start_ns, caller.end_ns))
+    return end

@@ -1,0 +1,245 @@
+"""Where the time of one trace went: its tree, its messages, their waits, its critical path.
+
+Derived from spans by pure functions, and nothing of it is ever a span. Times are integer
+nanoseconds.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from ...otlp.decode import ReceivedSpan
+from .critical import Segment, critical_path
+from .messaging import message_id_of, retries_of, role_of, state_of, task_of
+from .sentence import sentence
+from .wait import Node, Wait, live_wait, wait_of
+
+__all__ = ["Elsewhere", "Status", "Trace"]
+
+Status = Literal["ok", "error", "waiting", "broken"]
+
+#: For so long a message without a run is taken to wait, in nanoseconds: an hour.
+PLAUSIBLE = 3600 * 10**9
+
+#: For so long after the last span arrived a missing one may still come: the SDKs send every 5 s.
+GRACE = 15 * 10**9
+
+#: States of a message that was to run and never did.
+NEVER_RAN = ("EXPIRED", "REJECTED", "UNKNOWN")
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What other traces know of this one.
+
+    *picked_up* are the sends of this trace whose runs are in others, *sends* those of others, by
+    span id, that runs of this trace link to.
+    """
+
+    picked_up: frozenset[str] = frozenset()
+    sends: Mapping[str, ReceivedSpan] = field(default_factory=dict)
+
+
+class Trace:
+    """One trace, as far as its spans have come at *now_ns*, and their last at *arrived_ns*.
+
+    Spans may be in any order and there several times. *children* are by span id, *roots* are the
+    spans under none, *orphans* those of them that name a parent; *roles* say what is a send or a
+    run, *waits* are by run, *live* those that still go on.
+    """
+
+    def __init__(
+        self,
+        spans: Iterable[ReceivedSpan],
+        now_ns: int,
+        arrived_ns: int = 0,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self.now_ns = now_ns
+        self.elsewhere = elsewhere or Elsewhere()
+        #: Whether more of it may still be on its way.
+        self.arriving = now_ns - arrived_ns < GRACE
+        self._arrived_ns = arrived_ns
+        by_id = {span.span_id: span for span in spans}
+        self.spans = sorted(by_id.values(), key=lambda span: (span.start_ns, -span.end_ns))
+        self.known = {span.span_id: span for span in self.spans}
+        self.roles = {span.span_id: role_of(span) for span in self.spans}
+        self.runs = [span for span in self.spans if self.roles[span.span_id] == "run"]
+        self.sends = [span for span in self.spans if self.roles[span.span_id] == "send"]
+        self._find_tree()
+        self._find_causes()
+        self._find_waits()
+
+    def _find_tree(self) -> None:
+        self.children: dict[str, list[ReceivedSpan]] = defaultdict(list)
+        self.roots: list[ReceivedSpan] = []
+        self.orphans: list[ReceivedSpan] = []
+        for span in self.spans:
+            if span.parent_id in self.known:
+                self.children[span.parent_id].append(span)
+                continue
+            self.roots.append(span)
+            if span.parent_id:
+                self.orphans.append(span)
+        self._in_run: dict[str, bool] = {}
+        self._made_good: set[str] = set()
+        for root in self.roots:
+            self._descend(root)
+        self.circular = len(self._in_run) < len(self.spans)
+        for span in self.spans if self.circular else ():
+            if span.span_id not in self._in_run:
+                self.children[span.parent_id].remove(span)
+                self.roots.append(span)
+                self._descend(span)
+
+    def _descend(self, root: ReceivedSpan) -> None:
+        """Note of all from *root* down what is part of a run, and of one that was tried again."""
+        pending = [(root, False, False)]
+        while pending:
+            span, in_run, made_good = pending.pop()
+            in_run = in_run or self.roles[span.span_id] == "run"
+            made_good = made_good or state_of(span) == "RETRY"
+            self._in_run[span.span_id] = in_run
+            if made_good:
+                self._made_good.add(span.span_id)
+            below = self.children.get(span.span_id, ())
+            pending += [(child, in_run, made_good) for child in below]
+
+    def _find_causes(self) -> None:
+        """Find for each run the send that published it, and the sends that nobody took."""
+        self.message_ids = {s.span_id: message_id_of(s) for s in (*self.runs, *self.sends)}
+        attempts = {self._attempt(send): send for send in reversed(self.sends)}
+        self.causes: dict[str, ReceivedSpan] = {}
+        taken: set[str] = set()
+        for run in self.runs:
+            sends = self._sends_of(run)
+            taken.update(send.span_id for send in sends)
+            # A retry hangs under the first send, and was published by another.
+            again = attempts.get(self._attempt(run)) if self.message_ids[run.span_id] else None
+            if again is not None and again.parent_id != run.span_id:
+                taken.add(again.span_id)
+                sends.insert(0, again)
+            if sends:
+                self.causes[run.span_id] = sends[0]
+        self.untaken = [s for s in self.sends if s.span_id not in taken and self._is_untaken(s)]
+
+    def _attempt(self, span: ReceivedSpan) -> tuple[str, str, int]:
+        return self.message_ids[span.span_id], task_of(span), retries_of(span)
+
+    def _sends_of(self, run: ReceivedSpan) -> list[ReceivedSpan]:
+        ids = [run.parent_id, *(link.span_id for link in run.links)]
+        return [self.known[i] for i in dict.fromkeys(ids) if self.roles.get(i) == "send"]
+
+    def _is_untaken(self, send: ReceivedSpan) -> bool:
+        """Return whether *send*, whose run is not in this trace, still needs one here.
+
+        A send that is no PRODUCER put another's context into the message; that one is followed if
+        it is here too, as that of a retry is.
+        """
+        if send.status == "ERROR" or send.span_id in self.elsewhere.picked_up:
+            return False
+        if any(child.service != send.service for child in self.children.get(send.span_id, ())):
+            return False
+        message = self.message_ids[send.span_id]
+        return send.kind == "PRODUCER" or bool(
+            message and any(self.message_ids.get(link.span_id) == message for link in send.links)
+        )
+
+    def _find_waits(self) -> None:
+        self.waits: dict[str, Wait] = {}
+        for run in self.runs:
+            others = (self.elsewhere.sends.get(link.span_id) for link in run.links)
+            send = self.causes.get(run.span_id) or next(filter(None, others), None)
+            if wait := wait_of(run, send):
+                self.waits[run.span_id] = wait
+        self.live = [
+            live_wait(send, self.now_ns)
+            for send in self.untaken
+            if self.now_ns - send.end_ns < PLAUSIBLE
+        ]
+        starts = [span.start_ns for span in self.spans]
+        starts += [wait.start_ns for wait in self.waits.values()]
+        ends = [max(span.start_ns, span.end_ns) for span in self.spans]
+        ends += [wait.end_ns for wait in self.live]
+        self.start_ns, self.end_ns = min(starts, default=0), max(ends, default=0)
+
+    @property
+    def duration_ns(self) -> int:
+        """How long it lasted, from the first start or wait to the last end."""
+        return self.end_ns - self.start_ns
+
+    @cached_property
+    def path(self) -> list[Segment]:
+        """The critical path, its last part first."""
+        nodes: tuple[Node, ...] = (*self.spans, *self.waits.values(), *self.live)
+        return critical_path(nodes, self._above, self.start_ns, self.end_ns)
+
+    def _above(self, node: Node) -> Node | None:
+        """Return what led to *node*: to a run its wait, to that its send, to others the parent."""
+        if isinstance(node, Wait):
+            if node.send is not None and node.send.span_id in self.known:
+                return node.send
+            return self.known.get(node.of.parent_id)
+        wait = self.waits.get(node.span_id)
+        return wait or self.causes.get(node.span_id) or self.known.get(node.parent_id)
+
+    @cached_property
+    def critical_ns(self) -> Counter[str]:
+        """What the critical path consists of, by the API's names."""
+        total = Counter(web=0, scheduled=0, queue=0, prefetch=0, worker=0)
+        for node, start, end in self.path:
+            if isinstance(node, Wait):
+                for name, phase in node.phases.items():
+                    total[name] += _overlap(phase, start, end)
+            elif node is not None:
+                total["worker" if self._in_run[node.span_id] else "web"] += end - start
+        return total
+
+    @property
+    def sentence(self) -> str:
+        """The trace in one sentence: ``412 ms: 6 web, 380 waiting in `celery`, 26 worker``."""
+        queues: Counter[str] = Counter()
+        for node, start, end in self.path:
+            if isinstance(node, Wait):
+                queues[node.queue] += _overlap(node.phases["queue"], start, end)
+        critical = self.critical_ns
+        web = any(s.kind == "SERVER" and not self._in_run[s.span_id] for s in self.spans)
+        parts = [
+            ("web" if web else "client", critical["web"]),
+            ("scheduled", critical["scheduled"]),
+            *(
+                (f"waiting in `{queue}`" if queue else "waiting in the queue", length)
+                for queue, length in queues.most_common()
+            ),
+            ("waiting for a free process", critical["prefetch"]),
+            ("worker", critical["worker"]),
+            ("unaccounted for", self.duration_ns - critical.total()),
+        ]
+        return sentence(self.duration_ns, parts, so_far=bool(self.live))
+
+    @cached_property
+    def status(self) -> Status:
+        """What became of it: an error that no later attempt made good comes first."""
+        if any(
+            state_of(span) in NEVER_RAN
+            or (span.status == "ERROR" and span.span_id not in self._made_good)
+            for span in self.spans
+        ):
+            return "error"
+        if self.live:
+            return "waiting"
+        return "broken" if self.circular or (self.orphans and not self.arriving) else "ok"
+
+    @property
+    def revisit_ns(self) -> int | None:
+        """When it will look different though nothing more arrives, or None."""
+        times = [wait.start_ns + PLAUSIBLE for wait in self.live]
+        if self.orphans and self.arriving:
+            times.append(self._arrived_ns + GRACE)
+        return min(times, default=None)
+
+
+def _overlap(phase: tuple[int, int], start: int, end: int) -> int:
+    return max(0, min(phase[1], end) - max(phase[0], start))

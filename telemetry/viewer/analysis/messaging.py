@@ -1,0 +1,123 @@
+"""What a span says of a message, whichever instrumentation made it.
+
+Ours, OpenTelemetry's contrib for Celery, Sentry's queue spans, and whatever follows the messaging
+conventions of today or of before: Kafka, JMS, RabbitMQ in any language.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_CONSUMER_GROUP_NAME,
+    MESSAGING_DESTINATION_NAME,
+    MESSAGING_MESSAGE_ID,
+    MESSAGING_OPERATION,
+    MESSAGING_OPERATION_TYPE,
+)
+
+from ...otlp.decode import ReceivedSpan
+
+__all__ = [
+    "consumer_of",
+    "message_id_of",
+    "number",
+    "queue_of",
+    "retries_of",
+    "role_of",
+    "state_of",
+    "task_of",
+    "text",
+]
+
+Role = Literal["send", "run", ""]
+
+#: The operations of the conventions, old and new, by what they are here. One that only takes a
+#: message or settles it is neither.
+_OPERATIONS: dict[str, Role] = {
+    **dict.fromkeys(("create", "send", "publish", "queue.publish", "queue.submit"), "send"),
+    **dict.fromkeys(("process", "deliver", "queue.process", "queue.task"), "run"),
+    **dict.fromkeys(("receive", "settle", "ack", "nack", "queue.receive"), ""),
+}
+_KINDS: dict[str, Role] = {"PRODUCER": "send", "CONSUMER": "run"}
+
+
+SENTRY_OP = "sentry.op"
+#: Names that were others' before, or are.
+_DESTINATIONS = (MESSAGING_DESTINATION_NAME, "messaging.destination")
+_MESSAGE_IDS = (MESSAGING_MESSAGE_ID, "messaging.message_id", "celery.id")
+_TASKS = ("celery.task.name", "celery.task_name")
+_STATES = ("celery.task.state", "celery.state")
+_RETRIES = ("celery.task.retries", "celery.retries", "messaging.message.retry.count")
+_GROUPS = (
+    MESSAGING_CONSUMER_GROUP_NAME,
+    "messaging.kafka.consumer.group",
+    "messaging.kafka.consumer_group",
+)
+
+
+def text(attributes: Mapping[str, Any], *keys: str) -> str:
+    """Return the first of *keys* that holds a text that is not empty, or ``""``."""
+    for key in keys:
+        value = attributes.get(key)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def number(attributes: Mapping[str, Any], *keys: str) -> float | None:
+    """Return the first of *keys* that holds a finite number of at least 0, or None."""
+    for key in keys:
+        value = attributes.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if 0 <= value < math.inf:
+            return float(value)
+    return None
+
+
+def role_of(span: ReceivedSpan) -> Role:
+    """Return ``"send"`` or ``"run"`` if *span* sends a message or runs its task, else ``""``."""
+    attributes = span.attributes
+    for key in (MESSAGING_OPERATION_TYPE, MESSAGING_OPERATION, SENTRY_OP):
+        value = attributes.get(key)
+        if isinstance(value, str) and (role := _OPERATIONS.get(value.lower())) is not None:
+            return role
+    if span.kind in _KINDS:
+        return _KINDS[span.kind]
+    return _OPERATIONS.get(span.name, "") if span.name.startswith("queue.") else ""
+
+
+def task_of(span: ReceivedSpan) -> str:
+    """Return the name of the Celery task, or ``""``."""
+    if found := text(span.attributes, *_TASKS):
+        return found
+    for prefix in ("apply_async/", "run/"):
+        if span.name.startswith(prefix):
+            return span.name.removeprefix(prefix)
+    return ""
+
+
+def queue_of(span: ReceivedSpan) -> str:
+    """Return the queue or topic, or ``""``."""
+    return text(span.attributes, *_DESTINATIONS)
+
+
+def message_id_of(span: ReceivedSpan) -> str:
+    """Return the message's id, or ``""``."""
+    return text(span.attributes, *_MESSAGE_IDS)
+
+
+def state_of(span: ReceivedSpan) -> str:
+    """Return Celery's state of the task, or ``""``."""
+    return text(span.attributes, *_STATES)
+
+
+def retries_of(span: ReceivedSpan) -> int:
+    """Return how many attempts came before this one, as far as it says."""
+    return int(number(span.attributes, *_RETRIES) or 0)
+
+
+def consumer_of(span: ReceivedSpan) -> tuple[str, str]:
+    """Return who takes the message: several groups each get it, and none of them is a retry."""
+    return span.service, text(span.attributes, *_GROUPS)

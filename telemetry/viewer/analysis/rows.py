@@ -1,0 +1,193 @@
+"""The rows in which a trace is drawn, as the API has them: times in milliseconds."""
+
+from collections import defaultdict
+from typing import Any
+
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_TYPE,
+)
+
+from ...otlp.decode import ReceivedSpan
+from .hops import Trace
+from .messaging import consumer_of, state_of, task_of
+from .problems import missing_parent, problems
+from .wait import Node, Wait
+
+__all__ = ["hops"]
+
+#: A node to draw, how deep, and under which row.
+Drawn = tuple[Node, int, str | None]
+
+
+def hops(trace: Trace) -> dict[str, Any]:
+    """Return the rows of *trace*, the links between them, and what there is to say."""
+    rows = _Rows(trace)
+    return {
+        "trace_id": trace.spans[0].trace_id if trace.spans else "",
+        "sentence": trace.sentence,
+        "start_ns": str(trace.start_ns),
+        "duration_ms": trace.duration_ns / 1e6,
+        "status": trace.status,
+        "services": [{"name": name, "index": at} for name, at in rows.services.items()],
+        "rows": rows.rows,
+        "links": _links(trace),
+        "problems": problems(trace),
+        "critical_ms": {name: length / 1e6 for name, length in trace.critical_ns.items()},
+    }
+
+
+def _links(trace: Trace) -> list[dict[str, str]]:
+    """Return the links within *trace*, each from the span that has it to the one that it names."""
+    links = []
+    for span in trace.spans:
+        for link in span.links:
+            target = trace.known.get(link.span_id)
+            if target is None or target is span or link.trace_id != span.trace_id:
+                continue
+            if target.span_id != span.parent_id:
+                kind = _link_kind(trace, span, target)
+                links.append({"from": span.span_id, "to": target.span_id, "kind": kind})
+    return links
+
+
+def _link_kind(trace: Trace, span: ReceivedSpan, target: ReceivedSpan) -> str:
+    message = trace.message_ids.get(span.span_id)
+    if message and message == trace.message_ids.get(target.span_id):
+        return "retry"
+    roles = trace.roles[span.span_id], trace.roles[target.span_id]
+    return "chord" if roles == ("run", "run") else "link"
+
+
+class _Rows:
+    """The rows in the order in which they are drawn: depth first, by start."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self.rows: list[dict[str, Any]] = []
+        self.services: dict[str, int] = {}
+        self._critical: dict[int, list[list[float]]] = defaultdict(list)
+        for node, start, end in reversed(trace.path):
+            if node is not None and end > node.start_ns:
+                self._critical[id(node)].append([self._ms(start), self._ms(end)])
+        self._attempts = _attempts(trace)
+        self._live: dict[str, list[Wait]] = defaultdict(list)
+        for wait in trace.live:
+            self._live[_place(trace, wait.of)].append(wait)
+        self._orphans = {orphan.span_id for orphan in trace.orphans}
+        for root in trace.roots:
+            self._add_tree(root)
+
+    def _ms(self, time_ns: int) -> float:
+        return (time_ns - self._trace.start_ns) / 1e6
+
+    def _add_tree(self, root: ReceivedSpan) -> None:
+        pending = self._with_wait(root, 0, None)[::-1]
+        while pending:
+            node, depth, parent = pending.pop()
+            below: list[Drawn] = []
+            if isinstance(node, ReceivedSpan):
+                for child in self._trace.children.get(node.span_id, ()):
+                    below += self._with_wait(child, depth + 1, node.span_id)
+                below += [(wait, depth + 1, node.span_id) for wait in self._live[node.span_id]]
+            place = {
+                "depth": depth,
+                "parent": parent,
+                "start_ms": self._ms(node.start_ns),
+                "end_ms": self._ms(max(node.start_ns, node.end_ns)),
+                "critical": self._critical.get(id(node), []),
+                "has_children": bool(below),
+                "children": len(below),
+            }
+            row = self._span_row(node) if isinstance(node, ReceivedSpan) else self._wait_row(node)
+            self.rows.append(row | place)
+            pending += reversed(below)
+
+    def _with_wait(self, span: ReceivedSpan, depth: int, parent: str | None) -> list[Drawn]:
+        wait = self._trace.waits.get(span.span_id)
+        row: Drawn = (span, depth, parent)
+        return [row] if wait is None else [(wait, depth, parent), row]
+
+    def _service_of(self, span: ReceivedSpan) -> dict[str, Any]:
+        index = self.services.setdefault(span.service, len(self.services))
+        return {"service": span.service, "service_index": index}
+
+    def _span_row(self, span: ReceivedSpan) -> dict[str, Any]:
+        orphaned = span.span_id in self._orphans
+        return {
+            "id": span.span_id,
+            "kind": "span",
+            "name": span.name,
+            **self._service_of(span),
+            "span_kind": span.kind,
+            "self_ms": self._self_ms(span),
+            "status": span.status.lower(),
+            "state": state_of(span) or None,
+            "message": _error(span),
+            "attempt": self._attempts.get(span.span_id),
+            "wait": None,
+            "missing_parent": missing_parent(self._trace, span) if orphaned else None,
+        }
+
+    def _wait_row(self, wait: Wait) -> dict[str, Any]:
+        return {
+            "id": wait.id,
+            "kind": "wait",
+            "name": f"waiting in {wait.queue}" if wait.queue else "waiting",
+            **self._service_of(wait.of),
+            "span_kind": None,
+            "self_ms": (wait.end_ns - wait.start_ns) / 1e6,
+            "status": "unset",
+            "state": None,
+            "message": None,
+            "attempt": self._attempts.get(wait.of.span_id),
+            "wait": wait.as_dict(),
+            "missing_parent": None,
+        }
+
+    def _self_ms(self, span: ReceivedSpan) -> float:
+        """Return how long nothing below *span* was under way within it."""
+        covered, until = 0, span.start_ns
+        for child in self._trace.children.get(span.span_id, ()):
+            begin, end = max(child.start_ns, until), min(child.end_ns, span.end_ns)
+            if end > begin:
+                covered += end - begin
+                until = end
+        return max(0, span.end_ns - span.start_ns - covered) / 1e6
+
+
+def _place(trace: Trace, send: ReceivedSpan) -> str:
+    """Return under which send the run of *send* will be: for a retry, under the first."""
+    if send.kind == "PRODUCER":
+        return send.span_id
+    named = [link.span_id for link in send.links]
+    return next((i for i in named if trace.roles.get(i) == "send"), send.span_id)
+
+
+def _attempts(trace: Trace) -> dict[str, int]:
+    """Return the number of each attempt at a message of which there were several.
+
+    Several consumers that each get the message are not attempts at it.
+    """
+    tries: dict[object, list[ReceivedSpan]] = defaultdict(list)
+    for run in trace.runs:
+        sent_by = run.parent_id if trace.roles.get(run.parent_id) == "send" else run.span_id
+        message = trace.message_ids[run.span_id] or sent_by
+        tries[message, task_of(run), consumer_of(run)].append(run)
+    return {
+        run.span_id: at
+        for runs in tries.values()
+        if len(runs) > 1
+        for at, run in enumerate(runs, 1)
+    }
+
+
+def _error(span: ReceivedSpan) -> str | None:
+    """Return what went wrong in *span*, in its own words, or None."""
+    for event in reversed(span.events):
+        if kind := event.attributes.get(EXCEPTION_TYPE):
+            return f"{kind}: {event.attributes.get(EXCEPTION_MESSAGE, '')}".rstrip(": ")
+    if span.status != "ERROR":
+        return None
+    return span.status_message or str(span.attributes.get(ERROR_TYPE) or "") or None

@@ -1,0 +1,138 @@
+"""The time of a message between its send and its run: what it says itself, or what times say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...otlp.decode import ReceivedSpan
+from .messaging import number, queue_of
+
+__all__ = ["Node", "Wait", "live_wait", "wait_of"]
+
+SCHEDULED, QUEUE, PREFETCH = "celery.wait.scheduled", "celery.wait.queue", "celery.wait.prefetch"
+SKEWED = "celery.wait.skewed"
+#: What Sentry says on a run, in milliseconds.
+RECEIVE_LATENCY = "messaging.message.receive.latency"
+
+#: A wait that is said to be longer is nonsense: ten years, in seconds.
+LONGEST = 3.2e8
+
+#: The longest that a worker takes to start the span of a run that it has begun, in nanoseconds.
+MOMENT = 50 * 10**6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wait:
+    """A wait in nanoseconds; without a *run* it still goes on.
+
+    *estimated*: from the spans' times, for want of anything better. *skewed*: the clocks of the
+    two sides disagree, by *skew_ns* at least where that can be seen.
+    """
+
+    send: ReceivedSpan | None
+    run: ReceivedSpan | None
+    start_ns: int
+    end_ns: int
+    scheduled_ns: int
+    queue_ns: int
+    prefetch_ns: int
+    queue: str
+    skewed: bool = False
+    skew_ns: int | None = None
+    estimated: bool = False
+
+    @property
+    def live(self) -> bool:
+        return self.run is None
+
+    @property
+    def id(self) -> str:
+        return f"wait:{self.of.span_id}"
+
+    @property
+    def of(self) -> ReceivedSpan:
+        """The run, or the send of one that has none yet."""
+        span = self.run or self.send
+        assert span is not None
+        return span
+
+    @property
+    def phases(self) -> Mapping[str, tuple[int, int]]:
+        """From when to when it waited for what."""
+        taken = self.end_ns - self.prefetch_ns
+        due = taken - self.queue_ns
+        return {
+            "scheduled": (self.start_ns, due),
+            "queue": (due, taken),
+            "prefetch": (taken, self.end_ns),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the API has it, in milliseconds."""
+        return {
+            "scheduled_ms": self.scheduled_ns / 1e6,
+            "queue_ms": self.queue_ns / 1e6,
+            "prefetch_ms": self.prefetch_ns / 1e6,
+            "skewed": self.skewed,
+            "skew_ms": None if self.skew_ns is None else self.skew_ns / 1e6,
+            "queue": self.queue,
+            "live": self.live,
+            "estimated": self.estimated,
+        }
+
+
+Node = ReceivedSpan | Wait
+
+
+def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
+    """Return the wait of *run*, which *send* published as far as one knows; None if unknown."""
+    early = send.start_ns - run.start_ns if send is not None else 0
+    parts = [_nanoseconds(run, key) for key in (SCHEDULED, QUEUE, PREFETCH)]
+    estimated = parts == [None, None, None]
+    if estimated and (latency := number(run.attributes, RECEIVE_LATENCY)) is not None:
+        parts[1], estimated = int(min(latency / 1e3, LONGEST) * 1e9), False
+    elif estimated:
+        if send is None or _is_inside(run, send):
+            return None
+        parts[1] = max(0, run.start_ns - max(send.end_ns, send.start_ns))
+    scheduled, queued, prefetched = (part or 0 for part in parts)
+    start = run.start_ns - scheduled - queued - prefetched
+    # A worker takes a moment from the end of the wait to the start of its span; it shows where
+    # the wait would begin after its send has ended.
+    moment = start - send.end_ns if send is not None else 0
+    moment = moment if 0 < moment <= MOMENT else 0
+    return Wait(
+        send=send,
+        run=run,
+        start_ns=max(0, start - moment),
+        end_ns=run.start_ns - moment,
+        scheduled_ns=scheduled,
+        queue_ns=queued,
+        prefetch_ns=prefetched,
+        queue=queue_of(run) or (queue_of(send) if send else ""),
+        skewed=run.attributes.get(SKEWED) is True or early > 0,
+        skew_ns=early if early > 0 else None,
+        estimated=estimated,
+    )
+
+
+def live_wait(send: ReceivedSpan, now_ns: int) -> Wait:
+    """Return the wait of a message that nobody has taken until *now_ns*."""
+    start = max(send.start_ns, send.end_ns)
+    end = max(now_ns, start)
+    return Wait(send, None, start, end, 0, end - start, 0, queue_of(send), estimated=True)
+
+
+def _nanoseconds(run: ReceivedSpan, key: str) -> int | None:
+    seconds = number(run.attributes, key)
+    return None if seconds is None or seconds > LONGEST else round(seconds * 1e9)
+
+
+def _is_inside(run: ReceivedSpan, send: ReceivedSpan) -> bool:
+    """Return whether *run* happened within its send: eagerly, without a queue."""
+    return (
+        run.instance == send.instance
+        and run.service == send.service
+        and send.start_ns <= run.start_ns
+        and run.end_ns <= send.end_ns
+    )

@@ -1,0 +1,188 @@
+"""``python -m telemetry view``: receive, keep, show; in the browser and in the terminal."""
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
+from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET, SOMAXCONN, socket
+from urllib.parse import urlsplit
+
+import grpc
+from rich.console import Console
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from ..otlp.server import grpc_server
+from .analysis.summary import Summary
+from .store.database import MEMORY, Database, Unusable
+from .store.read import number_of, read_spans
+from .store.trace_store import Bounds, Store
+from .terminal import render_tree
+from .web.api import create_app
+from .web.events import Events
+
+__all__ = ["print_trace", "view"]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+#: Seconds for which nothing more of a trace may come before it is printed.
+QUIET = 1.0
+
+
+class CannotStart(Exception):
+    """The viewer cannot begin: what is in the way, and what to do about it."""
+
+
+def view(options: argparse.Namespace) -> int:
+    """Receive and show traces until Ctrl-C; return the exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a tree has more than ASCII in it
+    try:
+        return print_trace(options) if options.trace_id else _serve(options)
+    except (CannotStart, Unusable) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+
+
+def print_trace(options: argparse.Namespace) -> int:
+    """Print the tree of one trace of the database."""
+    path = options.db
+    if path == MEMORY or not Path(path).exists():
+        raise CannotStart(f"there is no database {path}: name the viewer's with --db")
+    database = Database(path)
+    try:
+        with database.reading() as db:
+            number = number_of(db, options.trace_id)
+            if number is None:
+                raise CannotStart(f"trace {options.trace_id} is not in {path}")
+            spans = list(read_spans(db, number))
+    finally:
+        database.close()
+    Console(highlight=False).print(render_tree(spans))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    store = Store(Database(options.db), Bounds(options.max_spans, options.max_age))
+    events = Events(store)
+    cleanup: list[Callable[[], object]] = [store.close, events.close]
+    try:
+        http = _http_server(options.http, store, events)
+        cleanup.append(http.server_close)
+        receiver = _grpc_server(options.grpc, store)
+        cleanup.append(lambda: receiver.stop(0.5).wait())
+        thread = threading.Thread(target=http.serve_forever, name="http", daemon=True)
+        thread.start()
+        cleanup.append(http.shutdown)
+        receiver.start()
+        print(f"traces at {_url(options.http, http.port)}", flush=True)
+        if options.follow:
+            _follow(store, stopped)
+        else:
+            # The kernel may give the signal to a thread of gRPC's: then nothing wakes this one.
+            while not stopped.wait(0.2):
+                pass
+    finally:
+        for step in reversed(cleanup):
+            step()
+    return 0
+
+
+def _follow(store: Store, stopped: threading.Event) -> None:
+    """Print each trace once, when it is complete and nothing more of it has come for a while."""
+    console = Console(highlight=False)
+    due: dict[str, float] = {}
+    printed: dict[str, None] = {}
+
+    def note(summary: Summary) -> None:
+        trace_id = summary.row["trace_id"]
+        if summary.complete and trace_id not in printed:
+            due[trace_id] = time.monotonic() + QUIET
+        else:
+            due.pop(trace_id, None)
+
+    store.listen(note)
+    while not stopped.wait(0.2):
+        now = time.monotonic()
+        for trace_id in [trace_id for trace_id, at in list(due.items()) if at <= now]:
+            if due.pop(trace_id, None) is None:
+                continue
+            printed[trace_id] = None
+            if len(printed) > 10_000:
+                del printed[next(iter(printed))]
+            with store.database.reading() as db:
+                number = number_of(db, trace_id)
+                spans = list(read_spans(db, number)) if number is not None else []
+            console.print(render_tree(spans))
+            console.print()
+
+
+def _grpc_server(address: str, store: Store) -> grpc.Server:
+    try:
+        # gRPC itself would say so in lines of its own.
+        _bind(*split_address(address)).close()
+        server, _ = grpc_server(address, lambda request, metadata: store.take(request))
+        return server
+    except OSError as exc:
+        raise _taken(address, "--grpc", exc) from None
+
+
+class _Handler(WSGIRequestHandler):
+    #: Seconds that a client may be silent for.
+    timeout = 60
+
+    def log_request(self, *_: object) -> None:
+        """Say nothing of requests: the terminal is for traces."""
+
+
+def _http_server(address: str, store: Store, events: Events) -> BaseWSGIServer:
+    host, port = split_address(address)
+    app = create_app(store, events, LOOPBACK | {host.lower()})
+    # Bound here: werkzeug's own would print and exit where the address is taken.
+    try:
+        bound = _bind(host, port)
+    except OSError as exc:
+        raise _taken(address, "--http", exc) from None
+    server = make_server(
+        host, port, app, threaded=True, request_handler=_Handler, fd=bound.fileno()
+    )
+    bound.close()
+    return server
+
+
+def _taken(address: str, option: str, exc: OSError) -> CannotStart:
+    return CannotStart(
+        f"{address} cannot be listened on ({exc.strerror}): end what listens there, or choose "
+        f"another address with {option}"
+    )
+
+
+def _bind(host: str, port: int) -> socket:
+    bound = socket(AF_INET6) if ":" in host else socket()
+    try:
+        bound.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(SOMAXCONN)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port`` or ``[host]:port``. Raises ValueError."""
+    url = urlsplit(f"//{address}")
+    if not url.hostname or url.port is None or url.path or "@" in address:
+        raise ValueError(f"{address!r} is no host:port")
+    return url.hostname, url.port
+
+
+def _url(address: str, port: int) -> str:
+    host, _ = split_address(address)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -1,0 +1,1 @@
+"""Traces in SQLite: written as they arrive, read back, searched and counted."""

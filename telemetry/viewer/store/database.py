@@ -1,0 +1,191 @@
+"""The viewer's SQLite database: its schema, one connection that writes, several that read."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from ...config.settings import state_directory
+
+__all__ = ["MEMORY", "Database", "Unusable", "default_path"]
+
+MEMORY = ":memory:"
+
+#: Raised with every change of the schema. What another version wrote is not read.
+VERSION = 2
+
+#: Readers kept open for the next.
+IDLE_READERS = 8
+
+SCHEMA = """
+-- A resource and a scope: ResourceSpans of OTLP with neither spans nor anything twice.
+-- newest: the latest of the traces that have a span of it.
+CREATE TABLE sources (
+    id INTEGER PRIMARY KEY, body BLOB NOT NULL UNIQUE, newest INTEGER NOT NULL DEFAULT 0
+);
+
+-- Ids are in the order of arrival. Times are Unix nanoseconds. revisit_ns: when to sum it up again.
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    trace_id BLOB NOT NULL UNIQUE,
+    arrived_ns INTEGER NOT NULL,
+    seen_ns INTEGER NOT NULL,
+    revisit_ns INTEGER,
+    spans INTEGER NOT NULL DEFAULT 0,
+    waiting TEXT,   -- JSON: [[queue, task], …] of the messages that nobody has taken yet
+    counted TEXT,   -- JSON: what this trace adds to the counts
+    row TEXT        -- JSON: its row in the list
+);
+CREATE INDEX traces_revisit ON traces (revisit_ns) WHERE revisit_ns IS NOT NULL;
+CREATE INDEX traces_waiting ON traces (id) WHERE waiting IS NOT NULL;
+
+CREATE TABLE spans (
+    trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
+    source INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (trace, span_id)
+) WITHOUT ROWID;
+
+-- Links from one trace into another.
+CREATE TABLE links (
+    target_trace BLOB NOT NULL,
+    target_span BLOB NOT NULL,
+    trace INTEGER NOT NULL,
+    is_run INTEGER NOT NULL,
+    PRIMARY KEY (target_trace, target_span, trace)
+) WITHOUT ROWID;
+CREATE INDEX links_trace ON links (trace);
+
+CREATE TABLE terms (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
+);
+
+-- What a search goes through: narrow rows by term; the term 0 is every trace's.
+CREATE TABLE found (
+    term INTEGER NOT NULL,
+    trace INTEGER NOT NULL,
+    start_ns INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    wait_ns INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    PRIMARY KEY (term, trace)
+) WITHOUT ROWID;
+CREATE INDEX found_trace ON found (trace);
+
+-- How often what happened within seconds of which time; see queues.py.
+CREATE TABLE counts (
+    resolution INTEGER NOT NULL,
+    bucket INTEGER NOT NULL,
+    term INTEGER NOT NULL,
+    metric INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (resolution, bucket, term, metric)
+) WITHOUT ROWID;
+"""
+
+
+class Unusable(Exception):
+    """The database cannot be used: which, why, and what to do about it."""
+
+
+def default_path() -> Path:
+    """Return where traces are kept unless something else is said."""
+    return state_directory() / "traces.db"
+
+
+class Database:
+    """An open database at *path*, made if absent, for its owner's eyes only; or in memory.
+
+    Raises Unusable.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._in_memory = self.path == MEMORY
+        self._idle: list[sqlite3.Connection] = []
+        self._idle_lock = threading.Lock()
+        # In memory there is one connection for all; a file's readers need not wait.
+        self._lock = threading.RLock() if self._in_memory else nullcontext()
+        try:
+            if not self._in_memory:
+                _make_private(Path(self.path))
+            self._writer = self._connect()
+            self._prepare()
+        except (OSError, sqlite3.Error) as exc:
+            raise Unusable(f"{self.path}: {exc}; name another file with --db") from None
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=5.0,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA mmap_size = 268435456")
+        return connection
+
+    def _prepare(self) -> None:
+        db = self._writer
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise Unusable(
+                f"{self.path} was written by another version of the viewer (schema {version}, "
+                f"here {VERSION}): move it away, or name another file with --db"
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA temp_store = MEMORY")
+        if version == 0:
+            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Write in one transaction, which is undone if the block raises. For one thread."""
+        with self._lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read one consistent state, from any thread, without keeping the writer waiting."""
+        if self._in_memory:
+            with self._lock:
+                yield self._writer
+            return
+        with self._idle_lock:
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or self._connect()
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        finally:
+            connection.execute("COMMIT")
+            with self._idle_lock:
+                keep = len(self._idle) < IDLE_READERS
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+
+    def close(self) -> None:
+        """Close every connection that is not in use; the last one leaves no file beside the db."""
+        with self._idle_lock:
+            for connection in (*self._idle, self._writer):
+                connection.close()
+            self._idle.clear()
+
+
+def _make_private(path: Path) -> None:
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, mode=0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

@@ -1,0 +1,79 @@
+"""Traces read back from the database."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from ...otlp.decode import Attributes, ReceivedSpan, decode_attributes, decode_span
+from ..analysis.hops import Elsewhere, Trace
+from ..analysis.messaging import role_of
+
+__all__ = ["number_of", "read_spans", "read_trace", "stored_spans"]
+
+#: More spans of one trace than this are kept but not looked at together.
+MOST_SPANS = 50_000
+
+
+def number_of(db: sqlite3.Connection, trace_id: str) -> int | None:
+    """Return the number of a trace from its whole id, or None if it is not here."""
+    try:
+        raw = bytes.fromhex(trace_id)
+    except ValueError:
+        return None
+    found = db.execute("SELECT id FROM traces WHERE trace_id = ?", (raw,)).fetchone()
+    return int(found[0]) if found else None
+
+
+def stored_spans(
+    db: sqlite3.Connection, number: int, span_id: bytes | None = None
+) -> Iterator[tuple[bytes, trace_pb2.Span]]:
+    """Yield the spans of a trace, or the one named, each with its source."""
+    one = "" if span_id is None else "AND span_id = ?2"
+    rows = db.execute(
+        f"SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
+        f"WHERE trace = ?1 {one} LIMIT {MOST_SPANS}",
+        (number,) if span_id is None else (number, span_id),
+    )
+    for source, body in rows:
+        yield source, trace_pb2.Span.FromString(body)
+
+
+def read_spans(
+    db: sqlite3.Connection, number: int, span_id: bytes | None = None
+) -> Iterable[ReceivedSpan]:
+    """Return the spans of a trace, or the one named, in plain Python."""
+    sources: dict[bytes, tuple[Attributes, str]] = {}
+    spans = []
+    for body, span in stored_spans(db, number, span_id):
+        if body not in sources:
+            source = trace_pb2.ResourceSpans.FromString(body)
+            resource = decode_attributes(source.resource.attributes)
+            sources[body] = resource, source.scope_spans[0].scope.name
+        spans.append(decode_span(span, *sources[body]))
+    return spans
+
+
+def read_trace(db: sqlite3.Connection, number: int, now_ns: int) -> Trace:
+    """Return a trace as it is known at *now_ns*."""
+    trace_id, seen = db.execute(
+        "SELECT trace_id, seen_ns FROM traces WHERE id = ?", (number,)
+    ).fetchone()
+    spans = read_spans(db, number)
+    picked_up = db.execute(
+        "SELECT target_span FROM links WHERE target_trace = ? AND is_run", (trace_id,)
+    )
+    sends = {
+        link.span_id: send
+        for span in spans
+        for link in span.links
+        if link.trace_id != span.trace_id and role_of(span) == "run"
+        for send in _other(db, link.trace_id, link.span_id)
+    }
+    elsewhere = Elsewhere(frozenset(row[0].hex() for row in picked_up), sends)
+    return Trace(spans, now_ns, seen, elsewhere)
+
+
+def _other(db: sqlite3.Connection, trace_id: str, span_id: str) -> Iterable[ReceivedSpan]:
+    number = number_of(db, trace_id)
+    return () if number is None else read_spans(db, number, bytes.fromhex(span_id))

@@ -1,0 +1,404 @@
+"""The traces that are kept: spans come in, one thread writes and sums them up, and they go."""
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from ..analysis.summary import BUCKET, Summary, summarise, to_text
+from .database import Database
+from .incoming import MAX_TIME, REFUSED, Incoming, incoming
+from .read import read_trace
+
+__all__ = ["RESOLUTIONS", "Bounds", "Store"]
+
+logger = logging.getLogger(__name__)
+
+#: How much may wait to be written, in spans and in bytes, and how long one waits for room.
+MOST_PENDING, MOST_PENDING_BYTES = 50_000, 256 * 1024 * 1024
+PATIENCE = 5.0
+
+#: Spans written in one transaction.
+BATCH = 5_000
+
+#: Nanoseconds from the first span of a trace that arrives to when it is summed up, and what each
+#: span that it has already adds: a long trace is not gone through again and again.
+SETTLE, SETTLE_PER_SPAN = 500_000_000, 200_000
+
+#: Seconds that summing up may take between two transactions that write spans.
+SUMMING = 0.1
+
+#: Names that are told apart; the others are one.
+MOST_TERMS = 20_000
+OTHER = "(other)"
+
+#: Seconds to a bucket, and for how many seconds such counts are kept; None is as long as traces.
+RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
+
+#: Traces deleted in one step, and how often the age of traces is looked at, in seconds.
+STEP, PRUNE_EVERY = 500, 10.0
+
+#: Sources remembered, so that most spans need no look at the table.
+MOST_SOURCES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many spans are kept, and for how many seconds after their trace began to arrive."""
+
+    max_spans: int = 1_000_000
+    max_age: float = 7 * 86_400
+
+
+#: Called with each trace that has been summed up, in the thread that writes.
+Listener = Callable[[Summary], None]
+
+
+class Store:
+    """Keeps what arrives in *database*, within *bounds*."""
+
+    def __init__(self, database: Database, bounds: Bounds | None = None) -> None:
+        self.database = database
+        self.bounds = bounds or Bounds()
+        self.received = 0
+        self.dropped = 0
+        self._listeners: list[Listener] = []
+        self._changed = threading.Condition()
+        self._pending: deque[Incoming] = deque()
+        self._pending_bytes = 0
+        self._taken = 0  # spans, ever; and of them those in the transaction under way
+        self._writing = 0
+        self._failing = ""
+        self._closing = False
+        self._sources: OrderedDict[bytes, int] = OrderedDict()
+        self._terms: dict[tuple[str, str], int] = {}
+        self._next_prune = 0.0
+        with database.reading() as db:
+            (self.spans,) = db.execute("SELECT coalesce(sum(spans), 0) FROM traces").fetchone()
+            (self.traces,) = db.execute("SELECT count(*) FROM traces").fetchone()
+        self._thread = threading.Thread(target=self._run, name="store")
+        self._thread.start()
+
+    def listen(self, listener: Listener) -> None:
+        """Call *listener* with each summary from now on. It must be quick."""
+        self._listeners.append(listener)
+
+    def close(self) -> None:
+        """Write what is pending and stop."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self.database.close()
+
+    @property
+    def failing(self) -> str:
+        """Why nothing can be written at the moment, or ``""``."""
+        return self._failing
+
+    def pending(self) -> int:
+        """Return how many spans are to be written, and traces to be summed up, at the moment."""
+        query = "SELECT count(*) FROM traces WHERE revisit_ns <= ?"
+        with self.database.reading() as db:
+            (traces,) = db.execute(query, (time.time_ns() + SETTLE,)).fetchone()
+        return len(self._pending) + int(traces)
+
+    def wait_until_written(self, timeout: float) -> str:
+        """Wait until what was taken so far is written; return why it cannot be, or ``""``.
+
+        After *timeout* seconds it may still be under way.
+        """
+        with self._changed:
+            taken = self._taken
+
+            def is_over() -> bool:
+                written = self._taken - len(self._pending) - self._writing
+                return bool(self._failing) or written >= taken
+
+            self._changed.wait_for(is_over, timeout)
+            return self._failing
+
+    def size(self) -> int:
+        """Return the size of the database in bytes."""
+        with self.database.reading() as db:
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+            (size,) = db.execute("PRAGMA page_size").fetchone()
+        return int(pages * size)
+
+    # In
+
+    def take(self, request: ExportTraceServiceRequest) -> tuple[int, str]:
+        """Take an export; return how many of its spans are refused, and why."""
+        spans, malformed = incoming(request)
+        reason = REFUSED
+        refused = malformed
+        if spans and not self._enqueue(spans):
+            refused += len(spans)
+            reason = self._failing or "more spans arrive than can be written"
+        with self._changed:
+            self.received += len(spans) + malformed
+            self.dropped += refused
+        return refused, reason
+
+    def _enqueue(self, spans: list[Incoming]) -> bool:
+        size = sum(len(span.body) for span in spans)
+
+        def has_room() -> bool:
+            return not self._pending or (
+                len(self._pending) + len(spans) <= MOST_PENDING
+                and self._pending_bytes + size <= MOST_PENDING_BYTES
+            )
+
+        with self._changed:
+            if self._failing or self._closing or not self._changed.wait_for(has_room, PATIENCE):
+                return False
+            self._pending.extend(spans)
+            self._taken += len(spans)
+            self._pending_bytes += size
+            self._changed.notify_all()
+            return True
+
+    # The thread that writes
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._closing, 0.1)
+                count = min(BATCH, len(self._pending))
+                batch = [self._pending.popleft() for _ in range(count)]
+                self._pending_bytes -= sum(len(span.body) for span in batch)
+                self._writing = count
+                self._changed.notify_all()
+                if self._closing and not batch:
+                    return
+            try:
+                self._step(batch)
+                self._failing = ""
+            except sqlite3.Error as exc:
+                self._fail(exc)
+            except Exception:
+                logger.exception("the viewer could not sum up a trace")
+
+    def _fail(self, exc: sqlite3.Error) -> None:
+        if not self._failing:
+            logger.error("%s cannot be written: %s", self.database.path, exc)
+        self._terms.clear()
+        self._sources.clear()
+        with self._changed:
+            self._failing = f"the database cannot be written: {exc}"
+            self._changed.notify_all()
+            self.dropped += self._writing
+            self._changed.wait_for(lambda: self._closing, 1.0)
+
+    def _step(self, batch: list[Incoming]) -> None:
+        if batch:
+            with self.database.writing() as db:
+                spans, traces = self._write(db, batch)
+            self.spans += spans
+            self.traces += traces
+            with self._changed:
+                self._writing = 0
+                self._changed.notify_all()
+        self._sum_up()
+        if self.spans > self.bounds.max_spans or time.monotonic() >= self._next_prune:
+            self._prune()
+
+    def _write(self, db: sqlite3.Connection, batch: list[Incoming]) -> tuple[int, int]:
+        """Write *batch*; return how many spans and how many traces are new."""
+        now = time.time_ns()
+        arrived = dict.fromkeys(span.trace_id for span in batch)
+        touched = {trace_id: self._touch(db, trace_id, now) for trace_id in arrived}
+        traces = {trace_id: number for trace_id, (number, _) in touched.items()}
+        rows = [(traces[s.trace_id], s.span_id, self._source(db, s.source), s.body) for s in batch]
+        new = db.executemany("INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)", rows).rowcount
+        newest: dict[int, int] = {}
+        for trace, _, source, _ in rows:
+            newest[source] = max(trace, newest.get(source, 0))
+        db.executemany("UPDATE sources SET newest = max(newest, ?2) WHERE id = ?1", newest.items())
+        for span in batch:
+            for target_trace, target_span in span.foreign:
+                db.execute(
+                    "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
+                    (target_trace, target_span, traces[span.trace_id], span.is_run),
+                )
+                if span.is_run:
+                    db.execute(
+                        "UPDATE traces SET revisit_ns = min(coalesce(revisit_ns, ?1), ?1) "
+                        "WHERE trace_id = ?2",
+                        (now + SETTLE, target_trace),
+                    )
+        return new, sum(is_new for _, is_new in touched.values())
+
+    def _touch(self, db: sqlite3.Connection, trace_id: bytes, now: int) -> tuple[int, int]:
+        """Return the number of the trace, which is to be summed up soon, and whether it is new."""
+        number, is_new = db.execute(
+            "INSERT INTO traces (trace_id, arrived_ns, seen_ns, revisit_ns) "
+            "VALUES (?1, ?2, ?2, ?2 + ?3) ON CONFLICT (trace_id) DO UPDATE SET seen_ns = ?2, "
+            "revisit_ns = min(coalesce(revisit_ns, ?4), ?2 + ?3 + spans * ?5) "
+            "RETURNING id, arrived_ns = ?2",
+            (trace_id, now, SETTLE, MAX_TIME, SETTLE_PER_SPAN),
+        ).fetchone()
+        return int(number), int(is_new)
+
+    def _source(self, db: sqlite3.Connection, body: bytes) -> int:
+        number = self._sources.get(body)
+        if number is None:
+            (number,) = db.execute(
+                "INSERT INTO sources (body) VALUES (?) "
+                "ON CONFLICT (body) DO UPDATE SET body = body RETURNING id",
+                (body,),
+            ).fetchone()
+            self._sources[body] = number
+            if len(self._sources) > MOST_SOURCES:
+                self._sources.popitem(last=False)
+        return number
+
+    # Summing up
+
+    def _sum_up(self) -> None:
+        """Sum up the traces that are due, as many as there is time for."""
+        until = time.monotonic() + SUMMING
+        with self.database.reading() as db:
+            due = db.execute(
+                "SELECT id FROM traces WHERE revisit_ns <= ? ORDER BY revisit_ns LIMIT 500",
+                (time.time_ns(),),
+            ).fetchall()
+        if not due:
+            return
+        summaries = []
+        changes: Counter[tuple[int, int, int]] = Counter()
+        with self.database.writing() as db:
+            for (number,) in due:
+                summaries.append(self._sum_up_one(db, number, changes))
+                if time.monotonic() >= until:
+                    break
+            _count(db, changes)
+        for summary in filter(None, summaries):
+            for listener in self._listeners:
+                listener(summary)
+
+    def _sum_up_one(
+        self, db: sqlite3.Connection, number: int, changes: Counter[tuple[int, int, int]]
+    ) -> Summary | None:
+        db.execute("UPDATE traces SET revisit_ns = NULL WHERE id = ?", (number,))
+        try:
+            trace = read_trace(db, number, time.time_ns())
+            summary = summarise(trace)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            # A trace that is too odd must not keep all others from being summed up.
+            logger.exception("a trace could not be summed up")
+            return None
+        row = summary.row
+        counts = self._countable(db, summary)
+        (before,) = db.execute("SELECT counted FROM traces WHERE id = ?", (number,)).fetchone()
+        for bucket, term, metric, n in json.loads(before) if before else ():
+            changes[bucket, term, metric] -= n
+        for (bucket, term, metric), n in counts.items():
+            changes[bucket, term, metric] += n
+        db.execute(
+            "UPDATE traces SET row = ?, revisit_ns = ?, counted = ?, waiting = ?, "
+            "spans = (SELECT count(*) FROM spans WHERE trace = traces.id) WHERE id = ?",
+            (
+                to_text(row),
+                trace.revisit_ns,
+                to_text([[*key, n] for key, n in counts.items()]),
+                to_text(summary.waiting) if summary.waiting else None,
+                number,
+            ),
+        )
+        terms = [0, *(self._term(db, *term) for term in summary.terms)]
+        facts = (
+            min(trace.start_ns, MAX_TIME),
+            min(trace.duration_ns, MAX_TIME),
+            min(trace.critical_ns["queue"], MAX_TIME),
+            row["status"],
+        )
+        db.execute("DELETE FROM found WHERE trace = ?", (number,))
+        db.executemany(
+            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
+            [(term, number, *facts) for term in terms],
+        )
+        return summary
+
+    def _countable(self, db: sqlite3.Connection, summary: Summary) -> Counter[tuple[int, int, int]]:
+        """Return the summary's counts by the terms' numbers, without times that cannot be."""
+        now = time.time()
+        return Counter(
+            {
+                (bucket, self._term(db, key[0], to_text(key[1:])), metric): n
+                for (bucket, key, metric), n in summary.counts.items()
+                if now - self.bounds.max_age < bucket < now + 3600
+            }
+        )
+
+    def _term(self, db: sqlite3.Connection, kind: str, value: str) -> int:
+        number = self._terms.get((kind, value))
+        if number is not None:
+            return number
+        if len(self._terms) >= MOST_TERMS:
+            value = OTHER if kind not in ("flow", "node", "edge") else to_text([OTHER, OTHER])
+        (number,) = db.execute(
+            "INSERT INTO terms (kind, value) VALUES (?, ?) "
+            "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
+            (kind, value),
+        ).fetchone()
+        self._terms[kind, value] = int(number)
+        return int(number)
+
+    # Out
+
+    def _prune(self) -> None:
+        """Delete what is too much or too old, the oldest traces first, in a small step."""
+        oldest = time.time_ns() - int(self.bounds.max_age * 1e9)
+        gone, size, count = 0, 0, 0
+        with self.database.writing() as db:
+            for number, arrived, spans in db.execute(
+                "SELECT id, arrived_ns, (SELECT count(*) FROM spans WHERE trace = traces.id) "
+                "FROM traces ORDER BY id LIMIT ?",
+                (STEP,),
+            ):
+                if arrived >= oldest and self.spans - size <= self.bounds.max_spans:
+                    break
+                gone, size = number, size + spans
+            if gone:
+                count = self._delete(db, gone)
+        self.spans -= size
+        self.traces -= count
+        if not gone:
+            self._next_prune = time.monotonic() + min(PRUNE_EVERY, self.bounds.max_age)
+            self._forget(oldest)
+
+    def _delete(self, db: sqlite3.Connection, last: int) -> int:
+        for table in ("spans", "links", "found"):
+            db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
+        db.execute("DELETE FROM sources WHERE newest <= ?", (last,))
+        self._sources.clear()  # some of them may be among those
+        return db.execute("DELETE FROM traces WHERE id <= ?", (last,)).rowcount
+
+    def _forget(self, oldest: int) -> None:
+        """Delete the counts that are too old."""
+        now = time.time()
+        with self.database.writing() as db:
+            for resolution, kept in RESOLUTIONS:
+                db.execute(
+                    "DELETE FROM counts WHERE resolution = ? AND bucket < ?",
+                    (resolution, int(oldest / 1e9 if kept is None else now - kept)),
+                )
+
+
+def _count(db: sqlite3.Connection, changes: Counter[tuple[int, int, int]]) -> None:
+    rows: Counter[tuple[int, int, int, int]] = Counter()
+    for (bucket, term, metric), n in changes.items():
+        for resolution, _ in RESOLUTIONS:
+            rows[resolution, bucket // resolution * resolution, term, metric] += n
+    db.executemany(
+        "INSERT INTO counts VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (resolution, bucket, term, metric) DO UPDATE SET n = n + excluded.n",
+        [(*key, n) for key, n in rows.items() if n],
+    )

@@ -1,0 +1,1 @@
+"""The viewer over HTTP: the page, its API and its events."""

@@ -1,0 +1,321 @@
+"""The viewer over HTTP: its page, its API, and OTLP/HTTP. Described in docs/viewer.md."""
+
+import base64
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, request, send_from_directory
+from werkzeug.exceptions import HTTPException
+
+from ...otlp.decode import ReceivedSpan
+from ...otlp.server import (
+    JSON,
+    PROTOBUF,
+    TooLarge,
+    encode_response,
+    grouped,
+    gunzip,
+    parse,
+    partial,
+    to_json,
+)
+from ..analysis.rows import hops
+from ..analysis.summary import to_text
+from ..store.queues import queues, service_map
+from ..store.read import number_of, read_spans, read_trace, stored_spans
+from ..store.search import Search, facets, find
+from ..store.trace_store import PATIENCE, Store
+from .events import Events
+
+__all__ = ["create_app"]
+
+STATIC = Path(__file__).parent / "static"
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+#: The largest body taken as it comes, in bytes.
+MAX_BODY = 64 * 1024 * 1024
+
+#: What an attribute may be long on the page, in characters; the download has all of it.
+LONGEST_VALUE = 65_536
+
+#: The largest whole number that JavaScript can hold.
+LARGEST_NUMBER = 2**53 - 1
+
+
+def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
+    """Return the application, which answers only to *hosts*: names and addresses without port."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+    @app.before_request
+    def check_host() -> None:
+        name = urlsplit(f"//{request.host}").hostname or ""
+        if name not in hosts:
+            abort(421, f"this viewer does not answer to {name[:100]!r}: see --http")
+
+    @app.after_request
+    def protect(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+    @app.errorhandler(HTTPException)
+    def explain(exc: HTTPException) -> Response:
+        answer = _json({"error": exc.description}, exc.code or 500)
+        answer.headers.extend((k, v) for k, v in exc.get_headers() if k in ("Allow", "Retry-After"))
+        return answer
+
+    @app.errorhandler(ValueError)
+    def explain_value(exc: ValueError) -> Response:
+        return _json({"error": str(exc)}, 400)
+
+    _add_page(app)
+    _add_traces(app, store)
+    _add_rest(app, store, events)
+    _add_otlp(app, store)
+    return app
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(to_text(value), status, mimetype="application/json")
+
+
+def _add_page(app: Flask) -> None:
+    def page(**_: str) -> Response:
+        if not (STATIC / "index.html").is_file():
+            abort(404, "this installation has no page; its API is at /api/traces")
+        return send_from_directory(STATIC, "index.html")
+
+    for rule in ("/", "/trace/<trace_id>", "/trace/<trace_id>/<span_id>", "/queues", "/map"):
+        app.add_url_rule(rule, endpoint=rule, view_func=page)
+
+    @app.get("/static/<path:name>")
+    def static(name: str) -> Response:
+        return send_from_directory(STATIC, name)
+
+
+def _add_traces(app: Flask, store: Store) -> None:
+    @app.get("/api/traces")
+    def list_traces() -> Response:
+        search = Search.parse(request.args)
+        with store.database.reading() as db:
+            return _json(find(db, search))
+
+    @app.get("/api/traces/<trace_id>")
+    def export(trace_id: str) -> Response:
+        with store.database.reading() as db:
+            document = to_json(grouped(stored_spans(db, _number(db, trace_id))))
+        response = _json(document)
+        if request.args.get("download"):
+            response.headers["Content-Disposition"] = (
+                f'attachment; filename="trace-{trace_id.lower()}.json"'
+            )
+        return response
+
+    @app.get("/api/traces/<trace_id>/hops")
+    def show_hops(trace_id: str) -> Response:
+        with store.database.reading() as db:
+            return _json(hops(read_trace(db, _number(db, trace_id), time.time_ns())))
+
+    @app.get("/api/traces/<trace_id>/spans/<span_id>")
+    def span(trace_id: str, span_id: str) -> Response:
+        with store.database.reading() as db:
+            number = _number(db, trace_id)
+            found = list(read_spans(db, number, _bytes(span_id)))
+            if not found:
+                abort(404, f"trace {trace_id} has no span {span_id[:100]} here")
+            return _json(_span(found[0], lambda *ids: _is_known(db, *ids)))
+
+
+def _number(db: Any, trace_id: str) -> int:
+    number = number_of(db, trace_id)
+    if number is None:
+        abort(404, f"trace {trace_id[:100]} is not here: it may have been deleted, or not arrived")
+    return number
+
+
+def _bytes(span_id: str) -> bytes:
+    try:
+        return bytes.fromhex(span_id)
+    except ValueError:
+        return b""
+
+
+def _is_known(db: Any, trace_id: str, span_id: str) -> bool:
+    number = number_of(db, trace_id)
+    query = "SELECT 1 FROM spans WHERE trace = ? AND span_id = ?"
+    return number is not None and bool(db.execute(query, (number, _bytes(span_id))).fetchone())
+
+
+def _span(span: ReceivedSpan, is_known: Any) -> dict[str, Any]:
+    attributes, events, links = span.dropped
+    return {
+        "span_id": span.span_id,
+        "parent_span_id": span.parent_id,
+        "name": span.name,
+        "kind": span.kind,
+        "service": span.service,
+        "scope": span.scope,
+        "start_ns": str(span.start_ns),
+        "duration_ms": max(0, span.end_ns - span.start_ns) / 1e6,
+        "status": span.status.lower(),
+        "message": span.status_message,
+        "attributes": _plain(span.attributes),
+        "resource": _plain(span.resource),
+        "events": [
+            {
+                "name": event.name,
+                "offset_ms": (event.time_ns - span.start_ns) / 1e6,
+                "attributes": _plain(event.attributes),
+            }
+            for event in span.events
+        ],
+        "links": [
+            {
+                "trace_id": link.trace_id,
+                "span_id": link.span_id,
+                "attributes": _plain(link.attributes),
+                "known": is_known(link.trace_id, link.span_id),
+            }
+            for link in span.links
+        ],
+        "traceparent": f"00-{span.trace_id}-{span.span_id}-{span.flags & 0xFF:02x}",
+        "dropped": {"attributes": attributes, "events": events, "links": links},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as something that JSON and JavaScript can hold."""
+    match value:
+        case Mapping():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case bytes():
+            return _plain(base64.b64encode(value).decode())
+        case str() if len(value) > LONGEST_VALUE:
+            return f"{value[:LONGEST_VALUE]}… ({len(value)} characters in all)"
+        case bool():
+            return value
+        case int() if abs(value) > LARGEST_NUMBER:
+            return str(value)
+        case float() if not math.isfinite(value):
+            return str(value)
+    return value
+
+
+def _add_rest(app: Flask, store: Store, events: Events) -> None:
+    @app.get("/api/queues")
+    def list_queues() -> Response:
+        args = request.args
+        with store.database.reading() as db:
+            return _json(queues(db, _since(), args.get("queue", ""), args.get("task", "")))
+
+    @app.get("/api/map")
+    def show_map() -> Response:
+        with store.database.reading() as db:
+            return _json(service_map(db, _since()))
+
+    @app.get("/api/facets")
+    def list_facets() -> Response:
+        with store.database.reading() as db:
+            return _json(facets(db))
+
+    @app.get("/api/stats")
+    def stats() -> Response:
+        return _json(events.stats() | {"bounds": asdict(store.bounds)})
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        failing = store.failing
+        return _json({"error": failing} if failing else {"status": "ok"}, 503 if failing else 200)
+
+    @app.get("/api/events")
+    def listen() -> Response:
+        listener = events.subscribe()
+        if listener is None:
+            abort(503, "too many pages are open: close one")
+
+        def stream() -> Iterator[str]:
+            try:
+                yield from listener
+            finally:
+                events.unsubscribe(listener)
+
+        response = Response(stream(), mimetype="text/event-stream")
+        response.call_on_close(lambda: events.unsubscribe(listener))
+        return response
+
+
+def _since() -> float:
+    try:
+        since = float(request.args.get("since_s") or 3600)
+        if 0 < since < 1e12:
+            return since
+    except ValueError:
+        pass
+    raise ValueError("since_s is a number of seconds")
+
+
+def _add_otlp(app: Flask, store: Store) -> None:
+    @app.post("/v1/traces")
+    def take_traces() -> Response:
+        kind = _kind()
+        refused = store.take(parse(_body(), kind))
+        return Response(encode_response(partial(*refused), kind), mimetype=kind)
+
+    @app.post("/v1/metrics")
+    def take_metrics() -> Response:
+        kind = _kind()
+        _body()
+        return Response(b"{}" if kind == JSON else b"", mimetype=kind)
+
+    @app.post("/api/import")
+    def take_file() -> Response:
+        if request.mimetype != JSON:
+            abort(415, f"the file is sent with Content-Type: {JSON}")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            abort(403, "files are taken from this viewer's own page only")
+        exported = parse(_body(), JSON)
+        count = sum(len(s.spans) for r in exported.resource_spans for s in r.scope_spans)
+        refused, reason = store.take(exported)
+        if refused:
+            abort(422, f"{refused} of {count} spans were refused: {reason}")
+        # Whoever opens a file looks at its trace next. A busy database gives up within the time.
+        if reason := store.wait_until_written(2 * PATIENCE):
+            abort(503, f"its spans were not written: {reason}")
+        return _json({"accepted": count})
+
+
+def _kind() -> str:
+    if request.mimetype not in (PROTOBUF, JSON):
+        abort(415, f"OTLP is sent as {PROTOBUF} or {JSON}")
+    return request.mimetype
+
+
+def _body() -> bytes:
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("identity", "gzip"):
+        abort(415, "bodies are taken as they are, or with Content-Encoding: gzip")
+    body = request.get_data(cache=False)
+    if encoding == "identity":
+        return body
+    try:
+        return gunzip(body)
+    except TooLarge as exc:
+        abort(413, str(exc))

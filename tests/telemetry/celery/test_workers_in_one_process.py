@@ -1,0 +1,59 @@
+"""Many workers in one process, as in a long session of tests: what is wrapped is wrapped once."""
+
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from celery.utils.imports import symbol_by_name
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+
+from telemetry.celery import instrument_celery
+from telemetry.config.sdk import SpanLimits
+from telemetry.config.settings import sampler
+from telemetry.tracing.provider import HopTracerProvider
+
+from ..tracing.sinks import ListSink
+
+WORKERS = 30
+
+
+@pytest.fixture
+def sink(monkeypatch: pytest.MonkeyPatch) -> ListSink:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")  # for the setup of the workers
+    sink = ListSink()
+    provider = HopTracerProvider(sampler(), Resource({}), SpanLimits(), sink)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    return sink
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_thirtieth_wraps_nothing_more(sink: ListSink) -> None:
+    app = Celery("many", backend="cache+memory://", set_as_default=False)
+    app.conf.update(broker_url="memory://", worker_hijack_root_logger=False)
+    instrument_celery(app)
+
+    @app.task(name="many.add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    shapes = []
+    for _ in range(WORKERS):
+        with start_worker(app, perform_ping_check=False):
+            assert add.delay(1, 2).get(timeout=10) == 3
+        shapes.append(shape(app.tasks["many.add"]))
+    assert shapes == [shapes[0]] * WORKERS
+    names = [span.name for span in sink.received()]
+    assert names == ["send many.add", "process many.add"] * WORKERS
+    *_, send, run = sink.received()
+    assert (run.trace_id, run.parent_id) == (send.trace_id, send.span_id)
+    app.close()
+
+
+def shape(task: Any) -> tuple[int, int]:
+    """Return how many classes the request of *task* has, and how often its strategy is wrapped."""
+    depth, strategy = 0, task.start_strategy
+    while (strategy := getattr(strategy, "__wrapped__", None)) is not None:
+        depth += 1
+    return len(symbol_by_name(task.Request).__mro__), depth

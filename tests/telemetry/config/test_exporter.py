@@ -1,0 +1,147 @@
+"""The exporter's variables: a good value is used, a bad one is a log line that names it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from telemetry.config import exporter
+
+
+def test_without_any_variable_spans_go_to_the_collector_on_this_machine() -> None:
+    target = exporter.otlp()
+    assert target == exporter.Otlp("localhost:4317", True, (), 10.0, False)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address", "insecure"),
+    [
+        ("http://collector:4317", "collector:4317", True),
+        ("https://collector:4317", "collector:4317", False),
+        ("https://collector", "collector:443", False),
+        ("http://collector", "collector:4317", True),
+        ("http://[::1]:4317", "[::1]:4317", True),
+        ("collector:4317", "collector:4317", False),
+    ],
+)
+def test_endpoint(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, address: str, insecure: bool
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    target = exporter.otlp()
+    assert target is not None
+    assert (target.endpoint, target.insecure) == (address, insecure)
+
+
+@pytest.mark.parametrize("endpoint", ["ftp://x:1", "http://", "https://x:port", "unix:///tmp/s"])
+def test_an_endpoint_that_cannot_be_used_is_said_once_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], endpoint: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    assert exporter.otlp() is None
+    assert said() == ["OTEL_EXPORTER_OTLP_ENDPOINT"]
+
+
+def test_the_variables_of_the_signal_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://general:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:2")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "4")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "a=1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "b=2")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")
+    target = exporter.otlp()
+    assert target == exporter.Otlp("traces:2", True, (("b", "2"),), 4.0, True)
+
+
+def test_headers_are_percent_decoded_and_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b%2C, x = y=z ,")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.headers == (("api-key", "a b,"), ("x", "y=z"))
+
+
+def test_a_header_that_grpc_would_choke_on_is_left_out_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch,
+    said: Callable[[], list[str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "secret,b c=1,d=caf%C3%A9,e-bin=1,ok=1")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.headers == (("ok", "1"),)
+    assert said() == ["OTEL_EXPORTER_OTLP_HEADERS"] * 4
+    assert "secret" not in caplog.text
+
+
+def test_lightstep_by_its_token_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LS_ACCESS_TOKEN", "t0ken")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.endpoint == "ingest.lightstep.com:443"
+    assert not target.insecure
+    assert target.headers == (("lightstep-access-token", "t0ken"),)
+
+
+@pytest.mark.parametrize("token", ["t\u00f6ken", "t0\nken"])
+def test_a_token_that_grpc_would_choke_on_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], token: str
+) -> None:
+    monkeypatch.setenv("LS_ACCESS_TOKEN", token)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.headers == ()
+    assert said() == ["LS_ACCESS_TOKEN"]
+
+
+def test_the_token_does_not_travel_in_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LS_ACCESS_TOKEN", "t0ken")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.headers == ()
+
+
+def test_a_certificate_that_cannot_be_read_is_said(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
+    assert exporter.otlp() is not None
+    assert said() == ["OTEL_EXPORTER_OTLP_CERTIFICATE"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "never"),
+    ],
+)
+def test_other_settings_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], variable: str, value: str
+) -> None:
+    default = exporter.otlp()
+    monkeypatch.setenv(variable, value)
+    assert exporter.otlp() == default
+    assert said() == [variable]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "enabled"),
+    [
+        ("OTEL_SDK_DISABLED", "true", False),
+        ("OTEL_SDK_DISABLED", "TRUE", False),
+        ("OTEL_SDK_DISABLED", "false", True),
+        ("OTEL_TRACES_EXPORTER", "none", False),
+        ("OTEL_TRACES_EXPORTER", "otlp", True),
+        ("OTEL_TRACES_EXPORTER", "zipkin", True),
+    ],
+)
+def test_traces_can_be_switched_off(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, enabled: bool
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert exporter.traces_enabled() is enabled

@@ -1,0 +1,142 @@
+"""The settings: a good value is used, a bad one is a log line that names its variable."""
+
+from collections.abc import Callable
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import SpanLimits, sampling
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from telemetry.config import settings
+
+
+def test_a_user_without_a_home_has_no_place_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers a user may be a number that the system does not know."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("QUEUEHOP_STATE_DIR", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    spool = settings.spool()
+    assert spool is not None
+    assert not spool.directory.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+        "OTEL_BSP_EXPORT_TIMEOUT",
+    ],
+)
+@pytest.mark.parametrize("value", ["soon", "-1", "0", "inf", "nan"])
+def test_a_malformed_number_is_said_by_its_variable_and_replaced(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], variable: str, value: str
+) -> None:
+    default = settings.batch()
+    monkeypatch.setenv(variable, value)
+    assert settings.batch() == default
+    assert said() == [variable]
+
+
+def test_a_batch_is_not_larger_than_the_queue(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+    assert settings.batch().max_export_batch_size == 10
+    assert not said()
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "20")
+    assert settings.batch().max_export_batch_size == 10
+    assert said() == ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"]
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "description"),
+    [
+        ("", "", "ParentBased{root:AlwaysOnSampler"),
+        ("always_on", "", "AlwaysOnSampler"),
+        ("always_off", "", "AlwaysOffSampler"),
+        ("traceidratio", "0.25", "TraceIdRatioBased{0.25}"),
+        ("parentbased_always_off", "", "ParentBased{root:AlwaysOffSampler"),
+        ("parentbased_traceidratio", "0.5", "ParentBased{root:TraceIdRatioBased{0.5}"),
+    ],
+)
+def test_sampler(
+    monkeypatch: pytest.MonkeyPatch, name: str, argument: str, description: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    assert settings.sampler().asked.get_description().startswith(description)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "variable"),
+    [
+        ("allways_on", "", "OTEL_TRACES_SAMPLER"),
+        ("traceidratio", "half", "OTEL_TRACES_SAMPLER_ARG"),
+        ("traceidratio", "7", "OTEL_TRACES_SAMPLER_ARG"),
+    ],
+)
+def test_a_sampler_that_cannot_be_used_samples_all_and_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    said: Callable[[], list[str]],
+    name: str,
+    argument: str,
+    variable: str,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    result = settings.sampler().asked.should_sample(None, 2**128 - 1, "x")
+    assert result.decision is sampling.Decision.RECORD_AND_SAMPLE
+    assert said() == [variable]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+        "unknown",
+    ],
+)
+def test_a_known_decision_is_the_one_that_the_sampler_makes(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    sampler = settings.sampler()
+
+    def decisions(parent: Context | None) -> set[bool]:
+        trace_ids = (1, 2**128 - 1)  # a ratio of 0.5 samples the first and not the second
+        results = [sampler.asked.should_sample(parent, trace_id, "x") for trace_id in trace_ids]
+        return {result.decision.is_sampled() for result in results}
+
+    def child_of(flags: int) -> Context:
+        parent = SpanContext(1, 2, True, TraceFlags(flags))
+        return trace.set_span_in_context(NonRecordingSpan(parent), Context())
+
+    for known, parent in (
+        (sampler.root, None),
+        (sampler.child_of_sampled, child_of(1)),
+        (sampler.child_of_unsampled, child_of(0)),
+    ):
+        assert decisions(parent) == ({True, False} if known is None else {known})
+
+
+def test_span_limits(monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]) -> None:
+    assert settings.span_limits().max_links == settings.LINK_COUNT_LIMIT
+    assert settings.span_limits().max_attribute_length is None
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "7")
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "100")
+    monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "many")
+    limits = settings.span_limits()
+    assert isinstance(limits, SpanLimits)
+    assert (limits.max_links, limits.max_span_attribute_length, limits.max_events) == (7, 100, 128)
+    assert said() == ["OTEL_SPAN_EVENT_COUNT_LIMIT"]

@@ -1,0 +1,110 @@
+"""The error with which a sender ended is known: on disk, in the log, and to the application."""
+
+import pytest
+
+from .conftest import Collector, Program
+
+#: In the sender alone, which is started with its module's name.
+IN_THE_SENDER = """
+import sys
+
+if "telemetry.export.sender.process" in sys.orig_argv:
+{}
+"""
+
+BROKEN_IMPORT = "    sys.modules['grpc'] = None\n"
+
+BROKEN_CODE = """
+    import telemetry.export.sender.process as process
+
+    def run(self):
+        raise RuntimeError("the sender is broken")
+
+    process.Sender.run = run
+"""
+
+
+def break_sender(program: Program, code: str) -> None:
+    (program.directory / "sitecustomize.py").write_text(IN_THE_SENDER.format(code))
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(BROKEN_IMPORT, "grpc"), (BROKEN_CODE, "the sender is broken")]
+)
+def test_the_error_reaches_the_application(program: Program, code: str, error: str) -> None:
+    break_sender(program, code)
+    process = program.run(
+        """
+        from telemetry.setup import last_export_error
+
+        spans(1)
+        while not last_export_error():
+            time.sleep(0.01)
+        until = time.monotonic() + 20
+        while error not in last_export_error() and time.monotonic() < until:
+            time.sleep(0.01)
+        print(last_export_error(), flush=True)
+        """.replace("error not in", f"{error!r} not in")
+    )
+    assert error in process.output
+    assert error in on_disk(program)
+
+
+def on_disk(program: Program) -> str:
+    """Return what the sender left: the status that it wrote, or the end of its standard error."""
+    names = ("status.json", "sender.stderr")
+    return "".join(path.read_text() for path in program.files if path.name in names)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(BROKEN_IMPORT, "grpc"), (BROKEN_CODE, "the sender is broken")]
+)
+def test_one_line_says_it_and_spans_arrive_from_memory(
+    program: Program, collector: Collector, code: str, error: str
+) -> None:
+    break_sender(program, code)
+    collector.start()
+    process = program.run(
+        """
+        from telemetry.export.spool import watch
+
+        watch.INTERVAL = 0.05
+        until = time.monotonic() + 30
+        sink = telemetry.setup.__globals__["_pipeline"].provider.sink
+        number = 0
+        while sink._memory is None and time.monotonic() < until:
+            spans(1, f"early{number}")
+            number += 1
+            time.sleep(0.1)
+        spans(10)
+        assert telemetry.flush() is True
+        """
+    )
+    lines = [line for line in process.output.splitlines() if error in line]
+    assert 1 <= len(lines) <= 2, process.output  # of the failure, and of what follows from it
+    assert "sends them from memory" in lines[-1]
+    names = collector.wait_for(10)
+    assert {f"program1.{number}" for number in range(10)} <= set(names)
+    assert set(names.values()) == {1}
+
+
+def test_where_no_process_can_be_started_spans_arrive_from_memory(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    process = program.run(
+        """
+        def posix_spawn(*_, **__):
+            raise PermissionError(1, "not allowed here")
+
+        os.posix_spawn = posix_spawn
+        spans(10)
+        assert telemetry.flush() is True
+        assert telemetry.flush() is True
+        """
+    )
+    (line,) = process.output.splitlines()
+    assert "not allowed here" in line
+    # The first was on disk when that was found out, and waits for the next start.
+    names = collector.wait_for(9)
+    assert set(names.values()) == {1}

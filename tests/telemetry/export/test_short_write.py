@@ -1,0 +1,75 @@
+"""A write of which the system took a part only: the log says what it was."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from telemetry.export.spool import frames
+from telemetry.export.spool.directory import SpoolDirectory
+from telemetry.export.spool.reader import SegmentReader
+from telemetry.export.spool.watch import Watch
+from telemetry.export.spool.writer import Writer
+
+Write = Callable[[int, bytes], int]
+os_write = os.write
+
+
+@pytest.fixture
+def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    monkeypatch.setattr(Watch, "look", lambda _: None)
+    directory = SpoolDirectory(tmp_path / "0123456789abcdef")
+    directory.make()
+    return Writer(directory, Watch(directory, print), size=1 << 20, age=60.0)
+
+
+def append(writer: Writer, content: bytes) -> None:
+    writer.append(frames.ENCODED_SPAN, frames.define(b"origin"), content)
+
+
+def contents(writer: Writer) -> list[bytes]:
+    """Return what is in the segments, whole."""
+    found = []
+    for name in writer.segments():
+        fd = writer._directory.open_to_read(name)
+        chunk = SegmentReader(fd, name).read(0)
+        found += [each.content for each in chunk.frames if each.kind == frames.ENCODED_SPAN]
+        os.close(fd)
+    return found
+
+
+def half(fd: int, data: bytes) -> int:
+    return os_write(fd, data[: len(data) // 2])
+
+
+def full(fd: int, data: bytes) -> int:
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [(half, "bytes were written"), (full, os.strerror(errno.EDQUOT)), (os_write, "")],
+)
+def test_the_reason_is_logged_and_nothing_is_lost(
+    writer: Writer,
+    then: Write,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    append(writer, b"before")
+    writes = iter([half])
+    monkeypatch.setattr(os, "write", lambda fd, data: next(writes, then)(fd, data))
+    append(writer, b"torn")
+    assert "No space left" not in caplog.text
+    if said:
+        (line,) = caplog.messages
+        assert line.startswith("spans cannot be written to disk (")
+        assert said in line
+    else:  # the next try took it
+        assert not caplog.messages
+    monkeypatch.setattr(os, "write", os_write)
+    append(writer, b"after")
+    assert contents(writer) == [b"before", b"torn", b"after"]

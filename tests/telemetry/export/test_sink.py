@@ -1,0 +1,89 @@
+"""A record that MessagePack, or OTLP, cannot hold whole is delivered without the rest."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from opentelemetry.trace import SpanKind
+
+from telemetry.config import exporter, settings
+from telemetry.export.outgoing import origin_of, outgoing
+from telemetry.export.sender.segment import Segment
+from telemetry.export.spool import spawn
+from telemetry.export.spool.directory import SpoolDirectory
+from telemetry.export.spool.sink import DiskSink
+from telemetry.tracing.record import Facts, Record, RunFacts, SpanTemplate
+from telemetry.tracing.scope import Scope
+
+from ..tracing.sinks import RESOURCE
+from .conftest import Collector, Program
+
+TEMPLATE = SpanTemplate("process ping", SpanKind.CONSUMER.value, {}, Scope("x"))
+
+#: From a message of JSON: text that is no Unicode, and a number of more than 64 bits.
+HOSTILE = RunFacts(("\ud800", "root", None, None, 2**70, None, None), "celery", sent_at="1.5")
+
+
+def record(facts: Facts | None) -> Record:
+    return Record(bytes(15) + b"\x01", 2, 3, 4, flags=Record.SAMPLED, facts=facts)
+
+
+@pytest.fixture
+def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiskSink:
+    """A sink whose sender never comes."""
+    monkeypatch.setattr(spawn, "start", lambda *_: None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    target = exporter.otlp()
+    assert target is not None
+
+    def in_memory() -> DiskSink:
+        raise AssertionError("the disk is there")
+
+    spool = settings.Spool(tmp_path / "spool", sys.maxsize, 1000)
+    return DiskSink(lambda: RESOURCE, False, target, target, spool, in_memory)
+
+
+@pytest.fixture
+def segment(sink: DiskSink, tmp_path: Path) -> Segment:
+    (path,) = (tmp_path / "spool").iterdir()
+    directory = SpoolDirectory(path)
+    (name,) = directory.segments()
+    return Segment(directory, name, {})
+
+
+def test_facts_that_cannot_be_packed_cost_themselves_alone(
+    sink: DiskSink, segment: Segment
+) -> None:
+    sink.append(TEMPLATE, record(HOSTILE))
+    sink.append(TEMPLATE, record(None))
+    assert len(list(segment.spans.drain())) == 2
+    ((_, measured),) = [item.content for item in segment.measurements.drain()]
+    assert measured[0] == 1
+    assert segment.take_unreadable() == 0
+    (_, kept), _ = sink.recent_spans()
+    assert kept.facts == RunFacts(
+        (None, "root", None, None, None, None, None), "celery", sent_at="1.5"
+    )
+
+
+def test_facts_that_otlp_cannot_hold_cost_themselves_alone() -> None:
+    origin = origin_of(RESOURCE, TEMPLATE, False)
+    left = outgoing(origin, record(HOSTILE))
+    assert left.span
+    assert left.measurement is not None
+
+
+@pytest.mark.parametrize("spool", ["disk", "memory"])
+def test_text_that_is_no_unicode_costs_itself_alone(
+    program: Program, collector: Collector, spool: str
+) -> None:
+    collector.start()
+    program.run(
+        """
+        with tracer.start_as_current_span("odd") as span:
+            span.set_attribute("text", "\\ud800")
+        spans(1)
+        """,
+        QUEUEHOP_SPOOL=spool,
+    )
+    assert collector.wait_for(2) == {"odd": 1, "program1.0": 1}

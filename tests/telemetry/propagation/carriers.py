@@ -1,0 +1,42 @@
+"""Carriers of headers, and the parent that they name."""
+
+from typing import Any
+
+from hypothesis import settings
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanContext
+
+from telemetry.propagation import extract, inject
+
+reproducibly = settings(derandomize=True, deadline=None)
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+GOOD = f"00-{TRACE}-{SPAN}-01"
+
+
+def parent(carrier: Any) -> SpanContext:
+    return trace.get_current_span(extract(carrier)).get_span_context()
+
+
+def sent(carrier: Any) -> dict[str, str]:
+    """Return what goes on to the next hop, from a span of this process."""
+    tracer = TracerProvider().get_tracer("test")
+    context = extract(carrier)
+    goes: dict[str, str] = {}
+    inject(goes, trace.set_span_in_context(tracer.start_span("hop", context), context))
+    return goes
+
+
+class Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Raising:
+    @property
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
+HOSTILE = [None, 7, "x", b"x", [], dict, Hostile(), Raising()]

@@ -1,0 +1,126 @@
+"""The context is written into headers and read from them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import baggage, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, set_span_in_context
+
+from telemetry.propagation import extract, extract_parent, fields, headers_for, headers_in, inject
+from telemetry.propagation.configured import configured_propagators
+from telemetry.propagation.traceparent import parse_parent
+from telemetry.tracing.record import ParentContext
+
+from .carriers import GOOD, parent, reproducibly, sent
+
+OTHER = ParentContext(bytes(15) + b"\x01", 2, 1)
+
+
+def test_names_are_written_in_lower_case() -> None:
+    assert set(sent({"TRACEPARENT": GOOD, "TraceState": "a=1", "Baggage": "b=2"})) == {
+        "traceparent",
+        "tracestate",
+        "baggage",
+    }
+
+
+def test_no_span_nothing_written() -> None:
+    headers = {"own": "1"}
+    inject(headers, Context())
+    assert headers == {"own": "1"}
+
+
+def test_a_carrier_need_do_no_more_than_hold() -> None:
+    class Slots:
+        """Takes and gives items, as a message of some other library may."""
+
+        def __init__(self) -> None:
+            self.items: dict[str, str] = {}
+
+        def __setitem__(self, name: str, value: str) -> None:
+            self.items[name] = value
+
+        def __delitem__(self, name: str) -> None:
+            del self.items[name]
+
+        def __contains__(self, name: str) -> bool:
+            return name in self.items
+
+    carrier: Any = Slots()
+    carrier["tracestate"] = "old=1"
+    inject(carrier, extract({"traceparent": GOOD}))
+    assert carrier.items.keys() == {"traceparent"}
+
+
+def test_a_carrier_used_again_keeps_no_tracestate_of_before() -> None:
+    headers = {"own": "1"}
+    inject(headers, extract({"traceparent": GOOD, "tracestate": "a=1"}))
+    assert headers["tracestate"] == "a=1"
+    inject(headers, extract({"traceparent": GOOD}))
+    assert headers == {"own": "1", "traceparent": GOOD}
+
+
+def test_what_is_current_does_not_get_in() -> None:
+    with TracerProvider().get_tracer("test").start_as_current_span("current"):
+        assert not trace.get_current_span(extract({})).get_span_context().is_valid
+
+
+def test_a_wsgi_environment() -> None:
+    environ = {"HTTP_TRACEPARENT": GOOD, "HTTP_TRACESTATE": "a=1", "HTTP_BAGGAGE": "b=2", "X": 1}
+    assert headers_in(environ) == {"traceparent": GOOD, "tracestate": "a=1", "baggage": "b=2"}
+
+
+messages = st.dictionaries(
+    st.sampled_from(["traceparent", "tracestate", "baggage", "queuehop-sent-at", "x-other"]),
+    st.one_of(st.text(max_size=60), st.sampled_from([GOOD, f" {GOOD} ", f"{GOOD}-more", "a=1"])),
+)
+
+
+@pytest.mark.parametrize("setting", ["", "baggage", "tracecontext", "none"])
+@reproducibly
+@given(headers=messages)
+def test_extract_parent_reads_what_extract_reads(setting: str, headers: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_PROPAGATORS", setting)
+        configured_propagators.cache_clear()
+        found, context = extract_parent(headers)
+        extracted = extract(headers)
+        expected = parent(headers)
+    assert (found.span_context() if found else INVALID_SPAN_CONTEXT) == expected
+    assert baggage.get_all(context) == baggage.get_all(extracted)
+
+
+def test_extract_parent_reads_other_names_if_it_is_told_to() -> None:
+    assert extract_parent({"Traceparent": GOOD})[0] is None
+    assert extract_parent({"Traceparent": GOOD}, None)[0] == parse_parent(GOOD)
+
+
+@pytest.mark.parametrize("setting", ["", "baggage", "tracecontext", "none"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"traceparent": GOOD},
+        {"traceparent": GOOD, "tracestate": "1a=b"},
+        {"traceparent": GOOD, "baggage": "a=1;p"},
+        {"baggage": "a=1"},
+        {},
+    ],
+)
+def test_headers_for_are_what_inject_writes(
+    monkeypatch: pytest.MonkeyPatch, setting: str, headers: dict[str, str]
+) -> None:
+    context = extract(headers)
+    span = ParentContext.of(parent(headers)) or OTHER
+    monkeypatch.setenv("OTEL_PROPAGATORS", setting)
+    configured_propagators.cache_clear()
+    written: dict[str, str] = {}
+    inject(written, set_span_in_context(NonRecordingSpan(span.span_context()), context))
+    assert headers_for(span, context) == written
+
+
+def test_fields_are_what_inject_may_write() -> None:
+    assert fields() == {"traceparent", "tracestate", "baggage"}

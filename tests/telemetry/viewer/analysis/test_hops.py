@@ -1,0 +1,420 @@
+"""What is derived from a trace: waits, the critical path, its sentence, and what is wrong."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from telemetry.otlp.decode import Link, ReceivedSpan
+from telemetry.viewer.analysis.hops import Trace
+from telemetry.viewer.analysis.rows import hops
+from telemetry.viewer.analysis.sentence import sentence
+
+from ..spans import TRACE, WEB, WORKER, derived, in_other_trace, ms, rows_of, run, send, span
+
+
+@pytest.fixture
+def order() -> list[ReceivedSpan]:
+    """An order: 6 ms in the web side, 380 in the queue, 26 in the worker."""
+    return [
+        span("web", "", "SERVER", (0, 8), name="POST /orders"),
+        send("send", "web", (4, 6.5)),
+        run("run", "send", (386, 412), (0, 380, 0), links=("send",)),
+        span("store", "run", "CLIENT", (390, 392), WORKER, db__system__name="redis"),
+    ]
+
+
+# The sentence and the path
+
+
+def test_the_sentence_says_where_the_time_went(order: list[ReceivedSpan]) -> None:
+    assert derived(*order).sentence == "412 ms: 6 web, 380 waiting in `celery`, 26 worker"
+
+
+def test_in_whatever_order_and_however_often_the_spans_come(order: list[ReceivedSpan]) -> None:
+    expected = hops(derived(*order))
+    for seed in range(10):
+        shuffled = [*order, *order[:2]]
+        random.Random(seed).shuffle(shuffled)
+        assert hops(derived(*shuffled)) == expected
+
+
+def test_rows_are_in_the_order_in_which_they_are_drawn(order: list[ReceivedSpan]) -> None:
+    rows = rows_of(derived(*order))
+    assert [(row["id"], row["depth"], row["parent"]) for row in rows.values()] == [
+        ("web", 0, None),
+        ("send", 1, "web"),
+        ("wait:run", 2, "send"),
+        ("run", 2, "send"),
+        ("store", 3, "run"),
+    ]
+    assert rows["send"]["children"] == 2
+    assert not rows["store"]["has_children"]
+    assert rows["run"]["self_ms"] == 24
+    assert {row["service_index"] for row in rows.values()} == {0, 1}
+
+
+def test_a_wait_is_its_own_row_and_its_parts_are_told_apart() -> None:
+    rows = rows_of(derived(send("send", "", (0, 2)), run("run", "send", (100, 110), (60, 30, 8))))
+    wait = rows["wait:run"]
+    assert (wait["kind"], wait["start_ms"], wait["end_ms"]) == ("wait", 2, 100)
+    assert wait["wait"] == {
+        **{"scheduled_ms": 60, "queue_ms": 30, "prefetch_ms": 8, "queue": "celery"},
+        **{"skewed": False, "skew_ms": None, "live": False, "estimated": False},
+    }
+
+
+def test_the_critical_path_has_no_gap_and_adds_up(order: list[ReceivedSpan]) -> None:
+    trace = derived(*order)
+    parts = sorted(part for row in rows_of(trace).values() for part in row["critical"])
+    assert parts[0][0] == 0
+    assert parts[-1][1] == 412
+    assert [end for _, end in parts[:-1]] == [start for start, _ in parts[1:]]
+    assert hops(trace)["critical_ms"] == {
+        **{"web": 6, "scheduled": 0, "queue": 380, "prefetch": 0, "worker": 26},
+    }
+
+
+def test_a_web_side_that_waits_for_the_result_has_the_queue_on_its_path() -> None:
+    spans = [
+        span("ping", "", "INTERNAL", (0, 40), "client"),
+        span("get", "ping", "CLIENT", (1, 39), "client"),
+        span("web", "get", "SERVER", (3, 37)),
+        send("send", "web", (5, 7)),
+        run("run", "send", (10, 30), (0, 3, 0)),
+    ]
+    assert derived(*spans).sentence == "40 ms: 17 web, 3 waiting in `celery`, 20 worker"
+
+
+def test_of_several_runs_the_last_to_end_is_on_the_path() -> None:
+    spans = [span("web", "", "SERVER", (0, 10))]
+    for at, end in enumerate((50, 90, 70)):
+        message = {"messaging__message__id": f"m{at}"}
+        spans.append(send(f"send{at}", "web", (at, at + 1), **message))
+        spans.append(run(f"run{at}", f"send{at}", (20, end), (0, 19 - at, 0), **message))
+    rows = rows_of(derived(*spans))
+    assert [bool(rows[f"run{at}"]["critical"]) for at in range(3)] == [False, True, False]
+
+
+def test_a_request_that_answers_late_by_its_clock_is_on_the_path_all_the_same() -> None:
+    trace = derived(
+        span("get", "", "CLIENT", (0, 10), "client"), span("web", "get", "SERVER", (4, 12))
+    )
+    assert rows_of(trace)["web"]["critical"] == [[4, 10]]
+
+
+def test_several_queues_are_told_apart() -> None:
+    mail = {"messaging__message__id": "n", "messaging__destination__name": "mail"}
+    trace = derived(
+        send("send", "", (0, 1)),
+        run("run", "send", (101, 110), (0, 100, 0)),
+        send("again", "run", (109, 110), **mail),
+        run("other", "again", (310, 320), (0, 200, 0), **mail),
+    )
+    assert trace.sentence == (
+        "320 ms: 1 client, 200 waiting in `mail`, 100 waiting in `celery`, 19 worker"
+    )
+
+
+@pytest.mark.parametrize(
+    ("total", "parts", "expected"),
+    [
+        (412.4, (6.4, 380.4, 25.6), "412 ms: 6 web, 380 queue, 26 worker"),
+        (10.0, (3.334, 3.333, 3.333), "10 ms: 4 web, 3 queue, 3 worker"),
+        (3.0, (1.0, 0.02, 1.98), "3.0 ms: 1.0 web, 2.0 worker"),
+        (4200, (10, 4100, 90), "4.20 s: 0.01 web, 4.10 queue, 0.09 worker"),
+        (63_000, (1_000, 60_000, 2_000), "63.0 s: 1.0 web, 60.0 queue, 2.0 worker"),
+        (600_000, (0, 600_000, 0), "10.0 min: 10.0 queue"),
+        (86_400_000, (0, 86_400_000, 0), "24.0 h: 24.0 queue"),
+        (0, (0, 0, 0), "0.0 ms"),
+    ],
+)
+def test_durations_are_in_one_unit_and_add_up(
+    total: float, parts: tuple[float, ...], expected: str
+) -> None:
+    named = zip(("web", "queue", "worker"), (round(part * 1e6) for part in parts), strict=True)
+    assert sentence(round(total * 1e6), list(named)) == expected
+
+
+# How messages end
+
+
+def test_a_message_that_nobody_took_yet_waits_so_far() -> None:
+    trace = derived(span("web", "", "SERVER", (0, 8)), send("send", "web", (4, 6)), now=3006)
+    wait = rows_of(trace)["wait:send"]
+    assert (wait["parent"], wait["start_ms"], wait["end_ms"]) == ("send", 6, 3006)
+    assert wait["wait"]["live"]
+    assert trace.status == "waiting"
+    assert trace.sentence == "3.01 s so far: 0.01 web, 3.00 waiting in `celery`"
+
+
+def test_a_message_is_given_up_when_it_is_no_longer_plausible() -> None:
+    trace = derived(send("send", "", (0, 1)), now=2 * 3600 * 1000)
+    assert trace.status == "ok"
+    assert list(rows_of(trace)) == ["send"]
+    assert hops(trace)["problems"] == [
+        "send charge (shop): nobody is known to have taken its message"
+    ]
+
+
+def test_it_says_when_it_will_look_different() -> None:
+    assert derived(send("send", "", (0, 1)), now=5).revisit_ns == ms(1) + 3600 * 10**9
+    assert derived(span("a", "gone", "SERVER", (0, 1)), now=5).revisit_ns == ms(15_000)
+    assert derived(span("a", "", "SERVER", (0, 1)), now=5).revisit_ns is None
+
+
+def test_a_message_whose_publish_failed_does_not_wait() -> None:
+    trace = derived(send("send", "", (0, 1), error="OSError: gone"), now=100)
+    assert (trace.status, trace.live) == ("error", [])
+
+
+def test_a_message_taken_in_another_trace_does_not_wait() -> None:
+    assert not derived(send("send", "", (0, 1)), now=9, picked_up=frozenset({"send"})).live
+
+
+def test_a_run_in_a_trace_of_its_own_has_its_wait_before_it() -> None:
+    theirs = in_other_trace(send("send", "", (0, 2)))
+    alone = replace(run("run", "", (100, 110), None), links=(Link("f" * 32, "send", {}),))
+    trace = derived(alone, sends={"send": theirs})
+    assert [row["id"] for row in hops(trace)["rows"]] == ["wait:run", "run"]
+    assert trace.sentence == "108 ms: 98 waiting in `celery`, 10 worker"
+    known = derived(replace(alone, attributes=run("r", "", (0, 0), (0, 40, 5)).attributes))
+    assert known.sentence == (
+        "55 ms: 40 waiting in `celery`, 5 waiting for a free process, 10 worker"
+    )
+
+
+def retried() -> list[ReceivedSpan]:
+    again = {"kind": "CLIENT", "service": WORKER, "links": ("send",)}
+    return [
+        send("send", "", (0, 2)),
+        run("one", "send", (10, 20), (0, 8, 0), "RETRY", error="OSError: no"),
+        send("resend", "one", (18, 19), celery__task__retries=1, **again),
+        run("two", "send", (119, 130), (99, 1, 0), celery__task__retries=1, links=("send", "one")),
+    ]
+
+
+def test_retries_are_attempts_under_one_send() -> None:
+    trace = derived(*retried())
+    rows = rows_of(trace)
+    assert [(i, rows[i]["parent"], rows[i]["attempt"]) for i in ("one", "two")] == [
+        ("one", "send", 1),
+        ("two", "send", 2),
+    ]
+    assert {"from": "two", "to": "one", "kind": "retry"} in hops(trace)["links"]
+    assert rows["one"]["message"] == "OSError: no"
+    assert trace.status == "ok"
+    assert trace.sentence == "130 ms: 2 client, 99 scheduled, 9 waiting in `celery`, 20 worker"
+
+
+def test_a_retry_that_nobody_took_yet_waits_where_its_run_will_be() -> None:
+    trace = derived(*retried()[:3], now=500)
+    rows = rows_of(trace)
+    assert rows["wait:resend"]["parent"] == "send"
+    assert rows["wait:resend"]["end_ms"] == 500
+
+
+def test_a_retry_that_fails_for_good_is_an_error() -> None:
+    spans = retried()
+    spans[3] = replace(spans[3], status="ERROR")
+    assert derived(*spans).status == "error"
+
+
+def test_several_consumers_of_one_message_are_no_attempts() -> None:
+    spans = [
+        send("send", "", (0, 1)),
+        run("one", "send", (2, 3), messaging__consumer__group__name="a"),
+        run("two", "send", (2, 3), messaging__consumer__group__name="b"),
+    ]
+    rows = rows_of(derived(*spans))
+    assert rows["one"]["attempt"] is rows["two"]["attempt"] is None
+
+
+def test_the_body_of_a_chord_is_joined_to_its_headers() -> None:
+    spans = [span("web", "", "SERVER", (0, 5))]
+    for at in (1, 2):
+        message = {"messaging__message__id": f"h{at}"}
+        spans.append(send(f"send{at}", "web", (at, at + 1), **message))
+        spans.append(run(f"head{at}", f"send{at}", (10, 20 + at), (0, 5, 0), **message))
+    body = {"messaging__message__id": "body", "celery__task__name": "sum"}
+    spans.append(send("join", "head2", (21, 22), service=WORKER, **body))
+    spans.append(run("body", "join", (30, 40), (0, 8, 0), links=("join", "head1", "head2"), **body))
+    result = hops(derived(*spans))
+    assert result["links"] == [
+        {"from": "body", "to": "head1", "kind": "chord"},
+        {"from": "body", "to": "head2", "kind": "chord"},
+    ]
+    assert {row["attempt"] for row in result["rows"]} == {None}
+
+
+@pytest.mark.parametrize("state", ["EXPIRED", "REJECTED", "UNKNOWN"])
+def test_a_message_that_never_ran_is_an_error_and_says_so(state: str) -> None:
+    trace = derived(send("send", "", (0, 1)), run("run", "send", (9, 9), (0, 8, 0), state))
+    assert trace.status == "error"
+    assert rows_of(trace)["run"]["state"] == state
+    assert trace.sentence == "9.0 ms: 1.0 client, 8.0 waiting in `celery`"
+
+
+def test_an_eager_run_has_no_wait() -> None:
+    trace = derived(send("send", "", (0, 9)), run("run", "send", (1, 8), None, service=WEB))
+    assert list(rows_of(trace)) == ["send", "run"]
+
+
+# What is missing, and clocks
+
+
+def test_a_parent_that_may_still_come_is_no_problem_yet() -> None:
+    trace = derived(span("web", "gone", "SERVER", (0, 8)), now=100)
+    assert trace.status == "ok"
+    assert rows_of(trace)["web"]["missing_parent"] == "its parent has not arrived yet"
+
+
+@pytest.mark.parametrize(
+    ("orphan", "flags", "reason"),
+    [
+        (run("run", "gone", (0, 1)), 1, "the producer's spans go elsewhere, were sampled out"),
+        (span("web", "gone", "SERVER", (0, 1)), 0x301, "its caller did not arrive"),
+        (span("sql", "gone", "CLIENT", (0, 1)), 0x101, "in the same process, did not arrive"),
+        (span("sql", "gone", "CLIENT", (0, 1)), 0x301, "in another process, did not arrive"),
+    ],
+)
+def test_a_parent_that_never_came_is_marked_with_the_likely_reason(
+    orphan: ReceivedSpan, flags: int, reason: str
+) -> None:
+    trace = derived(replace(orphan, flags=flags))
+    assert trace.status == "broken"
+    assert reason in rows_of(trace)[orphan.span_id]["missing_parent"]
+    [problem] = hops(trace)["problems"]
+    assert problem.startswith(f"{orphan.name} ({orphan.service}): ")
+    assert reason in problem
+
+
+def test_parts_that_do_not_hang_together_are_accounted_for_as_such() -> None:
+    trace = derived(
+        span("a", "gone", "SERVER", (0, 10)), span("b", "lost", "SERVER", (50, 100), WORKER)
+    )
+    assert trace.sentence == "100 ms: 60 web, 40 unaccounted for"
+
+
+def test_clocks_that_disagree_are_shown_and_no_wait_is_negative() -> None:
+    trace = derived(send("send", "", (100, 102)), run("run", "send", (40, 60), None))
+    wait = rows_of(trace)["wait:run"]
+    assert wait["start_ms"] == wait["end_ms"]
+    assert (wait["wait"]["skewed"], wait["wait"]["skew_ms"]) == (True, 60)
+    assert wait["wait"]["queue_ms"] == 0
+    assert "the clock of shop-worker is behind that of shop, by 60.0 ms" in "".join(
+        hops(trace)["problems"]
+    )
+
+
+def test_skew_that_the_worker_saw_is_shown() -> None:
+    trace = derived(send("send", "", (0, 2)), run("run", "send", (5, 9), celery__wait__skewed=True))
+    assert rows_of(trace)["wait:run"]["wait"]["skewed"]
+
+
+def test_spans_in_a_circle_are_all_there_once() -> None:
+    trace = derived(span("a", "b", "SERVER", (0, 1)), span("b", "a", "CLIENT", (0, 2)))
+    assert sorted(rows_of(trace)) == ["a", "b"]
+    assert trace.status == "broken"
+    assert "ancestors" in "".join(hops(trace)["problems"])
+
+
+@pytest.mark.parametrize("value", ["soon", True, -1, float("nan"), float("inf"), 1e300, [1], None])
+def test_a_wait_that_is_none_is_estimated(value: object) -> None:
+    odd = dict.fromkeys(("celery__wait__queue", "celery__wait__scheduled"), value)
+    trace = derived(send("send", "", (0, 2)), run("run", "send", (10, 20), None, **odd))
+    wait = rows_of(trace)["wait:run"]["wait"]
+    assert (wait["queue_ms"], wait["estimated"]) == (8, True)
+
+
+def test_names_that_are_no_text_are_no_names() -> None:
+    odd = span("a", "", "CONSUMER", (0, 1), celery__task__state=7, messaging__destination__name=[1])
+    row = rows_of(derived(odd))["a"]
+    assert row["state"] is None
+
+
+# Others' spans
+
+
+def test_contribs_names_and_waits_from_times() -> None:
+    trace = derived(
+        span("web", "", "SERVER", (0, 10)),
+        span("send", "web", "PRODUCER", (2, 4), name="apply_async/shop.charge"),
+        span(
+            *("run", "send", "CONSUMER", (30, 50), WORKER, "run/shop.charge"),
+            messaging__destination="celery",
+            celery__state="SUCCESS",
+        ),
+    )
+    wait = rows_of(trace)["wait:run"]["wait"]
+    assert (wait["queue_ms"], wait["estimated"], wait["queue"]) == (26, True, "celery")
+    assert rows_of(trace)["run"]["state"] == "SUCCESS"
+    assert trace.sentence == "50 ms: 4 web, 26 waiting in `celery`, 20 worker"
+
+
+def test_sentrys_names_and_latency() -> None:
+    trace = derived(
+        span("send", "", "INTERNAL", (0, 1), name="queue.publish"),
+        span(
+            *("run", "send", "INTERNAL", (50, 60), WORKER, "queue.process"),
+            messaging__message__receive__latency=45.0,
+            messaging__destination__name="celery",
+        ),
+    )
+    wait = rows_of(trace)["wait:run"]["wait"]
+    assert (wait["queue_ms"], wait["estimated"]) == (45, False)
+
+
+def test_kafka_by_the_conventions() -> None:
+    kafka = {"messaging__system": "kafka", "messaging__destination__name": "orders"}
+    trace = derived(
+        span("send", "", "PRODUCER", (0, 1), messaging__operation__type="publish", **kafka),
+        span("poll", "", "CLIENT", (8, 9), WORKER, messaging__operation__type="receive", **kafka),
+        span(
+            *("run", "poll", "CONSUMER", (10, 20), WORKER),
+            links=("send",),
+            messaging__operation="process",
+            **kafka,
+        ),
+    )
+    assert rows_of(trace)["wait:run"]["wait"]["queue_ms"] == 9
+    assert not trace.live
+    assert trace.sentence == "20 ms: 1 client, 9 waiting in `orders`, 10 worker"
+
+
+def test_a_consumer_that_is_no_messaging_span_has_taken_the_message() -> None:
+    trace = derived(
+        span("send", "", "PRODUCER", (0, 1)), span("job", "send", "INTERNAL", (5, 9), WORKER)
+    )
+    assert not trace.live
+
+
+# Sizes
+
+
+def chain(length: int) -> Trace:
+    """Return a task that published itself *length* times."""
+    spans, parent = [], ""
+    for at in range(length):
+        message = {"messaging__message__id": str(at)}
+        spans.append(send(f"s{at}", parent, (at * 10, at * 10 + 1), **message))
+        spans.append(run(f"r{at}", f"s{at}", (at * 10 + 5, at * 10 + 12), (0, 4, 0), **message))
+        parent = f"r{at}"
+    return derived(*spans, now=length * 10 + LATER)
+
+
+LATER = 1000
+
+
+def test_a_task_that_publishes_itself_again_and_again() -> None:
+    trace = chain(5000)
+    result = hops(trace)
+    assert len(result["rows"]) == 15_000
+    assert result["rows"][-1]["depth"] == 9999
+    total = sum(result["critical_ms"].values())
+    assert total == pytest.approx(result["duration_ms"])
+
+
+def test_a_trace_id_is_not_needed_to_be_empty() -> None:
+    assert hops(Trace([], ms(0)))["rows"] == []
+    assert derived(span("a", "", "SERVER", (0, 1))).spans[0].trace_id == TRACE

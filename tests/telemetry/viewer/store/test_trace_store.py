@@ -1,0 +1,154 @@
+"""What the viewer stores: after a restart, at its bounds, on a full disk."""
+
+import signal
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceResponse,
+)
+
+from telemetry.viewer.store.database import Database
+from telemetry.viewer.store.trace_store import Bounds, Store
+
+from ..conftest import StartViewer
+from ..exports import export
+from ..spans import SENTENCE, many, order
+
+
+def test_a_restart_has_what_there_was(start_viewer: StartViewer, tmp_path: Path) -> None:
+    first = start_viewer()
+    first.send(*map(export, many(3)), export(order("f" * 32)[:2]))
+    before = first.settled(14)
+    queues = first.get("/api/queues", since_s=3600)["queues"]
+    assert first.process.stop() == 0
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["traces.db"]
+    second = start_viewer()
+    assert second.settled(14)["traces"] == before["traces"] == 4
+    assert [row["sentence"] for row in second.traces(3, status="ok")] == [SENTENCE] * 3
+    assert second.get("/api/queues", since_s=3600)["queues"] == queues
+    second.send(export(order("f" * 32)))
+    assert len(second.traces(4, status="ok")) == 4
+
+
+def test_spans_that_were_taken_are_there_after_it_was_killed(start_viewer: StartViewer) -> None:
+    first = start_viewer()
+    first.send(export(order()))
+    first.wait_for(lambda: first.get("/api/stats"), lambda stats: stats["spans"] == 4)
+    first.process.kill()
+    [row] = start_viewer().traces()
+    assert row["sentence"] == SENTENCE
+
+
+def test_of_too_many_spans_the_oldest_traces_go(start_viewer: StartViewer) -> None:
+    viewer = start_viewer("--max-spans", "40")
+    viewer.send(*map(export, many(30)))
+    viewer.wait_for(
+        lambda: viewer.get("/api/stats"),
+        lambda stats: stats["spans"] == 40 and not stats["pending"],
+    )
+    rows = viewer.traces(10, limit=100)
+    assert [row["trace_id"] for row in rows] == [f"{n:032x}" for n in range(30, 20, -1)]
+    assert viewer.get("/api/traces", trace_id=f"{1:032x}")["traces"] == []
+    assert viewer.get(f"/api/traces/{1:032x}/hops", 404)["error"]
+
+
+def test_with_a_trace_goes_what_only_its_spans_came_from(tmp_path: Path) -> None:
+    store = Store(Database(tmp_path / "traces.db"), Bounds(max_spans=4))
+    try:
+        for number, spans in enumerate(many(5)):
+            named = [replace(s, resource={**s.resource, "service.instance.id": f"{number}"})
+                     for s in spans]  # fmt: skip
+            store.take(export(named))
+            assert store.wait_until_written(30) == ""
+    finally:
+        store.close()
+    with closing(sqlite3.connect(tmp_path / "traces.db")) as db:
+        orphans = "SELECT count(*) FROM sources WHERE id NOT IN (SELECT source FROM spans)"
+        missing = "SELECT count(*) FROM spans WHERE source NOT IN (SELECT id FROM sources)"
+        assert db.execute("SELECT count(*) FROM spans").fetchone() == (4,)
+        assert db.execute(orphans).fetchone() == db.execute(missing).fetchone() == (0,)
+
+
+def test_what_is_too_old_goes(start_viewer: StartViewer) -> None:
+    viewer = start_viewer("--max-age", "1")
+    viewer.send(export(order()))
+    viewer.settled(4)
+    viewer.settled(0)
+    assert viewer.get("/api/traces")["traces"] == []
+
+
+def test_the_database_is_its_owners_alone(start_viewer: StartViewer, tmp_path: Path) -> None:
+    start_viewer(db="")
+    path = tmp_path / ".local" / "state" / "queuehop" / "traces.db"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_in_memory_nothing_is_left(start_viewer: StartViewer, tmp_path: Path) -> None:
+    viewer = start_viewer(db=":memory:")
+    viewer.send(export(order()))
+    viewer.settled(4)
+    viewer.process.signal(signal.SIGINT)
+    assert viewer.process.wait() == 0
+    assert list(tmp_path.iterdir()) == []
+    assert viewer.process.output == f"traces at {viewer.url}/"
+
+
+def test_a_full_disk_is_said_and_spans_are_refused(
+    start_viewer: StartViewer, tmp_path: Path
+) -> None:
+    viewer = start_viewer()
+    viewer.send(export(order()))
+    viewer.settled(4)
+    # Somebody who holds the database is, to the viewer, a disk that cannot be written.
+    with sqlite3.connect(tmp_path / "traces.db") as other:
+        other.execute("BEGIN IMMEDIATE")
+        viewer.send(export(order("b" * 32)))
+        viewer.process.wait_for_line("cannot be written")
+        answer = ExportTraceServiceResponse.FromString(
+            viewer.post(export(order("c" * 32)).SerializeToString()).content
+        )
+        assert answer.partial_success.rejected_spans == 4
+        assert "cannot be written" in viewer.get("/healthz", 503)["error"]
+        other.rollback()
+    other.close()
+    viewer.wait_for(
+        lambda: requests.get(f"{viewer.url}/healthz", timeout=30).status_code,
+        lambda status: status == 200,
+    )
+    viewer.send(export(order("d" * 32)))
+    viewer.traces(trace_id="d")
+
+
+def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
+    class Disk(Database):
+        """Where a transaction fails at its end, as it does on a full disk."""
+
+        full = False
+
+        @contextmanager
+        def writing(self) -> Iterator[sqlite3.Connection]:
+            with super().writing() as db:
+                yield db
+                if self.full:
+                    raise sqlite3.OperationalError("disk I/O error")
+
+    disk = Disk(tmp_path / "traces.db")
+    store = Store(disk)
+    try:
+        store.take(export(order()))
+        assert store.wait_until_written(30) == ""
+        disk.full = True
+        store.take(export(order("b" * 32)))
+        assert "disk I/O error" in store.wait_until_written(30)
+        assert (store.spans, store.traces) == (4, 1)
+    finally:
+        disk.full = False
+        store.close()

@@ -1,0 +1,41 @@
+"""The quick tier: every test that needs no process of its own, found by what the test uses."""
+
+import subprocess
+
+import pytest
+from hypothesis import settings
+
+from . import processes
+
+#: Fixtures that start a process, and pytest's own that does.
+_STARTING = frozenset({"broker_server", "rabbitmq", "start_viewer", "pytester"})
+
+#: What a module has in its namespace if its tests start processes themselves.
+_MODULES = (subprocess, processes)
+
+settings.register_profile("full", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quick: needs no process of its own: make quick")
+    quick = config.getoption("markexpr") == "quick"
+    settings.load_profile("quick" if quick else "full")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and not starts_processes(item):
+            item.add_marker(pytest.mark.quick)
+
+
+def starts_processes(item: pytest.Function) -> bool:
+    """Return whether *item* starts a process, by its fixtures or by what its module imports."""
+    if not _STARTING.isdisjoint(item.fixturenames):
+        return True
+    return any(
+        value in _MODULES or getattr(value, "__module__", None) == processes.__name__
+        for value in vars(item.module).values()
+        if isinstance(value, type | type(subprocess)) or callable(value)
+    )
