@@ -10,6 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from .propagation import extract_parent, headers_in
+from .tracing.context import attach, get_current, parent_in
 from .tracing.hop import NO_CONTEXT, Hop
 from .tracing.record import ParentContext, RecordedLink, ServerFacts, SpanTemplate, environ_facts
 from .tracing.scope import hop_scope
@@ -37,8 +38,9 @@ def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
     if EXTENSION not in app.extensions:
         app.extensions[EXTENSION] = inbound
         app.wsgi_app = _TracedApp(app.wsgi_app, inbound)  # type: ignore[method-assign]
-        request_started.connect(_note_route, app)
-        got_request_exception.connect(_note_exception, app)
+        # Of any app: one that is mounted in this one need not be instrumented itself.
+        request_started.connect(_note_request)
+        got_request_exception.connect(_note_exception)
     return app
 
 
@@ -50,6 +52,9 @@ class _TracedApp:
         self._inbound = inbound
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        outer = environ.get(_HOP)
+        if outer is not None and not outer.has_ended:
+            return self._wsgi_app(environ, start_response)  # mounted in another: one request
         hop = environ[_HOP] = _ServerHop(_template(), ServerFacts(environ_facts(environ)))
         parent, context, links = _inbound(environ, self._inbound)
         hop.start(parent, context, links)
@@ -62,40 +67,47 @@ class _TracedApp:
         try:
             body = self._wsgi_app(environ, answering)
         except BaseException as exc:
-            hop.fail(exc)
+            # Some servers take StopIteration for the end of a websocket.
+            if not isinstance(exc, StopIteration):
+                hop.fail_unanswered(exc)
             hop.end()
             raise
         finally:
-            hop.detach()
-        return _TracedBody(body, hop, context)
+            hop.pause()
+        if _is_servers_file(body, environ):
+            hop.end()
+            return body
+        return _TracedBody(body, hop)
 
 
 class _TracedBody:
     """The response's body: each part is made inside the span, which ends with ``close``."""
 
-    def __init__(self, body: Iterable[bytes], hop: "_ServerHop", context: Context) -> None:
+    def __init__(self, body: Iterable[bytes], hop: "_ServerHop") -> None:
         self._hop = hop
         self._body = body
         self._next = iter(body).__next__
-        self._context = context
+        self._fail: Callable[[BaseException], None] = hop.fail_unanswered
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        self._hop.attach(self._context)
+        self._hop.resume()
         try:
-            return self._next()
+            part = self._next()
+            self._fail = self._hop.fail  # with its first part the status is sent
+            return part
         except StopIteration:
             raise
         except Exception as exc:
-            self._hop.fail(exc)
+            self._fail(exc)
             raise
         finally:
-            self._hop.detach()
+            self._hop.pause()
 
     def close(self) -> None:
-        self._hop.attach(self._context)
+        self._hop.resume()
         try:
             if close := getattr(self._body, "close", None):
                 close()
@@ -103,7 +115,7 @@ class _TracedBody:
             self._hop.fail(exc)
             raise
         finally:
-            self._hop.detach()
+            self._hop.pause()
             self._hop.end()
 
     def __del__(self) -> None:
@@ -115,9 +127,23 @@ class _TracedBody:
 
 
 class _ServerHop(Hop[ServerFacts]):
-    """One request while it is served."""
+    """One request while it is served, in several pieces: the call, each part, the end."""
 
-    __slots__ = ()
+    __slots__ = ("_inside",)
+
+    def pause(self) -> None:
+        """Make current what was so outside, until ``resume``."""
+        self._inside = get_current()
+        self.detach()
+
+    def resume(self) -> None:
+        """Make current what was so when the code inside was left."""
+        self._token = attach(self._inside)
+
+    def fail_unanswered(self, exc: BaseException) -> None:
+        """Mark the span as failed by *exc*, for which the server answers 500."""
+        self.fail(exc)
+        self.facts.status = 500
 
     def fail(self, exc: BaseException) -> None:
         """Mark the span as failed by *exc*, which no code has handled."""
@@ -141,13 +167,31 @@ class _ServerHop(Hop[ServerFacts]):
 def _inbound(
     environ: Environ, inbound: Inbound
 ) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
-    """Return a request's parent, the context that came with it, and the links of its span."""
-    if inbound == "ignore":
-        return None, NO_CONTEXT, []
-    sender, context = extract_parent(headers_in(environ), None)
+    """Return a request's parent, its context, and the links of its span.
+
+    The span of a WSGI middleware outside, or of code that calls the app in place, is the parent. A
+    span of another trace than the headers name is not: it has nothing to do with this request.
+    """
+    current = get_current()
+    outer = parent_in(current) if current else None
+    sender, context = extract_parent(headers_in(environ), current)
     if inbound == "continue":
-        return sender, context, []
-    return None, NO_CONTEXT, [RecordedLink.to(sender)] if sender else []
+        in_trace = outer is not None and (sender is None or sender.trace_id == outer.trace_id)
+        return outer if in_trace else sender, context, []
+    if outer is not None and (sender is None or sender.trace_id != outer.trace_id):
+        return outer, current, []
+    return None, NO_CONTEXT, [RecordedLink.to(sender)] if sender and inbound == "link" else []
+
+
+def _is_servers_file(body: Iterable[bytes], environ: Environ) -> bool:
+    """Return whether the server sends *body* in its own way, which a wrapper would hide.
+
+    PEP 3333: it is what ``wsgi.file_wrapper`` has returned, a class or a function of the server.
+    """
+    wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(wrapper, type):
+        return isinstance(body, wrapper)
+    return wrapper is not None and hasattr(body, "read")
 
 
 @cache
@@ -155,11 +199,15 @@ def _template() -> SpanTemplate:
     return SpanTemplate("HTTP", SpanKind.SERVER.value, {}, hop_scope())
 
 
-def _note_route(app: Flask, **_: Any) -> None:
+def _note_request(app: Flask, **_: Any) -> None:
+    """Note the request as Flask sees it: behind ``ProxyFix``, under the prefix of its mount."""
     started = request._get_current_object()  # type: ignore[attr-defined]  # looked for once
-    hop, rule = started.environ.get(_HOP), started.url_rule
-    if hop is not None and rule is not None:
-        hop.facts.route = started.environ.get("SCRIPT_NAME", "") + rule.rule
+    environ, rule = started.environ, started.url_rule
+    hop = environ.get(_HOP)
+    if hop is not None:
+        hop.facts.environ = environ_facts(environ)
+        if rule is not None:
+            hop.facts.route = environ.get("SCRIPT_NAME", "") + rule.rule
         hop.describe()
 
 

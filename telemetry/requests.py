@@ -1,5 +1,6 @@
 """Hop 1 of 5: CLIENT. An HTTP request leaves, and the trace leaves with it."""
 
+from collections import OrderedDict
 from functools import cache
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -8,7 +9,7 @@ import requests
 from opentelemetry.trace import SpanKind
 from requests.adapters import BaseAdapter
 
-from .propagation import inject
+from .propagation import inject_beside
 from .tracing.hop import Hop
 from .tracing.record import ClientFacts, SpanTemplate
 from .tracing.scope import hop_scope
@@ -20,35 +21,48 @@ def traced_session(session: requests.Session | None = None) -> requests.Session:
     """Return *session*, or a new one, whose requests each make a CLIENT span and carry its context.
 
     A redirect is a request of its own. The URL is recorded without user, password, query and
-    fragment. A second call with the same session changes nothing.
+    fragment. Copies of the session are traced too. A second call with the same session changes
+    nothing.
     """
     session = session if session is not None else requests.Session()
-    if not isinstance(getattr(session, "get_adapter", None), _TracedAdapters):
-        session.get_adapter = _TracedAdapters(session.get_adapter)  # type: ignore[method-assign]
+    if not isinstance(session.adapters, _TracedAdapters):
+        session.adapters = _TracedAdapters(session.adapters)
     return session
 
 
-class _TracedAdapters:
-    """Replaces ``session.get_adapter``, so that adapters mounted later are traced as well."""
+class _TracedAdapters(OrderedDict[str, BaseAdapter]):
+    """The adapters of a session, also those that are mounted later.
 
-    def __init__(self, get_adapter: Any) -> None:
-        self._get_adapter = get_adapter
+    ``Session.get_adapter``, which may be replaced by a mock for a while, looks for the adapter of a
+    URL among the items. Nothing else of the session is touched.
+    """
 
-    def __call__(self, url: str) -> BaseAdapter:
-        return _TracedAdapter(self._get_adapter(url))
+    def items(self) -> Any:
+        """Return the adapters by their prefixes, each one traced."""
+        return [(prefix, _traced(adapter)) for prefix, adapter in super().items()]
+
+    def __reduce__(self) -> Any:
+        return _TracedAdapters, (), None, None, iter(super().items())
+
+
+def _traced(adapter: BaseAdapter) -> BaseAdapter:
+    return adapter if type(adapter) is _TracedAdapter else _TracedAdapter(adapter)
 
 
 class _TracedAdapter(BaseAdapter):
+    """Sends by *adapter*, and is like it in everything else."""
+
+    _adapter: BaseAdapter
+
     def __init__(self, adapter: BaseAdapter) -> None:
-        super().__init__()
-        self._adapter = adapter
+        object.__setattr__(self, "_adapter", adapter)
 
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
         hop = _request_hop(request)
         with hop:
-            inject(request.headers)
+            inject_beside(request.headers)
             response = self._adapter.send(request, *args, **kwargs)
             hop.facts.status = response.status_code
             if response.status_code >= 400:
@@ -59,10 +73,22 @@ class _TracedAdapter(BaseAdapter):
     def close(self) -> None:
         self._adapter.close()
 
+    # For isinstance.
+    __class__ = property(lambda self: type(self._adapter))
+
     def __getattr__(self, name: str) -> Any:
         if name == "_adapter":  # in a copy that is being made
             raise AttributeError(name)
         return getattr(self._adapter, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._adapter, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._adapter, name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _TracedAdapter, (self._adapter,)
 
 
 @cache

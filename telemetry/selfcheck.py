@@ -13,7 +13,6 @@ from .config.exporter import turned_off_by
 from .config.sdk import TracerProvider, span_processors
 from .config.settings import spool
 from .propagation import extract, inject
-from .propagation.traceparent import TRACEPARENT
 from .setup import DEFAULT_SERVICE_NAME, is_in_memory, is_set_up
 
 __all__ = ["Process", "describe_process"]
@@ -88,7 +87,7 @@ def _carries() -> bool:
     carrier: dict[str, str] = {}
     inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(origin)))
     arrived = trace.get_current_span(extract(carrier)).get_span_context()
-    return TRACEPARENT in carrier and arrived.trace_id == _TRACE_ID
+    return arrived.trace_id == _TRACE_ID
 
 
 def _is_active(module: str) -> bool:

@@ -5,10 +5,11 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
@@ -20,7 +21,7 @@ from opentelemetry.semconv.attributes.service_attributes import (
 )
 
 from .config import exporter, settings
-from .config.sdk import TracerProvider, set_global_textmap
+from .config.sdk import set_global_textmap
 from .propagation import propagator
 from .tracing.faults import is_soft_time_limit, log_internal_error, logger
 from .tracing.logs import correlate_logs
@@ -37,6 +38,7 @@ __all__ = [
     "last_export_error",
     "recent_spans",
     "setup",
+    "setup_worker",
     "shutdown",
 ]
 
@@ -78,6 +80,23 @@ def setup(service_name: str | None = None) -> None:
             log_internal_error("set itself up")
 
 
+def setup_worker(service_name: str | None = None) -> None:
+    """Do what ``setup`` does, in a process that is a worker or beat.
+
+    *service_name* is the name there, also where a web side that the worker imports has set up
+    first. ``OTEL_SERVICE_NAME`` wins over both.
+    """
+    setup(service_name)
+    with _lock:
+        if _pipeline is None or service_name is None or SERVICE_NAME in _environment():
+            return
+        provider = _pipeline.provider
+        if provider.resource.attributes.get(SERVICE_NAME) != service_name:
+            provider.service_name = service_name
+            if provider.sink is not None:
+                provider.sink.resource_changed()
+
+
 @cache
 def _hold_forks() -> None:
     """Let no other thread fork while this one is inside of ``setup``.
@@ -115,7 +134,7 @@ def _has_interpreter_lock() -> bool:
 
 
 def _has_provider() -> bool:
-    """Return whether the application has set a tracer provider, and say so."""
+    """Return whether somebody else has set a tracer provider, of whatever class, and say so."""
     try:
         provider = trace.get_tracer_provider()
     except Exception as exc:
@@ -126,10 +145,10 @@ def _has_provider() -> bool:
             OTEL_PYTHON_TRACER_PROVIDER,
         )
         return False
-    if isinstance(provider, TracerProvider):
-        logger.info("a tracer provider is set already: spans go where it sends them")
-        return True
-    return False
+    if isinstance(provider, trace.ProxyTracerProvider):  # stands for one that is not set yet
+        return False
+    logger.info("a tracer provider is set already: spans go where it sends them")
+    return True
 
 
 def _start(service_name: str | None) -> _Pipeline:
@@ -186,7 +205,7 @@ def _memory_sink(provider: HopTracerProvider, target: exporter.Otlp) -> Callable
 
 
 def _resource(service_name: str | None) -> Resource:
-    environment = OTELResourceDetector().detect().attributes
+    environment = _environment()
     if service_name is None and SERVICE_NAME not in environment:
         service_name = DEFAULT_SERVICE_NAME
         logger.warning("no service name: set OTEL_SERVICE_NAME; using %s", service_name)
@@ -196,7 +215,12 @@ def _resource(service_name: str | None) -> Resource:
 
 def _is_instance_set() -> bool:
     """Return whether the environment names the instance, which the SDK makes up otherwise."""
-    return SERVICE_INSTANCE_ID in OTELResourceDetector().detect().attributes
+    return SERVICE_INSTANCE_ID in _environment()
+
+
+def _environment() -> Mapping[str, Any]:
+    """Return the resource attributes that the environment sets."""
+    return OTELResourceDetector().detect().attributes or {}
 
 
 def _sink() -> Sink | None:
@@ -221,8 +245,9 @@ def flush(timeout: float = 10.0) -> bool:
     provider = trace.get_tracer_provider()
     delivered = True
     try:
-        if isinstance(provider, TracerProvider):
-            delivered = provider.force_flush(int(timeout * 1000))
+        force_flush = getattr(provider, "force_flush", None)  # the SDK's, or another's
+        if force_flush is not None:
+            delivered = force_flush(int(timeout * 1000)) is not False
         sink = _sink()
         return (sink is None or sink.flush(timeout)) and delivered
     except Exception:  # such as a change of user, who cannot use the directory

@@ -76,6 +76,11 @@ class _CollectingSink:
             request = encode_request([(origin.resource_spans(), origin.scope_spans(), span)])
             self._spans.add(decode(ExportTraceServiceRequest.FromString(request)))
 
+    def resource_changed(self) -> None:
+        """Pass the call on to the application's sink."""
+        if self.sink is not None:
+            self.sink.resource_changed()
+
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         """Yield what the application's sink has."""
         return self.sink.recent_spans() if self.sink is not None else iter(())

@@ -4,12 +4,12 @@ from typing import Literal
 
 from celery import Celery, signals
 
-from ..setup import before_exit, setup
+from ..setup import before_exit, setup_worker
 from ..tracing.logs import correlate_logs
 from .consumer import RunTracer
 from .main_process import MainProcess
 from .probe import answer_doctor
-from .producer import Producer
+from .producer import Producer, trace_sends
 
 __all__ = ["Relation", "instrument_celery"]
 
@@ -24,8 +24,9 @@ def instrument_celery(
     """Make a span of every publish and every run of *app*; return *app*.
 
     This is the whole set-up of producers, of workers on every pool, and of beat. In the processes
-    that are workers or beat it calls ``telemetry.setup(service_name)``; any other process, such as
-    a web server that publishes, calls it itself under its own name. With *relation* ``"link"``
+    that are workers or beat it sets up under *service_name*, also where they import a web side that
+    has another name; any other process, such as a web server that publishes, calls
+    ``telemetry.setup`` itself. With *relation* ``"link"``
     each run is a trace of its own with a link to its send. Doing it twice does no harm.
     """
     if relation not in ("child", "link"):
@@ -39,7 +40,7 @@ def instrument_celery(
     setattr(app, _MARK, True)
     answer_doctor(app)
 
-    app.send_task = producer.traced(app.send_task)
+    trace_sends(app, producer)
     signals.before_task_publish.connect(producer.on_publish, weak=False)
     signals.task_prerun.connect(runs.on_prerun, weak=False)
     signals.task_postrun.connect(runs.on_postrun, weak=False)
@@ -48,7 +49,7 @@ def instrument_celery(
     signals.task_rejected.connect(main_process.on_rejected, weak=False)
 
     def begin(**_: object) -> None:
-        setup(service_name)
+        setup_worker(service_name)
 
     def end(**_: object) -> None:
         before_exit()

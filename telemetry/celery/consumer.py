@@ -1,8 +1,9 @@
 """Hop 4 of 5: CONSUMER. A worker runs the task, in the trace that its message brought."""
 
 import sys
+import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from billiard import current_process
@@ -15,10 +16,20 @@ from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
 from ..tracing.context import parent_in
 from ..tracing.faults import log_internal_error
-from ..tracing.record import ParentContext, RecordedLink, RunFacts, SpanTemplate, message_facts
+from ..tracing.hop import NO_CONTEXT
+from ..tracing.record import (
+    MESSAGE_FIELDS,
+    ParentContext,
+    RecordedLink,
+    RunFacts,
+    SpanTemplate,
+    message_facts,
+)
+from ..tracing.waits import parse_eta, parse_time, waits
+from .batch import batch_of
 from .chord import watch_chord
 from .message import Broker, message_template
-from .run import RECEIVED_AT, Run
+from .run import QUEUE, RECEIVED_AT, Run
 from .time_limit import guard_soft_time_limit
 
 __all__ = ["RunTracer"]
@@ -34,26 +45,28 @@ class RunTracer:
 
     def __init__(self, app: Celery, relation: str) -> None:
         self._app = app
-        self._broker = Broker(app)
+        self._broker = Broker(app.connection_for_read)
         self._relation = relation
         # What is the same for every message of a task is put together once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
         self._soft_time_limit = guard_soft_time_limit()
 
-    def on_prerun(self, task: Task, **_: Any) -> None:
+    def on_prerun(self, task: Task, task_id: str, args: Any, **_: Any) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
         if task.app is not self._app:
             return
         try:
-            self._enter(task)
+            self._enter(task, task_id, args)
         except Exception:
             log_internal_error("start the span of a run")
 
-    def _enter(self, task: Task) -> None:
+    def _enter(self, task: Task, task_id: str, args: Any) -> None:
         request = task.request
         message = vars(request)
         if request.is_eager:
             run = self._start_eager(task.name, message)
+        elif batch := batch_of(request, args):
+            run = self._start_batch(task.name, task_id, batch)
         else:
             run = self.start(task.name, message)
             if request.chord:
@@ -106,17 +119,10 @@ class RunTracer:
         """
         headers = trace_headers(message)
         parent, context, links = self._origin(headers)
-        delivery = message.get("delivery_info") or {}
-        facts = RunFacts(
-            message_facts(message),
-            queue=delivery.get("routing_key"),
-            redelivered=delivery.get("redelivered"),
-            sent_at=headers.get(SENT_AT),
-            received_at=message.get(RECEIVED_AT),
-            items=_items(message) if task in _MANY else None,
-            linked=parent is not None,
-            measured=measured,
-        )
+        facts = _facts(message, headers)
+        facts.items = _items(message) if task in _MANY else None
+        facts.linked = parent is not None
+        facts.measured = measured
         run = Run(self._template(task, False), facts, message.get("id"), parent, context)
         start_time = int(started * 1e9) if started else None
         run.start(parent, context, list(map(RecordedLink.to, links)), start_time)
@@ -146,8 +152,46 @@ class RunTracer:
         run.start(parent_in(context), context)
         return run
 
+    def _start_batch(self, task: str, task_id: str, batch: list[Mapping[str, Any]]) -> Run:
+        """Start a run that takes many messages at once: a trace that links to each of their sends.
+
+        Its waits are those of the message that waited longest.
+        """
+        headers = list(map(trace_headers, batch))
+        taken = list(map(_facts, batch, headers))
+        facts = max(taken, key=partial(_waited, now=time.time()))
+        facts.message = message_facts({"eta": facts.message[MESSAGE_FIELDS.index("eta")]})
+        facts.queue = facts.queue if len({each.queue for each in taken}) == 1 else None
+        facts.redelivered = any(each.redelivered for each in taken)
+        facts.messages = len(taken)
+        sends = [send for each in headers if (send := extract_parent(each)[0]) is not None]
+        run = Run(self._template(task, False), facts, task_id)
+        run.start(None, NO_CONTEXT, list(map(RecordedLink.to, sends)))
+        return run
+
     def _make_template(self, task: str, eager: bool) -> SpanTemplate:
         return message_template("process", task, SpanKind.CONSUMER, None if eager else self._broker)
+
+
+def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
+    """Return what *message* says of its run. *headers* are those that carry its trace."""
+    delivery = message.get("delivery_info") or {}
+    return RunFacts(
+        message_facts(message),
+        queue=message.get(QUEUE) or delivery.get("routing_key"),
+        redelivered=delivery.get("redelivered"),
+        sent_at=headers.get(SENT_AT),
+        received_at=message.get(RECEIVED_AT),
+    )
+
+
+def _waited(facts: RunFacts, now: float) -> float:
+    """Return the seconds for which a message that is run *now* has waited without a reason."""
+    eta = facts.message[MESSAGE_FIELDS.index("eta")]
+    _, queue, prefetch, _ = waits(
+        parse_time(facts.sent_at), parse_eta(eta), parse_time(facts.received_at), now
+    )
+    return (queue or 0.0) + prefetch
 
 
 def _items(message: Mapping[str, Any]) -> int | None:
@@ -167,7 +211,11 @@ def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     cause = retval
     if state == states.RETRY:  # raised while an exception is handled, it need not be given it
         cause = getattr(retval, "exc", None) or getattr(retval, "__context__", None)
-    if state not in _FAILED or not isinstance(cause, BaseException):
+    if state not in _FAILED:
+        return
+    if not isinstance(cause, BaseException):
+        if run.facts.messages is not None:  # celery-batches does not say what has failed it
+            run.set_error()
         return
     if state == states.FAILURE and isinstance(cause, tuple(task.throws or ())):
         run.record_exception(cause)

@@ -27,7 +27,8 @@ from ..tracing.record import RunFacts, span_context
 from ..tracing.span import error_type
 from .chord import watch_chord
 from .consumer import RunTracer
-from .run import RECEIVED_AT, Run
+from .queues import queue_of_delivery
+from .run import QUEUE, RECEIVED_AT, Run
 
 __all__ = ["MainProcess"]
 
@@ -74,7 +75,7 @@ class MainProcess:
                 task.Request = traced[request]
             if not hasattr(task.start_strategy, _MARK):
                 task.start_strategy = _in_context_of_message(task.start_strategy)
-        consumer.on_decode_error = self._on_decode_error(consumer.on_decode_error)
+        consumer.on_decode_error = self._on_decode_error(consumer, consumer.on_decode_error)
 
     def _traced_request(self, base: type[Any]) -> type[Any]:
         main_process = self
@@ -161,18 +162,20 @@ class MainProcess:
     def on_unknown(self, sender: Any, message: Any, name: str, **_: Any) -> None:
         """Report a message for a task that this worker does not have: ``task_unknown``."""
         if sender.app is self._app:
-            self._never_ran(name, _fields(message), UNKNOWN, error_type(NotRegistered()))
+            self._never_ran(name, _fields(sender, message), UNKNOWN, error_type(NotRegistered()))
 
     def on_rejected(self, sender: Any, message: Any, exc: Any, **_: Any) -> None:
         """Report a message that is no task or whose task is malformed: ``task_rejected``."""
         if sender.app is self._app:
             error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
-            self._never_ran(_name(message), _fields(message), states.REJECTED, error)
+            self._never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
 
-    def _on_decode_error(self, decode_error: Callable[..., Any]) -> Callable[..., Any]:
+    def _on_decode_error(
+        self, consumer: Any, decode_error: Callable[..., Any]
+    ) -> Callable[..., Any]:
         def on_decode_error(message: Any, exc: BaseException) -> Any:
             error = error_type(exc)
-            self._never_ran(_name(message), _fields(message), states.REJECTED, error)
+            self._never_ran(_name(message), _fields(consumer, message), states.REJECTED, error)
             return decode_error(message, exc)
 
         return on_decode_error
@@ -212,9 +215,9 @@ def _reported_by_child(request: Any) -> Run | None:
 
 
 def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the *start_strategy* of a task: it notes when a message was taken, in its context.
+    """Wrap the *start_strategy* of a task: it notes when a message was taken, and from where.
 
-    So the log lines about the message have its trace id.
+    The message is taken in its context, so the log lines about it have its trace id.
     """
 
     @wraps(start_strategy)
@@ -222,11 +225,13 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
         take = start_strategy(app, consumer, **options)
 
         def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
-            now = time.time()
+            added: dict[str, Any] = {RECEIVED_AT: time.time()}
+            if (message.delivery_info or {}).get("exchange"):
+                added[QUEUE] = _queue(consumer, message)
             # Celery makes its request of one or the other, depending on the message's protocol.
             for headers in (message.headers, body):
                 if type(headers) is dict:
-                    headers[RECEIVED_AT] = now
+                    headers.update(added)
             token = attach(trace.set_span_in_context(_Arriving(message), Context()))
             try:
                 return take(message, body, *args, **options)
@@ -248,17 +253,30 @@ class _Arriving(NonRecordingSpan):
 
     def get_span_context(self) -> SpanContext:
         """Return the span context in the message's headers."""
-        parent, _ = extract_parent(trace_headers(_fields(self._message)))
+        parent, _ = extract_parent(trace_headers(_headers(self._message)))
         return parent.span_context() if parent is not None else INVALID_SPAN_CONTEXT
 
 
-def _fields(message: Any) -> dict[str, Any]:
-    """Return the headers of a raw kombu *message*, with its delivery info."""
-    headers = message.headers if isinstance(message.headers, Mapping) else {}
-    return {**headers, "delivery_info": message.delivery_info or {}}
+def _headers(message: Any) -> Mapping[str, Any]:
+    """Return the headers of a raw kombu *message*, which may be anything."""
+    return message.headers if isinstance(message.headers, Mapping) else {}
+
+
+def _fields(consumer: Any, message: Any) -> dict[str, Any]:
+    """Return the headers of a raw kombu *message* that *consumer* took, and what came beside."""
+    delivery = message.delivery_info or {}
+    return {**_headers(message), QUEUE: _queue(consumer, message), "delivery_info": delivery}
+
+
+def _queue(consumer: Any, message: Any) -> str | None:
+    try:
+        return queue_of_delivery(consumer, message.delivery_info or {})
+    except Exception:
+        log_internal_error("determine the queue of a message")
+        return None
 
 
 def _name(message: Any) -> str:
     """Return the name of the task, ``unknown`` where the message has none."""
-    name = _fields(message).get("task")
+    name = _headers(message).get("task")
     return name if isinstance(name, str) and name else "unknown"

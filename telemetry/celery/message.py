@@ -1,10 +1,9 @@
 """What all messages of a task have in common, at both ends of the queue."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from celery import Celery
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_OPERATION_NAME,
     MESSAGING_OPERATION_TYPE,
@@ -37,15 +36,18 @@ _SYSTEMS = {
 
 
 class Broker:
-    """The broker of an app: system, address and port. Never its user or password."""
+    """A broker: system, address and port. Never its user or password.
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    *connection* returns a connection to it that need not be open.
+    """
+
+    def __init__(self, connection: Callable[[], Any]) -> None:
+        self._connection = connection
 
     @cached_property
     def attributes(self) -> Mapping[str, Any]:
         """The attributes that describe the broker. Opens no connection."""
-        info = self._app.connection_for_write().info()
+        info = self._connection().info()
         transport = str(info["transport"])
         attributes: dict[str, Any] = {MESSAGING_SYSTEM: _SYSTEMS.get(transport, transport)}
         host, port = _server(str(info.get("hostname") or ""), info.get("port"))

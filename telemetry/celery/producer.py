@@ -1,27 +1,32 @@
 """Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
 
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import Any, ClassVar
 
 from celery import Celery
-from opentelemetry.context import get_current
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span, SpanKind
 
-from ..propagation import headers_for
-from ..propagation.message import LINKS, SENT_AT, TRACEPARENT
-from ..propagation.traceparent import format_links, parse_parent
+from ..propagation import extract_parent, fields, has_parent, headers_for
+from ..propagation.baggage import BAGGAGE, merge_baggage
+from ..propagation.message import LINKS, SENT_AT
+from ..propagation.traceparent import format_links
 from ..tracing.context import parent_of
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
-from ..tracing.record import RecordedLink, SendFacts, SpanTemplate, message_facts
+from ..tracing.record import ParentContext, RecordedLink, SendFacts, SpanTemplate, message_facts
 from .chord import headers_of_chord
 from .message import Broker, message_template
-from .run import RECEIVED_AT, Run
+from .queues import destination
+from .run import QUEUE, RECEIVED_AT, Run
 
-__all__ = ["Producer"]
+__all__ = ["Producer", "trace_sends"]
+
+#: Marks the wrapped method, so that it is wrapped once.
+_MARK = "queuehop_traced"
 
 
 class Send(Hop[SendFacts]):
@@ -31,11 +36,12 @@ class Send(Hop[SendFacts]):
 
     variable: ClassVar[ContextVar["Send | None"]] = ContextVar("queuehop-send", default=None)
 
-    def __init__(self, producer: "Producer", task: str, given: Any) -> None:
+    def __init__(self, producer: "Producer", task: str, headers: Any) -> None:
+        is_given = isinstance(headers, Mapping) and has_parent(headers)
         #: The context that the message has already: a retry's, or the caller's own.
-        self.replaced = parse_parent(given) if given else None
+        self.replaced = extract_parent(headers)[0] if is_given else None
         self.producer = producer
-        super().__init__(producer.template(task, bool(given)), SendFacts())
+        super().__init__(producer.template(task, is_given), SendFacts())
 
     def _links(self) -> Sequence[RecordedLink]:
         return [RecordedLink.to(self.replaced)] if self.replaced else ()
@@ -45,31 +51,25 @@ class Producer:
     """Traces what one Celery app publishes."""
 
     def __init__(self, app: Celery) -> None:
-        self._broker = Broker(app)
+        self._app = app
+        self._broker = Broker(app.connection_for_write)
         # What is the same for every message of a task is put together once.
         self.template = lru_cache(maxsize=1024)(self._template)
 
-    def _template(self, task: str, given: bool) -> SpanTemplate:
+    def _template(self, task: str, is_given: bool) -> SpanTemplate:
         # The run is not under a send whose context is not the one in the message: CLIENT.
-        kind = SpanKind.CLIENT if given else SpanKind.PRODUCER
+        kind = SpanKind.CLIENT if is_given else SpanKind.PRODUCER
         return message_template("send", task, kind, self._broker)
 
-    def traced(self, send_task: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap ``app.send_task``, through which ``delay``, canvas, retries and beat all go."""
-
-        @wraps(send_task)
-        def send(name: str, *args: Any, **options: Any) -> Any:
-            if options.get("retries"):
-                options["headers"] = _headers_of_retry(options)
-            headers = options.get("headers")
-            given = headers.get(TRACEPARENT) if isinstance(headers, dict) else None
-            with Send(self, name, given):
-                return send_task(name, *args, **options)
-
-        return send
-
     def on_publish(
-        self, sender: str, body: Any, routing_key: str, declare: Any, headers: Any, **_: Any
+        self,
+        sender: str,
+        body: Any,
+        exchange: Any,
+        routing_key: Any,
+        declare: Any,
+        headers: Any,
+        **_: Any,
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
         send = Send.current()
@@ -77,22 +77,50 @@ class Producer:
             return
         try:
             message = headers if "id" in headers else body  # protocol 1 has its facts in the body
-            queue = declare[0].name if declare else routing_key
-            send.facts.message = message_facts(message)
-            send.facts.queue = queue if isinstance(queue, str) else None
             inject_into_message(headers, message, send.span)
+            facts = send.facts
+            facts.message = message_facts(message)
+            facts.queue, facts.routing_key = destination(self._app, exchange, routing_key, declare)
         except Exception:
             log_internal_error("put the trace into a message")
+
+
+def trace_sends(app: Celery, producer: Producer) -> None:
+    """Trace ``app.send_task``, through which ``delay``, canvas, retries and beat all go.
+
+    The method of Celery's class is wrapped, not one that is bound to *app*: other libraries replace
+    either of them, at any time.
+    """
+    setattr(app, _PRODUCER, producer)
+    send_task: Any = Celery.send_task
+    if hasattr(send_task, _MARK):
+        return
+
+    @wraps(send_task)
+    def send(self: Celery, name: str, *args: Any, **options: Any) -> Any:
+        producer: Producer | None = getattr(self, _PRODUCER, None)
+        if producer is None:
+            return send_task(self, name, *args, **options)
+        if options.get("headers") or options.get("retries"):
+            options["headers"] = _headers_of_send(options)
+        with Send(producer, name, options.get("headers")):
+            return send_task(self, name, *args, **options)
+
+    setattr(send, _MARK, True)
+    Celery.send_task = send
+
+
+_PRODUCER = "queuehop_producer"
 
 
 def inject_into_message(
     headers: MutableMapping[str, Any], message: Mapping[str, Any], span: Span
 ) -> None:
     """Write the context of *span* into the *headers* of a message, unless they have one."""
-    if TRACEPARENT not in headers:
+    if not has_parent(headers):
         parent = parent_of(span)
-        for name, value in headers_for(parent, get_current()).items() if parent else ():
-            headers.setdefault(name, value)
+        if parent is not None:
+            _add_context(headers, parent, get_current())
         if after := headers_of_chord():
             headers[LINKS] = format_links(after)
     elif message.get("retries"):
@@ -103,20 +131,47 @@ def inject_into_message(
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
-    headers.pop(RECEIVED_AT, None)
+    for name in (RECEIVED_AT, QUEUE):
+        headers.pop(name, None)
     now = str(time.time_ns())
     headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 
 
-def _headers_of_retry(options: Mapping[str, Any]) -> Any:
-    """Return the headers of a retry with *options*: those that the task gives, and the trace.
+def _headers_of_send(options: Mapping[str, Any]) -> Any:
+    """Return the headers of a message with *options*: those that the caller gives, and a retry's.
 
-    Celery copies the headers of the attempt, but not where the task gives some of its own.
+    What a task hands on of its own message's headers is no context that the caller chose. A retry
+    is under the same send as the attempt: Celery copies the attempt's headers for that, but not
+    where the task gives some, nor from below another tracer's table.
     """
-    headers = options.get("headers")
-    run = Run.current()
-    if run is None or run.id != options.get("task_id") or TRACEPARENT in (headers or ()):
+    headers, run = options.get("headers"), Run.current()
+    if run is None or not isinstance(headers, Mapping | None):
         return headers
-    if run.parent is None:
-        return headers
-    return {**headers_for(run.parent, run.context), **(headers or {})}
+    headers = {} if headers is None else headers
+    if has_parent(headers) and _is_of_message(headers, run):
+        dropped = {LINKS, *fields()}
+        headers = {name: value for name, value in headers.items() if name not in dropped}
+    is_retry = options.get("retries") and options.get("task_id") == run.id
+    if is_retry and run.parent is not None and not has_parent(headers):
+        headers = dict(headers)
+        _add_context(headers, run.parent, run.context)
+    return headers
+
+
+def _is_of_message(headers: Mapping[str, Any], run: Run) -> bool:
+    """Return whether the parent in *headers* is the one in the message of *run*."""
+    given = extract_parent(headers)[0]
+    brought = (run.request or {}).get("headers")
+    parents = [run.parent, extract_parent(brought)[0] if isinstance(brought, Mapping) else None]
+    return given is not None and any(parent and parent.ids == given.ids for parent in parents)
+
+
+def _add_context(
+    headers: MutableMapping[str, Any], parent: ParentContext, context: Context
+) -> None:
+    """Write *context*, with *parent* as its span, into *headers*, beside what is there."""
+    for name, value in headers_for(parent, context).items():
+        if name == BAGGAGE and BAGGAGE in headers:
+            headers[BAGGAGE] = merge_baggage(headers[BAGGAGE], value)
+        else:
+            headers.setdefault(name, value)

@@ -8,10 +8,12 @@ from opentelemetry.context import Context
 from ..tracing.hop import NO_CONTEXT, Hop
 from ..tracing.record import ParentContext, RunFacts, SpanTemplate
 
-__all__ = ["RECEIVED_AT", "Run"]
+__all__ = ["QUEUE", "RECEIVED_AT", "Run"]
 
-#: When the worker's main process took the message: from there to the child, never on the wire.
+#: What the worker's main process adds to the headers of a message, for the child; never sent: when
+#: it took the message, and the queue where that is not the routing key.
 RECEIVED_AT = "queuehop-received-at"
+QUEUE = "queuehop-queue"
 
 
 class Run(Hop[RunFacts]):

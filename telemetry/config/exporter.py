@@ -17,6 +17,7 @@ __all__ = [
     "LS_ACCESS_TOKEN",
     "Otlp",
     "Signal",
+    "is_grpc_target",
     "metrics_target",
     "otlp",
     "traces_enabled",
@@ -126,7 +127,7 @@ def metrics_target(traces: Otlp) -> Otlp | None:
 
 def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
     """Return the address of *endpoint* and whether it is plain text."""
-    if "://" not in endpoint:  # gRPC's own form: host:port
+    if "://" not in endpoint or is_grpc_target(endpoint):
         _, insecure = _of(signal, "INSECURE")
         return endpoint, insecure.lower() == "true"
     try:
@@ -138,12 +139,24 @@ def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | 
         shown = f"{url.scheme}://{url.hostname or ''}" if url.scheme else "not a URL"
         reject(
             variable,
-            f"is no address for OTLP over gRPC ({shown}): it takes http:// or https://host:port",
+            f"is no address for OTLP over gRPC ({shown}): it takes http:// or https://host:port, "
+            "or a target of gRPC such as unix:/path",
             "no spans are sent",
         )
         return None
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return f"{host}:{port or (443 if url.scheme == 'https' else 4317)}", url.scheme == "http"
+
+
+def is_grpc_target(endpoint: str) -> bool:
+    """Return whether *endpoint* names its resolver, as ``unix:/path`` and ``dns:///host:port`` do.
+
+    See gRPC Name Resolution. Such an endpoint says nothing about TLS: ``INSECURE`` does.
+    """
+    return endpoint.partition(":")[0] in _RESOLVERS
+
+
+_RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
 
 
 def _headers(signal: Signal) -> Mapping[str, str]:

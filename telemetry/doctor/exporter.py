@@ -11,7 +11,7 @@ import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from ..config.exporter import LS_ACCESS_TOKEN, Otlp, otlp, variable_of
+from ..config.exporter import LS_ACCESS_TOKEN, Otlp, is_grpc_target, otlp, variable_of
 from ..export.channel import open_channel
 from .finding import Finding
 
@@ -36,9 +36,11 @@ def check_exporter() -> Finding | None:
             f"{_endpoint()} is no address for OTLP over gRPC",
             f"set {_endpoint()} to http://host:4317, or https:// for TLS",
         )  # fmt: skip
-    proxy = _proxy(target.endpoint)
+    # What a resolver of gRPC's makes of its target, only gRPC can tell.
+    is_address = not is_grpc_target(target.endpoint)
+    proxy = _proxy(target.endpoint) if is_address else ""
     try:
-        if not proxy:
+        if is_address and not proxy:
             _reach(target)
         _export(target, proxy)
     except _Broken as exc:

@@ -52,6 +52,10 @@ class MemorySink:
         """Leave *record* to the thread that sends."""
         self._exporter.append(template, record)
 
+    def resource_changed(self) -> None:
+        """Use the new resource of the process for what is not sent yet."""
+        self._exporter.origins = {}
+
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         """Yield nothing: the records in a child's memory end with it."""
         return iter(())
@@ -159,7 +163,7 @@ class _Exporter:
         self._metrics = MetricDelivery(to, metric_interval)
         self._memory = _Memory()
         self._incoming: deque[tuple[SpanTemplate, Record]] = deque()
-        self._origins: dict[SpanTemplate, Origin] = {}
+        self.origins: dict[SpanTemplate, Origin] = {}
         self._flushes: deque[_Flush] = deque()
         self._wake = threading.Event()
         self._sending = threading.Lock()
@@ -268,12 +272,12 @@ class _Exporter:
             self._drop("the queue of OTEL_BSP_MAX_QUEUE_SIZE is full")
 
     def _origin(self, template: SpanTemplate) -> Origin:
-        origin = self._origins.get(template)
+        origin = self.origins.get(template)
         if origin is None:
-            if len(self._origins) >= 4096:
-                self._origins = {}
+            if len(self.origins) >= 4096:
+                self.origins = {}
             made = origin_of(self._resource(), template, self._instance_is_set)
-            origin = self._origins[template] = made
+            origin = self.origins[template] = made
         return origin
 
     def _drop(self, reason: str) -> None:

@@ -6,7 +6,7 @@ them fully: they drop a whole ``tracestate`` for keys that Level 2 allows, overl
 ``traceparent``, lose the properties of baggage and read ``+`` in it as a space.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from opentelemetry import trace
@@ -17,7 +17,7 @@ from opentelemetry.trace import NonRecordingSpan
 
 from ..tracing.faults import log_internal_error
 from ..tracing.record import ParentContext
-from .baggage import BAGGAGE
+from .baggage import BAGGAGE, merge_baggage
 from .carrier import HEADERS_GETTER, read_headers
 from .configured import configured_propagators
 from .traceparent import TRACEPARENT, format_traceparent, parse_parent
@@ -27,9 +27,11 @@ __all__ = [
     "extract",
     "extract_parent",
     "fields",
+    "has_parent",
     "headers_for",
     "headers_in",
     "inject",
+    "inject_beside",
     "propagator",
 ]
 
@@ -48,6 +50,17 @@ def inject(carrier: MutableMapping[str, Any], context: Context | None = None) ->
         log_internal_error("write the context into a message")
 
 
+def inject_beside(headers: MutableMapping[str, Any]) -> None:
+    """Write the current context into the *headers* of one request or message. Never raises.
+
+    Unlike ``inject``, it leaves the baggage that another tracer has put there, beside ours.
+    """
+    theirs = headers.get(BAGGAGE)
+    inject(headers)
+    if theirs is not None:
+        headers[BAGGAGE] = merge_baggage(theirs, headers[BAGGAGE])
+
+
 def extract(carrier: Any, context: Context | None = None) -> Context:
     """Return *context* with what *carrier*, a mapping of headers, adds to it. Never raises.
 
@@ -64,33 +77,40 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
         return context
 
 
-_W3C = (TRACEPARENT, TRACESTATE, BAGGAGE)
 _EMPTY = Context()
 
 
 def extract_parent(
-    headers: Mapping[str, Any], names: Iterable[str] | None = _W3C
+    headers: Mapping[str, Any], context: Context = _EMPTY
 ) -> tuple[ParentContext | None, Context]:
-    """Return the remote span that *headers* name, and the whole context. Never raises.
+    """Return the remote span that *headers* name, and *context* with all that they add to it.
 
-    Like ``extract``, but for headers whose names are in lower case. *names* are the headers to
-    read, None for all.
+    Like ``extract``, but for headers with the names that the propagators write. Never raises.
     """
+    propagators = configured_propagators()
     # Nearly every message: a traceparent, and nothing else to read.
     traceparent = headers.get(TRACEPARENT)
     if (
         type(traceparent) is str
         and TRACESTATE not in headers
         and BAGGAGE not in headers
-        and configured_propagators().traceparent_suffices
+        and propagators.traceparent_suffices
     ):
-        return parse_parent(traceparent), _EMPTY
-    if names is not None:
-        headers = {name: headers[name] for name in names if name in headers}
+        return parse_parent(traceparent), context
+    if propagators.wanted is not None:
+        headers = {name: headers[name] for name in propagators.wanted if name in headers}
     if not headers:
-        return None, _EMPTY
-    context = extract(headers)
-    return ParentContext.of(trace.get_current_span(context).get_span_context()), context
+        return None, context
+    extracted = extract(headers, context)
+    span = trace.get_current_span(extracted)
+    if span is trace.get_current_span(context):
+        return None, extracted
+    return ParentContext.of(span.get_span_context()), extracted
+
+
+def has_parent(headers: Mapping[str, Any]) -> bool:
+    """Return whether *headers* have one that names a span, well-formed or not."""
+    return any(name in headers for name in configured_propagators().parent_fields)
 
 
 def headers_for(parent: ParentContext, context: Context) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 from urllib.parse import quote, unquote
 
 from opentelemetry import baggage
@@ -18,7 +19,7 @@ from opentelemetry.propagators.textmap import (
 from ..tracing.faults import RateLimit, log_internal_error, logger
 from .carrier import header_values
 
-__all__ = ["BAGGAGE", "Baggage"]
+__all__ = ["BAGGAGE", "Baggage", "merge_baggage"]
 
 BAGGAGE = "baggage"
 
@@ -107,6 +108,21 @@ class Baggage(TextMapPropagator):
     def fields(self) -> set[str]:
         """Return the names of the headers that are written."""
         return {BAGGAGE}
+
+
+def merge_baggage(theirs: Any, ours: str) -> str:
+    """Return the members of two headers as one, within W3C's limits.
+
+    *theirs* is in the header already: its members stand first, and win over ours of the same key.
+    """
+    members: dict[str, str] = {}
+    room = _Room()
+    for text in ",".join([*header_values(theirs), ours]).split(",", _MAX_RECEIVED_MEMBERS):
+        member = text.strip(" \t")
+        key = member.partition("=")[0].rstrip(" \t")
+        if member and key not in members and room.take(len(member)):
+            members[key] = member
+    return ",".join(members.values())
 
 
 class _Room:

@@ -18,8 +18,9 @@ from opentelemetry.propagators.textmap import (
 
 from ..tracing.faults import is_soft_time_limit, log_internal_error, logger
 from ..tracing.interrupts import uninterrupted
-from .baggage import Baggage
+from .baggage import BAGGAGE, Baggage
 from .traceparent import TRACEPARENT, TraceContext
+from .tracestate import TRACESTATE
 
 __all__ = ["Propagators", "configured_propagators"]
 
@@ -30,6 +31,8 @@ class Propagators(TextMapPropagator):
     def __init__(self, propagators: Sequence[TextMapPropagator]) -> None:
         self._propagators = propagators
         self._fields = {name for one in propagators for name in one.fields}
+        #: The headers that name a span.
+        self.parent_fields = self._fields - {BAGGAGE, TRACESTATE}
         w3c = all(isinstance(one, TraceContext | Baggage) for one in propagators)
         #: The headers to read, in lower case. None for all: a propagator of another library may
         #: read more headers than it writes.

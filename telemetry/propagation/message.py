@@ -3,19 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .baggage import BAGGAGE
+from .configured import configured_propagators
 from .traceparent import TRACEPARENT
-from .tracestate import TRACESTATE
 
-__all__ = [
-    "BAGGAGE",
-    "LINKS",
-    "RELATION",
-    "SENT_AT",
-    "TRACEPARENT",
-    "TRACESTATE",
-    "trace_headers",
-]
+__all__ = ["LINKS", "RELATION", "SENT_AT", "trace_headers"]
 
 #: When the producer handed the message over: Unix time in seconds, as a decimal string.
 SENT_AT = "queuehop-sent-at"
@@ -24,18 +15,19 @@ LINKS = "queuehop-links"
 #: The caller's own choice for one message: ``child`` or ``link``.
 RELATION = "queuehop-relation"
 
-_NAMES = (TRACEPARENT, TRACESTATE, BAGGAGE, SENT_AT, LINKS, RELATION)
+_OURS = frozenset({SENT_AT, LINKS, RELATION})
 
 
 def trace_headers(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the headers of *message*, among them those that are named here.
+    """Return the headers of *message*, among them those that carry the trace.
 
     Protocol 2 has the headers of a message at its top level, protocol 1 in a table ``headers``.
+    There may be such a table beside the headers of protocol 2: another tracer's.
     """
     if TRACEPARENT in message:  # nearly always
         return message
-    found = {name: message[name] for name in _NAMES if name in message}
+    names = _OURS | configured_propagators().fields
     table = message.get("headers")
-    if not found and isinstance(table, Mapping):
-        found = {name: table[name] for name in _NAMES if name in table}
-    return found
+    if names.isdisjoint(message) and isinstance(table, Mapping):
+        return table
+    return message

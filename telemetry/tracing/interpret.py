@@ -13,9 +13,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_BATCH_MESSAGE_COUNT,
     MESSAGING_DESTINATION_NAME,
     MESSAGING_MESSAGE_ID,
     MESSAGING_OPERATION_NAME,
+    MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY,
     MESSAGING_SYSTEM,
 )
 from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
@@ -124,6 +126,8 @@ def interpret(template: SpanTemplate, record: Record) -> Interpretation:
 def _send(template: SpanTemplate, record: Record, facts: SendFacts, attributes: Attributes) -> str:
     if facts.queue:
         attributes[MESSAGING_DESTINATION_NAME] = facts.queue
+    if facts.routing_key is not None:
+        attributes[MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY] = facts.routing_key
     if facts.message is not None:
         _, _, eta, expires = _add_message(attributes, facts.message)
         if parse_eta(eta) is not None:
@@ -147,6 +151,8 @@ def _run(template: SpanTemplate, record: Record, facts: RunFacts, attributes: At
         attributes[PREFETCH] = prefetch
         if skewed:
             attributes[SKEWED] = True
+    if facts.messages is not None:
+        attributes[MESSAGING_BATCH_MESSAGE_COUNT] = facts.messages
     if facts.redelivered:
         attributes[CELERY_REDELIVERED] = True
     if facts.items is not None:
@@ -278,7 +284,7 @@ def measurement(
         if facts.eager or not facts.measured:
             return None
         instruments = _RUN if QUEUE in attributes else _RUN_UNSENT
-        values = (1, seconds, *[attributes[name] for name in instruments[2:]])
+        values = (facts.messages or 1, seconds, *[attributes[name] for name in instruments[2:]])
         queue = attributes.get(MESSAGING_DESTINATION_NAME)
         return Measurement(_messages(template, instruments, queue, facts.error), values)
     if isinstance(facts, SendFacts):

@@ -1,33 +1,46 @@
 """Log correlation: every log record has the ids of the trace and the span that are current."""
 
 import logging
+from functools import wraps
 from typing import Any
 
 from opentelemetry import trace
 
+from .faults import log_internal_error
+
 __all__ = ["correlate_logs"]
 
-
-class _RecordFactory:
-    """Adds ``trace_id`` and ``span_id`` to the records of another factory."""
-
-    def __init__(self, make: Any) -> None:
-        self._make = make
-
-    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record: logging.LogRecord = self._make(*args, **kwargs)
-        span_context = trace.get_current_span().get_span_context()
-        record.trace_id = f"{span_context.trace_id:032x}"
-        record.span_id = f"{span_context.span_id:016x}"
-        return record
+#: Marks the wrapped method, so that it is wrapped once.
+_MARK = "queuehop_correlated"
 
 
 def correlate_logs() -> None:
-    """Add ``trace_id`` and ``span_id`` to every log record: hexadecimal, zeros outside a span.
+    """Give every log record ``trace_id`` and ``span_id``: hexadecimal, zeros outside a span.
 
-    A format uses them as ``%(trace_id)s`` and ``%(span_id)s``. A record factory that was set
-    before stays in use. A second call changes nothing.
+    A format uses them as ``%(trace_id)s`` and ``%(span_id)s``. Names that the application sets in
+    ``extra``, in a filter of the logger or in a record factory keep its values. A second call
+    changes nothing.
     """
-    current = logging.getLogRecordFactory()
-    if not isinstance(current, _RecordFactory):
-        logging.setLogRecordFactory(_RecordFactory(current))
+    call_handlers: Any = logging.Logger.callHandlers
+    if hasattr(call_handlers, _MARK):
+        return
+
+    # A record factory comes too early: logging refuses an ``extra`` whose names it has set. Here
+    # the record has all that the application gives it, and its context is still current.
+    @wraps(call_handlers)
+    def call_handlers_with_ids(logger: logging.Logger, record: logging.LogRecord) -> Any:
+        _add_ids(record)
+        return call_handlers(logger, record)
+
+    setattr(call_handlers_with_ids, _MARK, True)
+    logging.Logger.callHandlers = call_handlers_with_ids  # type: ignore[assignment, method-assign]
+
+
+def _add_ids(record: logging.LogRecord) -> None:
+    try:
+        span_context = trace.get_current_span().get_span_context()
+        fields = vars(record)
+        fields.setdefault("trace_id", f"{span_context.trace_id:032x}")
+        fields.setdefault("span_id", f"{span_context.span_id:016x}")
+    except Exception:  # a span of another library
+        log_internal_error("add the ids of the trace to a log record")

@@ -6,6 +6,7 @@ from time import time_ns
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 from opentelemetry.trace import (
     INVALID_SPAN,
     Link,
@@ -51,8 +52,18 @@ class HopTracerProvider(TracerProvider):
             or exceeds(limits.max_links, 0)
             or limits.max_span_attribute_length is not None
         )
+        #: The name of the service in place of the one in *resource*, if it is set.
+        self.service_name: str | None = None
         self._known = sampler
         self._processors: tuple[SpanProcessor, ...] = ()
+
+    @property
+    def resource(self) -> Resource:
+        """Return the resource of the spans of this process."""
+        resource = super().resource
+        if self.service_name is None:
+            return resource
+        return resource.merge(Resource({SERVICE_NAME: self.service_name}))
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Hand every span to *span_processor* too."""

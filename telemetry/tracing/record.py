@@ -86,9 +86,11 @@ class SendFacts(Struct, array_like=True, tag=1):
 
     #: What ``message_facts`` returned, and the queue; None until the message is complete.
     message: tuple[Any, ...] | None = None
+    #: The exchange instead, if the queue is not known: then the *routing_key* is there.
     queue: str | None = None
     #: ``error.type``
     error: str | None = None
+    routing_key: str | None = None
 
 
 class RunFacts(Struct, array_like=True, tag=2):
@@ -112,6 +114,8 @@ class RunFacts(Struct, array_like=True, tag=2):
     #: Celery's state, or EXPIRED or UNKNOWN.
     state: str | None = None
     error: str | None = None
+    #: How many messages the run takes at once, if it is one of a batch.
+    messages: int | None = None
 
 
 class ServerFacts(Struct, array_like=True, tag=3):
@@ -166,6 +170,11 @@ class ParentContext(Struct, frozen=True):
             context.is_remote,
             state.to_header() if state else "",
         )
+
+    @property
+    def ids(self) -> tuple[bytes, int]:
+        """What names the span: the ids of its trace and of itself."""
+        return self.trace_id, self.span_id
 
     def span_context(self) -> SpanContext:
         """Return it as OpenTelemetry's API has it."""

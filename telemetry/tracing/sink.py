@@ -20,6 +20,9 @@ class Sink(Protocol):
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Take one finished record."""
 
+    def resource_changed(self) -> None:
+        """Use the new resource of the process from the next record on."""
+
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         """Yield the latest records of this process and its children, as far as they outlive it."""
 

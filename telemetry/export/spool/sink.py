@@ -76,7 +76,7 @@ class DiskSink:
             age=spool.max_age / PART,
             most=2 * spool.max_bytes,  # a sender keeps it below once the bound
         )
-        os.register_at_fork(after_in_child=self._after_fork_in_child)
+        os.register_at_fork(after_in_child=self.resource_changed)  # its instance is another one
         self._writer.resume()
 
     def append(self, template: SpanTemplate, record: Record) -> None:
@@ -113,8 +113,11 @@ class DiskSink:
         definition = self._definitions[template] = frames.define(msgpack.encode(origin))
         return definition
 
-    def _after_fork_in_child(self) -> None:
-        self._definitions = {}  # the resource of a child is another one
+    def resource_changed(self) -> None:
+        """Write the new resource of the process with the next record of each hop."""
+        self._definitions = {}
+        if self._memory is not None:
+            self._memory.resource_changed()
 
     def _give_up(self, reason: str) -> None:
         """Go on in memory, since no sender can be started."""

@@ -247,7 +247,9 @@ class _Segment:
         self.room -= len(data)
         written = os.write(self._fd, data)
         if written < len(data):
-            # The kernel took a part: the disk got full, or a limit was reached, in the middle.
+            # The kernel took a part. The next write takes the rest, or raises the reason.
+            written += os.write(self._fd, data[written:])
+        if written < len(data):
             raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
         self._defined.add(id)
 

@@ -1,18 +1,27 @@
 """A real worker, an app that publishes to it, and the spans of both."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 from celery import Celery
+from celery.contrib.testing.worker import start_worker
 from celery.result import AsyncResult
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 
+from telemetry.config.sdk import SpanLimits
+from telemetry.config.settings import sampler
 from telemetry.otlp.decode import ReceivedSpan
 from telemetry.otlp.receiver import Receiver
+from telemetry.tracing.provider import HopTracerProvider
 
 from ...conformance import ran_on
 from ...conftest import Broker
 from ...processes import Process, Starter
+from ..tracing.sinks import ListSink
 from .project import make_app
 
 
@@ -73,6 +82,29 @@ class Queue:
 def short(span: ReceivedSpan) -> str:
     """Return the span's name without the module of its task."""
     return span.name.replace("tests.telemetry.celery.project.", "")
+
+
+@pytest.fixture
+def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[ListSink]:
+    """The records of this process, for workers in a thread of it: ``working``."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")  # for the setup of the workers
+    sink = ListSink()
+    provider = HopTracerProvider(sampler(), Resource({}), SpanLimits(), sink)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    # Celery sets the level of the root logger, for the rest of the process.
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield sink
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@contextmanager
+def working(app: Celery, queues: Sequence[str] = ()) -> Iterator[None]:
+    """Run a worker of *app* in threads of this process."""
+    options = {"queues": list(queues)} if queues else {}
+    with start_worker(app, perform_ping_check=False, pool="threads", concurrency=2, **options):
+        yield
 
 
 @pytest.fixture

@@ -4,34 +4,21 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.contrib.testing.worker import start_worker
 from celery.utils.imports import symbol_by_name
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
 
 from telemetry.celery import instrument_celery
-from telemetry.config.sdk import SpanLimits
-from telemetry.config.settings import sampler
-from telemetry.tracing.provider import HopTracerProvider
 
+from ...conftest import Broker
 from ..tracing.sinks import ListSink
+from .conftest import working
 
-WORKERS = 30
-
-
-@pytest.fixture
-def sink(monkeypatch: pytest.MonkeyPatch) -> ListSink:
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")  # for the setup of the workers
-    sink = ListSink()
-    provider = HopTracerProvider(sampler(), Resource({}), SpanLimits(), sink)
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-    return sink
+WORKERS = 3
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_thirtieth_wraps_nothing_more(sink: ListSink) -> None:
-    app = Celery("many", backend="cache+memory://", set_as_default=False)
-    app.conf.update(broker_url="memory://", worker_hijack_root_logger=False)
+def test_the_third_wraps_nothing_more(broker: Broker, sink: ListSink) -> None:
+    app = Celery("many", broker=broker.url, backend=broker.url, set_as_default=False)
+    app.conf.worker_hijack_root_logger = False
     instrument_celery(app)
 
     @app.task(name="many.add")
@@ -40,7 +27,7 @@ def test_the_thirtieth_wraps_nothing_more(sink: ListSink) -> None:
 
     shapes = []
     for _ in range(WORKERS):
-        with start_worker(app, perform_ping_check=False):
+        with working(app):
             assert add.delay(1, 2).get(timeout=10) == 3
         shapes.append(shape(app.tasks["many.add"]))
     assert shapes == [shapes[0]] * WORKERS

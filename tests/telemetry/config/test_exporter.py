@@ -32,7 +32,7 @@ def test_endpoint(
     assert (target.endpoint, target.insecure) == (address, insecure)
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://x:1", "http://", "https://x:port", "unix:///tmp/s"])
+@pytest.mark.parametrize("endpoint", ["ftp://x:1", "http://", "https://x:port", "file:///tmp/s"])
 def test_an_endpoint_that_cannot_be_used_is_said_once_by_its_variable(
     monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], endpoint: str
 ) -> None:

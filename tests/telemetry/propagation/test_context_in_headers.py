@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    get_current_span,
+    set_span_in_context,
+)
 
 from telemetry.propagation import extract, extract_parent, fields, headers_for, headers_in, inject
 from telemetry.propagation.configured import configured_propagators
-from telemetry.propagation.traceparent import parse_parent
 from telemetry.tracing.record import ParentContext
 
 from .carriers import GOOD, parent, reproducibly, sent
@@ -94,9 +98,14 @@ def test_extract_parent_reads_what_extract_reads(setting: str, headers: dict[str
     assert baggage.get_all(context) == baggage.get_all(extracted)
 
 
-def test_extract_parent_reads_other_names_if_it_is_told_to() -> None:
-    assert extract_parent({"Traceparent": GOOD})[0] is None
-    assert extract_parent({"Traceparent": GOOD}, None)[0] == parse_parent(GOOD)
+@pytest.mark.parametrize("headers", [{}, {"tracestate": "a=1"}, {"baggage": "b=2"}])
+def test_extract_parent_adds_to_a_context(headers: dict[str, str]) -> None:
+    outer = OTHER.span_context()
+    context = baggage.set_baggage("a", "1", set_span_in_context(NonRecordingSpan(outer)))
+    found, extended = extract_parent(headers, context)
+    assert found is None, "the span of the context is no sender"
+    assert get_current_span(extended).get_span_context() == outer
+    assert baggage.get_baggage("a", extended) == "1"
 
 
 @pytest.mark.parametrize("setting", ["", "baggage", "tracecontext", "none"])

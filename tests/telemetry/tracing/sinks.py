@@ -1,5 +1,6 @@
 """A sink in memory, and what a receiver would get of its records."""
 
+import threading
 from collections.abc import Iterator
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -20,9 +21,15 @@ class ListSink:
 
     def __init__(self) -> None:
         self.records: list[tuple[SpanTemplate, Record]] = []
+        self._grown = threading.Condition()
 
     def append(self, template: SpanTemplate, record: Record) -> None:
-        self.records.append((template, unpack(pack(record))))
+        with self._grown:
+            self.records.append((template, unpack(pack(record))))
+            self._grown.notify_all()
+
+    def resource_changed(self) -> None:
+        pass
 
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         return iter(self.records)
@@ -45,6 +52,24 @@ class ListSink:
             outgoing(origin_of(RESOURCE, template, False), record)
             for template, record in self.records
         ]
+
+    def wait_for(self, *names: str, timeout: float = 20.0) -> tuple[ReceivedSpan, ...]:
+        """Wait until a span of each of *names* has ended; return them in this order."""
+        with self._grown:
+            complete = self._grown.wait_for(
+                lambda: {span.name for span in self.received()} >= set(names), timeout
+            )
+        spans = self.received()
+        assert complete, [span.name for span in spans]
+        return tuple(next(span for span in spans if span.name == name) for name in names)
+
+    def wait_for_count(self, name: str, count: int, timeout: float = 20.0) -> None:
+        """Wait until *count* spans of one *name* have ended."""
+        with self._grown:
+            complete = self._grown.wait_for(
+                lambda: [span.name for span in self.received()].count(name) >= count, timeout
+            )
+        assert complete, [span.name for span in self.received()]
 
     def received(self) -> list[ReceivedSpan]:
         """Return the spans that a receiver would get."""

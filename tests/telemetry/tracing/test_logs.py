@@ -1,7 +1,9 @@
 """Log records know the trace and the span that they are written in."""
 
+import io
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -9,30 +11,110 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from telemetry.tracing.logs import correlate_logs
 
+TRACE, SPAN = f"{1:032x}", f"{2:016x}"
+FORMAT = "%(trace_id)s %(span_id)s %(message)s"
+
+
+@pytest.fixture(autouse=True)
+def correlated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)
+    correlate_logs()
+
 
 @pytest.fixture(autouse=True)
 def record_factory() -> Iterator[None]:
     before = logging.getLogRecordFactory()
     logging.setLogRecordFactory(logging.LogRecord)
-    correlate_logs()
     yield
     logging.setLogRecordFactory(before)
 
 
-def ids(caplog: pytest.LogCaptureFixture) -> tuple[str, str]:
-    caplog.clear()
-    logging.getLogger("application").warning("a line")
-    (record,) = caplog.records
-    return record.trace_id, record.span_id  # type: ignore[attr-defined]
+@pytest.fixture
+def logger() -> logging.Logger:
+    logger = logging.Logger("application")
+    logger.addHandler(handler := logging.StreamHandler(io.StringIO()))
+    handler.setFormatter(logging.Formatter(FORMAT))
+    return logger
 
 
-def test_a_record_has_the_ids_of_the_current_span(caplog: pytest.LogCaptureFixture) -> None:
+def written(logger: logging.Logger) -> str:
+    (handler,) = logger.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    text: str = handler.stream.getvalue()
+    return text.rstrip("\n")
+
+
+@pytest.fixture
+def current() -> Iterator[None]:
     with trace.use_span(NonRecordingSpan(SpanContext(1, 2, False))):
-        assert ids(caplog) == (f"{1:032x}", f"{2:016x}")
-    assert ids(caplog) == ("0" * 32, "0" * 16)
+        yield
+
+
+@pytest.mark.usefixtures("current")
+def test_a_record_has_the_ids_of_the_current_span(logger: logging.Logger) -> None:
+    logger.warning("a line")
+    assert written(logger) == f"{TRACE} {SPAN} a line"
+
+
+def test_outside_a_span_they_are_zeros(logger: logging.Logger) -> None:
+    logger.warning("a line")
+    assert written(logger) == f"{'0' * 32} {'0' * 16} a line"
 
 
 def test_a_second_call_changes_nothing() -> None:
-    factory = logging.getLogRecordFactory()
+    method = logging.Logger.callHandlers
     correlate_logs()
-    assert logging.getLogRecordFactory() is factory
+    assert logging.Logger.callHandlers is method
+
+
+@pytest.mark.usefixtures("current")
+class TestNamesOfTheApplication:
+    def test_in_extra(self, logger: logging.Logger) -> None:
+        logger.warning("paid", extra={"span_id": "r-1"})
+        assert written(logger) == f"{TRACE} r-1 paid"
+
+    def test_in_an_adapter(self, logger: logging.Logger) -> None:
+        logging.LoggerAdapter(logger, {"trace_id": "r-1"}).warning("paid")
+        assert written(logger) == f"r-1 {SPAN} paid"
+
+    def test_in_a_filter_that_sets_what_is_missing(self, logger: logging.Logger) -> None:
+        def number(record: Any) -> bool:
+            if not hasattr(record, "trace_id"):
+                record.trace_id = "r-1"
+            return True
+
+        logger.addFilter(number)
+        logger.warning("paid")
+        assert written(logger) == f"r-1 {SPAN} paid"
+
+    @pytest.mark.parametrize("base", ["the factory before", "LogRecord"])
+    def test_in_a_record_factory(self, logger: logging.Logger, base: str) -> None:
+        make: Any = logging.LogRecord if base == "LogRecord" else logging.getLogRecordFactory()
+
+        def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record: Any = make(*args, **kwargs)
+            record.trace_id = "r-1"
+            return record  # type: ignore[no-any-return]
+
+        logging.setLogRecordFactory(factory)
+        correlate_logs()
+        logger.warning("paid")
+        assert written(logger) == f"r-1 {SPAN} paid"
+
+
+@pytest.mark.usefixtures("current")
+def test_a_record_that_others_made_has_the_ids_too(logger: logging.Logger) -> None:
+    logger.handle(logging.LogRecord("other", logging.INFO, "", 0, "a line", (), None))
+    assert written(logger) == f"{TRACE} {SPAN} a line"
+
+
+def test_a_span_that_raises_breaks_no_line(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Any:
+        raise RuntimeError("no span")
+
+    monkeypatch.setattr(trace, "get_current_span", broken)
+    logger.handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    logger.warning("a line")
+    assert written(logger) == "a line"

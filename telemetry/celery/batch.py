@@ -1,0 +1,19 @@
+"""A run of many messages: the package celery-batches hands a task a list of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["batch_of"]
+
+
+def batch_of(request: Any, args: Any) -> list[Mapping[str, Any]]:
+    """Return the messages that a run takes at once, empty if it is a run of its own message.
+
+    Its *request* has no message, and the list in *args* has one request for each.
+    """
+    if request.id is not None or not args or not isinstance(args[0], list):
+        return []
+    requests = args[0]
+    if not all(isinstance(getattr(one, "request_dict", None), Mapping) for one in requests):
+        return []
+    return [{**one.request_dict, "delivery_info": one.delivery_info} for one in requests]

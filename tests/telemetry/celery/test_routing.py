@@ -1,0 +1,129 @@
+"""Both ends of the queue name the queue, however the message was routed."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu import Exchange, Queue
+
+from telemetry.celery import instrument_celery
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.receiver import Receiver
+
+from ...conftest import Broker
+from ...processes import Starter
+from ...rabbitmq import RabbitMQ
+from ..tracing.sinks import ListSink
+from .conftest import working
+from .routed import make_app
+
+DESTINATION = "messaging.destination.name"
+ROUTING_KEY = "messaging.rabbitmq.destination.routing_key"
+
+FEEDS, NEWS = Exchange("feeds", type="topic"), Exchange("news", type="direct")
+
+
+@pytest.fixture
+def app(broker: Broker, sink: ListSink) -> Iterator[Celery]:
+    app = Celery("routing", broker=broker.url, backend=broker.url, set_as_default=False)
+
+    app.conf.worker_hijack_root_logger = False
+    app.conf.task_ignore_result = True
+    instrument_celery(app)
+
+    @app.task(name="work", shared=False)
+    def work() -> None:
+        pass
+
+    yield app
+    app.close()
+
+
+def both_ends(app: Celery, sink: ListSink, **options: Any) -> tuple[ReceivedSpan, ReceivedSpan]:
+    """Publish the task with *options*, and return its send and its run."""
+    with working(app):
+        app.tasks["work"].apply_async(**options)
+        send, run = sink.wait_for("send work", "process work")
+    assert run.parent_id == send.span_id
+    return send, run
+
+
+QUEUES = (
+    Queue("default", Exchange("tasks", type="topic"), routing_key="task.#"),
+    Queue("feed_tasks", FEEDS, routing_key="feed.*.import"),
+    Queue("news", NEWS, routing_key="today"),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "queue"),
+    [
+        pytest.param({}, "default", id="topic of the default queue"),
+        pytest.param({"queue": "feed_tasks"}, "feed_tasks", id="the key of the queue is a pattern"),
+        pytest.param(
+            {"queue": "feed_tasks", "routing_key": "feed.a.import"}, "feed_tasks", id="topic"
+        ),
+        pytest.param(
+            {"exchange": "feeds", "routing_key": "feed.b.import"}, "feed_tasks", id="exchange"
+        ),
+        pytest.param(
+            {"exchange": FEEDS, "routing_key": "feed.b.import"}, "feed_tasks", id="an object"
+        ),
+        pytest.param({"exchange": "news", "routing_key": "today"}, "news", id="direct exchange"),
+        pytest.param({"queue": "news"}, "news", id="direct, another routing key"),
+        pytest.param({"queue": "news", "priority": 6}, "news", id="priority"),
+    ],
+)
+def test_the_queue_has_its_name(
+    app: Celery, sink: ListSink, options: dict[str, Any], queue: str
+) -> None:
+    app.conf.update(
+        task_queues=QUEUES, task_default_queue="default", task_default_exchange="tasks",
+        task_default_exchange_type="topic", task_default_routing_key="task.default",
+    )  # fmt: skip
+    send, run = both_ends(app, sink, **options)
+    assert (send.attributes[DESTINATION], run.attributes[DESTINATION]) == (queue, queue)
+    assert ROUTING_KEY not in send.attributes
+
+
+def test_an_exchange_of_others_is_named_with_the_routing_key(app: Celery, sink: ListSink) -> None:
+    app.send_task("theirs", exchange=Exchange("orders", type="topic"), routing_key="eu.new")
+    (send,) = sink.wait_for("send theirs")
+    assert send.attributes[DESTINATION] == "orders"
+    assert send.attributes[ROUTING_KEY] == "eu.new"
+
+
+def test_a_message_that_expired_has_its_queue(app: Celery, sink: ListSink) -> None:
+    app.conf.task_queues = QUEUES
+    with working(app):
+        past = datetime.now(UTC) - timedelta(days=1)
+        app.tasks["work"].apply_async(exchange="news", routing_key="today", expires=past)
+        (run,) = sink.wait_for("process work")
+    assert run.attributes["celery.task.state"] == "EXPIRED"
+    assert run.attributes[DESTINATION] == "news"
+
+
+def test_on_rabbitmq(
+    rabbitmq: RabbitMQ, start: Starter, receiver: Receiver, reporting: None
+) -> None:
+    """A countdown on a quorum queue, a broadcast, and an exchange with two queues."""
+    worker = start(
+        *("celery", "-A", "tests.telemetry.celery.routed", "worker", "-P", "solo", "-l", "INFO"),
+        *("--without-mingle", "--without-gossip"),
+        CELERY_BROKER_URL=rabbitmq.url,
+    )
+    worker.wait_for_line(" ready.", timeout=60)
+    work = make_app(rabbitmq.url).tasks["work"]
+    ids = {
+        "delayed": work.apply_async(countdown=1).id,
+        "to_everybody": work.apply_async(queue="to_everybody").id,
+        "to-all": work.apply_async(exchange="to-all", routing_key="any").id,
+    }
+    # Each of the two queues has a copy of the last message.
+    spans = receiver.wait_for(lambda spans: len(spans) >= 7)
+    for destination, task_id in ids.items():
+        found = [span for span in spans if span.attributes["messaging.message.id"] == task_id]
+        assert {span.kind for span in found} == {"PRODUCER", "CONSUMER"}
+        assert {span.attributes[DESTINATION] for span in found} == {destination}
