@@ -60,6 +60,7 @@ class Sender:
         self._pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         self._segments: dict[str, Segment] = {}
         self._closed: list[str] = []  # beyond the number that may be open
+        self._unreadable: dict[str, str] = {}  # the reason why, by the name
         self._shared: SharedChunks = {}
         self._most = _most_open()
         self._before = self._written = directory.status()
@@ -80,14 +81,22 @@ class Sender:
 
     def _look(self) -> None:
         """Open new segments, and drop the spans of those that are too old or too many."""
-        names = self._directory.segments()
+        names, others = self._directory.scan()
+        self._unreadable |= dict.fromkeys(others, "not a regular file")
+        for name in self._unreadable.keys() - set(names) - set(others):
+            del self._unreadable[name]
         for name in self._segments.keys() - set(names):
             self._segments.pop(name).close()
-        closed = [name for name in names if name not in self._segments]
+        known = self._segments.keys() | self._unreadable.keys()
+        closed = [name for name in names if name not in known]
         room = self._most - len(self._segments)
         for name in closed[:room]:
-            with contextlib.suppress(FileNotFoundError):  # a writer has removed it
+            try:
                 self._segments[name] = Segment(self._directory, name, self._shared)
+            except FileNotFoundError:  # a writer has removed it
+                pass
+            except OSError as exc:
+                self._unreadable[name] = exc.strerror or str(exc)
         self._closed = closed[room:]
         waiting = sum(segment.undelivered for segment in self._segments.values())
         oldest = time.time() - self._bounds.max_age
@@ -131,6 +140,9 @@ class Sender:
             self._spans.error,
             self._before.dropped + self._spans.dropped,
             self._spans.reason or self._before.reason,
+            "; ".join(
+                f"{name}: {reason}" for name, reason in sorted(self._unreadable.items())[:10]
+            ),
         )
         if status != self._written:
             with contextlib.suppress(OSError):  # a full disk: the next time will do
@@ -140,7 +152,7 @@ class Sender:
     def _is_over(self) -> bool:
         """Return whether no process is left that writes, and all is delivered or cannot be."""
         if not self._segments:
-            return not self._directory.segments()
+            return self._unreadable.keys() >= set(self._directory.segments())
         if self._is_written():
             self._alone_since = None
             return False

@@ -1,6 +1,7 @@
 """The directory of one destination: its segments, and the files by which processes find the sender.
 
-Everything is private to the user: directories 0700, files 0600, no link is followed.
+Everything is private to the user: directories 0700, files 0600, no link is followed. Whatever else
+has the name of one of the files (a FIFO, a directory, a link) is an OSError and not waited for.
 """
 
 import contextlib
@@ -32,6 +33,9 @@ LOG_INTERVAL = 60.0
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
+#: No file but a segment is longer.
+_MOST = 64 * 1024
+
 
 class Acknowledged(NamedTuple):
     """Up to which offset of a segment its spans and its measurements are delivered or dropped."""
@@ -44,13 +48,14 @@ class SenderStatus(NamedTuple):
     """What the sender reports about itself.
 
     The number of failed exports so far, and the error while they fail; the number of dropped spans
-    so far, and the reason for the last of them.
+    so far, and the reason for the last of them; what in the directory is no file that it can read.
     """
 
     failures: int = 0
     error: str = ""
     dropped: int = 0
     reason: str = ""
+    passed_over: str = ""
 
 
 def tree_of(segment: str) -> str:
@@ -91,7 +96,8 @@ class SpoolDirectory:
         """Return whether this is the directory of a destination, and of this user."""
         if not (_NAME.fullmatch(self.directory.name) and self.sender_lock.is_file()):
             return False
-        return os.lstat(self.directory).st_uid == os.geteuid()
+        found = os.lstat(self.directory)
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
     def is_abandoned(self, since: float) -> bool:
         """Return whether nothing here was written after *since*, in Unix time, and no sender runs.
@@ -111,14 +117,24 @@ class SpoolDirectory:
 
     def segments(self) -> list[str]:
         """Return the names of the segments, the least recently written first."""
-        found = []
+        return self.scan()[0]
+
+    def scan(self) -> tuple[list[str], list[str]]:
+        """Return ``segments()``, and the names of what is named like a segment and is no file."""
+        found: list[tuple[int, str]] = []
+        others: list[str] = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
-                if entry.name.endswith(_SEGMENT):
-                    with contextlib.suppress(FileNotFoundError):
-                        written = entry.stat(follow_symlinks=False).st_mtime_ns
-                        found.append((written, entry.name.removesuffix(_SEGMENT)))
-        return [name for _, name in sorted(found)]
+                if not entry.name.endswith(_SEGMENT):
+                    continue
+                name = entry.name.removesuffix(_SEGMENT)
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        found.append((status.st_mtime_ns, name))
+                    else:
+                        others.append(name)
+        return [name for _, name in sorted(found)], others
 
     def open_to_append(self, name: str) -> int:
         """Open the segment *name*, and hold it: it is not removed until the descriptor is closed.
@@ -126,8 +142,7 @@ class SpoolDirectory:
         A forked child shares the hold.
         """
         while True:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS
-            fd = os.open(self.segment(name), flags, 0o600)
+            fd = _open(self.segment(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             fcntl.flock(fd, fcntl.LOCK_SH)
             if os.fstat(fd).st_nlink:
                 return fd
@@ -137,12 +152,13 @@ class SpoolDirectory:
     def size(self, name: str) -> int:
         """Return the bytes of the segment *name*, 0 if it is gone."""
         try:
-            return self.segment(name).stat().st_size
+            return os.lstat(self.segment(name)).st_size
         except OSError:
             return 0
 
     def open_to_read(self, name: str) -> int:
-        return os.open(self.segment(name), os.O_RDONLY | _FLAGS)
+        """Open the segment *name*. Raise OSError where that is no file that this user can read."""
+        return _open(self.segment(name), os.O_RDONLY)
 
     def is_held(self, fd: int) -> bool:
         """Return whether a process may still write to the segment open as *fd*."""
@@ -198,15 +214,14 @@ class SpoolDirectory:
     def acknowledged(self, name: str) -> Acknowledged:
         """Return how far the segment *name* is delivered."""
         try:
-            data = (self.directory / (name + _ACKNOWLEDGED)).read_bytes()
+            data = _read(self.directory / (name + _ACKNOWLEDGED))
             return Acknowledged(*_OFFSETS.unpack(data))
         except (OSError, struct.error):
             return Acknowledged()
 
     def acknowledge(self, name: str, offsets: Acknowledged) -> None:
         """Write down that the segment *name* is delivered as far as *offsets*."""
-        flags = os.O_WRONLY | os.O_CREAT | _FLAGS
-        fd = os.open(self.directory / (name + _ACKNOWLEDGED), flags, 0o600)
+        fd = _open(self.directory / (name + _ACKNOWLEDGED), os.O_WRONLY | os.O_CREAT)
         try:
             os.pwrite(fd, _OFFSETS.pack(*offsets), 0)
         finally:
@@ -214,12 +229,20 @@ class SpoolDirectory:
 
     # The sender
 
+    def begin_stderr(self) -> str:
+        """Return where the next sender's standard error goes: an empty file, if one can be had."""
+        try:
+            os.close(_open(self.sender_stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        except OSError:
+            return os.devnull
+        return str(self.sender_stderr)
+
     def lock_sender(self) -> int | None:
         """Lock ``sender_lock`` and return its descriptor. None where another process has it.
 
         The lock lasts until the descriptor, and each copy of it in other processes, is closed.
         """
-        fd = os.open(self.sender_lock, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        fd = _open(self.sender_lock, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -248,17 +271,21 @@ class SpoolDirectory:
             if 0 <= time.time() - marker.stat().st_mtime < LOG_INTERVAL:
                 return False
         with contextlib.suppress(OSError):
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | _FLAGS, 0o600))
+            os.close(_open(marker, os.O_WRONLY | os.O_CREAT))
             os.utime(marker)
         return True
 
     @contextlib.contextmanager
     def listen(self) -> Iterator["WakeUps"]:
-        """Listen for processes that call ``wake``."""
+        """Listen for processes that call ``wake``. Nobody is heard if that is not a FIFO."""
         with contextlib.suppress(FileExistsError):
             os.mkfifo(self._wake, 0o600)
-        # Open for writing too: a FIFO without a writer is always ready to be read.
-        fd = os.open(self._wake, os.O_RDWR | os.O_NONBLOCK | _FLAGS)
+        try:
+            # Open for writing too: a FIFO without a writer is always ready to be read.
+            fd = _open(self._wake, os.O_RDWR, stat.S_IFIFO)
+        except OSError:
+            yield WakeUps(None)
+            return
         try:
             yield WakeUps(fd)
         finally:
@@ -267,7 +294,7 @@ class SpoolDirectory:
     def wake(self) -> bool:
         """Ask the sender to deliver at once. Return whether one listens."""
         try:
-            fd = os.open(self._wake, os.O_WRONLY | os.O_NONBLOCK | _FLAGS)
+            fd = _open(self._wake, os.O_WRONLY, stat.S_IFIFO)
         except OSError:
             return False
         with contextlib.suppress(BlockingIOError):  # full of what other processes wrote
@@ -278,7 +305,7 @@ class SpoolDirectory:
     def status(self) -> SenderStatus:
         """Return the last status that the sender wrote."""
         try:
-            status = msgspec.json.decode(self._status.read_bytes(), type=SenderStatus)
+            status = msgspec.json.decode(_read(self._status), type=SenderStatus)
         except (OSError, msgspec.DecodeError):
             return SenderStatus()
         return status
@@ -286,7 +313,7 @@ class SpoolDirectory:
     def crash(self) -> str:
         """Return the exception with which the last sender ended, empty if it ended as it should."""
         try:
-            text = self.sender_stderr.read_text("utf-8", "replace")
+            text = _read(self.sender_stderr).decode("utf-8", "replace")
         except OSError:
             return ""
         lines = text.strip().splitlines()
@@ -295,7 +322,7 @@ class SpoolDirectory:
     def write_status(self, status: SenderStatus) -> None:
         """Write what the sender reports about itself."""
         fresh = self._status.with_suffix(".new")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
+        fd = _open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             os.write(fd, msgspec.json.encode(status))
         finally:
@@ -303,14 +330,34 @@ class SpoolDirectory:
         fresh.replace(self._status)
 
 
+def _open(path: Path, flags: int, kind: int = stat.S_IFREG) -> int:
+    """Open *path*, which must be a file, or of another *kind*. Raise OSError if it is not."""
+    fd = os.open(path, flags | os.O_NONBLOCK | _FLAGS, 0o600)
+    if stat.S_IFMT(os.fstat(fd).st_mode) != kind:
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
+
+
+def _read(path: Path) -> bytes:
+    fd = _open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, _MOST)
+    finally:
+        os.close(fd)
+
+
 class WakeUps:
     """The sender's end of ``SpoolDirectory.wake``."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int | None) -> None:
         self._fd = fd
 
     def wait(self, seconds: float) -> bool:
         """Wait *seconds* at most. Return whether a process called ``wake``."""
+        if self._fd is None:
+            time.sleep(max(0.0, seconds))
+            return False
         ready, _, _ = select.select([self._fd], [], [], max(0.0, seconds))
         with contextlib.suppress(BlockingIOError):
             while ready and os.read(self._fd, 4096):

@@ -53,8 +53,8 @@ def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> N
     # The lock may have a number that is opened below: a daemon has closed its own descriptors.
     high = fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, LOCK + 1)
     # An error that ends the sender, in its imports even, is read from there.
-    stderr = str(directory.sender_stderr)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    stderr = directory.begin_stderr()
+    flags = os.O_WRONLY | os.O_NOFOLLOW
     try:
         pid = os.posix_spawn(
             python,

@@ -33,6 +33,7 @@ class Watch:
         self._started = float("-inf")
         self._short_lives = 0
         self._dropped = directory.status().dropped
+        self._passed_over = ""
 
     def look(self) -> None:
         """Look now."""
@@ -71,3 +72,10 @@ class Watch:
         if status.dropped > self._dropped and self._directory.may_log("dropped"):
             logger.warning("dropped %d spans: %s", status.dropped - self._dropped, status.reason)
         self._dropped = status.dropped
+        if status.passed_over != self._passed_over and self._directory.may_log("passed-over"):
+            logger.warning(
+                "these segments in %s cannot be read and are not delivered: %s; remove them",
+                self._directory.directory,
+                status.passed_over,
+            )
+        self._passed_over = status.passed_over
