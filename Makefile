@@ -39,6 +39,7 @@ pythons: ## try every supported Python; 3.14 and 3.15 come from debootstrap wher
 .PHONY: pages
 pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m conformance
+	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m interop
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest tests/docs
 
 .PHONY: check
@@ -84,12 +85,15 @@ lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml
 	$(RUN) uv pip compile $(LOCK) --group bench -o bench/requirements.lock pyproject.toml
 	$(RUN) uv pip compile $(LOCK) --group bench-others -c bench/requirements.lock \
 		-o bench/requirements-others.lock
+	for group in tracers batches; do \
+		$(RUN) uv pip compile $(LOCK) --extra celery --extra flask --extra requests --group $$group \
+			-o tests/interop/requirements-$$group.lock pyproject.toml || exit; done
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
 .PHONY: clean
 clean: ## remove .venv and what tools left
-	rm -rf $(VENV) $(BENCH) $(OTHERS) .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(OTHERS) tests/interop/.venv .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: requirements.lock
 	@$(call install,requirements.lock)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flask import Flask, got_request_exception, request, request_started
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from .propagation import extract_parent, headers_in
 from .tracing.context import attach, get_current, parent_in
@@ -53,15 +53,15 @@ class _TracedApp:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         outer = environ.get(_HOP)
-        if outer is not None and not outer.has_ended:
+        if outer is not None and outer.is_serving:
             return self._wsgi_app(environ, start_response)  # mounted in another: one request
         hop = environ[_HOP] = _ServerHop(_template(), ServerFacts(environ_facts(environ)))
         parent, context, links = _inbound(environ, self._inbound)
         hop.start(parent, context, links)
 
-        def answering(status: str, *args: Any) -> Any:
+        def answering(status: str, *args: Any, **kwargs: Any) -> Any:
             hop.note_status(status)
-            return start_response(status, *args)
+            return start_response(status, *args, **kwargs)
 
         hop.attach(context)
         try:
@@ -122,14 +122,30 @@ class _TracedBody:
         # Werkzeug's server does not close the body where the client has reset the connection. The
         # collector may come while somebody sets a context variable, and processors set some:
         # before Python 3.12 that frees what is being read (python/cpython#148891).
-        if not self._hop.has_ended:
+        if self._hop.is_serving:
             contextvars.Context().run(self._hop.end)
+            # A generator that ends now puts back what was current when it began.
+            outside = get_current()
+            vars(self).clear()
+            if get_current() is not outside:
+                attach(outside)
 
 
 class _ServerHop(Hop[ServerFacts]):
     """One request while it is served, in several pieces: the call, each part, the end."""
 
-    __slots__ = ("_inside",)
+    __slots__ = ("_inside", "is_serving")
+
+    def start(self, *args: Any, **kwargs: Any) -> Span:
+        """Start the span, and the request."""
+        #: Until the end, also where no span is made of the request.
+        self.is_serving = True
+        return super().start(*args, **kwargs)
+
+    def end(self) -> None:
+        """End the span, and the request."""
+        self.is_serving = False
+        super().end()
 
     def pause(self) -> None:
         """Make current what was so outside, until ``resume``."""
@@ -204,10 +220,10 @@ def _note_request(app: Flask, **_: Any) -> None:
     started = request._get_current_object()  # type: ignore[attr-defined]  # looked for once
     environ, rule = started.environ, started.url_rule
     hop = environ.get(_HOP)
-    if hop is not None:
+    if hop is not None and hop.facts.route is None:  # else a view hands on to another app
         hop.facts.environ = environ_facts(environ)
         if rule is not None:
-            hop.facts.route = environ.get("SCRIPT_NAME", "") + rule.rule
+            hop.facts.route = started.root_path + rule.rule
         hop.describe()
 
 

@@ -1,15 +1,18 @@
 """Hop 1 of 5: CLIENT. An HTTP request leaves, and the trace leaves with it."""
 
 from collections import OrderedDict
+from contextvars import ContextVar
+from copy import copy
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 import requests
 from opentelemetry.trace import SpanKind
 from requests.adapters import BaseAdapter
 
-from .propagation import inject_beside
+from .propagation import inject
+from .propagation.baggage import BAGGAGE, merge_baggage
 from .tracing.hop import Hop
 from .tracing.record import ClientFacts, SpanTemplate
 from .tracing.scope import hop_scope
@@ -60,9 +63,14 @@ class _TracedAdapter(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        hop = _request_hop(request)
+        outer = _RequestHop.current()
+        if outer is not None and outer.request is request:  # by an adapter around a traced one
+            return self._adapter.send(request, *args, **kwargs)
+        hop = _RequestHop(request)
         with hop:
-            inject_beside(request.headers)
+            theirs = _take_baggage(request)
+            inject(request.headers)
+            _add_baggage(request, theirs)
             response = self._adapter.send(request, *args, **kwargs)
             hop.facts.status = response.status_code
             if response.status_code >= 400:
@@ -87,6 +95,15 @@ class _TracedAdapter(BaseAdapter):
     def __delattr__(self, name: str) -> None:
         delattr(self._adapter, name)
 
+    def __eq__(self, other: object) -> bool:
+        return self._adapter == (other._adapter if type(other) is _TracedAdapter else other)
+
+    def __hash__(self) -> int:
+        return hash(self._adapter)
+
+    def __copy__(self) -> "_TracedAdapter":
+        return _TracedAdapter(copy(self._adapter))
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _TracedAdapter, (self._adapter,)
 
@@ -96,14 +113,40 @@ def _template() -> SpanTemplate:
     return SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
 
 
-def _request_hop(request: requests.PreparedRequest) -> Hop[ClientFacts]:
-    url = urlsplit(request.url or "")
-    address = url.netloc.rpartition("@")[2]
-    public_url = f"{url.scheme}://{address}{url.path}"
-    facts = ClientFacts(request.method or "GET", public_url, url.hostname or "", _port(url))
-    hop = Hop(_template(), facts)
-    hop.secrets = _secrets(url)
-    return hop
+#: The baggage that a request had before it was sent, and what it was sent with.
+_BAGGAGE = "_queuehop_baggage"
+
+
+def _take_baggage(request: requests.PreparedRequest) -> Any:
+    """Remove the baggage of *request*. Return it if it is somebody else's."""
+    theirs, sent = getattr(request, _BAGGAGE, (None, None))
+    there = request.headers.pop(BAGGAGE, None)
+    return theirs if there == sent else there  # equal: the request is sent again
+
+
+def _add_baggage(request: requests.PreparedRequest, theirs: Any) -> None:
+    """Merge *theirs* into the baggage of *request*."""
+    ours = request.headers.get(BAGGAGE)
+    if theirs is not None:
+        request.headers[BAGGAGE] = theirs if ours is None else merge_baggage(theirs, ours)
+    setattr(request, _BAGGAGE, (theirs, request.headers.get(BAGGAGE)))
+
+
+class _RequestHop(Hop[ClientFacts]):
+    """A request while it is sent."""
+
+    __slots__ = ("request",)
+
+    variable: ClassVar[ContextVar[Any]] = ContextVar("queuehop_request", default=None)
+
+    def __init__(self, request: requests.PreparedRequest) -> None:
+        url = urlsplit(request.url or "")
+        address = url.netloc.rpartition("@")[2]
+        public_url = f"{url.scheme}://{address}{url.path}"
+        facts = ClientFacts(request.method or "GET", public_url, url.hostname or "", _port(url))
+        super().__init__(_template(), facts)
+        self.request = request
+        self.secrets = _secrets(url)
 
 
 def _port(url: SplitResult) -> int:

@@ -61,18 +61,19 @@ def describe_process() -> Process:
     """Describe the process that this is called in."""
     provider: Any = trace.get_tracer_provider()
     is_sdk = isinstance(provider, TracerProvider)
-    foreign = is_sdk and not is_set_up()
+    is_set = not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+    foreign = is_set and not is_set_up()
     kept = spool() if is_in_memory() else None
     return Process(
         pid=os.getpid(),
-        provider=is_sdk,
+        provider=is_set,
         drops=is_sdk and _drops(provider),
         carries=_carries(),
         service=str(provider.resource.attributes.get(SERVICE_NAME, "")) if is_sdk else "",
         doubled=[module for module in _CONTRIB if _is_active(module)],
         foreign=foreign,
-        mute=foreign and span_processors(provider) == (),
-        off="" if is_sdk else turned_off_by(),
+        mute=is_sdk and foreign and span_processors(provider) == (),
+        off="" if is_set else turned_off_by(),
         unwritable=str(kept.directory) if kept else "",
     )
 

@@ -147,8 +147,13 @@ def _has_provider() -> bool:
         return False
     if isinstance(provider, trace.ProxyTracerProvider):  # stands for one that is not set yet
         return False
-    logger.info("a tracer provider is set already: spans go where it sends them")
+    _log_other_provider()
     return True
+
+
+@cache
+def _log_other_provider() -> None:
+    logger.info("a tracer provider is set already: spans go where it sends them")
 
 
 def _start(service_name: str | None) -> _Pipeline:

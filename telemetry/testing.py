@@ -1,15 +1,19 @@
 """A pytest plugin: the spans of a test, from its own process and from those that it starts.
 
 ``spans`` collects what ends in this process, ``otlp`` is a receiver for other processes, to whose
-endpoint ``otlp_env`` points them. The assertions take any list of spans.
+endpoint ``otlp_env`` points them; ``spans.join(otlp)`` makes one list of both. The assertions take
+any list of spans.
 """
 
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
@@ -18,7 +22,6 @@ from .config.sdk import (
     ReadableSpan,
     SpanLimits,
     SpanProcessor,
-    TracerProvider,
     remove_span_processor,
     sampling,
 )
@@ -39,37 +42,87 @@ class Spans(list[ReceivedSpan]):
     def __init__(self) -> None:
         super().__init__()
         self._grown = threading.Condition()
+        self._ids: set[tuple[str, str]] = set()
 
     def add(self, spans: Sequence[ReceivedSpan]) -> None:
-        """Add *spans*, from any thread."""
+        """Add those of *spans* that were not added before, from any thread."""
         with self._grown:
-            self.extend(spans)
+            for span in spans:
+                if (span.trace_id, span.span_id) not in self._ids:
+                    self._ids.add((span.trace_id, span.span_id))
+                    self.append(span)
             self._grown.notify_all()
+
+    def join(self, receiver: Receiver) -> "Spans":
+        """Add what *receiver* has got and will get; return the list.
+
+        ``spans.join(otlp)``: the list then has the spans of all processes of the test.
+        """
+        receiver.subscribe(self.add)
+        return self
 
     def wait_for(self, predicate: Callable[["Spans"], object], timeout: float = 10.0) -> "Spans":
         """Wait until *predicate* of the list is true; return the list.
 
-        Raises TimeoutError after *timeout* seconds, with the tree of what is there.
+        Raises TimeoutError after *timeout* seconds, with the tree of what is there and the names of
+        the spans that are open.
         """
         with self._grown:
             if not self._grown.wait_for(lambda: predicate(self), timeout):
-                raise TimeoutError(f"not what was waited for in {timeout:g} s:\n{tree(self)}")
+                raise TimeoutError(f"not what was waited for in {timeout:g} s:\n{_shown(self)}")
         return self
 
 
-class _CollectingSink:
-    """Adds the records of this process to *spans*, and hands them on to *sink* as before."""
+class _OpenSpans(SpanProcessor):
+    """The spans that have started during a test and have not ended."""
 
-    def __init__(self, provider: HopTracerProvider, spans: Spans) -> None:
+    def __init__(self) -> None:
+        self._open: dict[int, Any] = {}
+        self._is_over = False
+
+    def __contains__(self, span_id: int) -> bool:
+        return span_id in self._open
+
+    def names(self) -> list[str]:
+        """Return the names of the spans, by start."""
+        return [span.name for span in list(self._open.values())]
+
+    def on_start(self, span: Any, parent_context: Context | None = None) -> None:
+        """Note *span*."""
+        if not self._is_over:
+            self._open[span.get_span_context().span_id] = span
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Forget *span*."""
+        if span.context is not None:
+            self._open.pop(span.context.span_id, None)
+
+    def shutdown(self) -> None:
+        """Forget all spans: one that ends later is none of the next test's."""
+        self._is_over = True
+        self._open.clear()
+
+
+#: Those of the test that runs.
+_watching: list[_OpenSpans] = []
+
+
+class _CollectingSink:
+    """Adds the *open_spans* of this process to *spans*, and hands on to *sink* as before."""
+
+    def __init__(self, provider: HopTracerProvider, spans: Spans, open_spans: _OpenSpans) -> None:
         self.sink = provider.sink
         self.measures = self.sink is not None and self.sink.measures
         self._provider = provider
         self._spans = spans
+        self._open_spans = open_spans
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Add the span of *record*, by the same way as in production."""
         if self.sink is not None:
             self.sink.append(template, record)
+        if record.span_id not in self._open_spans:  # left by a test before, or sampled out
+            return
         origin = origin_of(self._provider.resource, template, instance_is_set=True)
         span = outgoing(origin, unpack(pack(record))).span
         if span is not None:
@@ -104,47 +157,64 @@ class _CollectingSink:
             self.sink.shutdown(timeout)
 
 
-class _CollectingProcessor(SpanProcessor):
-    """Adds the spans of somebody else's provider to *spans*, until it is shut down."""
+class _CollectingProcessor(_OpenSpans):
+    """Adds the spans of somebody else's provider to *spans*."""
 
     def __init__(self, spans: Spans) -> None:
-        self._spans: Spans | None = spans
+        super().__init__()
+        self._spans = spans
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Add a sampled *span*."""
-        spans = self._spans
-        if spans is not None and span.context is not None and span.context.trace_flags.sampled:
-            spans.add(decode(encode_spans([span])))
-
-    def shutdown(self) -> None:
-        """Add no more spans."""
-        self._spans = None
+        """Add *span*, if it is sampled and has started during the test."""
+        context = span.context
+        if context is not None and context.span_id in self and context.trace_flags.sampled:
+            self._spans.add(decode(encode_spans([span])))
+        super().on_end(span)
 
 
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    """The spans that end in this process during the test. ``wait_for`` waits for more.
+    """The spans that start and end in this process during the test. ``wait_for`` waits for more.
 
     The application's provider stays as it is. If there is none, the fixture sets one: OpenTelemetry
     has no way to remove it, and after the test its spans go nowhere.
     """
     collected = Spans()
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
+    provider: Any = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):  # stands for one that is not set yet
         always = Sampler(sampling.ALWAYS_ON, True, True, True)
         provider = HopTracerProvider(always, Resource.create({}), SpanLimits())
         trace.set_tracer_provider(provider)
     if isinstance(provider, HopTracerProvider):
-        collecting = _CollectingSink(provider, collected)
+        open_spans = _OpenSpans()
+        collecting = _CollectingSink(provider, collected, open_spans)
         provider.sink = collecting
-        yield collected
+        provider.add_span_processor(open_spans)
+        with _watched(open_spans):
+            yield collected
         provider.sink = collecting.sink
-    else:
+        provider.remove_span_processor(open_spans)
+    elif hasattr(provider, "add_span_processor"):
         processor = _CollectingProcessor(collected)
         provider.add_span_processor(processor)
-        yield collected
-        processor.shutdown()
+        with _watched(processor):
+            yield collected
         remove_span_processor(provider, processor)
+    else:
+        pytest.fail(
+            f"the fixture 'spans' cannot see the spans of {type(provider).__qualname__}: the "
+            "application's tracer provider has no add_span_processor"
+        )
+
+
+@contextmanager
+def _watched(open_spans: _OpenSpans) -> Iterator[None]:
+    _watching.append(open_spans)
+    try:
+        yield
+    finally:
+        _watching.remove(open_spans)
+        open_spans.shutdown()
 
 
 @pytest.fixture
@@ -198,14 +268,18 @@ def _is_named(span: ReceivedSpan, name: str) -> bool:
 
 
 def _shown(spans: Sequence[ReceivedSpan]) -> str:
-    shown = tree(spans)
-    return f"{shown}\n{_HINT}" if _MISSING in shown else shown
+    lines = [tree(spans)]
+    if names := [name for open_spans in _watching for name in open_spans.names()]:
+        lines.append(f"still open: {', '.join(names)}")
+    if names or _MISSING in lines[0]:
+        lines.append(_HINT)
+    return "\n".join(lines)
 
 
 _MISSING = " (parent missing)"
 _HINT = (
-    "A missing parent has not ended yet, or ended elsewhere: close the response of a test client "
-    "(`with client.get(…):`), wait_for what other threads run, add what other processes sent."
+    "A span that is open or missing: close the response of a test client (`with client.get(…):`), "
+    "wait_for what other threads run, `spans.join(otlp)` for what other processes send."
 )
 
 

@@ -4,12 +4,13 @@ A test says with ``@pytest.mark.conformance(row)`` which row it proves, and the 
 starts says where. `make pages` writes the page. A run of all of these fails if the page is stale.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from .page import Page
 
 __all__ = ["ran_on"]
 
@@ -87,49 +88,27 @@ def ran_on(node: pytest.Item, pool: str, broker: str) -> None:
     node.user_properties.append(("place", f"{pool}, {broker}"))
 
 
-class Conformance:
-    """Gathers what has passed."""
+class Conformance(Page):
+    """The places where a test of each row has passed."""
+
+    mark = "conformance"
+    path = PAGE
 
     def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+        super().__init__(config)
         self._found: dict[str, set[str]] = defaultdict(set)
-        self._whole = (
-            not hasattr(config, "workerinput")  # pytest-xdist tells the one that started it all
-            and not config.option.collectonly
-            and config.args_source is pytest.Config.ArgsSource.TESTPATHS
-            and not config.option.keyword
-            and config.option.markexpr in ("", "conformance")
-        )
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        # Then there is no test to judge the page by, and what is wrong must be heard.
-        if report.failed:
-            self._whole = False
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         for mark in item.iter_markers("conformance"):
             assert mark.args[0] in ROWS, f"no such row: {mark.args[0]}"
-            item.user_properties.append(("row", mark.args[0]))
+            item.user_properties.append(("conformance", mark.args[0]))
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        rows = [value for name, value in report.user_properties if name == "row"]
-        if rows and not report.passed:
-            self._whole = False
-        if rows and report.when == "call" and report.passed:
-            places = [value for name, value in report.user_properties if name == "place"]
-            self._found[str(rows[0])].update(map(str, places or ["no worker"]))
+    def add(self, report: pytest.TestReport, row: object) -> None:
+        places = [value for name, value in report.user_properties if name == "place"]
+        self._found[str(row)].update(map(str, places or ["no worker"]))
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if not self._whole or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            return
-        page = render(self._found)
-        if not PAGE.exists() or PAGE.read_text() != page:
-            if not os.environ.get("QUEUEHOP_WRITE_PAGES"):
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-                reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-                reporter.write_line(f"\n{PAGE.name} is stale: run `make pages` and commit it")
-            else:
-                PAGE.write_text(page)
+    def render(self) -> str:
+        return render(self._found)
 
 
 def render(found: Mapping[str, set[str]]) -> str:

@@ -17,6 +17,8 @@ from .processes import Process, Starter
 pytest_plugins = [
     "tests.alone",
     "tests.conformance",
+    "tests.in_process",
+    "tests.interop.page",
     "tests.rabbitmq",
     "tests.sdk_internals",
     "tests.tiers",

@@ -107,19 +107,23 @@ class Process:
 
 
 class Starter:
-    """Starts processes of the tree with a clean environment, and ends what it started."""
+    """Starts processes of the tree with a clean environment, and ends what it started.
 
-    def __init__(self, **env: str) -> None:
+    *python* is the interpreter, by default the one of the tests.
+    """
+
+    def __init__(self, python: str = sys.executable, **env: str) -> None:
+        self.python = python
         self.env = env
         self._started: list[Process] = []
 
     def __call__(self, *argv: str, cwd: Path = ROOT, **env: str | None) -> Process:
         """Run ``python -m`` *argv*; *env* adds to the environment, None takes away."""
-        return self._start([sys.executable, "-m", *argv], cwd, env)
+        return self._start([self.python, "-m", *argv], cwd, env)
 
     def script(self, name: str, *argv: str, cwd: Path = ROOT, **env: str | None) -> Process:
         """Run the installed script *name*: unlike ``python -m`` it does not look in *cwd*."""
-        return self._start([str(Path(sys.executable).with_name(name)), *argv], cwd, env)
+        return self._start([str(Path(self.python).with_name(name)), *argv], cwd, env)
 
     def _start(self, argv: list[str], cwd: Path, env: Mapping[str, str | None]) -> Process:
         merged = {

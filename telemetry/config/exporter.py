@@ -129,7 +129,7 @@ def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | 
     """Return the address of *endpoint* and whether it is plain text."""
     if "://" not in endpoint or is_grpc_target(endpoint):
         _, insecure = _of(signal, "INSECURE")
-        return endpoint, insecure.lower() == "true"
+        return _absolute(endpoint), insecure.lower() == "true"
     try:
         url = urlsplit(endpoint)
         port = url.port
@@ -154,6 +154,12 @@ def is_grpc_target(endpoint: str) -> bool:
     See gRPC Name Resolution. Such an endpoint says nothing about TLS: ``INSECURE`` does.
     """
     return endpoint.partition(":")[0] in _RESOLVERS
+
+
+def _absolute(target: str) -> str:
+    """Return *target* for a process with another working directory, as the sender is."""
+    resolver, _, path = target.partition(":")
+    return f"unix:{Path(path).absolute()}" if resolver == "unix" and path[:1] != "/" else target
 
 
 _RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")

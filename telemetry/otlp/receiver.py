@@ -43,6 +43,7 @@ class Receiver:
         self._spans: deque[ReceivedSpan] = deque(maxlen=max_spans)
         self._metadata: deque[dict[str, Any]] = deque(maxlen=MAX_EXPORTS)
         self._metrics: deque[ExportMetricsServiceRequest] = deque(maxlen=MAX_EXPORTS)
+        self._listeners: tuple[Callable[[list[ReceivedSpan]], object], ...] = ()
         self._server, bound = grpc_server(
             f"{host}:{port}", self._add_traces, self._add_metrics, credentials
         )
@@ -81,6 +82,13 @@ class Receiver:
         with self._changed:
             return list(self._metrics)
 
+    def subscribe(self, listener: Callable[[list[ReceivedSpan]], object]) -> None:
+        """Call *listener* with the spans that are here and, from any thread, with later ones."""
+        with self._changed:
+            spans = list(self._spans)
+            self._listeners = *self._listeners, listener
+        listener(spans)
+
     def wait_for(
         self, predicate: Callable[[list[ReceivedSpan]], object], timeout: float = 10.0
     ) -> list[ReceivedSpan]:
@@ -108,6 +116,9 @@ class Receiver:
             self._spans.extend(spans)
             self._metadata.append(metadata)
             self._changed.notify_all()
+            listeners = self._listeners
+        for listener in listeners:  # not under the lock: it may wait for one of its own
+            listener(spans)
         return 0, ""
 
     def _add_metrics(self, request: ExportMetricsServiceRequest) -> None:

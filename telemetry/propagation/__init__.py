@@ -17,7 +17,7 @@ from opentelemetry.trace import NonRecordingSpan
 
 from ..tracing.faults import log_internal_error
 from ..tracing.record import ParentContext
-from .baggage import BAGGAGE, merge_baggage
+from .baggage import BAGGAGE
 from .carrier import HEADERS_GETTER, read_headers
 from .configured import configured_propagators
 from .traceparent import TRACEPARENT, format_traceparent, parse_parent
@@ -31,7 +31,6 @@ __all__ = [
     "headers_for",
     "headers_in",
     "inject",
-    "inject_beside",
     "propagator",
 ]
 
@@ -48,17 +47,6 @@ def inject(carrier: MutableMapping[str, Any], context: Context | None = None) ->
             del carrier[TRACESTATE]
     except Exception:
         log_internal_error("write the context into a message")
-
-
-def inject_beside(headers: MutableMapping[str, Any]) -> None:
-    """Write the current context into the *headers* of one request or message. Never raises.
-
-    Unlike ``inject``, it leaves the baggage that another tracer has put there, beside ours.
-    """
-    theirs = headers.get(BAGGAGE)
-    inject(headers)
-    if theirs is not None:
-        headers[BAGGAGE] = merge_baggage(theirs, headers[BAGGAGE])
 
 
 def extract(carrier: Any, context: Context | None = None) -> Context:

@@ -1,6 +1,7 @@
 """Log correlation: every log record has the ids of the trace and the span that are current."""
 
 import logging
+from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
@@ -18,29 +19,34 @@ def correlate_logs() -> None:
     """Give every log record ``trace_id`` and ``span_id``: hexadecimal, zeros outside a span.
 
     A format uses them as ``%(trace_id)s`` and ``%(span_id)s``. Names that the application sets in
-    ``extra``, in a filter of the logger or in a record factory keep its values. A second call
-    changes nothing.
+    ``extra``, in a message that is a dict, in a filter of the logger or in a record factory keep
+    its values. A second call changes nothing.
     """
-    call_handlers: Any = logging.Logger.callHandlers
-    if hasattr(call_handlers, _MARK):
+    handle: Any = logging.Handler.handle
+    if hasattr(handle, _MARK):
         return
 
     # A record factory comes too early: logging refuses an ``extra`` whose names it has set. Here
     # the record has all that the application gives it, and its context is still current.
-    @wraps(call_handlers)
-    def call_handlers_with_ids(logger: logging.Logger, record: logging.LogRecord) -> Any:
+    @wraps(handle)
+    def handle_with_ids(handler: logging.Handler, record: logging.LogRecord) -> Any:
         _add_ids(record)
-        return call_handlers(logger, record)
+        return handle(handler, record)
 
-    setattr(call_handlers_with_ids, _MARK, True)
-    logging.Logger.callHandlers = call_handlers_with_ids  # type: ignore[assignment, method-assign]
+    setattr(handle_with_ids, _MARK, True)
+    logging.Handler.handle = handle_with_ids  # type: ignore[assignment, method-assign]
 
 
 def _add_ids(record: logging.LogRecord) -> None:
     try:
-        span_context = trace.get_current_span().get_span_context()
         fields = vars(record)
-        fields.setdefault("trace_id", f"{span_context.trace_id:032x}")
-        fields.setdefault("span_id", f"{span_context.span_id:016x}")
+        if "trace_id" in fields and "span_id" in fields:  # set for another handler
+            return
+        given: Any = record.msg if isinstance(record.msg, Mapping) else ()
+        span_context = trace.get_current_span().get_span_context()
+        if "trace_id" not in given:
+            fields.setdefault("trace_id", f"{span_context.trace_id:032x}")
+        if "span_id" not in given:
+            fields.setdefault("span_id", f"{span_context.span_id:016x}")
     except Exception:  # a span of another library
         log_internal_error("add the ids of the trace to a log record")

@@ -18,7 +18,13 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes
 
-from ..config.sdk import SpanLimits, SpanProcessor, TracerProvider, sampling
+from ..config.sdk import (
+    SpanLimits,
+    SpanProcessor,
+    TracerProvider,
+    remove_span_processor,
+    sampling,
+)
 from ..config.settings import Sampler
 from .context import CurrentSpan, get_current, parent_in
 from .faults import log_internal_error
@@ -69,6 +75,11 @@ class HopTracerProvider(TracerProvider):
         """Hand every span to *span_processor* too."""
         super().add_span_processor(span_processor)  # which flushes it and shuts it down
         self._processors = *self._processors, span_processor
+
+    def remove_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Hand no more spans to *span_processor*."""
+        remove_span_processor(self, span_processor)
+        self._processors = tuple(each for each in self._processors if each is not span_processor)
 
     def get_tracer(
         self,

@@ -22,7 +22,7 @@ from werkzeug.test import EnvironBuilder
 from telemetry.flask import instrument_flask
 from telemetry.requests import traced_session
 
-from .conftest import Switch
+from ..in_process import Switch
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"

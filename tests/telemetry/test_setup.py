@@ -332,7 +332,8 @@ def test_an_endpoint_of_another_scheme_stops_nothing(run, receiver: Receiver) ->
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_EXPORTER_OTLP_ENDPOINT="ftp://nowhere")
     assert process.output.splitlines() == [
         "OTEL_EXPORTER_OTLP_ENDPOINT is no address for OTLP over gRPC (ftp://nowhere): "
-        "it takes http:// or https://host:port; no spans are sent"
+        "it takes http:// or https://host:port, or a target of gRPC such as unix:/path; "
+        "no spans are sent"
     ]
 
 

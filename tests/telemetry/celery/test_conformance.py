@@ -14,8 +14,8 @@ from telemetry.otlp.decode import ReceivedSpan
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import Broker
+from ...in_process import Switch
 from ...processes import Starter
-from ..conftest import Switch
 from .conftest import Queue
 from .project import make_app
 from .test_endings import s, state

@@ -1,6 +1,7 @@
 """The exporter's variables: a good value is used, a bad one is a log line that names it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,54 @@ def test_endpoint(
     target = exporter.otlp()
     assert target is not None
     assert (target.endpoint, target.insecure) == (address, insecure)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "unix:/run/otlp.sock",
+        "unix:///run/otlp.sock",
+        "unix-abstract:otlp",
+        "dns:collector:4317",
+        "dns:///collector:4317",
+        "dns://1.1.1.1/collector:4317",
+        "ipv4:127.0.0.1:4317",
+        "ipv6:[::1]:4317",
+    ],
+)
+@pytest.mark.parametrize(("insecure", "is_insecure"), [("true", True), ("", False)])
+def test_a_target_of_grpc_is_as_it_is_and_the_variable_decides_about_tls(
+    monkeypatch: pytest.MonkeyPatch,
+    said: Callable[[], list[str]],
+    endpoint: str,
+    insecure: str,
+    is_insecure: bool,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", insecure)
+    target = exporter.otlp()
+    assert target is not None
+    assert (target.endpoint, target.insecure) == (endpoint, is_insecure)
+    assert said() == []
+
+
+def test_a_relative_path_is_that_of_this_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "unix:otlp.sock")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.endpoint == f"unix:{tmp_path / 'otlp.sock'}"
+
+
+def test_insecure_of_the_signal_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "unix:/run/otlp.sock")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "false")
+    target = exporter.otlp()
+    assert target is not None
+    assert not target.insecure
 
 
 @pytest.mark.parametrize("endpoint", ["ftp://x:1", "http://", "https://x:port", "file:///tmp/s"])

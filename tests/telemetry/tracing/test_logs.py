@@ -17,7 +17,7 @@ FORMAT = "%(trace_id)s %(span_id)s %(message)s"
 
 @pytest.fixture(autouse=True)
 def correlated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)
+    monkeypatch.setattr(logging.Handler, "handle", logging.Handler.handle)
     correlate_logs()
 
 
@@ -62,9 +62,9 @@ def test_outside_a_span_they_are_zeros(logger: logging.Logger) -> None:
 
 
 def test_a_second_call_changes_nothing() -> None:
-    method = logging.Logger.callHandlers
+    method = logging.Handler.handle
     correlate_logs()
-    assert logging.Logger.callHandlers is method
+    assert logging.Handler.handle is method
 
 
 @pytest.mark.usefixtures("current")
@@ -87,6 +87,14 @@ class TestNamesOfTheApplication:
         logger.warning("paid")
         assert written(logger) == f"r-1 {SPAN} paid"
 
+    def test_in_a_message_that_is_a_dict(self, logger: logging.Logger) -> None:
+        written_records: list[Any] = []
+        logger.handlers[0].emit = written_records.append  # type: ignore[method-assign]
+        logger.warning({"trace_id": "r-1"})
+        (record,) = written_records
+        assert not hasattr(record, "trace_id")
+        assert record.span_id == SPAN
+
     @pytest.mark.parametrize("base", ["the factory before", "LogRecord"])
     def test_in_a_record_factory(self, logger: logging.Logger, base: str) -> None:
         make: Any = logging.LogRecord if base == "LogRecord" else logging.getLogRecordFactory()
@@ -103,8 +111,10 @@ class TestNamesOfTheApplication:
 
 
 @pytest.mark.usefixtures("current")
-def test_a_record_that_others_made_has_the_ids_too(logger: logging.Logger) -> None:
-    logger.handle(logging.LogRecord("other", logging.INFO, "", 0, "a line", (), None))
+@pytest.mark.parametrize("by", ["logger", "handler"])
+def test_a_record_that_others_made_has_the_ids_too(logger: logging.Logger, by: str) -> None:
+    record = logging.LogRecord("other", logging.INFO, "", 0, "a line", (), None)
+    (logger if by == "logger" else logger.handlers[0]).handle(record)
     assert written(logger) == f"{TRACE} {SPAN} a line"
 
 
