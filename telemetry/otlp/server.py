@@ -5,26 +5,27 @@ import errno
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+
+from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
 
 __all__ = [
     "JSON",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 #: The largest export that is accepted, in bytes, after decompression.
-MAX_MESSAGE = 64 * 1024 * 1024
+MAX_MESSAGE = 32 * 1024 * 1024
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
@@ -49,15 +50,9 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 OnTraces = Callable[[ExportTraceServiceRequest, dict[str, Any]], tuple[int, str]]
 OnMetrics = Callable[[ExportMetricsServiceRequest], None]
 
+Request = TypeVar("Request", bound=Message)
+
 _ID_FIELDS = ("traceId", "spanId", "parentSpanId")
-
-
-class Malformed(ValueError):
-    """The body is not OTLP; the message names the error."""
-
-
-class TooLarge(ValueError):
-    """The body is larger than the limit."""
 
 
 def gunzip(body: bytes, most: int = MAX_MESSAGE) -> bytes:
@@ -73,14 +68,25 @@ def gunzip(body: bytes, most: int = MAX_MESSAGE) -> bytes:
     return unpacked
 
 
-def parse(body: bytes, content_type: str) -> ExportTraceServiceRequest:
-    """Read an export from *body*. Raises Malformed."""
+def parse(
+    body: bytes, content_type: str = PROTOBUF, most: int = MAX_OBJECTS
+) -> ExportTraceServiceRequest:
+    """Read an export from *body*. Raises Malformed, or TooLarge before it builds too much.
+
+    *most* is the number of objects that JSON may have.
+    """
     if content_type == JSON:
+        check_json(body, most)
         return _from_json(body)
+    return _from_protobuf(body, ExportTraceServiceRequest)
+
+
+def _from_protobuf(body: bytes, kind: type[Request]) -> Request:
+    check_protobuf(body, kind.DESCRIPTOR)  # type: ignore[arg-type]  # upb's is like it
     try:
-        return ExportTraceServiceRequest.FromString(body)
+        return kind.FromString(body)
     except DecodeError as exc:
-        raise Malformed(f"the body is no ExportTraceServiceRequest: {exc}") from None
+        raise Malformed(f"the body is no {kind.DESCRIPTOR.name}: {exc}") from None
 
 
 def _from_json(body: bytes) -> ExportTraceServiceRequest:
@@ -89,6 +95,7 @@ def _from_json(body: bytes) -> ExportTraceServiceRequest:
         document = json.loads(body)
         if not isinstance(document, dict):
             raise Malformed("the body is not a JSON object with resourceSpans")
+        _check_numbers(document)
         for span in _spans_in(document):
             _hex_to_base64(span)
             for link in span.get("links") or ():
@@ -96,9 +103,42 @@ def _from_json(body: bytes) -> ExportTraceServiceRequest:
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
     except Malformed:
         raise
-    except (ValueError, TypeError, AttributeError, json_format.Error, RecursionError) as exc:
+    except RecursionError:
+        raise Malformed("the body is no OTLP in JSON: it is nested too deeply") from None
+    except (TypeError, AttributeError):
+        raise Malformed(
+            "the body is no OTLP in JSON: resourceSpans, scopeSpans, spans and links are arrays of "
+            "objects"
+        ) from None
+    except (ValueError, json_format.Error) as exc:
         raise Malformed(f"the body is no OTLP in JSON: {str(exc)[:300]}") from None
     return request
+
+
+#: The numbers that JSON may have as strings: protobuf's integers of 64 bits, and its doubles.
+_NUMBERS = {
+    **dict.fromkeys(
+        ("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "intValue"), re.compile("-?[0-9]+")
+    ),
+    "doubleValue": re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|NaN|-?Infinity"),
+}
+
+
+def _check_numbers(document: Any) -> None:
+    """Raise Malformed for a number in a string that Python would read and the protocol does not."""
+    waiting = [document]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                if isinstance(value, str):
+                    number = _NUMBERS.get(key)
+                    if number is not None and not number.fullmatch(value):
+                        raise Malformed(f"{key} is no number: {value[:50]!r}")
+                elif isinstance(value, list | dict):
+                    waiting.append(value)
 
 
 def _spans_in(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
@@ -111,7 +151,12 @@ def _hex_to_base64(item: dict[str, Any]) -> None:
     """Convert the ids of *item* from hex, as in OTLP/JSON, to base64, as in protobuf's JSON."""
     for field in _ID_FIELDS:
         if value := item.get(field):
+            if not (isinstance(value, str) and _HEX.fullmatch(value)):
+                raise Malformed(f"{field} is not in hexadecimal digits: {str(value)[:50]!r}")
             item[field] = base64.b64encode(bytes.fromhex(value)).decode()
+
+
+_HEX = re.compile("([0-9a-fA-F]{2})+")
 
 
 def grouped(spans: Iterable[tuple[bytes, Span]]) -> list[ResourceSpans]:
@@ -168,12 +213,7 @@ def grpc_server(
         # Without the first, a second server on the same port would share it, silently.
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_MESSAGE)],
     )
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        _Traces(on_traces), server
-    )
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        _Metrics(on_metrics), server
-    )
+    server.add_generic_rpc_handlers([_traces(on_traces), _metrics(on_metrics)])
     try:
         if credentials is not None:
             port = server.add_secure_port(address, credentials)
@@ -186,22 +226,37 @@ def grpc_server(
     return server, port
 
 
-class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
-    def __init__(self, on_traces: OnTraces) -> None:
-        self._on_traces = on_traces
+def _traces(on_traces: OnTraces) -> grpc.GenericRpcHandler:
+    def export(body: bytes, context: grpc.ServicerContext) -> Message:
+        request = _read(body, ExportTraceServiceRequest, context)
+        return partial(*on_traces(request, dict(context.invocation_metadata())))
 
-    def Export(
-        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
-    ) -> ExportTraceServiceResponse:
-        return partial(*self._on_traces(request, dict(context.invocation_metadata())))
+    return _service("opentelemetry.proto.collector.trace.v1.TraceService", export)
 
 
-class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
-    def __init__(self, on_metrics: OnMetrics) -> None:
-        self._on_metrics = on_metrics
-
-    def Export(
-        self, request: ExportMetricsServiceRequest, context: grpc.ServicerContext
-    ) -> ExportMetricsServiceResponse:
-        self._on_metrics(request)
+def _metrics(on_metrics: OnMetrics) -> grpc.GenericRpcHandler:
+    def export(body: bytes, context: grpc.ServicerContext) -> Message:
+        on_metrics(_read(body, ExportMetricsServiceRequest, context))
         return ExportMetricsServiceResponse()
+
+    return _service("opentelemetry.proto.collector.metrics.v1.MetricsService", export)
+
+
+def _service(
+    name: str, export: Callable[[bytes, grpc.ServicerContext], Message]
+) -> grpc.GenericRpcHandler:
+    # Without a deserializer the body comes as bytes, and can be looked at before it is parsed.
+    handler: grpc.RpcMethodHandler[bytes, Message] = grpc.unary_unary_rpc_method_handler(
+        export, response_serializer=lambda response: response.SerializeToString()
+    )
+    return grpc.method_handlers_generic_handler(name, {"Export": handler})
+
+
+def _read(body: bytes, kind: type[Request], context: grpc.ServicerContext) -> Request:
+    try:
+        return _from_protobuf(body, kind)
+    except TooLarge as exc:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(exc))
+    except Malformed as exc:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+    raise AssertionError("abort raises")

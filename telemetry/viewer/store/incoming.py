@@ -13,13 +13,16 @@ __all__ = ["MAX_TIME", "REFUSED", "Incoming", "incoming"]
 #: A span that is larger is refused, in bytes.
 LARGEST = 1024 * 1024
 
+#: The bytes of all resources and scopes of an export, where each scope has a copy of its resource.
+MOST_SOURCES = 64 * 1024 * 1024
+
 #: The latest time that is taken, in Unix nanoseconds: what SQLite can hold, in the year 2262.
 MAX_TIME = 2**63 - 1
 
 #: Why a span is refused.
 REFUSED = (
     "a span has a trace id of 16 bytes and a span id of 8 that are not zero, times before the "
-    "year 2262, and 1 MiB at most"
+    "year 2262, and 1 MiB at most; the resources of an export, one for each scope, 64 MiB"
 )
 
 
@@ -41,8 +44,14 @@ class Incoming:
 def incoming(request: ExportTraceServiceRequest) -> tuple[list[Incoming], int]:
     """Return the spans of *request* that can be kept, and how many cannot."""
     spans, refused = [], 0
+    room = MOST_SOURCES
     for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
+            if room < 0:
+                refused += len(scope_spans.spans)
+                continue
+            if not scope_spans.spans:
+                continue
             source = ResourceSpans(
                 resource=resource_spans.resource,
                 schema_url=resource_spans.schema_url,
@@ -50,6 +59,7 @@ def incoming(request: ExportTraceServiceRequest) -> tuple[list[Incoming], int]:
                     ScopeSpans(scope=scope_spans.scope, schema_url=scope_spans.schema_url)
                 ],
             ).SerializeToString(deterministic=True)
+            room -= len(source)
             for span in scope_spans.spans:
                 body = span.SerializeToString()
                 if not _is_sound(span) or len(body) > LARGEST:

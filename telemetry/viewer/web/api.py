@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, abort, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
+from ...otlp.bounds import MAX_IMPORTED, TooLarge
 from ...otlp.decode import ReceivedSpan
 from ...otlp.server import (
     JSON,
     PROTOBUF,
-    TooLarge,
     encode_response,
     grouped,
     gunzip,
@@ -78,6 +78,10 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
         answer = _json({"error": exc.description}, exc.code or 500)
         answer.headers.extend((k, v) for k, v in exc.get_headers() if k in ("Allow", "Retry-After"))
         return answer
+
+    @app.errorhandler(TooLarge)
+    def explain_too_large(exc: TooLarge) -> Response:
+        return _json({"error": str(exc)}, 413)
 
     @app.errorhandler(ValueError)
     def explain_value(exc: ValueError) -> Response:
@@ -291,7 +295,7 @@ def _add_otlp(app: Flask, store: Store) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
             abort(403, "files are taken from this viewer's own page only")
-        exported = parse(_body(), JSON)
+        exported = parse(_body(), JSON, MAX_IMPORTED)
         count = sum(len(s.spans) for r in exported.resource_spans for s in r.scope_spans)
         refused, reason = store.take(exported)
         if refused:
@@ -315,7 +319,4 @@ def _body() -> bytes:
     body = request.get_data(cache=False)
     if encoding == "identity":
         return body
-    try:
-        return gunzip(body)
-    except TooLarge as exc:
-        abort(413, str(exc))
+    return gunzip(body)

@@ -1,0 +1,107 @@
+"""What an export may become: its objects are counted before any of them is built.
+
+Two bytes of protobuf may be an object, and a request of 65 KB may unpack to 64 MB of them.
+"""
+
+from functools import cache
+
+from google.protobuf.descriptor import Descriptor
+
+__all__ = ["MAX_IMPORTED", "MAX_OBJECTS", "Malformed", "TooLarge", "check_json", "check_protobuf"]
+
+#: The most objects of one export: spans, attributes, their values, and whatever else is nested.
+MAX_OBJECTS = 400_000
+
+#: The most of a file that a person opens.
+MAX_IMPORTED = 1_000_000
+
+#: An object of protobuf has two bytes at least, so a shorter body cannot have too many.
+_SMALL = 2 * MAX_OBJECTS
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+class Malformed(ValueError):
+    """The body is not OTLP; the message names the error."""
+
+
+class TooLarge(ValueError):
+    """The body, or what it becomes, is larger than the limit."""
+
+
+def check_protobuf(body: bytes, message: Descriptor) -> None:
+    """Raise TooLarge if *body*, a *message*, has more objects than may be.
+
+    A malformed body is left to the parser.
+    """
+    if len(body) <= _SMALL:
+        return
+    try:
+        _count(body, message)
+    except IndexError:
+        return
+
+
+def _count(body: bytes, message: Descriptor) -> None:
+    objects = 0
+    nested = [(0, len(body), message)]
+    while nested:
+        at, end, kind = nested.pop()
+        types = _types(kind)
+        while at < end:
+            tag, at = _varint(body, at)
+            wire = tag & 7
+            if wire == _LENGTH:
+                length, at = _varint(body, at)
+                field = types.get(tag >> 3)
+                if field is not None:
+                    objects += 1
+                    if objects > MAX_OBJECTS:
+                        raise TooLarge(f"the body has more than {MAX_OBJECTS} objects")
+                    if length:
+                        nested.append((at, at + length, field))
+                at += length
+            elif wire == _VARINT:
+                _, at = _varint(body, at)
+            elif wire in (_FIXED64, _FIXED32):
+                at += 8 if wire == _FIXED64 else 4
+            else:
+                return
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    """Return the variable-length integer at *at*, and the offset behind it.
+
+    Raises IndexError where there is none: protobuf's have ten bytes at most.
+    """
+    byte = body[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift = byte & 0x7F, 7
+    while byte >= 0x80:
+        if shift > 63:
+            raise IndexError
+        at += 1
+        byte = body[at]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    return value, at + 1
+
+
+@cache
+def _types(message: Descriptor) -> dict[int, Descriptor]:
+    """Return the types of the fields of *message* that are messages, by their numbers."""
+    return {
+        number: field.message_type
+        for number, field in message.fields_by_number.items()
+        if field.message_type is not None
+    }
+
+
+def check_json(body: bytes, most: int = MAX_OBJECTS) -> None:
+    """Raise TooLarge if *body*, in JSON, has more than *most* objects, or too many other values."""
+    objects = body.count(b"{") + body.count(b"[")
+    if objects > most:
+        raise TooLarge(f"the body has more than {most} objects")
+    if objects + body.count(b",") > 3 * most:
+        raise TooLarge(f"the body has more than {3 * most} values")

@@ -1,0 +1,154 @@
+"""What is small on the wire and would be huge in memory is refused before it is built."""
+
+import json
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from telemetry.otlp.bounds import MAX_OBJECTS, Malformed, TooLarge
+from telemetry.otlp.receiver import Receiver
+from telemetry.otlp.server import JSON, PROTOBUF, parse
+
+MANY = MAX_OBJECTS + 1
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Return a protobuf field of bytes, text or a message."""
+    length = len(content)
+    encoded = bytearray()
+    while length >= 0x80:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([number << 3 | 2]) + bytes(encoded) + bytes([length]) + content
+
+
+def in_a_span(content: bytes) -> bytes:
+    return field(1, field(2, field(2, content)))
+
+
+PROTOBUFS = {
+    "resources": field(1, b"") * MANY,
+    "scopes": field(1, field(2, b"") * MANY),
+    "spans": field(1, field(2, field(2, b"") * MANY)),
+    "attributes": in_a_span(field(9, b"") * MANY),
+    "events": in_a_span(field(11, b"") * MANY),
+    "links": in_a_span(field(13, b"") * MANY),
+    "values": in_a_span(field(9, field(2, field(5, field(1, b"") * MANY)))),
+}
+JSONS = {
+    "resources": b'{"resourceSpans":[' + b"{}," * MANY + b"{}]}",
+    "arrays": b'{"x":[' + b"[]," * MANY + b"[]]}",
+    "numbers": b'{"x":[' + b"1," * (4 * MANY) + b"1]}",
+    "keys": b'{"x":{' + b'"":1,' * (4 * MANY) + b'"":1}}',
+}
+
+
+@pytest.mark.parametrize("body", PROTOBUFS.values(), ids=PROTOBUFS)
+def test_too_many_objects_of_protobuf(body: bytes) -> None:
+    with pytest.raises(TooLarge, match=f"more than {MAX_OBJECTS} objects"):
+        parse(body, PROTOBUF)
+
+
+@pytest.mark.parametrize("body", JSONS.values(), ids=JSONS)
+def test_too_many_objects_of_json(body: bytes) -> None:
+    with pytest.raises(TooLarge, match="more than"):
+        parse(body, JSON)
+
+
+def test_a_large_export_of_real_spans_is_taken() -> None:
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number in range(5_000):
+        span = spans.add(trace_id=bytes(16), span_id=bytes(8), name="x" * 200)
+        for key in range(10):
+            span.attributes.add(key=f"key{key}").value.string_value = str(number)
+    body = request.SerializeToString()
+    assert len(body) > 2 * MAX_OBJECTS, "else the objects are not counted"
+    assert parse(body, PROTOBUF) == request
+
+
+@pytest.mark.parametrize("body", [b"\xff" * 10_000_000, field(1, b"")[:1] * 10_000_000])
+def test_what_is_no_protobuf_is_malformed_at_any_length(body: bytes) -> None:
+    with pytest.raises((Malformed, TooLarge)):
+        parse(body, PROTOBUF)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (PROTOBUFS["spans"], grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_over_grpc_the_status_says_so(
+    receiver: Receiver, body: bytes, status: grpc.StatusCode
+) -> None:
+    method = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+    with grpc.insecure_channel(receiver.endpoint.removeprefix("http://")) as channel:
+        export = channel.unary_unary(method)
+        with pytest.raises(grpc.RpcError) as refused:
+            export(body)
+    assert refused.value.code() is status
+    assert not receiver.spans
+
+
+def of_a_span(**fields: Any) -> bytes:
+    span = {"traceId": "0a" * 16, "spanId": "0b" * 8, "name": "x", **fields}
+    return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+
+
+def attribute(**value: str) -> dict[str, Any]:
+    return {"attributes": [{"key": "k", "value": value}]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"traceId": " 0a" + "0a" * 15},
+        {"traceId": "0a " * 16},
+        {"spanId": "٣" * 16},
+        {"parentSpanId": "0x" + "0b" * 7},
+        {"traceId": 12},
+        {"startTimeUnixNano": "1_000"},
+        {"startTimeUnixNano": " 1000"},
+        {"endTimeUnixNano": "٣٣"},
+        {"events": [{"timeUnixNano": "1_0", "name": "e"}]},
+        attribute(intValue="1_0"),
+        attribute(intValue="٣"),
+        attribute(doubleValue="1_0.5"),
+    ],
+)
+def test_numbers_and_ids_are_what_the_protocol_has(fields: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        parse(of_a_span(**fields), JSON)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"traceId": "0A" * 16},
+        {"startTimeUnixNano": "1700000000000000000"},
+        {"startTimeUnixNano": 1},
+        attribute(intValue="-12"),
+        attribute(doubleValue="NaN"),
+        attribute(doubleValue="-1.5e-3"),
+        attribute(stringValue="1_0"),
+    ],
+)
+def test_what_the_protocol_has_is_taken(fields: dict[str, Any]) -> None:
+    assert parse(of_a_span(**fields), JSON).resource_spans
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resourceSpans": 7}',
+        b'{"resourceSpans": [7]}',
+        b'{"resourceSpans": [{"scopeSpans": [[]]}]}',
+    ],
+)
+def test_errors_are_in_the_words_of_the_protocol(body: bytes) -> None:
+    with pytest.raises(Malformed, match="resourceSpans, scopeSpans, spans and links are arrays"):
+        parse(body, JSON)
