@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev ## run all the tests
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
-	$(RUN) pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+	$(RUN) pytest --numprocesses=4 --dist=worksteal
 endif
 
 .PHONY: quick

@@ -58,7 +58,7 @@ ROWS = (
     "relation chosen by the message",
     "waits against a known schedule",
     "clock of the producer ahead",
-    "10,000 tasks at once",
+    "thousands of tasks at once",
 )
 
 PLACES = (

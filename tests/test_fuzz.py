@@ -52,7 +52,7 @@ def site() -> flask.Flask:
     return instrument_flask(app)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     headers=st.dictionaries(
         st.sampled_from([*NAMES, "host", "user-agent", "x-forwarded-for"]), header
@@ -103,7 +103,7 @@ value = st.one_of(
 
 
 @settings(
-    max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(environment=st.dictionaries(st.sampled_from(VARIABLES), value, min_size=1))
 def test_environments(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:

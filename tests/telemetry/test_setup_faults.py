@@ -99,8 +99,8 @@ def test_another_signature_of_the_provider_is_one_line(run: Run, receiver: Recei
 
 
 def test_a_child_forked_while_a_thread_sets_up_goes_on(run: Run, receiver: Receiver) -> None:
-    """Each of fifty processes forks while a thread of it is inside of setup()."""
-    count = 50
+    """Each of fifteen processes forks while a thread of it is inside of setup()."""
+    count = 15
     run(
         f"""
         import os, signal, sys, threading

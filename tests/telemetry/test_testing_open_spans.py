@@ -47,7 +47,7 @@ def provider(request: pytest.FixtureRequest, project: pytest.Pytester) -> None:
 
 def run(project: pytest.Pytester, test: str) -> pytest.RunResult:
     project.makepyfile(test)
-    return project.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:randomly")
+    return project.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:randomly", "-r", "N")
 
 
 @pytest.mark.usefixtures("provider")

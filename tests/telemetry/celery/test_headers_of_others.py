@@ -117,10 +117,11 @@ def test_a_table_of_another_tracer_does_not_redirect_a_retry(
     with working(app):
         assert twice.apply_async(headers=headers).get(timeout=10) == "blue"
     spans = sink.received()
-    first, second = [span for span in spans if span.name == "process twice"]
-    send, again = [span for span in spans if span.name == "send twice"]
-    if send.kind == "CLIENT":  # Celery has put the retry before it
-        send, again = again, send
+    runs = [span for span in spans if span.name == "process twice"]
+    first, second = sorted(runs, key=lambda run: run.attributes.get("celery.task.retries", 0))
+    sends = [span for span in spans if span.name == "send twice"]
+    again, send = sorted(sends, key=lambda send: send.kind)
+    assert (again.kind, send.kind) == ("CLIENT", "PRODUCER")
     assert is_under(first, send)
     assert is_under(second, send), "a sibling"
     assert is_under(again, first)
