@@ -29,11 +29,11 @@ def stored_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None
 ) -> Iterator[tuple[bytes, trace_pb2.Span]]:
     """Yield the spans of a trace, or the one named, each with its source."""
-    one = "" if span_id is None else "AND span_id = ?2"
+    one = "" if span_id is None else "AND span_id = :span_id"
     rows = db.execute(
         f"SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
-        f"WHERE trace = ?1 {one} LIMIT {MOST_SPANS}",
-        (number,) if span_id is None else (number, span_id),
+        f"WHERE trace = :trace {one} LIMIT {MOST_SPANS}",
+        {"trace": number, "span_id": span_id},
     )
     for source, body in rows:
         yield source, trace_pb2.Span.FromString(body)

@@ -220,7 +220,10 @@ class Store:
         newest: dict[int, int] = {}
         for trace, _, source, _ in rows:
             newest[source] = max(trace, newest.get(source, 0))
-        db.executemany("UPDATE sources SET newest = max(newest, ?2) WHERE id = ?1", newest.items())
+        db.executemany(
+            "UPDATE sources SET newest = max(newest, ?) WHERE id = ?",
+            [(trace, source) for source, trace in newest.items()],
+        )
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
@@ -229,9 +232,9 @@ class Store:
                 )
                 if span.is_run:
                     db.execute(
-                        "UPDATE traces SET revisit_ns = min(coalesce(revisit_ns, ?1), ?1) "
-                        "WHERE trace_id = ?2",
-                        (now + SETTLE, target_trace),
+                        "UPDATE traces SET revisit_ns = min(coalesce(revisit_ns, :due), :due) "
+                        "WHERE trace_id = :trace_id",
+                        {"due": now + SETTLE, "trace_id": target_trace},
                     )
         return new, sum(is_new for _, is_new in touched.values())
 
@@ -239,10 +242,17 @@ class Store:
         """Return the number of the trace, which is to be summed up soon, and whether it is new."""
         number, is_new = db.execute(
             "INSERT INTO traces (trace_id, arrived_ns, seen_ns, revisit_ns) "
-            "VALUES (?1, ?2, ?2, ?2 + ?3) ON CONFLICT (trace_id) DO UPDATE SET seen_ns = ?2, "
-            "revisit_ns = min(coalesce(revisit_ns, ?4), ?2 + ?3 + spans * ?5) "
-            "RETURNING id, arrived_ns = ?2",
-            (trace_id, now, SETTLE, MAX_TIME, SETTLE_PER_SPAN),
+            "VALUES (:trace_id, :now, :now, :due) ON CONFLICT (trace_id) DO UPDATE SET "
+            "seen_ns = :now, "
+            "revisit_ns = min(coalesce(revisit_ns, :never), :due + spans * :each) "
+            "RETURNING id, arrived_ns = :now",
+            {
+                "trace_id": trace_id,
+                "now": now,
+                "due": now + SETTLE,
+                "never": MAX_TIME,
+                "each": SETTLE_PER_SPAN,
+            },
         ).fetchone()
         return int(number), int(is_new)
 
