@@ -98,7 +98,7 @@ def extract_parent(
 
 def has_parent(headers: Mapping[str, Any]) -> bool:
     """Return whether *headers* have one that names a span, well-formed or not."""
-    return any(name in headers for name in configured_propagators().parent_fields)
+    return not configured_propagators().parent_fields.isdisjoint(headers)
 
 
 def headers_for(parent: ParentContext, context: Context) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Propagators(TextMapPropagator):
         self._propagators = propagators
         self._fields = {name for one in propagators for name in one.fields}
         #: The headers that name a span.
-        self.parent_fields = self._fields - {BAGGAGE, TRACESTATE}
+        self.parent_fields = frozenset(self._fields - {BAGGAGE, TRACESTATE})
         w3c = all(isinstance(one, TraceContext | Baggage) for one in propagators)
         #: The headers to read, in lower case. None for all: a propagator of another library may
         #: read more headers than it writes.

@@ -42,7 +42,8 @@ def _add_ids(record: logging.LogRecord) -> None:
         fields = vars(record)
         if "trace_id" in fields and "span_id" in fields:  # set for another handler
             return
-        given: Any = record.msg if isinstance(record.msg, Mapping) else ()
+        message = record.msg
+        given: Any = message if type(message) is not str and isinstance(message, Mapping) else ()
         span_context = trace.get_current_span().get_span_context()
         if "trace_id" not in given:
             fields.setdefault("trace_id", f"{span_context.trace_id:032x}")
