@@ -127,6 +127,8 @@ def _take_baggage(request: requests.PreparedRequest) -> Any:
 def _add_baggage(request: requests.PreparedRequest, theirs: Any) -> None:
     """Merge *theirs* into the baggage of *request*."""
     ours = request.headers.get(BAGGAGE)
+    if theirs is None and ours is None:  # nearly always
+        return
     if theirs is not None:
         request.headers[BAGGAGE] = theirs if ours is None else merge_baggage(theirs, ours)
     setattr(request, _BAGGAGE, (theirs, request.headers.get(BAGGAGE)))

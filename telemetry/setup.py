@@ -145,7 +145,7 @@ def _has_provider() -> bool:
             OTEL_PYTHON_TRACER_PROVIDER,
         )
         return False
-    if isinstance(provider, trace.ProxyTracerProvider):  # stands for one that is not set yet
+    if isinstance(provider, trace.ProxyTracerProvider):  # no provider is set yet
         return False
     _log_other_provider()
     return True

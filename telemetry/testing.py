@@ -181,7 +181,7 @@ def spans() -> Iterator[Spans]:
     """
     collected = Spans()
     provider: Any = trace.get_tracer_provider()
-    if isinstance(provider, trace.ProxyTracerProvider):  # stands for one that is not set yet
+    if isinstance(provider, trace.ProxyTracerProvider):  # no provider is set yet
         always = Sampler(sampling.ALWAYS_ON, True, True, True)
         provider = HopTracerProvider(always, Resource.create({}), SpanLimits())
         trace.set_tracer_provider(provider)

@@ -9,13 +9,11 @@ from ..tracing.logs import correlate_logs
 from .consumer import RunTracer
 from .main_process import MainProcess
 from .probe import answer_doctor
-from .producer import Producer, trace_sends
+from .producer import PRODUCER, Producer, trace_sends
 
 __all__ = ["Relation", "instrument_celery"]
 
 Relation = Literal["child", "link"]
-
-_MARK = "queuehop"
 
 
 def instrument_celery(
@@ -23,21 +21,19 @@ def instrument_celery(
 ) -> Celery:
     """Make a span of every publish and every run of *app*; return *app*.
 
-    This is the whole set-up of producers, of workers on every pool, and of beat. In the processes
-    that are workers or beat it sets up under *service_name*, also where they import a web side that
-    has another name; any other process, such as a web server that publishes, calls
-    ``telemetry.setup`` itself. With *relation* ``"link"``
-    each run is a trace of its own with a link to its send. Doing it twice does no harm.
+    This is the whole set-up of producers, of workers on every pool, and of beat. Workers and beat
+    are set up under *service_name*, even if they import a web side with another name. Any other
+    process, such as a web server that publishes, calls ``telemetry.setup`` itself. With *relation*
+    ``"link"`` each run is a trace of its own with a link to its send. A second call does nothing.
     """
     if relation not in ("child", "link"):
         raise ValueError(f"relation is {relation!r}: it takes 'child' or 'link'")
     app = getattr(app, "_get_current_object", lambda: app)()
-    if hasattr(app, _MARK):
+    if hasattr(app, PRODUCER):
         return app
     correlate_logs()
     producer, runs = Producer(app), RunTracer(app, relation)
     main_process = MainProcess(app, runs)
-    setattr(app, _MARK, True)
     answer_doctor(app)
 
     trace_sends(app, producer)

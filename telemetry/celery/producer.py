@@ -23,8 +23,10 @@ from .message import Broker, message_template
 from .queues import destination
 from .run import QUEUE, RECEIVED_AT, Run
 
-__all__ = ["Producer", "trace_sends"]
+__all__ = ["PRODUCER", "Producer", "trace_sends"]
 
+#: The attribute of an instrumented app: its producer.
+PRODUCER = "queuehop"
 #: Marks the wrapped method, so that it is wrapped once.
 _MARK = "queuehop_traced"
 
@@ -91,14 +93,14 @@ def trace_sends(app: Celery, producer: Producer) -> None:
     The method of Celery's class is wrapped, not one that is bound to *app*: other libraries replace
     either of them, at any time.
     """
-    setattr(app, _PRODUCER, producer)
+    setattr(app, PRODUCER, producer)
     send_task: Any = Celery.send_task
     if hasattr(send_task, _MARK):
         return
 
     @wraps(send_task)
     def send(self: Celery, name: str, *args: Any, **options: Any) -> Any:
-        producer: Producer | None = getattr(self, _PRODUCER, None)
+        producer: Producer | None = getattr(self, PRODUCER, None)
         if producer is None:
             return send_task(self, name, *args, **options)
         if options.get("headers") or options.get("retries"):
@@ -108,9 +110,6 @@ def trace_sends(app: Celery, producer: Producer) -> None:
 
     setattr(send, _MARK, True)
     Celery.send_task = send
-
-
-_PRODUCER = "queuehop_producer"
 
 
 def inject_into_message(

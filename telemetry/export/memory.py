@@ -118,7 +118,7 @@ class _Buffer:
             self.pending.popleft()
 
     def acknowledge_all(self) -> None:
-        """Do nothing: what was drained is gone."""
+        """Do nothing: drained items are removed already."""
 
 
 class _Memory:

@@ -48,7 +48,7 @@ def is_soft_time_limit(exc: BaseException | None) -> bool:
 def log_internal_error(action: str) -> None:
     """Log that tracing failed at *action*, with the exception being handled.
 
-    Call it in every ``except Exception`` around tracing: the application goes on without the span.
+    Call it in every ``except Exception`` around tracing: the application then has no span there.
     A soft time limit is the task's own, so it is raised again.
     """
     exc = sys.exception()

@@ -82,7 +82,7 @@ class SpoolDirectory:
         self.sender_lock = directory / "sender.lock"
         self._wake = directory / "wake"
         self._status = directory / "status.json"
-        self.sender_stderr = directory / "sender.stderr"
+        self._sender_stderr = directory / "sender.stderr"
 
     def make(self) -> None:
         """Make the directory. Raise OSError where this user cannot write in it."""
@@ -230,12 +230,12 @@ class SpoolDirectory:
     # The sender
 
     def begin_stderr(self) -> str:
-        """Return where the next sender's standard error goes: an empty file, if one can be had."""
+        """Return the path for the next sender's standard error, an empty file or /dev/null."""
         try:
-            os.close(_open(self.sender_stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+            os.close(_open(self._sender_stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
         except OSError:
             return os.devnull
-        return str(self.sender_stderr)
+        return str(self._sender_stderr)
 
     def lock_sender(self) -> int | None:
         """Lock ``sender_lock`` and return its descriptor. None where another process has it.
@@ -313,7 +313,7 @@ class SpoolDirectory:
     def crash(self) -> str:
         """Return the exception with which the last sender ended, empty if it ended as it should."""
         try:
-            text = _read(self.sender_stderr).decode("utf-8", "replace")
+            text = _read(self._sender_stderr).decode("utf-8", "replace")
         except OSError:
             return ""
         lines = text.strip().splitlines()

@@ -1,4 +1,4 @@
-"""Reading a segment: in chunks of whole frames, each of which is a record with its origin."""
+"""Read a segment in chunks of whole frames. Each frame is a record with its origin."""
 
 import os
 from collections.abc import Iterator
