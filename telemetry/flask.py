@@ -2,14 +2,23 @@
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
-from flask import Flask, got_request_exception, request, request_started
+from flask import (
+    Flask,
+    Response,
+    after_this_request,
+    got_request_exception,
+    request,
+    request_started,
+)
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanKind, format_span_id, format_trace_id
 
 from .propagation import extract_parent, headers_in
+from .propagation.doctor import DOCTOR_HEADER
+from .setup import last_export_error
 from .tracing.context import attach, get_current, parent_in
 from .tracing.hop import NO_CONTEXT, Hop
 from .tracing.record import ParentContext, RecordedLink, ServerFacts, SpanTemplate, environ_facts
@@ -225,6 +234,8 @@ def _note_request(app: Flask, **_: Any) -> None:
         if rule is not None:
             hop.facts.route = started.root_path + rule.rule
         hop.describe()
+        if "HTTP_QUEUEHOP_DOCTOR" in environ:
+            after_this_request(partial(_answer_doctor, hop))
 
 
 def _note_exception(app: Flask, exception: BaseException, **_: Any) -> None:
@@ -232,3 +243,13 @@ def _note_exception(app: Flask, exception: BaseException, **_: Any) -> None:
     if hop is not None:
         hop.facts.error = error_type(exception)
         hop.record_exception(exception)
+
+
+def _answer_doctor(hop: _ServerHop, response: Response) -> Response:
+    span = hop.span.get_span_context()
+    response.headers[DOCTOR_HEADER] = (
+        f"span={format_trace_id(span.trace_id)}-{format_span_id(span.span_id)}; "
+        f"received={request.headers.get('traceparent', '')[:55]}; "
+        f"exports={'failing' if last_export_error() else 'ok'}"
+    )
+    return response

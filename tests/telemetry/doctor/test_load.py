@@ -23,7 +23,7 @@ CREATE = f"{PROJECT}:create_app"
         (["--celery", f"{PROJECT}:no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", "telemetry.flask"], "telemetry.flask has no Celery app"),
-        (["--celery", "celery:Celery"], "that is no Celery app, but of type type"),
+        (["--celery", "celery:Celery"], "that is no Celery app, but a type; give module:app"),
         (["--flask", CREATE, "--timeout", "soon"], "'soon' is no number of seconds"),
         (["--flask", CREATE, "--timeout", "-1"], "'-1' is no number of seconds"),
     ],
