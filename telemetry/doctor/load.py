@@ -1,10 +1,12 @@
 """The applications that the doctor is to look at, loaded as their own commands do it."""
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def load_celery(name: str) -> Any:
 
 
 def _instead() -> str:
-    """Return what to give for ``--celery``: the apps in the modules that are loaded."""
+    """Return what to give for ``--celery``: apps in modules that are loaded, or in the sources."""
     from celery import Celery
 
     names = [
@@ -93,13 +95,30 @@ def _instead() -> str:
         if _is_own(Path(getattr(module, "__file__", None) or "/"))
         for attribute, value in list(vars(module).items())
         if isinstance(value, Celery)
-    ]
+    ] or list(_in_sources())
     if names:
         return f"give --celery {' or '.join(sorted(names)[:3])}"
     return (
         "give module:app, where app is the Celery object, as for celery -A; if a function makes "
         "it, write a module that calls the function: app = create_app().extensions['celery']"
     )
+
+
+#: A Celery app that a module makes and assigns.
+_MAKES_APP = re.compile(r"^(\w+)(?: *: *[\w.]+)? *= *(?:celery\.)?Celery\(", re.M)
+
+#: At most so many files of a project are searched for a Celery app.
+_MOST_FILES = 5000
+
+
+def _in_sources() -> Iterator[str]:
+    """Yield where the sources of the project in the current directory make a Celery app."""
+    here = Path.cwd()
+    for path in islice(here.rglob("*.py"), _MOST_FILES):
+        parts = path.relative_to(here).with_suffix("").parts
+        if _is_own(path) and all(part.isidentifier() for part in parts):
+            for match in _MAKES_APP.finditer(path.read_text(errors="replace")):
+                yield f"{'.'.join(parts).removesuffix('.__init__')}:{match[1]}"
 
 
 def _import(option: str, name: str, module: str) -> None:

@@ -28,9 +28,11 @@ class Mailbox:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self.name = f"queuehop.doctor.{secrets.token_hex(8)}"
+        # Durable, since RabbitMQ gives up on queues that are neither durable nor exclusive. Exclusive
+        # it cannot be: a publisher declares it again, on another connection.
         self.queue = _Queue(
             self.name, exchange="", routing_key=self.name,
-            durable=False, auto_delete=True, expires=_EXPIRES,
+            auto_delete=True, expires=_EXPIRES,
         )  # fmt: skip
         #: What arrived: by task id, the headers and the decoded body of an answer.
         self.messages: dict[str, Any] = {}

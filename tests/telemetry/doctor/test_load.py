@@ -23,7 +23,7 @@ CREATE = f"{PROJECT}:create_app"
         (["--celery", f"{PROJECT}:no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", "telemetry.flask"], "telemetry.flask has no Celery app"),
-        (["--celery", "celery:Celery"], "that is no Celery app, but a type; give module:app"),
+        (["--celery", "celery:Celery"], "that is no Celery app, but a type; give --celery "),
         (["--flask", CREATE, "--timeout", "soon"], "'soon' is no number of seconds"),
         (["--flask", CREATE, "--timeout", "-1"], "'-1' is no number of seconds"),
     ],
@@ -91,3 +91,18 @@ def test_one_that_raises_does_not_hide_the_other(doctor: Doctor) -> None:
 
 def test_what_an_application_prints_is_not_in_the_json(doctor: Doctor) -> None:
     assert codes(doctor("--flask", CREATE, BREAK="prints")) == []
+
+
+@pytest.mark.parametrize("given", ["orders:create_app", "orders", "shop"])
+def test_a_name_that_is_no_app_says_what_to_give(given: str, tmp_path: Path) -> None:
+    (tmp_path / "orders.py").write_text("import shop\n\ndef create_app():\n    pass\n")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "queue.py").write_text("from celery import Celery\n\napp = Celery()\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "telemetry", "doctor", "--celery", given],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith("give --celery shop.queue:app")
