@@ -40,12 +40,15 @@ from ..tracing.interpret import Measurement, Series
 from ..tracing.scope import hop_scope
 from ..tracing.waits import PREFETCH, QUEUE, SCHEDULED
 
-__all__ = ["Aggregation"]
+__all__ = ["SPANS_DROPPED", "Aggregation", "spans_dropped"]
 
 Attributes = Mapping[str, Any]
 
 #: The trace id, the span id and the end of a sampled span, as a measurement has them.
 _Sampled = tuple[bytes, int, int] | None
+
+#: Spans that were not delivered and never will be.
+SPANS_DROPPED = "queuehop.spans.dropped"
 
 #: Seconds, as the conventions advise for every duration of theirs.
 _DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -123,12 +126,7 @@ class Aggregation:
         with self._lock:
             self._settle()
             metrics = [metric for name in _ALL if (metric := self._metric(name)) is not None]
-        if not metrics:
-            return None
-        name, version, schema_url = hop_scope().name, hop_scope().version, hop_scope().schema_url
-        scope = InstrumentationScope(name, version, schema_url)
-        in_scope = ScopeMetrics(scope, metrics, schema_url)
-        return MetricsData([ResourceMetrics(self._resource, [in_scope], self._resource.schema_url)])
+        return _metrics_data(self._resource, metrics) if metrics else None
 
     def _metric(self, name: str) -> Metric | None:
         now = time.time_ns()
@@ -146,6 +144,23 @@ class Aggregation:
 
 
 _ALL = (*_COUNTERS, *_HISTOGRAMS)
+
+
+def spans_dropped(resource: Resource, count: int, since: int) -> MetricsData:
+    """Return ``SPANS_DROPPED`` of whatever delivers spans: *count* since the Unix time in ns."""
+    total = Sum(
+        [NumberDataPoint({}, since, time.time_ns(), count)],
+        AggregationTemporality.CUMULATIVE,
+        True,
+    )
+    metric = Metric(SPANS_DROPPED, "Spans that will not be delivered.", "{span}", total)
+    return _metrics_data(resource, [metric])
+
+
+def _metrics_data(resource: Resource, metrics: Sequence[Metric]) -> MetricsData:
+    name, version, schema_url = hop_scope().name, hop_scope().version, hop_scope().schema_url
+    in_scope = ScopeMetrics(InstrumentationScope(name, version, schema_url), metrics, schema_url)
+    return MetricsData([ResourceMetrics(resource, [in_scope], resource.schema_url)])
 
 
 class _Rows:

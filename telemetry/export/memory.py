@@ -247,7 +247,7 @@ class _Exporter:
         self._take_in()
         while self.spans.deliver([self._memory]):
             pass
-        self._metrics.deliver([self._memory])
+        self._metrics.deliver([self._memory], self.spans.dropped)
         if self.spans.dropped and self._allow(self.spans.reason):
             logger.warning("dropped %d spans so far: %s", self.spans.dropped, self.spans.reason)
         failed = self.spans.failures + self._metrics.failures > failures
