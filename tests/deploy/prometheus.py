@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,9 @@ def wait_until(
 
 
 def start_prometheus(
-    directory: Path, target: str, rules: str, *more: str
+    directory: Path, targets: Sequence[str], rules: str
 ) -> tuple[Process, Prometheus]:
-    """Start a Prometheus that scrapes *target* each second, and evaluates *rules* as often."""
+    """Start a Prometheus that scrapes *targets* each second, and evaluates *rules* as often."""
     directory.mkdir()
     (directory / "rules.yaml").write_text(rules.replace("interval: 30s", "interval: 1s"))
     config = {
@@ -68,22 +68,30 @@ def start_prometheus(
             {
                 "job_name": "otel-agent",
                 "honor_labels": True,
-                "static_configs": [{"targets": [target]}],
+                "static_configs": [{"targets": list(targets)}],
             }
         ],
     }
     (directory / "prometheus.yaml").write_text(json.dumps(config))  # which is YAML too
     address = f"127.0.0.1:{free_port()}"
-    process = Process(
-        [
-            *("prometheus", f"--config.file={directory / 'prometheus.yaml'}"),
-            *(f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address={address}"),
-            *("--enable-feature=exemplar-storage", *more),
-        ],
-        env={},
-    )
-    process.wait_for_line("Server is ready to receive web requests")
+    argv = [
+        *("prometheus", f"--config.file={directory / 'prometheus.yaml'}"),
+        *(f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address={address}"),
+        "--enable-feature=exemplar-storage",
+    ]
+    process = started(argv, {}, "Server is ready to receive web requests")
     return process, Prometheus(f"http://{address}")
+
+
+def started(argv: list[str], env: dict[str, str], line: str) -> Process:
+    """Start *argv* and wait until it prints *line*."""
+    process = Process(argv, env)
+    try:
+        process.wait_for_line(line)
+    except BaseException:
+        process.kill()
+        raise
+    return process
 
 
 class Exposition:

@@ -105,7 +105,7 @@ def prometheus(receiver: Receiver, tmp_path: Path) -> Iterator[Prometheus]:
     """A Prometheus that has the rules, and scrapes what ``receiver`` gets."""
     with Exposition(lambda: receiver.metrics) as exposition:
         process, running = start_prometheus(
-            tmp_path / "prometheus", exposition.target, RULES.read_text()
+            tmp_path / "prometheus", [exposition.target], RULES.read_text()
         )
         try:
             yield running
