@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flask import Flask, got_request_exception, request, request_started
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from .propagation import extract_parent, headers_in
 from .tracing.context import attach, get_current, parent_in
@@ -134,13 +134,10 @@ class _TracedBody:
 class _ServerHop(Hop[ServerFacts]):
     """One request while it is served, in several pieces: the call, each part, the end."""
 
-    __slots__ = ("_inside", "is_serving")
-
-    def start(self, *args: Any, **kwargs: Any) -> Span:
-        """Start the span, and the request."""
-        #: Until the end, also where no span is made of the request.
-        self.is_serving = True
-        return super().start(*args, **kwargs)
+    #: Until the end, also where no span is made of the request.
+    is_serving = True
+    #: The context when the code inside was left.
+    _inside: Context = NO_CONTEXT
 
     def end(self) -> None:
         """End the span, and the request."""

@@ -78,7 +78,7 @@ class RunTracer:
         self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
-        run = Run.current()
+        run = Run.variable.get()
         if run is None or run.id != task_id:
             # The task left another context current. Celery's way to its request takes longer.
             run = vars(task.request).get(Run.attribute)
@@ -123,9 +123,10 @@ class RunTracer:
         facts.items = _items(message) if task in _MANY else None
         facts.linked = parent is not None
         facts.measured = measured
-        run = Run(self._template(task, False), facts, message.get("id"), parent, context)
+        run = Run(self._template(task, False), facts)
+        run.id, run.parent, run.context = message.get("id"), parent, context
         start_time = int(started * 1e9) if started else None
-        run.start(parent, context, list(map(RecordedLink.to, links)), start_time)
+        run.start(parent, context, [RecordedLink.to(each) for each in links], start_time)
         return run
 
     def _origin(
@@ -148,7 +149,8 @@ class RunTracer:
             eager=True,
             measured=False,
         )
-        run = Run(self._template(task, True), facts, message.get("id"), None, context)
+        run = Run(self._template(task, True), facts)
+        run.id, run.context = message.get("id"), context
         run.start(parent_in(context), context)
         return run
 
@@ -165,7 +167,8 @@ class RunTracer:
         facts.redelivered = any(each.redelivered for each in taken)
         facts.messages = len(taken)
         sends = [send for each in headers if (send := extract_parent(each)[0]) is not None]
-        run = Run(self._template(task, False), facts, task_id)
+        run = Run(self._template(task, False), facts)
+        run.id = task_id
         run.start(None, NO_CONTEXT, list(map(RecordedLink.to, sends)))
         return run
 

@@ -206,7 +206,8 @@ def _reported_by_child(request: Any) -> Run | None:
         if not isinstance(facts, RunFacts) or facts.message[0] != request.id:
             continue
         if record.start_time >= since:
-            run = Run(template, facts, request.id)
+            run = Run(template, facts)
+            run.id = request.id
             run.span = NonRecordingSpan(
                 span_context(record.trace_id, record.span_id, record.flags, False)
             )

@@ -34,16 +34,11 @@ _MARK = "queuehop_traced"
 class Send(Hop[SendFacts]):
     """The hop around the publishing of one message. Celery calls ``on_publish`` from inside it."""
 
-    __slots__ = ("producer", "replaced")
-
     variable: ClassVar[ContextVar["Send | None"]] = ContextVar("queuehop-send", default=None)
 
-    def __init__(self, producer: "Producer", task: str, headers: Any) -> None:
-        is_given = isinstance(headers, Mapping) and has_parent(headers)
-        #: The context that the message has already: a retry's, or the caller's own.
-        self.replaced = extract_parent(headers)[0] if is_given else None
-        self.producer = producer
-        super().__init__(producer.template(task, is_given), SendFacts())
+    producer: "Producer"
+    #: The context that the message has already: a retry's, or the caller's own.
+    replaced: ParentContext | None = None
 
     def _links(self) -> Sequence[RecordedLink]:
         return [RecordedLink.to(self.replaced)] if self.replaced else ()
@@ -57,6 +52,15 @@ class Producer:
         self._broker = Broker(app.connection_for_write)
         # What is the same for every message of a task is put together once.
         self.template = lru_cache(maxsize=1024)(self._template)
+
+    def send(self, task: str, headers: Any) -> Send:
+        """Return the hop of a message for *task* with the caller's *headers*."""
+        is_given = isinstance(headers, Mapping) and has_parent(headers)
+        send = Send(self.template(task, is_given), SendFacts())
+        send.producer = self
+        if is_given:
+            send.replaced = extract_parent(headers)[0]
+        return send
 
     def _template(self, task: str, is_given: bool) -> SpanTemplate:
         # The run is not under a send whose context is not the one in the message: CLIENT.
@@ -74,7 +78,7 @@ class Producer:
         **_: Any,
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
-        send = Send.current()
+        send = Send.variable.get()
         if send is None or send.producer is not self:
             return
         try:
@@ -105,7 +109,7 @@ def trace_sends(app: Celery, producer: Producer) -> None:
             return send_task(self, name, *args, **options)
         if options.get("headers") or options.get("retries"):
             options["headers"] = _headers_of_send(options)
-        with Send(producer, name, options.get("headers")):
+        with producer.send(name, options.get("headers")):
             return send_task(self, name, *args, **options)
 
     setattr(send, _MARK, True)
@@ -126,14 +130,14 @@ def inject_into_message(
         # Celery copies the headers of an attempt into its retry. So the next attempt is a sibling
         # under the same send, and links to this one.
         headers.pop(LINKS, None)
-        run = Run.current()
+        run = Run.variable.get()
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
-    for name in (RECEIVED_AT, QUEUE):
-        headers.pop(name, None)
-    now = str(time.time_ns())
-    headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
+    if RECEIVED_AT in headers:  # handed on from the message of a run
+        headers.pop(RECEIVED_AT)
+        headers.pop(QUEUE, None)
+    headers[SENT_AT] = f"{time.time():.6f}"
 
 
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
@@ -143,7 +147,7 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
     is under the same send as the attempt: Celery copies the attempt's headers for that, but not
     where the task gives some, nor from below another tracer's table.
     """
-    headers, run = options.get("headers"), Run.current()
+    headers, run = options.get("headers"), Run.variable.get()
     if run is None or not isinstance(headers, Mapping | None):
         return headers
     headers = {} if headers is None else headers

@@ -98,7 +98,10 @@ def extract_parent(
 
 def has_parent(headers: Mapping[str, Any]) -> bool:
     """Return whether *headers* have one that names a span, well-formed or not."""
-    return not configured_propagators().parent_fields.isdisjoint(headers)
+    for name in configured_propagators().parent_fields:
+        if name in headers:
+            return True
+    return False
 
 
 def headers_for(parent: ParentContext, context: Context) -> dict[str, str]:

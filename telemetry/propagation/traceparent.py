@@ -85,8 +85,8 @@ _NO_TRACE = bytes(16)
 
 def format_traceparent(parent: ParentContext) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    span_id = parent.span_id.to_bytes(8, "big")
-    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-{parent.flags & _KNOWN_FLAGS:02x}"
+    flags = parent.flags & _KNOWN_FLAGS
+    return f"00-{parent.trace_id.hex()}-{parent.span_id:016x}-{flags:02x}"
 
 
 def format_links(parents: Iterable[ParentContext]) -> str:
