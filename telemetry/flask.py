@@ -10,7 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from .propagation import extract_parent, headers_in
-from .tracing.context import attach, get_current, parent_in
+from .tracing.context import attach, detach, get_current, parent_in
 from .tracing.hop import NO_CONTEXT, Hop
 from .tracing.record import ParentContext, RecordedLink, ServerFacts, SpanTemplate, environ_facts
 from .tracing.scope import hop_scope
@@ -147,7 +147,8 @@ class _ServerHop(Hop[ServerFacts]):
     def pause(self) -> None:
         """Make current what was so outside, until ``resume``."""
         self._inside = get_current()
-        self.detach()
+        if self._token is not None:
+            detach(self._token)
 
     def resume(self) -> None:
         """Make current what was so when the code inside was left."""

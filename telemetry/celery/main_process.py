@@ -184,7 +184,8 @@ class MainProcess:
         self, name: str, message: Mapping[str, Any], state: str, error: str | None = None
     ) -> None:
         try:
-            run = self._runs.start(name, message, measured=False)
+            run = self._runs.start(name, message)
+            run.facts.measured = False
             run.facts.state, run.facts.error = state, error
             if error is not None:
                 run.set_error(error)
@@ -226,13 +227,12 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
         take = start_strategy(app, consumer, **options)
 
         def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
-            added: dict[str, Any] = {RECEIVED_AT: time.time()}
-            if (message.delivery_info or {}).get("exchange"):
-                added[QUEUE] = _queue(consumer, message)
-            # Celery makes its request of one or the other, depending on the message's protocol.
-            for headers in (message.headers, body):
-                if type(headers) is dict:
-                    headers.update(added)
+            # Celery makes its request of the body in protocol 1, of the headers in protocol 2.
+            fields = body if type(body) is dict else message.headers
+            if type(fields) is dict:
+                fields[RECEIVED_AT] = time.time()
+                if (message.delivery_info or {}).get("exchange"):
+                    fields[QUEUE] = _queue(consumer, message)
             token = attach(trace.set_span_in_context(_Arriving(message), Context()))
             try:
                 return take(message, body, *args, **options)

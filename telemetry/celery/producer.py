@@ -1,7 +1,7 @@
 """Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
 
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import Any, ClassVar
@@ -37,11 +37,6 @@ class Send(Hop[SendFacts]):
     variable: ClassVar[ContextVar["Send | None"]] = ContextVar("queuehop-send", default=None)
 
     producer: "Producer"
-    #: The context that the message has already: a retry's, or the caller's own.
-    replaced: ParentContext | None = None
-
-    def _links(self) -> Sequence[RecordedLink]:
-        return [RecordedLink.to(self.replaced)] if self.replaced else ()
 
 
 class Producer:
@@ -53,13 +48,14 @@ class Producer:
         # What is the same for every message of a task is put together once.
         self.template = lru_cache(maxsize=1024)(self._template)
 
-    def send(self, task: str, headers: Any) -> Send:
+    def send(self, task: Any, headers: Any) -> Send:
         """Return the hop of a message for *task* with the caller's *headers*."""
         is_given = isinstance(headers, Mapping) and has_parent(headers)
         send = Send(self.template(task, is_given), SendFacts())
         send.producer = self
-        if is_given:
-            send.replaced = extract_parent(headers)[0]
+        # The context that the message has already: a retry's, or the caller's own.
+        if is_given and (parent := extract_parent(headers)[0]) is not None:
+            send.links = [RecordedLink.to(parent)]
         return send
 
     def _template(self, task: str, is_given: bool) -> SpanTemplate:
@@ -102,15 +98,17 @@ def trace_sends(app: Celery, producer: Producer) -> None:
     if hasattr(send_task, _MARK):
         return
 
+    # No parameter has a name: Python would compare it with that of every option.
     @wraps(send_task)
-    def send(self: Celery, name: str, *args: Any, **options: Any) -> Any:
+    def send(self: Celery, /, *args: Any, **options: Any) -> Any:
         producer: Producer | None = getattr(self, PRODUCER, None)
         if producer is None:
-            return send_task(self, name, *args, **options)
+            return send_task(self, *args, **options)
         if options.get("headers") or options.get("retries"):
             options["headers"] = _headers_of_send(options)
-        with producer.send(name, options.get("headers")):
-            return send_task(self, name, *args, **options)
+        task = args[0] if args else options.get("name")
+        with producer.send(task, options.get("headers")):
+            return send_task(self, *args, **options)
 
     setattr(send, _MARK, True)
     Celery.send_task = send
@@ -137,7 +135,8 @@ def inject_into_message(
     if RECEIVED_AT in headers:  # handed on from the message of a run
         headers.pop(RECEIVED_AT)
         headers.pop(QUEUE, None)
-    headers[SENT_AT] = f"{time.time():.6f}"
+    now = str(time.time_ns())
+    headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 
 
 def _headers_of_send(options: Mapping[str, Any]) -> Any:

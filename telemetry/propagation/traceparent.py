@@ -85,8 +85,8 @@ _NO_TRACE = bytes(16)
 
 def format_traceparent(parent: ParentContext) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    flags = parent.flags & _KNOWN_FLAGS
-    return f"00-{parent.trace_id.hex()}-{parent.span_id:016x}-{flags:02x}"
+    span_id, flags = parent.span_id.to_bytes(8, "big"), parent.flags & _KNOWN_FLAGS
+    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-0{flags}"
 
 
 def format_links(parents: Iterable[ParentContext]) -> str:

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from time import time_ns
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -47,6 +47,8 @@ class Hop(Generic[F]):
     variable: ClassVar[ContextVar[Any] | None] = None
 
     span: Span = INVALID_SPAN
+    #: What the span of a ``with`` links to.
+    links: Sequence[RecordedLink] = ()
     #: What an exception may quote and a span must not.
     secrets: Sequence[str] = ()
     #: The record so far, where the span is another provider's, and what the span has of it.
@@ -169,7 +171,7 @@ class Hop(Generic[F]):
     def __enter__(self) -> Span:
         context = get_current()
         try:
-            self.start(parent_in(context), context, self._links())
+            self.start(parent_in(context), context, self.links)
             self.attach(context)
         except BaseException as exc:
             self.__exit__(type(exc), exc, None)  # a signal, such as a soft time limit's
@@ -190,10 +192,6 @@ class Hop(Generic[F]):
         if exc is not None:
             self.fail(exc)
         self.end()
-
-    def _links(self) -> Sequence[RecordedLink]:
-        """Return what the span of a ``with`` links to."""
-        return ()
 
     def _start_foreign(
         self,
