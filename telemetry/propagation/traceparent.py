@@ -28,7 +28,6 @@ __all__ = [
     "format_traceparent",
     "parse_links",
     "parse_parent",
-    "parse_traceparent",
 ]
 
 TRACEPARENT = "traceparent"
@@ -45,7 +44,7 @@ _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 _MAX_LINKS = 1024
 
 
-def parse_traceparent(value: Any) -> SpanContext | None:
+def parse_parent(value: Any) -> ParentContext | None:
     """Return the remote span that *value*, a ``traceparent``, names.
 
     Return None if it is malformed, or if there are several: no rule says which is the parent.
@@ -61,26 +60,8 @@ def parse_traceparent(value: Any) -> SpanContext | None:
     version, trace_id, span_id, flags, more = match.groups()
     if more is not None and version == "00":
         return None
-    known = TraceFlags(int(flags, 16) & _KNOWN_FLAGS)
-    return SpanContext(int(trace_id, 16), int(span_id, 16), True, known)
-
-
-# The usual traceparent: version 00, nothing around it.
-_USUAL = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
-
-
-def parse_parent(value: Any) -> ParentContext | None:
-    """Return what ``parse_traceparent`` returns, as the context of a parent."""
-    if type(value) is not str or _USUAL(value) is None:
-        span_context = parse_traceparent(value)
-        return ParentContext.of(span_context) if span_context is not None else None
-    trace_id, span_id = bytes.fromhex(value[3:35]), int(value[36:52], 16)
-    if not span_id or trace_id == _NO_TRACE:
-        return None
-    return ParentContext(trace_id, span_id, int(value[53:], 16) & _KNOWN_FLAGS, True)
-
-
-_NO_TRACE = bytes(16)
+    known = int(flags, 16) & _KNOWN_FLAGS
+    return ParentContext(bytes.fromhex(trace_id), int(span_id, 16), known, True)
 
 
 def format_traceparent(parent: ParentContext) -> str:
@@ -113,13 +94,14 @@ class TraceContext(TextMapPropagator):
     ) -> Context:
         """Return *context* with the remote parent that *carrier* names, if it names one."""
         context = Context() if context is None else context
-        parent = parse_traceparent(getter.get(carrier, TRACEPARENT))
+        parent = parse_parent(getter.get(carrier, TRACEPARENT))
         if parent is None:
             return context
+        span = parent.span_context()
         if values := header_values(getter.get(carrier, TRACESTATE)):
             state = HeaderTraceState.from_header(values)
-            parent = SpanContext(parent.trace_id, parent.span_id, True, parent.trace_flags, state)
-        return trace.set_span_in_context(NonRecordingSpan(parent), context)
+            span = SpanContext(span.trace_id, span.span_id, True, span.trace_flags, state)
+        return trace.set_span_in_context(NonRecordingSpan(span), context)
 
     def inject(
         self,
