@@ -8,7 +8,6 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
-    CarrierT,
     Getter,
     Setter,
     TextMapPropagator,
@@ -87,10 +86,7 @@ class TraceContext(TextMapPropagator):
     """``traceparent`` and ``tracestate``: W3C Trace Context Level 2."""
 
     def extract(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        getter: Getter[CarrierT] = default_getter,
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter
     ) -> Context:
         """Return *context* with the remote parent that *carrier* names, if it names one."""
         context = Context() if context is None else context
@@ -104,10 +100,7 @@ class TraceContext(TextMapPropagator):
         return trace.set_span_in_context(NonRecordingSpan(span), context)
 
     def inject(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        setter: Setter[CarrierT] = default_setter,
+        self, carrier: Any, context: Context | None = None, setter: Setter[Any] = default_setter
     ) -> None:
         """Write the span of *context*, by default the current one, into *carrier*."""
         span_context = trace.get_current_span(context).get_span_context()

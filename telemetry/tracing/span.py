@@ -83,7 +83,7 @@ class HopSpan(Span):
 
     _context: SpanContext | None = None
     #: Whether ``with span:`` records an exception, and whether it sets the status.
-    _on_exception = True, True
+    on_exception = True, True
 
     def __init__(
         self,
@@ -289,12 +289,8 @@ class HopSpan(Span):
     ) -> None:
         """End the span, failed by an exception as ``start_span`` was told."""
         if exc_val is not None and self.is_recording():
-            fail_as_asked(self, exc_val, *self._on_exception)
+            fail_as_asked(self, exc_val, *self.on_exception)
         self.end()
-
-    def on_exception(self, record_exception: bool, set_status_on_exception: bool) -> None:
-        """Choose what ``with span:`` does with an exception, by default both."""
-        self._on_exception = record_exception, set_status_on_exception
 
     def as_parent(self) -> ParentContext:
         """Return the span's own context as its children have it."""
