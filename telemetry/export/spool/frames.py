@@ -54,6 +54,10 @@ class Definition(NamedTuple):
     id: bytes
     content: bytes
 
+    def payload(self) -> bytes:
+        """Return the payload of its frame."""
+        return DEFINITION + self.id + self.content
+
 
 class Frame(NamedTuple):
     """One frame that was read, and the offset behind it."""
@@ -74,9 +78,8 @@ def seed(segment: str) -> int:
     return crc32(segment.encode())
 
 
-def frame(seed: int, kind: bytes, id: bytes, content: bytes) -> bytes:
+def frame(seed: int, payload: bytes) -> bytes:
     """Return one frame of a segment with *seed*."""
-    payload = kind + id + content
     return _header(_MAGIC, len(payload), crc32(payload, seed)) + payload
 
 
