@@ -260,8 +260,8 @@ class _Exporter:
             template, record = self._incoming.popleft()
             try:
                 origin, span, measured = outgoing(self._origin(template), record)
-            except Exception:
-                log_internal_error("encode a span")
+            except Exception as exc:
+                self.spans.drop(1, f"they cannot be encoded ({type(exc).__name__})")
                 continue
             if span is not None:
                 spans.append(Item(origin, span, 0))

@@ -93,7 +93,9 @@ class Collector:
             return self._failed(exc)
         partial = response.partial_success
         return ExportResult(
-            Outcome.DELIVERED, error=partial.error_message, rejected=partial.rejected_spans
+            Outcome.DELIVERED,
+            error=_one_line(partial.error_message),
+            rejected=max(0, partial.rejected_spans),
         )
 
     def export_metrics(self, request: bytes) -> ExportResult:
@@ -127,10 +129,15 @@ class Collector:
         return method(request, timeout=self._target.timeout, metadata=self._target.headers)
 
 
+def _one_line(text: str) -> str:
+    """Return what a collector says as it goes into the log, and into the sender's status."""
+    return "".join(c if c.isprintable() else " " for c in text[:200])
+
+
 def _result(error: Any, endpoint: str) -> ExportResult:
     """Return what *error*, which is a ``grpc.Call`` too, means."""
     code = error.code()
-    details = (error.details() or "")[:200]
+    details = _one_line(error.details() or "")
     text = f"{endpoint} answers {code.name}: {details}"
     if code in _REFUSED or (
         code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" in details
