@@ -1,7 +1,8 @@
-"""Which exports are read at once: any number of small ones, a few of medium size, one large one.
+"""Which exports are read at the same time: any number of small ones, one medium one, one large one.
 
-``bounds`` limits what one export may become, and many of those together would be too much. A large
-one that finds another being read is not kept waiting, which would take memory and a thread: it is
+``bounds`` limits what one export may become, and many of those together would be too much. Reading
+one is work for the processor, so that two at once are no faster, and slower for everybody else. One
+of medium size waits for its turn. A large one does not, which would take memory and a thread: it is
 refused for the moment, and its exporter sends it again.
 """
 
@@ -17,8 +18,8 @@ SMALL = 64 * 1024
 #: An export of more bytes, or of more objects, is large. A batch of 512 spans has half of neither.
 LARGE, LARGE_OBJECTS = 4 * 1024 * 1024, 50_000
 
-#: So many of medium size are read at once, and others wait so many seconds.
-AT_ONCE, PATIENCE = 4, 5.0
+#: Seconds that one of medium size waits for its turn.
+PATIENCE = 5.0
 
 
 class Busy(Exception):
@@ -29,7 +30,7 @@ class Admission:
     """What is being read in this process, over HTTP and gRPC together."""
 
     def __init__(self) -> None:
-        self._medium = threading.Semaphore(AT_ONCE)
+        self._medium = threading.Lock()
         self._large = threading.Lock()
 
     @contextmanager

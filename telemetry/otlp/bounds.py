@@ -15,6 +15,9 @@ MAX_OBJECTS = 300_000
 #: The most of a file that a person opens.
 MAX_IMPORTED = 1_000_000
 
+#: The most spans among them. A collector's batch has 8,192, unless it is told otherwise.
+MAX_SPANS = 50_000
+
 #: The largest span in bytes: as much as most servers of gRPC take in one request.
 MAX_SPAN = 4 * 1024 * 1024
 
@@ -46,7 +49,7 @@ def check_protobuf(body: bytes, message: Descriptor) -> int:
 
 
 def _count(body: bytes, message: Descriptor) -> int:
-    objects = 0
+    objects = spans = 0
     nested = [(0, len(body), message)]
     while nested:
         at, end, kind = nested.pop()
@@ -61,8 +64,12 @@ def _count(body: bytes, message: Descriptor) -> int:
                     objects += 1
                     if objects > MAX_OBJECTS:
                         raise TooLarge(f"the body has more than {MAX_OBJECTS} objects")
-                    if length > MAX_SPAN and field.name == "Span":
-                        raise TooLarge(f"the body has a span of more than {MAX_SPAN} bytes")
+                    if field.name == "Span":
+                        spans += 1
+                        if spans > MAX_SPANS:
+                            raise TooLarge(f"the body has more than {MAX_SPANS} spans")
+                        if length > MAX_SPAN:
+                            raise TooLarge(f"the body has a span of more than {MAX_SPAN} bytes")
                     if length:
                         nested.append((at, at + length, field))
                 at += length

@@ -45,8 +45,10 @@ __all__ = [
     "to_json",
 ]
 
-#: The largest export that is accepted, in bytes, after decompression.
+#: The largest export that is accepted, in bytes, after decompression: over HTTP, and over gRPC,
+#: where the workers unpack one each before they can ask for room.
 MAX_MESSAGE = 32 * 1024 * 1024
+MAX_GRPC_MESSAGE = 16 * 1024 * 1024
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
@@ -131,7 +133,9 @@ def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> R
     try:
         return kind.FromString(body)
     except DecodeError as exc:
-        raise Malformed(f"the body is no {kind.DESCRIPTOR.name}: {exc}") from None
+        _, _, reason = str(exc).rpartition(": ")
+        reason = "it is nested too deeply" if "MaxDepth" in reason else reason
+        raise Malformed(f"the body is no {kind.DESCRIPTOR.name}: {reason}") from None
 
 
 def grouped(spans: Iterable[tuple[bytes, Span]]) -> list[ResourceSpans]:
@@ -184,9 +188,9 @@ def grpc_server(
     *credentials* enable TLS. Raises OSError if it cannot listen there.
     """
     server = grpc.server(
-        ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp"),
+        ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp"),
         # Without the first, a second server on the same port would share it, silently.
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_MESSAGE)],
+        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE)],
     )
     server.add_generic_rpc_handlers([_traces(on_traces), _metrics(on_metrics)])
     try:

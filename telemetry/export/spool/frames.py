@@ -38,6 +38,9 @@ ENCODED_SPAN = b"\x03"
 #: The largest payload in bytes: more than a collector accepts in one request.
 LARGEST = 16 * 1024 * 1024
 
+#: A payload of so few bytes is always checksummed.
+_SHORT = 4096
+
 _MAGIC = b"\x9aQH\x02"
 _HEADER = struct.Struct("4sII")
 _header = _HEADER.pack
@@ -108,7 +111,8 @@ class _Search:
         self._data = data
         self._whole = -1  # where a frame is known to be
         #: Bytes that may be checksummed in vain. Damage seldom has a header, and forgery has many.
-        self._budget = LARGEST + 16 * len(data)
+        #: A frame that is longer than what is left of them is damaged, if it is not short.
+        self._budget = LARGEST + 64 * len(data)
 
     def header(self, at: int) -> int:
         """Return where the next header begins, -1 if there is none."""
@@ -119,7 +123,7 @@ class _Search:
         _, length, checksum = _HEADER.unpack_from(self._data, at)
         begin = at + HEADER
         end = begin + length
-        if end > len(self._data) or not _ID < length <= min(LARGEST, self._budget):
+        if end > len(self._data) or not _ID < length <= min(LARGEST, max(self._budget, _SHORT)):
             return None
         payload = self._data[begin:end]
         if crc32(payload, self._seed) != checksum:
