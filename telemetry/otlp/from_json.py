@@ -59,6 +59,8 @@ def from_json(body: bytes) -> ExportTraceServiceRequest:
             "the body is no OTLP in JSON: resourceSpans, scopeSpans, spans and links are arrays of "
             "objects"
         ) from None
+    except (SystemError, UnicodeError):  # upb's, for half of a surrogate pair
+        raise Malformed("the body is no OTLP in JSON: it has text that is no Unicode") from None
     except (ValueError, json_format.Error) as exc:
         raise Malformed(f"the body is no OTLP in JSON: {str(exc)[:300]}") from None
     return request

@@ -78,8 +78,8 @@ def gunzip(body: bytes, most: int = MAX_MESSAGE, ticket: Ticket | None = None) -
                 ticket.fit(len(unpacked))
     except EOFError:
         raise Malformed("the gzip of the body ends too early") from None
-    except (OSError, zlib.error) as exc:
-        raise Malformed(f"the body is no gzip: {exc}") from None
+    except (OSError, zlib.error):
+        raise Malformed("the body is no gzip") from None
     return bytes(unpacked)
 
 
