@@ -43,7 +43,7 @@ class Admission:
 class Ticket:
     """The room that one export has. It grows as more is known of the export."""
 
-    def __init__(self, medium: threading.Semaphore, large: threading.Lock, held: ExitStack) -> None:
+    def __init__(self, medium: threading.Lock, large: threading.Lock, held: ExitStack) -> None:
         self._medium = medium
         self._large = large
         self._held = held
