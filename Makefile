@@ -36,6 +36,10 @@ quick: $(VENV)/.installed-dev ## the tests that need no process of their own, in
 pythons: ## try every supported Python; 3.14 and 3.15 come from debootstrap where they are missing
 	@tests/pythons.sh $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.installed-dev ## kill every part at random for ten minutes, and say what was lost; ARGS="--minutes 3"
+	@exec $(RUN) tests.soak $(ARGS)
+
 .PHONY: pages
 pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m conformance

@@ -17,11 +17,11 @@ from ...otlp.decode import ReceivedSpan
 from ...otlp.server import (
     JSON,
     PROTOBUF,
+    Busy,
     encode_response,
     grouped,
-    gunzip,
-    parse,
     partial,
+    receive,
     to_json,
 )
 from ..analysis.rows import hops
@@ -82,6 +82,12 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
     @app.errorhandler(TooLarge)
     def explain_too_large(exc: TooLarge) -> Response:
         return _json({"error": str(exc)}, 413)
+
+    @app.errorhandler(Busy)
+    def explain_busy(exc: Busy) -> Response:
+        answer = _json({"error": str(exc)}, 503)
+        answer.headers["Retry-After"] = "1"
+        return answer
 
     @app.errorhandler(ValueError)
     def explain_value(exc: ValueError) -> Response:
@@ -279,12 +285,14 @@ def _add_otlp(app: Flask, store: Store) -> None:
     @app.post("/v1/traces")
     def take_traces() -> Response:
         kind = _kind()
-        refused = store.take(parse(_body(), kind))
+        with receive(request.content_length, _body, _encoding(), kind) as exported:
+            refused = store.take(exported)
         return Response(encode_response(partial(*refused), kind), mimetype=kind)
 
     @app.post("/v1/metrics")
     def take_metrics() -> Response:
         kind = _kind()
+        _encoding()
         _body()
         return Response(b"{}" if kind == JSON else b"", mimetype=kind)
 
@@ -295,9 +303,9 @@ def _add_otlp(app: Flask, store: Store) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
             abort(403, "files are taken from this viewer's own page only")
-        exported = parse(_body(), JSON, MAX_IMPORTED)
-        count = sum(len(s.spans) for r in exported.resource_spans for s in r.scope_spans)
-        refused, reason = store.take(exported)
+        with receive(request.content_length, _body, _encoding(), JSON, MAX_IMPORTED) as exported:
+            count = sum(len(s.spans) for r in exported.resource_spans for s in r.scope_spans)
+            refused, reason = store.take(exported)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
         # Whoever opens a file looks at its trace next. A busy database gives up within the time.
@@ -312,11 +320,12 @@ def _kind() -> str:
     return request.mimetype
 
 
-def _body() -> bytes:
+def _encoding() -> str:
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("identity", "gzip"):
         abort(415, "bodies are taken as they are, or with Content-Encoding: gzip")
-    body = request.get_data(cache=False)
-    if encoding == "identity":
-        return body
-    return gunzip(body)
+    return encoding
+
+
+def _body() -> bytes:
+    return request.get_data(cache=False)
