@@ -1,7 +1,7 @@
 """The collector, as the deliveries see it: one call for each signal, over gRPC or HTTP."""
 
 from ...config.exporter import Otlp, Signal
-from .transport import ExportResult, Outcome, Transport, open_transport
+from .transport import ExportResult, Outcome, Transport
 
 __all__ = ["Collector", "ExportResult", "Outcome"]
 
@@ -32,7 +32,7 @@ class Collector:
 
     def _open(self) -> Transport:
         if self._transport is None:
-            self._transport = open_transport(self._target)
+            self._transport = _transport(self._target)
         return self._transport
 
     def _send(self, signal: Signal, request: bytes) -> ExportResult:
@@ -41,3 +41,15 @@ class Collector:
         except Exception as exc:
             # Nothing was sent, and nothing will be until the settings change.
             return ExportResult(Outcome.RETRY, f"{type(exc).__name__}: {exc}", slow=True)
+
+
+def _transport(target: Otlp) -> Transport:
+    """Return the transport of *target*. It connects with the first request."""
+    # Whoever uses one of them does not load the other.
+    if target.protocol == "grpc":
+        from .grpc_transport import GrpcTransport
+
+        return GrpcTransport(target)
+    from .http_transport import HttpTransport
+
+    return HttpTransport(target)
