@@ -117,7 +117,7 @@ def test_what_decodes_into_odd_values_costs_itself_alone(
 
 def status(program: Program) -> list[object]:
     """Return the last ``SenderStatus``."""
-    found: list[object] = [0, "", 0, "", ""]  # a sender that has nothing to report writes none
+    found: list[object] = [0, "", 0, "", "", ""]  # a sender that has nothing to report writes none
     for path in program.files:
         if path.name == "status.json":
             found = json.loads(path.read_text())
