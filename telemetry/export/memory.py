@@ -246,6 +246,8 @@ class _Exporter:
         self._metrics.deliver([self._memory])
         if self.spans.dropped and self._allow(self.spans.reason):
             logger.warning("dropped %d spans so far: %s", self.spans.dropped, self.spans.reason)
+        if self._metrics.error and self._allow("metrics"):
+            logger.warning("metrics are not delivered: %s", self._metrics.error)
         failed = self.spans.failures + self._metrics.failures > failures
         return not failed and not self._memory.spans.pending
 

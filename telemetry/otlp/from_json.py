@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf import json_format
@@ -139,7 +140,8 @@ def read_apart(body: bytes) -> ExportTraceServiceRequest:
 
 def main() -> None:
     """Read an export in JSON from standard input, and write it in pieces of protobuf."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with suppress(ValueError, OSError):  # a system that does not limit memory
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     try:
         request = from_json(sys.stdin.buffer.read())

@@ -117,7 +117,7 @@ def test_what_decodes_into_odd_values_costs_itself_alone(
 
 def status(program: Program) -> list[object]:
     """Return the last ``SenderStatus``."""
-    found: list[object] = [0, "", 0, "", ""]  # a sender that has nothing to report writes none
+    found: list[object] = [0, "", 0, "", "", ""]  # a sender that has nothing to report writes none
     for path in program.files:
         if path.name == "status.json":
             found = json.loads(path.read_text())
@@ -306,3 +306,30 @@ def test_directories_are_private_whatever_the_umask_and_made_private_again(
     directory.chmod(0o777)
     program.run("spans(1)", **env)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_directory_above_that_cannot_be_listed_stops_nothing(
+    program: Program, collector: Collector
+) -> None:
+    """Such as /var/spool, where some may enter and not list."""
+    break_sender(
+        program,
+        """
+    import os
+    from pathlib import Path
+
+    iterdir = Path.iterdir
+
+    def entered_only(path):
+        if path.name == "spool":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    Path.iterdir = entered_only
+""",
+    )
+    collector.start()
+    program.run("spans(3)\nassert telemetry.flush()")
+    collector.wait_for(3)
+    program.wait_for_sender_to_end()
+    assert status(program)[1] == ""
