@@ -73,7 +73,7 @@ def check_send(app: Celery, mailbox: Mailbox, counted: bool) -> Iterator[Finding
         yield Finding(
             "header-stripped", "queue",
             "a message of this Celery app is published without the headers of the trace",
-            f"let {cls.__qualname__}.send_task() call super().send_task() with all its options, and "
+            f"let {cls.__qualname__}.send_task() call super().send_task() with all its options; "
             "look for a before_task_publish handler that drops headers",
         )  # fmt: skip
 
