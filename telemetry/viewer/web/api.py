@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, abort, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
-from ...otlp.bounds import MAX_IMPORTED, TooLarge
+from ...otlp.bounds import TooLarge
 from ...otlp.decode import ReceivedSpan
 from ...otlp.server import (
     JSON,
@@ -26,6 +26,7 @@ from ...otlp.server import (
 )
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
+from ..import_files import read_file
 from ..store.queues import queues, service_map
 from ..store.read import number_of, read_spans, read_trace, stored_spans
 from ..store.search import Search, facets, find
@@ -43,6 +44,9 @@ POLICY = (
 
 #: The largest body taken as it comes, in bytes.
 MAX_BODY = 64 * 1024 * 1024
+
+#: How a file may be sent: as bytes of any kind, or as JSON.
+FILE_TYPES = ("application/octet-stream", JSON, "application/gzip", "application/x-ndjson")
 
 #: What an attribute may be long on the page, in characters; the download has all of it.
 LONGEST_VALUE = 65_536
@@ -252,7 +256,7 @@ def _add_rest(app: Flask, store: Store, events: Events) -> None:
     def listen() -> Response:
         listener = events.subscribe()
         if listener is None:
-            abort(503, "too many pages are open: close one")
+            abort(503, "too many browsers have this viewer open: close one")
 
         def stream() -> Iterator[str]:
             try:
@@ -290,20 +294,24 @@ def _add_otlp(app: Flask, store: Store) -> None:
 
     @app.post("/api/import")
     def take_file() -> Response:
-        if request.mimetype != JSON:
-            abort(415, f"the file is sent with Content-Type: {JSON}")
+        # A page of another site could send the three types of a form without being asked.
+        if request.mimetype not in FILE_TYPES:
+            abort(415, f"a file is sent with Content-Type: {FILE_TYPES[0]}")
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            abort(403, "files are taken from this viewer's own page only")
-        exported = parse(_body(), JSON, MAX_IMPORTED)
-        count = sum(len(s.spans) for r in exported.resource_spans for s in r.scope_spans)
-        refused, reason = store.take(exported)
+            abort(403, "files are imported from this viewer's own page only")
+        imported = read_file(_body())
+        count = imported.spans
+        refused, reason = store.take(imported.request)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
         # Whoever opens a file looks at its trace next. A busy database gives up within the time.
         if reason := store.wait_until_written(2 * PATIENCE):
             abort(503, f"its spans were not written: {reason}")
-        return _json({"accepted": count})
+        ids = imported.trace_ids
+        return _json(
+            {"accepted": count, "traces": len(ids), "trace_id": ids[0], "format": imported.kind}
+        )
 
 
 def _kind() -> str:

@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { h, s } from "./dom.js";
 import { count, duration, rate } from "./format.js";
 import { range } from "./queues.js";
+import { everySeconds } from "./stream.js";
 
 const WIDTH = 150;
 const HEIGHT = 46;
@@ -23,7 +24,8 @@ export function showMap(view) {
     try {
       answer = await get(`/api/map?since_s=${chosen.value()}`);
     } catch (error) {
-      place.replaceChildren(h("p", { class: "empty" }, error.message));
+      // What was read before stays, marked as old by the frame.
+      if (!closed && !(error.unreachable && place.childElementCount)) place.replaceChildren(h("p", { class: "empty" }, error.message));
       return;
     }
     if (closed) return;
@@ -31,12 +33,13 @@ export function showMap(view) {
   }
 
   read();
-  const timer = setInterval(read, 10000);
+  const stop = everySeconds(10, read);
   return {
+    refresh: read,
     keys: { r: read },
     close() {
       closed = true;
-      clearInterval(timer);
+      stop();
     },
   };
 }

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { chart } from "./chart.js";
+import { everySeconds } from "./stream.js";
 import { h } from "./dom.js";
 import { count, duration, rate } from "./format.js";
 
@@ -27,7 +28,8 @@ export function showQueues(view) {
     try {
       answer = await get(`/api/queues?since_s=${chosen.value()}`);
     } catch (error) {
-      place.replaceChildren(h("p", { class: "empty" }, error.message));
+      // What was read before stays, marked as old by the frame.
+      if (!closed && !(error.unreachable && place.childElementCount)) place.replaceChildren(h("p", { class: "empty" }, error.message));
       return;
     }
     if (closed) return;
@@ -36,12 +38,13 @@ export function showQueues(view) {
   }
 
   read();
-  const timer = setInterval(read, 5000);
+  const stop = everySeconds(5, read);
   return {
+    refresh: read,
     keys: { r: read },
     close() {
       closed = true;
-      clearInterval(timer);
+      stop();
     },
   };
 }

@@ -116,6 +116,7 @@ export function showTraces(view, _, go) {
   read();
   return {
     heard,
+    refresh: () => read(),
     keys: { j: () => choose(1), k: () => choose(-1), r: () => read() },
     close: () => {
       closed = true;
