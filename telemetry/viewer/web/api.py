@@ -27,6 +27,7 @@ from ...otlp.server import (
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
 from ..import_files import read_file
+from ..map_layout import lay_out
 from ..store.queues import queues, service_map
 from ..store.read import number_of, read_spans, read_trace, stored_spans
 from ..store.search import Search, facets, find
@@ -235,8 +236,10 @@ def _add_rest(app: Flask, store: Store, events: Events) -> None:
 
     @app.get("/api/map")
     def show_map() -> Response:
+        direction = request.args.get("direction", "right")
         with store.database.reading() as db:
-            return _json(service_map(db, _since()))
+            found = service_map(db, _since())
+        return _json(lay_out(found, direction))
 
     @app.get("/api/facets")
     def list_facets() -> Response:
