@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
         "--max-age", type=_count, default=7 * 86_400, metavar="SECONDS",
         help="for so long a trace is kept (%(default)s)",
     )  # fmt: skip
+    view.add_argument(
+        "--stuck-after", type=_count, default=60, metavar="SECONDS",
+        help="a message that nobody has taken for so long is stuck (%(default)s)",
+    )  # fmt: skip
     view.add_argument("--follow", action="store_true", help="print each complete trace")
     # It has options of its own, and reads them itself.
     doctor = commands.add_parser(

@@ -92,8 +92,10 @@ def _waited_for(nodes: Iterable[Node], above: Above) -> Candidates:
         node = pending.pop()
         pending += below[id(node)]
         waiter, end = above(node), _end(node, above)
-        while waiter is not None and (isinstance(waiter, Wait) or waiter.end_ns < end):
-            # Those in between ended even earlier.
+        while waiter is not None and (
+            isinstance(waiter, Wait) or waiter.end_ns < end or end < waiter.start_ns
+        ):
+            # Those in between ended even earlier, or, by a clock that is ahead, began later.
             waiter = above(waiter) if isinstance(waiter, Wait) else waiters[id(waiter)]
         waiters[id(node)] = waiter
         if isinstance(node, ReceivedSpan) or node.live:

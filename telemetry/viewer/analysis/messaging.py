@@ -14,11 +14,14 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_MESSAGE_ID,
     MESSAGING_OPERATION,
     MESSAGING_OPERATION_TYPE,
+    MESSAGING_SYSTEM,
 )
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 
 from ...otlp.decode import ReceivedSpan
 
 __all__ = [
+    "broker_of",
     "consumer_of",
     "message_id_of",
     "number",
@@ -116,6 +119,16 @@ def state_of(span: ReceivedSpan) -> str:
 def retries_of(span: ReceivedSpan) -> int:
     """Return how many attempts came before this one, as far as it says."""
     return int(number(span.attributes, *_RETRIES) or 0)
+
+
+def broker_of(span: ReceivedSpan) -> str:
+    """Return which broker *span* talks to, as ``redis://host:6379``, as far as it says."""
+    attributes = span.attributes
+    system, host = text(attributes, MESSAGING_SYSTEM), text(attributes, SERVER_ADDRESS)
+    if not host:
+        return system
+    port = number(attributes, SERVER_PORT)
+    return f"{system}://{host}" + (f":{int(port)}" if port is not None else "")
 
 
 def consumer_of(span: ReceivedSpan) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from .messaging import consumer_of, state_of, task_of
 from .problems import missing_parent, problems
 from .wait import Node, Wait
 
-__all__ = ["hops"]
+__all__ = ["hops", "in_ms"]
 
 #: A node to draw, how deep, and under which row.
 Drawn = tuple[Node, int, str | None]
@@ -30,12 +30,32 @@ def hops(trace: Trace) -> dict[str, Any]:
         "start_ns": str(trace.start_ns),
         "duration_ms": trace.duration_ns / 1e6,
         "status": trace.status,
+        "live": trace.live_states,
+        "changes_in_ms": in_ms(trace.changes_ns, trace.now_ns),
         "services": [{"name": name, "index": at} for name, at in rows.services.items()],
         "rows": rows.rows,
         "links": _links(trace),
         "problems": problems(trace),
+        "parts": [
+            {
+                "kind": part.kind,
+                "name": part.name,
+                "ms": part.ns / 1e6,
+                "service": part.service,
+                "service_index": rows.services.get(part.service),
+                "queue": part.queue,
+                "prefetch_ms": part.prefetch_ns / 1e6,
+            }
+            for part in trace.parts
+            if part.ns > 0
+        ],
         "critical_ms": {name: length / 1e6 for name, length in trace.critical_ns.items()},
     }
+
+
+def in_ms(time_ns: int | None, now_ns: int) -> float | None:
+    """Return how far *time_ns* is from *now_ns*, in milliseconds."""
+    return None if time_ns is None else (time_ns - now_ns) / 1e6
 
 
 def _links(trace: Trace) -> list[dict[str, str]]:

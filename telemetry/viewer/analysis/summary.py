@@ -13,6 +13,8 @@ from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_RO
 from ...otlp.decode import ReceivedSpan
 from .hops import Trace
 from .messaging import queue_of, retries_of, state_of, task_of, text
+from .rows import in_ms
+from .wait import Wait
 
 __all__ = ["Summary", "summarise"]
 
@@ -39,7 +41,7 @@ class Summary:
     row: dict[str, Any]
     terms: frozenset[tuple[str, str]]
     counts: Counter[tuple[int, Key, int]]
-    waiting: list[tuple[str, str]]
+    untaken: list[Wait]
     complete: bool
 
 
@@ -54,18 +56,23 @@ def summarise(trace: Trace) -> Summary:
             text(span.attributes, HTTP_ROUTE) for span in trace.spans if span.kind == "SERVER"
         ),
     }
+    waited = [wait.waited_ns for wait in trace.all_waits]
     row = {
         "trace_id": first.trace_id,
         "name": first.name[:LONGEST_NAME],
         "service": first.service[:LONGEST_NAME],
         "start_ns": str(trace.start_ns),
         "duration_ms": trace.duration_ns / 1e6,
-        "wait_ms": trace.critical_ns["queue"] / 1e6,
+        "wait_ms": max(waited, default=0) / 1e6,
+        "wait_sum_ms": sum(waited) / 1e6,
+        "scheduled_ms": max((w.scheduled_ns for w in trace.all_waits), default=0) / 1e6,
         "spans": len(trace.spans),
         "services": found["service"],
         "tasks": found["task"],
         "queues": found["queue"],
         "status": trace.status,
+        "live": trace.live_states,
+        "changes_in_ms": in_ms(trace.changes_ns, trace.now_ns),
         "errors": sum(span.status == "ERROR" for span in trace.spans),
         "states": Counter(_cut(state) for run in trace.runs if (state := state_of(run))),
         "sentence": trace.sentence,
@@ -74,7 +81,7 @@ def summarise(trace: Trace) -> Summary:
         row=row,
         terms=frozenset((kind, name) for kind, names in found.items() for name in names),
         counts=Counter(_counted(trace)),
-        waiting=[(queue_of(w.send), task_of(w.send)) for w in trace.live if w.send],
+        untaken=trace.live,
         complete=not trace.orphans and not trace.live and not trace.circular,
     )
 
@@ -112,7 +119,7 @@ def _facts(trace: Trace, span: ReceivedSpan) -> Iterator[tuple[Key, list[int]]]:
         outcome = [FAILURES] if (failed or state == "FAILURE") and state != "RETRY" else []
         outcome += [RETRIES] if state == "RETRY" or (not state and retries_of(span)) else []
         wait = trace.waits.get(span.span_id)
-        waited = [WAITS + bin_of(wait.queue_ns + wait.prefetch_ns)] if wait else []
+        waited = [WAITS + bin_of(wait.waited_ns)] if wait else []
         queue = queue or (wait.queue if wait else "")
         yield ("flow", queue, task_of(span)), [TOTAL, *outcome, *waited, _duration(span)]
         yield ("edge", f"queue:{queue}", service), [TOTAL, *outcome, *waited]

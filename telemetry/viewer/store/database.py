@@ -14,7 +14,7 @@ __all__ = ["MEMORY", "Database", "Unusable", "default_path"]
 MEMORY = ":memory:"
 
 #: Raised with every change of the schema. What another version wrote is not read.
-VERSION = 2
+VERSION = 3
 
 #: Readers kept open for the next.
 IDLE_READERS = 8
@@ -34,12 +34,28 @@ CREATE TABLE traces (
     seen_ns INTEGER NOT NULL,
     revisit_ns INTEGER,
     spans INTEGER NOT NULL DEFAULT 0,
-    waiting TEXT,   -- JSON: [[queue, task], …] of the messages that nobody has taken yet
     counted TEXT,   -- JSON: what this trace adds to the counts
     row TEXT        -- JSON: its row in the list
 );
 CREATE INDEX traces_revisit ON traces (revisit_ns) WHERE revisit_ns IS NOT NULL;
-CREATE INDEX traces_waiting ON traces (id) WHERE waiting IS NOT NULL;
+
+-- The messages that nobody has taken yet; see waiting.py for what each of them is at which time.
+-- expires_ns is the largest integer where there is no expiry. knows: whether the producer records
+-- a countdown, so that a message without one is due.
+CREATE TABLE waiting (
+    trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
+    broker TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    task TEXT NOT NULL,
+    sent_ns INTEGER NOT NULL,
+    due_ns INTEGER NOT NULL,
+    expires_ns INTEGER NOT NULL,
+    knows INTEGER NOT NULL,
+    PRIMARY KEY (trace, span_id)
+) WITHOUT ROWID;
+CREATE INDEX waiting_queue
+    ON waiting (queue, task, broker, due_ns, sent_ns, expires_ns, knows);
 
 CREATE TABLE spans (
     trace INTEGER NOT NULL,
@@ -63,7 +79,11 @@ CREATE TABLE terms (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
 );
 
--- What a search goes through: narrow rows by term; the term 0 is every trace's.
+-- What a search goes through: narrow rows by term; the term 0 is every trace's. duration_ns,
+-- wait_ns (the longest of its messages) and status are as of the last summing up. What goes on
+-- since then follows from due_ns, the earliest of the messages that wait without an expiry (the
+-- largest integer if there is none), and expiring, whether others have one. status is '' where it
+-- depends on the time.
 CREATE TABLE found (
     term INTEGER NOT NULL,
     trace INTEGER NOT NULL,
@@ -71,6 +91,8 @@ CREATE TABLE found (
     duration_ns INTEGER NOT NULL,
     wait_ns INTEGER NOT NULL,
     status TEXT NOT NULL,
+    due_ns INTEGER NOT NULL,
+    expiring INTEGER NOT NULL,
     PRIMARY KEY (term, trace)
 ) WITHOUT ROWID;
 CREATE INDEX found_trace ON found (trace);

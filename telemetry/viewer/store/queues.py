@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..analysis.summary import DURATIONS, FAILURES, RETRIES, SENT, TOTAL, WAITS, middle_of
+from ..analysis.wait import STUCK_AFTER
 from .trace_store import RESOLUTIONS
+from .waiting import BACKLOG, times
 
 __all__ = ["queues", "service_map"]
 
@@ -161,8 +163,8 @@ def _read(
 
 
 def _waiting(db: sqlite3.Connection) -> Counter[tuple[str, str]]:
-    return Counter(
-        (queue, task)
-        for (names,) in db.execute("SELECT waiting FROM traces WHERE waiting IS NOT NULL")
-        for queue, task in json.loads(names)
+    found = db.execute(
+        f"SELECT queue, task, count(*) FROM waiting WHERE {BACKLOG} GROUP BY queue, task",
+        times(time.time_ns(), STUCK_AFTER),
     )
+    return Counter({(queue, task): count for queue, task, count in found})

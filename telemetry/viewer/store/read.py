@@ -8,6 +8,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from ...otlp.decode import Attributes, ReceivedSpan, decode_attributes, decode_span
 from ..analysis.hops import Elsewhere, Trace
 from ..analysis.messaging import role_of
+from ..analysis.wait import STUCK_AFTER
 
 __all__ = ["number_of", "read_spans", "read_trace", "stored_spans"]
 
@@ -54,7 +55,9 @@ def read_spans(
     return spans
 
 
-def read_trace(db: sqlite3.Connection, number: int, now_ns: int) -> Trace:
+def read_trace(
+    db: sqlite3.Connection, number: int, now_ns: int, stuck_after_ns: int = STUCK_AFTER
+) -> Trace:
     """Return a trace as it is known at *now_ns*."""
     trace_id, seen = db.execute(
         "SELECT trace_id, seen_ns FROM traces WHERE id = ?", (number,)
@@ -71,7 +74,7 @@ def read_trace(db: sqlite3.Connection, number: int, now_ns: int) -> Trace:
         for send in _other(db, link.trace_id, link.span_id)
     }
     elsewhere = Elsewhere(frozenset(row[0].hex() for row in picked_up), sends)
-    return Trace(spans, now_ns, seen, elsewhere)
+    return Trace(spans, now_ns, seen, elsewhere, stuck_after_ns)
 
 
 def _other(db: sqlite3.Connection, trace_id: str, span_id: str) -> Iterable[ReceivedSpan]:

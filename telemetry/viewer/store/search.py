@@ -7,21 +7,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..analysis.hops import LIVE_STATES
+from ..analysis.sentence import sentence
 from ..analysis.summary import summarise
+from ..analysis.wait import STUCK_AFTER
 from .incoming import MAX_TIME
 from .read import read_trace
+from .waiting import STATES, times
 
 __all__ = ["Search", "facets", "find"]
 
 FACETS = {"services": "service", "tasks": "task", "queues": "queue", "routes": "route"}
 MOST_FACETS = 500
 
-STATUSES = ("ok", "error", "waiting", "broken")
-_SORTS = {"recent": "trace", "duration": "duration_ns", "wait": "wait_ns"}
+STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
+
+# A message that nobody has taken goes on waiting after its trace was summed up.
+DURATION = (
+    "max(duration_ns, (due_ns < :never) * (:now - start_ns), "
+    "iif(expiring, (SELECT max(min(:now, w.expires_ns)) FROM waiting w "
+    "WHERE w.trace = found.trace) - start_ns, 0))"
+)
+WAIT = (
+    "max(wait_ns, :now - due_ns, "
+    "iif(expiring, (SELECT max(min(:now, w.expires_ns) - w.due_ns) FROM waiting w "
+    "WHERE w.trace = found.trace), 0))"
+)
+_SORTS = {"recent": "found.trace", "duration": DURATION, "wait": WAIT}
 LONGEST_PAGE = 200
 
-#: A waiting trace with more spans is shown as it was when it was last summed up.
-MOST_SPANS_ANEW = 1000
+#: Spans of waiting traces that are summed up anew for one page of the list; the waits of the
+#: others are read from the table of messages.
+MOST_SPANS_ANEW = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,45 +96,81 @@ def _number(key: str, value: str | None) -> float:
     raise ValueError(f"{key} is a number of at least 0")
 
 
-def find(db: sqlite3.Connection, search: Search) -> dict[str, Any]:
+class Conditions:
+    """The conditions of one search, joined by AND, and their parameters."""
+
+    def __init__(self, now_ns: int, stuck_after_ns: int) -> None:
+        self.texts: list[str] = []
+        self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
+
+    def value(self, value: Any) -> str:
+        """Add a parameter; return its name in SQL."""
+        name = f"v{len(self.values)}"
+        self.values[name] = value
+        return f":{name}"
+
+    def where(self, text: str, *values: Any) -> None:
+        """Add a condition, in which each ``{}`` is one of *values*."""
+        self.texts.append(text.format(*map(self.value, values)))
+
+    def has_status(self, status: str) -> None:
+        """Ask for a status of the trace, or for a state of one of its messages."""
+        state = next((state for state in STATES if state == status), None)
+        if state is None:
+            self.where("status = {}", status)
+            return
+        self.where(
+            "(due_ns < :never OR expiring) AND EXISTS "
+            f"(SELECT 1 FROM waiting WHERE waiting.trace = found.trace AND {_of_waiting(state)})"
+        )
+
+
+def _of_waiting(state: Any) -> str:
+    """Return the condition of *state* with the columns' names in full: ``found`` has a due_ns."""
+    return STATES[state].replace("due_ns", "waiting.due_ns")
+
+
+def find(
+    db: sqlite3.Connection, search: Search, stuck_after_ns: int = STUCK_AFTER
+) -> dict[str, Any]:
     """Return the rows that *search* is for, and the cursor of the next ones."""
     terms = _terms(db, search)
     if terms is None:
         return {"traces": [], "next": None}
+    # A page is as of the moment of the first one: the next begins where it ended.
+    cursor = _cursor(search.before) if search.before else None
+    now = cursor[2] if cursor else time.time_ns()
+    asked = Conditions(now, stuck_after_ns)
     column = _SORTS[search.sort]
     first, *others = terms or [0]
-    conditions, values = ["found.term = ?"], [first]
-
-    def where(condition: str, *given: Any) -> None:
-        conditions.append(condition)
-        values.extend(given)
-
+    asked.where("found.term = {}", first)
     for term in others:
-        where("EXISTS (SELECT 1 FROM found o WHERE o.term = ? AND o.trace = found.trace)", term)
+        asked.where(
+            "EXISTS (SELECT 1 FROM found o WHERE o.term = {} AND o.trace = found.trace)", term
+        )
     if search.status:
-        where("found.status = ?", search.status)
+        asked.has_status(search.status)
     if search.min_ms:
-        where("duration_ns >= ?", min(int(search.min_ms * 1e6), MAX_TIME))
+        asked.where(f"{DURATION} >= {{}}", min(int(search.min_ms * 1e6), MAX_TIME))
     if search.min_wait_ms:
-        where("wait_ns >= ?", min(int(search.min_wait_ms * 1e6), MAX_TIME))
+        asked.where(f"{WAIT} >= {{}}", min(int(search.min_wait_ms * 1e6), MAX_TIME))
     if search.since_s:
-        where("start_ns >= ?", max(time.time_ns() - int(search.since_s * 1e9), 0))
+        asked.where("start_ns >= {}", max(time.time_ns() - int(search.since_s * 1e9), 0))
     if search.trace_id:
         low, high = (bytes.fromhex(search.trace_id.ljust(32, digit)) for digit in "0f")
-        where("trace IN (SELECT id FROM traces WHERE trace_id BETWEEN ? AND ?)", low, high)
-    if search.before:
-        value, number = _cursor(search.before)
-        where(f"({column}, trace) < (?, ?)", value, number)
+        asked.where("trace IN (SELECT id FROM traces WHERE trace_id BETWEEN {} AND {})", low, high)
+    if cursor:
+        asked.where(f"({column}, trace) < ({{}}, {{}})", cursor[0], cursor[1])
     found = db.execute(
-        f"SELECT {column}, trace FROM found WHERE {' AND '.join(conditions)} "
-        f"ORDER BY {column} DESC, trace DESC LIMIT ?",
-        (*values, search.limit + 1),
+        f"SELECT {column} AS place, trace FROM found WHERE {' AND '.join(asked.texts)} "
+        f"ORDER BY place DESC, trace DESC LIMIT {asked.value(search.limit + 1)}",
+        asked.values,
     ).fetchall()
     page = found[: search.limit]
     more = len(found) > search.limit
     return {
-        "traces": [_row(db, number) for _, number in page],
-        "next": f"{page[-1][0]}:{page[-1][1]}" if more else None,
+        "traces": _rows(db, [number for _, number in page], stuck_after_ns),
+        "next": f"{page[-1][0]}:{page[-1][1]}:{now}" if more else None,
     }
 
 
@@ -135,22 +188,59 @@ def _terms(db: sqlite3.Connection, search: Search) -> list[int] | None:
     return numbers
 
 
-def _cursor(text: str) -> tuple[int, int]:
+def _cursor(text: str) -> tuple[int, int, int]:
     try:
-        value, number = map(int, text.split(":"))
+        value, number, now = map(int, text.split(":"))
     except ValueError:
         raise ValueError("before is the `next` of the page before") from None
-    if max(abs(value), abs(number)) >= 2**63:
+    if max(abs(value), abs(number), abs(now)) >= 2**63:
         raise ValueError("before is the `next` of the page before")
-    return value, number
+    return value, number, now
 
 
-def _row(db: sqlite3.Connection, number: int) -> dict[str, Any]:
-    (text,) = db.execute("SELECT row FROM traces WHERE id = ?", (number,)).fetchone()
-    row: dict[str, Any] = json.loads(text)
-    if row["status"] == "waiting" and row["spans"] <= MOST_SPANS_ANEW:
-        return summarise(read_trace(db, number, time.time_ns())).row
-    return row
+def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> list[dict[str, Any]]:
+    """Return the rows of traces as they are now."""
+    room = MOST_SPANS_ANEW
+    now = time.time_ns()
+    rows = []
+    for number in numbers:
+        (text,) = db.execute("SELECT row FROM traces WHERE id = ?", (number,)).fetchone()
+        row: dict[str, Any] = json.loads(text)
+        if row["live"] and row["spans"] <= room:
+            room -= row["spans"]
+            row = summarise(read_trace(db, number, now, stuck_after_ns)).row
+        elif row["live"]:
+            row = _brought_forward(db, number, row, times(now, stuck_after_ns))
+        rows.append(row)
+    return rows
+
+
+def _brought_forward(
+    db: sqlite3.Connection, number: int, row: dict[str, Any], at: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the *row* of a trace with many spans, its waits as they are now.
+
+    Its sentence is the duration alone: the critical path would need the spans.
+    """
+    sums = ", ".join(f"sum({condition})" for condition in STATES.values())
+    *counts, longest, end = db.execute(
+        f"SELECT {sums}, max(min(:now, expires_ns) - due_ns), max(min(:now, expires_ns)) "
+        "FROM waiting WHERE trace = :trace",
+        {**at, "trace": number},
+    ).fetchone()
+    by_state = dict(zip(STATES, counts, strict=True))
+    # The backlog consists of the three.
+    by_state["overdue"] = min(by_state["overdue"], by_state["waiting"] - by_state["stuck"])
+    by_state["waiting"] -= by_state["overdue"] + by_state["stuck"]
+    live = {state: by_state[state] for state in LIVE_STATES if by_state[state]}
+    duration = max(row["duration_ms"], (end - int(row["start_ns"])) / 1e6)
+    return row | {
+        "live": live,
+        "status": row["status"] if row["status"] == "error" else next(iter(live)),
+        "wait_ms": max(row["wait_ms"], longest / 1e6),
+        "duration_ms": duration,
+        "sentence": sentence(round(duration * 1e6), [], so_far=True),
+    }
 
 
 def facets(db: sqlite3.Connection) -> dict[str, list[str]]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..analysis.summary import BUCKET, Summary, summarise, to_text
+from ..analysis.wait import NEVER, STUCK_AFTER
 from .database import Database
 from .incoming import MAX_TIME, REFUSED, Incoming, incoming
 from .read import read_trace
+from .waiting import earliest_due, write_waiting
 
 __all__ = ["RESOLUTIONS", "Bounds", "Store"]
 
@@ -61,11 +63,20 @@ Listener = Callable[[Summary], None]
 
 
 class Store:
-    """Keeps what arrives in *database*, within *bounds*."""
+    """Keeps what arrives in *database*, within *bounds*.
 
-    def __init__(self, database: Database, bounds: Bounds | None = None) -> None:
+    A message that is due and that nobody has taken for *stuck_after_ns* is stuck.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        bounds: Bounds | None = None,
+        stuck_after_ns: int = STUCK_AFTER,
+    ) -> None:
         self.database = database
         self.bounds = bounds or Bounds()
+        self.stuck_after_ns = stuck_after_ns
         self.received = 0
         self.dropped = 0
         self._listeners: list[Listener] = []
@@ -298,7 +309,7 @@ class Store:
     ) -> Summary | None:
         db.execute("UPDATE traces SET revisit_ns = NULL WHERE id = ?", (number,))
         try:
-            trace = read_trace(db, number, time.time_ns())
+            trace = read_trace(db, number, time.time_ns(), self.stuck_after_ns)
             summary = summarise(trace)
         except (ArithmeticError, LookupError, TypeError, ValueError):
             # A trace that is too odd must not keep all others from being summed up.
@@ -312,13 +323,12 @@ class Store:
         for (bucket, term, metric), n in counts.items():
             changes[bucket, term, metric] += n
         db.execute(
-            "UPDATE traces SET row = ?, revisit_ns = ?, counted = ?, waiting = ?, "
+            "UPDATE traces SET row = ?, revisit_ns = ?, counted = ?, "
             "spans = (SELECT count(*) FROM spans WHERE trace = traces.id) WHERE id = ?",
             (
                 to_text(row),
                 trace.revisit_ns,
                 to_text([[*key, n] for key, n in counts.items()]),
-                to_text(summary.waiting) if summary.waiting else None,
                 number,
             ),
         )
@@ -326,12 +336,15 @@ class Store:
         facts = (
             min(trace.start_ns, MAX_TIME),
             min(trace.duration_ns, MAX_TIME),
-            min(trace.critical_ns["queue"], MAX_TIME),
-            row["status"],
+            min(max((w.waited_ns for w in trace.waits.values()), default=0), MAX_TIME),
+            trace.lasting_status or "",
+            earliest_due(summary.untaken),
+            any(wait.expires_ns < NEVER for wait in summary.untaken),
         )
+        write_waiting(db, number, summary.untaken)
         db.execute("DELETE FROM found WHERE trace = ?", (number,))
         db.executemany(
-            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(term, number, *facts) for term in terms],
         )
         return summary
@@ -385,7 +398,7 @@ class Store:
             self._forget(oldest)
 
     def _delete(self, db: sqlite3.Connection, last: int) -> int:
-        for table in ("spans", "links", "found"):
+        for table in ("spans", "links", "found", "waiting"):
             db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
         db.execute("DELETE FROM sources WHERE newest <= ?", (last,))
         self._sources.clear()  # some of them may be among those

@@ -122,7 +122,7 @@ def _add_traces(app: Flask, store: Store) -> None:
     def list_traces() -> Response:
         search = Search.parse(request.args)
         with store.database.reading() as db:
-            return _json(find(db, search))
+            return _json(find(db, search, store.stuck_after_ns))
 
     @app.get("/api/traces/<trace_id>")
     def export(trace_id: str) -> Response:
@@ -138,7 +138,9 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces/<trace_id>/hops")
     def show_hops(trace_id: str) -> Response:
         with store.database.reading() as db:
-            return _json(hops(read_trace(db, _number(db, trace_id), time.time_ns())))
+            return _json(
+                hops(read_trace(db, _number(db, trace_id), time.time_ns(), store.stuck_after_ns))
+            )
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:
