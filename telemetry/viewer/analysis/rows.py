@@ -15,7 +15,7 @@ from .messaging import consumer_of, state_of, task_of
 from .problems import missing_parent, problems
 from .wait import Node, Wait
 
-__all__ = ["hops", "in_ms"]
+__all__ = ["error_of", "hops", "in_ms"]
 
 #: A node to draw, how deep, and under which row.
 Drawn = tuple[Node, int, str | None]
@@ -144,7 +144,7 @@ class _Rows:
             "self_ms": self._self_ms(span),
             "status": span.status.lower(),
             "state": state_of(span) or None,
-            "message": _error(span),
+            "message": error_of(span),
             "attempt": self._attempts.get(span.span_id),
             "wait": None,
             "missing_parent": missing_parent(self._trace, span) if orphaned else None,
@@ -203,7 +203,7 @@ def _attempts(trace: Trace) -> dict[str, int]:
     }
 
 
-def _error(span: ReceivedSpan) -> str | None:
+def error_of(span: ReceivedSpan) -> str | None:
     """Return what went wrong in *span*, in its own words, or None."""
     for event in reversed(span.events):
         if kind := event.attributes.get(EXCEPTION_TYPE):

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ..analysis.summary import BUCKET, Summary, summarise, to_text
+from ..analysis.counts import BUCKET
+from ..analysis.summary import Summary, summarise, to_text
 from ..analysis.wait import NEVER, STUCK_AFTER
 from .database import Database
 from .incoming import MAX_TIME, REFUSED, Incoming, incoming
 from .read import read_trace
+from .runs import write_runs
 from .waiting import earliest_due, write_waiting
 
 __all__ = ["RESOLUTIONS", "Bounds", "Store"]
@@ -39,6 +41,9 @@ SUMMING = 0.1
 #: Names that are told apart; the others are one.
 MOST_TERMS = 20_000
 OTHER = "(other)"
+
+#: Kinds of names that are lists of names, in JSON.
+LISTS = frozenset({"flow", "node", "edge", "worker"})
 
 #: Seconds to a bucket, and for how many seconds such counts are kept; None is as long as traces.
 RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
@@ -342,6 +347,7 @@ class Store:
             any(wait.expires_ns < NEVER for wait in summary.untaken),
         )
         write_waiting(db, number, summary.untaken)
+        write_runs(db, number, summary.runs, self._term)
         db.execute("DELETE FROM found WHERE trace = ?", (number,))
         db.executemany(
             "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -365,7 +371,7 @@ class Store:
         if number is not None:
             return number
         if len(self._terms) >= MOST_TERMS:
-            value = OTHER if kind not in ("flow", "node", "edge") else to_text([OTHER, OTHER])
+            value = to_text([OTHER] * len(json.loads(value))) if kind in LISTS else OTHER
         (number,) = db.execute(
             "INSERT INTO terms (kind, value) VALUES (?, ?) "
             "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
@@ -398,7 +404,7 @@ class Store:
             self._forget(oldest)
 
     def _delete(self, db: sqlite3.Connection, last: int) -> int:
-        for table in ("spans", "links", "found", "waiting"):
+        for table in ("spans", "links", "found", "waiting", "runs"):
             db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
         db.execute("DELETE FROM sources WHERE newest <= ?", (last,))
         self._sources.clear()  # some of them may be among those
