@@ -21,6 +21,9 @@ __all__ = ["Summary", "summarise"]
 #: A name that is longer is cut, and a list of them ends after so many.
 LONGEST_NAME, MOST_NAMES = 200, 100
 
+#: Names of spans by which one trace is found.
+MOST_SEARCHED = 1_000
+
 #: What is counted. From WAITS and DURATIONS on, one metric for each bin of a histogram.
 SENT, TOTAL, FAILURES, RETRIES, WAITS, DURATIONS = 0, 1, 2, 3, 1000, 3000
 
@@ -36,10 +39,17 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One trace summed up. *counts* are by time (Unix seconds), key and metric."""
+    """One trace summed up. *counts* are by time (Unix seconds), key and metric.
+
+    *terms* are what the list is narrowed by, *names* what is searched besides: names of spans and
+    states of runs. *keys* are those of attributes.
+    """
 
     row: dict[str, Any]
     terms: frozenset[tuple[str, str]]
+    names: frozenset[tuple[str, str]]
+    message_ids: frozenset[str]
+    keys: frozenset[str]
     counts: Counter[tuple[int, Key, int]]
     untaken: list[Wait]
     complete: bool
@@ -80,10 +90,19 @@ def summarise(trace: Trace) -> Summary:
     return Summary(
         row=row,
         terms=frozenset((kind, name) for kind, names in found.items() for name in names),
+        names=frozenset(_searched(trace)),
+        message_ids=frozenset(_cut(found) for found in trace.message_ids.values() if found),
+        keys=frozenset(_cut(key) for span in trace.spans for key in span.attributes),
         counts=Counter(_counted(trace)),
         untaken=trace.live,
         complete=not trace.orphans and not trace.live and not trace.circular,
     )
+
+
+def _searched(trace: Trace) -> Iterator[tuple[str, str]]:
+    spans = dict.fromkeys(_cut(span.name) for span in trace.spans)
+    yield from (("name", name) for name in [*spans][:MOST_SEARCHED] if name)
+    yield from (("state", _cut(state)) for run in trace.runs if (state := state_of(run)))
 
 
 def _cut(name: str) -> str:

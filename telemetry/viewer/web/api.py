@@ -26,6 +26,7 @@ from ...otlp.server import (
 )
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
+from ..store.query import QueryError
 from ..store.queues import queues, service_map
 from ..store.read import number_of, read_spans, read_trace, stored_spans
 from ..store.search import Search, facets, find
@@ -82,6 +83,10 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
     @app.errorhandler(TooLarge)
     def explain_too_large(exc: TooLarge) -> Response:
         return _json({"error": str(exc)}, 413)
+
+    @app.errorhandler(QueryError)
+    def explain_query(exc: QueryError) -> Response:
+        return _json({"error": str(exc), "position": exc.position}, 400)
 
     @app.errorhandler(ValueError)
     def explain_value(exc: ValueError) -> Response:
