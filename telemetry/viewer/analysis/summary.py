@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,23 @@ __all__ = ["Summary", "summarise"]
 #: A list of names ends after so many.
 MOST_NAMES = 100
 
+#: Names of spans by which one trace is found.
+MOST_SEARCHED = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One trace summed up. *counts* are by time (Unix seconds), key and metric."""
+    """One trace summed up. *counts* are by time (Unix seconds), key and metric.
+
+    *terms* are what the list is narrowed by, *names* what is searched besides: names of spans and
+    states of runs. *keys* are those of attributes.
+    """
 
     row: dict[str, Any]
     terms: frozenset[tuple[str, str]]
+    names: frozenset[tuple[str, str]]
+    message_ids: frozenset[str]
+    keys: frozenset[str]
     counts: Counter[tuple[int, Key, int]]
     runs: list[Run]
     untaken: list[Wait]
@@ -67,11 +77,20 @@ def summarise(trace: Trace) -> Summary:
     return Summary(
         row=row,
         terms=frozenset((kind, name) for kind, names in found.items() for name in names),
+        names=frozenset(_searched(trace)),
+        message_ids=frozenset(cut(found) for found in trace.message_ids.values() if found),
+        keys=frozenset(cut(key) for span in trace.spans for key in span.attributes),
         counts=Counter(counted(trace)),
         runs=runs_of(trace),
         untaken=trace.live,
         complete=not trace.orphans and not trace.live and not trace.circular,
     )
+
+
+def _searched(trace: Trace) -> Iterator[tuple[str, str]]:
+    spans = dict.fromkeys(cut(span.name) for span in trace.spans)
+    yield from (("name", name) for name in [*spans][:MOST_SEARCHED] if name)
+    yield from (("state", cut(state)) for run in trace.runs if (state := state_of(run)))
 
 
 def _names(names: Iterable[str]) -> list[str]:

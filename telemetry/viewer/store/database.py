@@ -14,7 +14,7 @@ __all__ = ["MEMORY", "Database", "Unusable", "default_path"]
 MEMORY = ":memory:"
 
 #: Raised with every change of the schema. What another version wrote is not read.
-VERSION = 4
+VERSION = 5
 
 #: Readers kept open for the next.
 IDLE_READERS = 8
@@ -94,6 +94,15 @@ CREATE TABLE runs (
 CREATE INDEX runs_trace ON runs (trace);
 CREATE INDEX runs_failed ON runs (flow, start_ns, failure) WHERE failure <> 0;
 
+-- Spans by their id alone, and messages by theirs: a task id is one.
+CREATE INDEX spans_id ON spans (span_id);
+CREATE TABLE messages (
+    message_id TEXT NOT NULL,
+    trace INTEGER NOT NULL,
+    PRIMARY KEY (message_id, trace)
+) WITHOUT ROWID;
+CREATE INDEX messages_trace ON messages (trace);
+
 CREATE TABLE terms (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
 );
@@ -115,6 +124,20 @@ CREATE TABLE found (
     PRIMARY KEY (term, trace)
 ) WITHOUT ROWID;
 CREATE INDEX found_trace ON found (trace);
+
+-- Which trace has which term: names of spans and states of runs too, which found does not have.
+CREATE TABLE named (
+    term INTEGER NOT NULL, trace INTEGER NOT NULL, PRIMARY KEY (term, trace)
+) WITHOUT ROWID;
+CREATE INDEX named_trace ON named (trace);
+
+-- The attributes that a trace may have; see attributes.py.
+CREATE TABLE attributes (
+    trace INTEGER PRIMARY KEY,
+    w0 INTEGER, w1 INTEGER, w2 INTEGER, w3 INTEGER, w4 INTEGER, w5 INTEGER, w6 INTEGER, w7 INTEGER,
+    w8 INTEGER, w9 INTEGER, w10 INTEGER, w11 INTEGER, w12 INTEGER, w13 INTEGER, w14 INTEGER,
+    w15 INTEGER
+);
 
 -- How often what happened within seconds of which time; see queues.py.
 CREATE TABLE counts (

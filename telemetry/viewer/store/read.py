@@ -10,7 +10,7 @@ from ..analysis.hops import Elsewhere, Trace
 from ..analysis.messaging import role_of
 from ..analysis.wait import STUCK_AFTER
 
-__all__ = ["number_of", "read_spans", "read_trace", "stored_spans"]
+__all__ = ["number_of", "read_spans", "read_trace", "spans_with", "stored_spans"]
 
 #: More spans of one trace than this are kept but not looked at together.
 MOST_SPANS = 50_000
@@ -44,15 +44,28 @@ def read_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None
 ) -> Iterable[ReceivedSpan]:
     """Return the spans of a trace, or the one named, in plain Python."""
+    return list(decoded(stored_spans(db, number, span_id)))
+
+
+def decoded(stored: Iterable[tuple[bytes, trace_pb2.Span]]) -> Iterator[ReceivedSpan]:
+    """Yield spans in plain Python, from those stored and their sources."""
     sources: dict[bytes, tuple[Attributes, str]] = {}
-    spans = []
-    for body, span in stored_spans(db, number, span_id):
+    for body, span in stored:
         if body not in sources:
             source = trace_pb2.ResourceSpans.FromString(body)
             resource = decode_attributes(source.resource.attributes)
             sources[body] = resource, source.scope_spans[0].scope.name
-        spans.append(decode_span(span, *sources[body]))
-    return spans
+        yield decode_span(span, *sources[body])
+
+
+def spans_with(db: sqlite3.Connection, number: int, text: str) -> Iterator[ReceivedSpan]:
+    """Yield the spans of a trace that have *text* somewhere, or whose resource has."""
+    rows = db.execute(
+        "SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
+        "WHERE trace = ? AND (instr(spans.body, ?) OR instr(sources.body, ?))",
+        (number, text.encode(errors="replace"), text.encode(errors="replace")),
+    )
+    yield from decoded((source, trace_pb2.Span.FromString(body)) for source, body in rows)
 
 
 def read_trace(

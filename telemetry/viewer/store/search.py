@@ -5,13 +5,16 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
 from ..analysis.summary import summarise
 from ..analysis.wait import STUCK_AFTER
+from .conditions import DURATION, WAIT, Conditions
 from .incoming import MAX_TIME
+from .query import CELERY_STATES, STATUSES, Part, parse_query
 from .read import read_trace
 from .waiting import STATES, times
 
@@ -20,19 +23,6 @@ __all__ = ["Search", "facets", "find"]
 FACETS = {"services": "service", "tasks": "task", "queues": "queue", "routes": "route"}
 MOST_FACETS = 500
 
-STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
-
-# A message that nobody has taken goes on waiting after its trace was summed up.
-DURATION = (
-    "max(duration_ns, (due_ns < :never) * (:now - start_ns), "
-    "iif(expiring, (SELECT max(min(:now, w.expires_ns)) FROM waiting w "
-    "WHERE w.trace = found.trace) - start_ns, 0))"
-)
-WAIT = (
-    "max(wait_ns, :now - due_ns, "
-    "iif(expiring, (SELECT max(min(:now, w.expires_ns) - w.due_ns) FROM waiting w "
-    "WHERE w.trace = found.trace), 0))"
-)
 _SORTS = {"recent": "found.trace", "duration": DURATION, "wait": WAIT}
 LONGEST_PAGE = 200
 
@@ -43,8 +33,12 @@ MOST_SPANS_ANEW = 2000
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for. Texts are exact, *trace_id* is a prefix; times in ms, *since_s* in s."""
+    """What to look for, all of it. Texts are exact, *trace_id* is a prefix; times in ms.
 
+    *parts* are those of the search field, *since_s* is in seconds.
+    """
+
+    parts: tuple[Part, ...] = ()
     service: str = ""
     task: str = ""
     queue: str = ""
@@ -60,10 +54,10 @@ class Search:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Search":
-        """Read a query string. Raises ValueError, naming the parameter."""
+        """Read a query string. Raises ValueError, naming the parameter; QueryError for ``q``."""
         status, sort = query.get("status", ""), query.get("sort") or "recent"
-        if status and status not in STATUSES:
-            raise ValueError(f"status is one of {', '.join(STATUSES)}")
+        if status and status not in (*STATUSES, *CELERY_STATES):
+            raise ValueError(f"status is one of {', '.join((*STATUSES, *CELERY_STATES))}")
         if sort not in _SORTS:
             raise ValueError(f"sort is one of {', '.join(_SORTS)}")
         trace_id = query.get("trace_id", "").strip().lower()
@@ -71,6 +65,7 @@ class Search:
             raise ValueError("trace_id is up to 32 hexadecimal digits")
         limit = int(_number("limit", query.get("limit"))) or 50
         return cls(
+            parts=tuple(parse_query(query.get("q", ""))),
             service=query.get("service", ""),
             task=query.get("task", ""),
             queue=query.get("queue", ""),
@@ -96,40 +91,6 @@ def _number(key: str, value: str | None) -> float:
     raise ValueError(f"{key} is a number of at least 0")
 
 
-class Conditions:
-    """The conditions of one search, joined by AND, and their parameters."""
-
-    def __init__(self, now_ns: int, stuck_after_ns: int) -> None:
-        self.texts: list[str] = []
-        self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
-
-    def value(self, value: Any) -> str:
-        """Add a parameter; return its name in SQL."""
-        name = f"v{len(self.values)}"
-        self.values[name] = value
-        return f":{name}"
-
-    def where(self, text: str, *values: Any) -> None:
-        """Add a condition, in which each ``{}`` is one of *values*."""
-        self.texts.append(text.format(*map(self.value, values)))
-
-    def has_status(self, status: str) -> None:
-        """Ask for a status of the trace, or for a state of one of its messages."""
-        state = next((state for state in STATES if state == status), None)
-        if state is None:
-            self.where("status = {}", status)
-            return
-        self.where(
-            "(due_ns < :never OR expiring) AND EXISTS "
-            f"(SELECT 1 FROM waiting WHERE waiting.trace = found.trace AND {_of_waiting(state)})"
-        )
-
-
-def _of_waiting(state: Any) -> str:
-    """Return the condition of *state* with the columns' names in full: ``found`` has a due_ns."""
-    return STATES[state].replace("due_ns", "waiting.due_ns")
-
-
 def find(
     db: sqlite3.Connection, search: Search, stuck_after_ns: int = STUCK_AFTER
 ) -> dict[str, Any]:
@@ -140,7 +101,7 @@ def find(
     # A page is as of the moment of the first one: the next begins where it ended.
     cursor = _cursor(search.before) if search.before else None
     now = cursor[2] if cursor else time.time_ns()
-    asked = Conditions(now, stuck_after_ns)
+    asked = Conditions(db, now, stuck_after_ns)
     column = _SORTS[search.sort]
     first, *others = terms or [0]
     asked.where("found.term = {}", first)
@@ -148,6 +109,8 @@ def find(
         asked.where(
             "EXISTS (SELECT 1 FROM found o WHERE o.term = {} AND o.trace = found.trace)", term
         )
+    for part in search.parts:
+        asked.add(part)
     if search.status:
         asked.has_status(search.status)
     if search.min_ms:
@@ -161,11 +124,12 @@ def find(
         asked.where("trace IN (SELECT id FROM traces WHERE trace_id BETWEEN {} AND {})", low, high)
     if cursor:
         asked.where(f"({column}, trace) < ({{}}, {{}})", cursor[0], cursor[1])
-    found = db.execute(
+    rows = db.execute(
         f"SELECT {column} AS place, trace FROM found WHERE {' AND '.join(asked.texts)} "
-        f"ORDER BY place DESC, trace DESC LIMIT {asked.value(search.limit + 1)}",
+        "ORDER BY place DESC, trace DESC",
         asked.values,
-    ).fetchall()
+    )
+    found = list(islice((row for row in rows if asked.admits(row[1])), search.limit + 1))
     page = found[: search.limit]
     more = len(found) > search.limit
     return {

@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ..analysis.counts import BUCKET
 from ..analysis.summary import Summary, summarise, to_text
 from ..analysis.wait import NEVER, STUCK_AFTER
+from .attributes import write_attributes
 from .database import Database
 from .incoming import MAX_TIME, REFUSED, Incoming, incoming
 from .read import read_trace
@@ -40,10 +41,18 @@ SUMMING = 0.1
 
 #: Names that are told apart; the others are one.
 MOST_TERMS = 20_000
+#: The same for names of spans, which do not crowd out those of services, tasks and queues.
+MOST_SEARCHED = 50_000
 OTHER = "(other)"
 
 #: Kinds of names that are lists of names, in JSON.
 LISTS = frozenset({"flow", "node", "edge", "worker"})
+
+#: Keys of attributes that are suggested.
+MOST_KEYS = 1_000
+
+#: What there is of each trace.
+TABLES = ("spans", "links", "found", "waiting", "messages", "named", "attributes", "runs")
 
 #: Seconds to a bucket, and for how many seconds such counts are kept; None is as long as traces.
 RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
@@ -94,6 +103,8 @@ class Store:
         self._closing = False
         self._sources: OrderedDict[bytes, int] = OrderedDict()
         self._terms: dict[tuple[str, str], int] = {}
+        self._searched: dict[tuple[str, str], int] = {}
+        self._keys: set[str] = set()
         self._next_prune = 0.0
         with database.reading() as db:
             (self.spans,) = db.execute("SELECT coalesce(sum(spans), 0) FROM traces").fetchone()
@@ -205,6 +216,8 @@ class Store:
         if not self._failing:
             logger.error("%s cannot be written: %s", self.database.path, exc)
         self._terms.clear()
+        self._searched.clear()
+        self._keys.clear()
         self._sources.clear()
         with self._changed:
             self._failing = f"the database cannot be written: {exc}"
@@ -348,6 +361,20 @@ class Store:
         )
         write_waiting(db, number, summary.untaken)
         write_runs(db, number, summary.runs, self._term)
+        write_attributes(db, number, trace.spans)
+        db.execute("DELETE FROM messages WHERE trace = ?", (number,))
+        db.executemany(
+            "INSERT OR IGNORE INTO messages VALUES (?, ?)",
+            [(message_id, number) for message_id in summary.message_ids],
+        )
+        names = [self._term(db, *term) for term in summary.names]
+        db.execute("DELETE FROM named WHERE trace = ?", (number,))
+        db.executemany(
+            "INSERT OR IGNORE INTO named VALUES (?, ?)",
+            [(term, number) for term in (*terms[1:], *names)],
+        )
+        for key in summary.keys:
+            self._note_key(db, key)
         db.execute("DELETE FROM found WHERE trace = ?", (number,))
         db.executemany(
             "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -367,18 +394,26 @@ class Store:
         )
 
     def _term(self, db: sqlite3.Connection, kind: str, value: str) -> int:
-        number = self._terms.get((kind, value))
+        searched = kind in ("name", "state", "key")
+        known = self._searched if searched else self._terms
+        number = known.get((kind, value))
         if number is not None:
             return number
-        if len(self._terms) >= MOST_TERMS:
+        if len(known) >= (MOST_SEARCHED if searched else MOST_TERMS):
             value = to_text([OTHER] * len(json.loads(value))) if kind in LISTS else OTHER
         (number,) = db.execute(
             "INSERT INTO terms (kind, value) VALUES (?, ?) "
             "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
             (kind, value),
         ).fetchone()
-        self._terms[kind, value] = int(number)
+        known[kind, value] = int(number)
         return int(number)
+
+    def _note_key(self, db: sqlite3.Connection, key: str) -> None:
+        """Remember a key of an attribute, which the search field suggests."""
+        if len(self._keys) < MOST_KEYS and key not in self._keys:
+            self._keys.add(key)
+            self._term(db, "key", key)
 
     # Out
 
@@ -404,7 +439,7 @@ class Store:
             self._forget(oldest)
 
     def _delete(self, db: sqlite3.Connection, last: int) -> int:
-        for table in ("spans", "links", "found", "waiting", "runs"):
+        for table in TABLES:
             db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
         db.execute("DELETE FROM sources WHERE newest <= ?", (last,))
         self._sources.clear()  # some of them may be among those
@@ -419,6 +454,12 @@ class Store:
                     "DELETE FROM counts WHERE resolution = ? AND bucket < ?",
                     (resolution, int(oldest / 1e9 if kept is None else now - kept)),
                 )
+            if len(self._searched) >= MOST_SEARCHED:
+                db.execute(
+                    "DELETE FROM terms WHERE kind = 'name' "
+                    "AND NOT EXISTS (SELECT 1 FROM named WHERE term = terms.id)"
+                )
+                self._searched.clear()
 
 
 def _count(db: sqlite3.Connection, changes: Counter[tuple[int, int, int]]) -> None:

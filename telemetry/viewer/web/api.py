@@ -28,6 +28,7 @@ from ..analysis.rows import hops
 from ..analysis.summary import to_text
 from ..import_files import read_file
 from ..map_layout import lay_out
+from ..store.query import QueryError
 from ..store.queue_page import Asked, queue_page
 from ..store.queues import queues
 from ..store.read import number_of, read_spans, read_trace, stored_spans
@@ -89,6 +90,10 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
     @app.errorhandler(TooLarge)
     def explain_too_large(exc: TooLarge) -> Response:
         return _json({"error": str(exc)}, 413)
+
+    @app.errorhandler(QueryError)
+    def explain_query(exc: QueryError) -> Response:
+        return _json({"error": str(exc), "position": exc.position}, 400)
 
     @app.errorhandler(ValueError)
     def explain_value(exc: ValueError) -> Response:

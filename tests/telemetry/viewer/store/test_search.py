@@ -11,9 +11,9 @@ import pytest
 from telemetry.otlp.decode import ReceivedSpan
 from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.search import Search, find
-from telemetry.viewer.store.trace_store import Store
+from telemetry.viewer.store.trace_store import Bounds, Store
 
-from ..exports import export
+from ..exports import export, shown
 from ..spans import order, send
 
 HOUR = 3600
@@ -136,3 +136,93 @@ def test_the_waits_of_a_trace_with_many_spans_are_those_of_now(traces: Traces) -
 
 def _of(span: ReceivedSpan) -> dict[str, Any]:
     return {"trace_id": span.trace_id, "start_ns": span.start_ns, "end_ns": span.end_ns}
+
+
+TASK = "5f0c2b7e-6a0e-4d0e-9a55-0f7f2d3b6c11"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "cba"),
+        ("CHARGE", "ca"),
+        ("orders", "cba"),
+        ('"process charge"', "ca"),
+        ("report", "b"),
+        ("report charge", ""),
+        ("nothing-like-it", ""),
+        ("a" * 32, "a"),
+        ("a" * 8, "a"),
+        ("add", ""),
+        ("trace:b", "b"),
+        (shown("run"), "cba"),
+        ("f" * 16, ""),
+        (f"00-{'c' * 32}-{shown('run')}-01", "c"),
+        (TASK, "b"),
+        ("order-42", "c"),
+        ("id:order-42", "c"),
+        ("id:order-4", ""),
+        ("task:REP", "b"),
+        ('task:"rep"', ""),
+        ('task:"report"', "b"),
+        ("queue:cel", "ca"),
+        ("service:worker", "cba"),
+        ("route:/orders", "cba"),
+        ("status:error", "b"),
+        ("status:success", "cba"),
+        ("status:stuck", ""),
+        ("wait>300ms", "cba"),
+        ("wait>0.5s", ""),
+        ("wait<0.5", "cba"),
+        ("duration>=400ms duration<1s", "cba"),
+        ("user.id=7", "a"),
+        ("user.id=8", ""),
+        ("paid=true", "a"),
+        ("tags=gift", "a"),
+        ("ratio=0.5", "a"),
+        ("exception.type=OSError", "b"),
+        ("service.name=shop-worker", "cba"),
+        ("db.system.name=redis", "cba"),
+        ("service.name=shop-worker user.id=7 task:charge wait>300ms", "a"),
+    ],
+)
+def test_one_field_finds_all_of_it(searched: Traces, text: str, found: str) -> None:
+    assert searched.ids(q=text) == found
+    assert set(searched.ids(q=text, sort="wait")) == set(found)
+
+
+@pytest.fixture(scope="module")
+def searched() -> Iterator[Traces]:
+    """Three orders: one with attributes, one that failed in another queue, one with an id."""
+    facts = {"user__id": 7, "paid": True, "tags": ["gift", "eu"], "ratio": 0.5}
+    failed = order("b" * 32, error="OSError: gone", messaging__message__id=TASK)
+    report = {"celery.task.name": "report", "messaging.destination.name": "slow"}
+    for at in (1, 2):
+        attributes = {**failed[at].attributes, **report}
+        name = failed[at].name.replace("charge", "report")
+        failed[at] = replace(failed[at], name=name, attributes=attributes)
+    orders = [order("a" * 32, **facts), failed, order("c" * 32, messaging__message__id="order-42")]
+    found = Traces()
+    try:
+        found.add(*orders)
+        yield found
+    finally:
+        found.store.close()
+
+
+def test_a_trace_with_more_attributes_than_its_filter_holds(traces: Traces) -> None:
+    many = {f"key{number}": number for number in range(2000)}
+    traces.add(order("a" * 32, **many), order("b" * 32))
+    assert traces.ids(q="key1999=1999") == "a"
+    assert traces.ids(q="key1999=7") == ""
+
+
+def test_what_is_deleted_is_found_no_more(traces: Traces) -> None:
+    traces.store.bounds = Bounds(max_spans=4)
+    traces.add(order("a" * 32, messaging__message__id="order-1"))
+    traces.add(order("b" * 32, messaging__message__id="order-2"))
+    with traces.store.database.reading() as db:
+        for table in ("spans", "found", "named", "messages", "attributes"):
+            assert db.execute(f"SELECT count(DISTINCT trace) FROM {table}").fetchone() == (1,)
+    assert traces.ids(q="order-1") == ""
+    assert traces.ids(q="order-2") == "b"
