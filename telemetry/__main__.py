@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
-        if package not in ("flask", "rich", "werkzeug"):
+        if package not in ("flask", "graphlay", "rich", "werkzeug"):
             raise
         print(MISSING.format(package), file=sys.stderr)
         return 1

@@ -251,8 +251,8 @@ class Store:
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
-                    "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
-                    (target_trace, target_span, traces[span.trace_id], span.is_run),
+                    "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?)",
+                    (target_trace, target_span, traces[span.trace_id], span.span_id, span.is_run),
                 )
                 if span.is_run:
                     db.execute(

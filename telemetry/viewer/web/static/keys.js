@@ -24,9 +24,16 @@ export function keyboard({ go, page, help, dialog }) {
     dialog.showModal();
   };
   help.addEventListener("click", show);
+  // Focus the search of this page, or go to the list and focus it there.
+  const search = () => {
+    const field = () => document.querySelector("[data-search]");
+    if (!field()) go("/");
+    field()?.focus();
+    field()?.select();
+  };
   const everywhere = {
     "?": show,
-    "/": () => document.querySelector("[data-search]")?.focus() ?? go("/"),
+    "/": search,
     t: () => document.getElementById("theme").click(),
     "g t": () => go("/"),
     "g q": () => go("/queues"),

@@ -2,17 +2,10 @@
 
 import { get } from "./api.js";
 import { chart } from "./chart.js";
+import { range } from "./range.js";
+import { everySeconds } from "./stream.js";
 import { h } from "./dom.js";
 import { count, duration, rate } from "./format.js";
-
-export const SPANS = [[900, "15 minutes"], [3600, "hour"], [21600, "6 hours"], [86400, "day"], [604800, "week"]];
-
-/** Choose over how long; kept in the address. */
-export function range(path, changed) {
-  const given = new URLSearchParams(location.search).get("since_s") || "3600";
-  const select = h("select", { onchange: () => { history.replaceState({}, "", `${path}?since_s=${select.value}`); changed(); } }, SPANS.map(([value, text]) => h("option", { value, selected: String(value) === given }, `last ${text}`)));
-  return { element: h("label", { class: "range" }, "Over the ", select), value: () => Number(select.value) };
-}
 
 /** Show the queues in `view`. */
 export function showQueues(view) {
@@ -27,7 +20,8 @@ export function showQueues(view) {
     try {
       answer = await get(`/api/queues?since_s=${chosen.value()}`);
     } catch (error) {
-      place.replaceChildren(h("p", { class: "empty" }, error.message));
+      // What was read before stays, marked as old by the frame.
+      if (!closed && !(error.unreachable && place.childElementCount)) place.replaceChildren(h("p", { class: "empty" }, error.message));
       return;
     }
     if (closed) return;
@@ -36,12 +30,13 @@ export function showQueues(view) {
   }
 
   read();
-  const timer = setInterval(read, 5000);
+  const stop = everySeconds(5, read);
   return {
+    refresh: read,
     keys: { r: read },
     close() {
       closed = true;
-      clearInterval(timer);
+      stop();
     },
   };
 }

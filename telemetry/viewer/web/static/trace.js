@@ -95,6 +95,7 @@ export function showTrace(view, [traceId, spanId], go) {
         if (!closed) read();
       }, 300);
     },
+    refresh: read,
     keys: {
       c: () => copy(id, "trace id"),
       o: copyJson,

@@ -1,9 +1,7 @@
 """The page as a person sees it: a real browser, the real viewer, spans over real OTLP."""
 
 import json
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from telemetry.otlp.decode import Link, ReceivedSpan
 
@@ -24,24 +22,10 @@ from ..spans import TRACE, WORKER, span
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must install Chromium")
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as running:
-        options = ["--no-sandbox", "--disable-background-networking"]
-        browser = running.chromium.launch(executable_path=chromium, args=options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(browser, viewer: Viewer) -> Iterator[object]:  # type: ignore[no-untyped-def]
+def page(chromium, viewer: Viewer) -> Iterator[object]:  # type: ignore[no-untyped-def]
     """A page of the viewer's, which must have nothing to complain of."""
-    context = browser.new_context(base_url=viewer.url, viewport={"width": 1280, "height": 800})
+    context = chromium.new_context(base_url=viewer.url, viewport={"width": 1280, "height": 800})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
     said: list[str] = []
@@ -337,7 +321,7 @@ def test_on_a_phone_labels_keep_clear_of_each_other(page, viewer: Viewer) -> Non
     page.goto(f"/trace/{TRACE}")
     labels = page.locator(".axis span")
     labels.first.wait_for()
-    boxes = [label.bounding_box() for label in labels.all()]
+    boxes = labels.evaluate_all("all => all.map(one => one.getBoundingClientRect().toJSON())")
     assert len(boxes) > 1
     for left, right in pairwise(boxes):
         assert left["x"] + left["width"] <= right["x"]
