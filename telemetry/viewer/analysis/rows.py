@@ -289,6 +289,7 @@ class _Rows:
             **self._service_of(span),
             "open": span.span_id,
             "span_kind": span.kind,
+            "flags": span.flags & 0xFF,
             "self_ms": self._self_ms(span),
             "status": span.status.lower(),
             "state": state_of(span) or None,
