@@ -5,7 +5,7 @@ nanoseconds.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -54,11 +54,11 @@ class Part:
 class Elsewhere:
     """What other traces know of this one.
 
-    *picked_up* are the sends of this trace whose runs are in others, *sends* those of others, by
-    span id, that runs of this trace link to.
+    *runs* are those in other traces, by the span id of their send in this one; *sends* those of
+    others, by span id, that runs of this trace link to.
     """
 
-    picked_up: frozenset[str] = frozenset()
+    runs: Mapping[str, Sequence[ReceivedSpan]] = field(default_factory=dict)
     sends: Mapping[str, ReceivedSpan] = field(default_factory=dict)
 
 
@@ -160,7 +160,7 @@ class Trace:
         A send that is no PRODUCER put another's context into the message; that one is followed if
         it is here too, as that of a retry is.
         """
-        if send.status == "ERROR" or send.span_id in self.elsewhere.picked_up:
+        if send.status == "ERROR" or send.span_id in self.elsewhere.runs:
             return False
         if any(child.service != send.service for child in self.children.get(send.span_id, ())):
             return False
@@ -177,10 +177,17 @@ class Trace:
             if wait := wait_of(run, send):
                 self.waits[run.span_id] = wait
         self.live = [live_wait(send, self.now_ns, self.stuck_after_ns) for send in self.untaken]
+        #: Waits of messages that a run in another trace took.
+        self.picked_up = [
+            wait
+            for send in self.sends
+            for run in self.elsewhere.runs.get(send.span_id, ())
+            if (wait := wait_of(run, send)) is not None
+        ]
         starts = [span.start_ns for span in self.spans]
-        starts += [wait.start_ns for wait in self.waits.values()]
+        starts += [wait.start_ns for wait in (*self.waits.values(), *self.picked_up)]
         ends = [max(span.start_ns, span.end_ns) for span in self.spans]
-        ends += [wait.end_ns for wait in self.live]
+        ends += [wait.end_ns for wait in (*self.live, *self.picked_up)]
         self.start_ns, self.end_ns = min(starts, default=0), max(ends, default=0)
 
     @property
@@ -191,8 +198,9 @@ class Trace:
     @cached_property
     def path(self) -> list[Segment]:
         """The critical path, its last part first."""
-        nodes: tuple[Node, ...] = (*self.spans, *self.waits.values(), *self.live)
-        return critical_path(nodes, self._above, self.start_ns, self.end_ns)
+        nodes: tuple[Node, ...] = (*self.spans, *self.all_waits)
+        last = {id(wait) for wait in (*self.live, *self.picked_up)}
+        return critical_path(nodes, self._above, last, self.start_ns, self.end_ns)
 
     def _above(self, node: Node) -> Node | None:
         """Return what led to *node*: to a run its wait, to that its send, to others the parent."""
@@ -266,8 +274,8 @@ class Trace:
 
     @property
     def all_waits(self) -> list[Wait]:
-        """The waits of its messages, those included that go on."""
-        return [*self.waits.values(), *self.live]
+        """The waits of its messages, those included that go on or ended in another trace."""
+        return [*self.waits.values(), *self.live, *self.picked_up]
 
     @property
     def lasting_status(self) -> Status | None:
@@ -282,6 +290,16 @@ class Trace:
         if self.circular or (self.orphans and not self.arriving):
             return "broken"
         return "revoked" if "REVOKED" in states else "ok"
+
+    @cached_property
+    def first_error(self) -> ReceivedSpan | None:
+        """The first span to fail of which no later attempt made good, or None."""
+        failed = [
+            span
+            for span in self.spans
+            if span.status == "ERROR" and span.span_id not in self._made_good
+        ]
+        return min(failed, key=lambda span: span.end_ns, default=None)
 
     @cached_property
     def status(self) -> Status:

@@ -35,10 +35,16 @@ MOST_WITH_ID = 1_000
 
 
 class Conditions:
-    """The conditions of one search, joined by AND, and their parameters."""
+    """The conditions of one search, joined by AND, and their parameters.
 
-    def __init__(self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int) -> None:
+    *is_sorted*: whether all rows must be looked at before the first is known.
+    """
+
+    def __init__(
+        self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int, is_sorted: bool
+    ) -> None:
         self._db = db
+        self._is_sorted = is_sorted
         self.texts: list[str] = []
         self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
         self._attributes: list[Attribute] = []
@@ -116,7 +122,7 @@ class Conditions:
         (count,) = self._db.execute(
             f"SELECT count(*) FROM (SELECT 1 FROM named WHERE term IN ({_list(terms)}) LIMIT {FEW})"
         ).fetchone()
-        if count < FEW:
+        if count < FEW or self._is_sorted:
             return f"found.trace IN (SELECT trace FROM named WHERE term IN ({_list(terms)}))"
         return (
             "EXISTS (SELECT 1 FROM named INDEXED BY named_trace "

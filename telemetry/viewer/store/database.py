@@ -70,8 +70,9 @@ CREATE TABLE links (
     target_trace BLOB NOT NULL,
     target_span BLOB NOT NULL,
     trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
     is_run INTEGER NOT NULL,
-    PRIMARY KEY (target_trace, target_span, trace)
+    PRIMARY KEY (target_trace, target_span, trace, span_id)
 ) WITHOUT ROWID;
 CREATE INDEX links_trace ON links (trace);
 

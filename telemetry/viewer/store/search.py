@@ -101,7 +101,7 @@ def find(
     # A page is as of the moment of the first one: the next begins where it ended.
     cursor = _cursor(search.before) if search.before else None
     now = cursor[2] if cursor else time.time_ns()
-    asked = Conditions(db, now, stuck_after_ns)
+    asked = Conditions(db, now, stuck_after_ns, is_sorted=search.sort != "recent")
     column = _SORTS[search.sort]
     first, *others = terms or [0]
     asked.where("found.term = {}", first)

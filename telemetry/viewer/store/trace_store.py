@@ -101,6 +101,7 @@ class Store:
         self._writing = 0
         self._failing = ""
         self._closing = False
+        self._is_behind = False  # whether more traces are due than there was time for
         self._sources: OrderedDict[bytes, int] = OrderedDict()
         self._terms: dict[tuple[str, str], int] = {}
         self._searched: dict[tuple[str, str], int] = {}
@@ -196,7 +197,8 @@ class Store:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing, 0.1)
+                pause = 0.0 if self._is_behind else 0.1
+                self._changed.wait_for(lambda: self._pending or self._closing, pause)
                 count = min(BATCH, len(self._pending))
                 batch = [self._pending.popleft() for _ in range(count)]
                 self._pending_bytes -= sum(len(span.body) for span in batch)
@@ -256,8 +258,8 @@ class Store:
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
-                    "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
-                    (target_trace, target_span, traces[span.trace_id], span.is_run),
+                    "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?)",
+                    (target_trace, target_span, traces[span.trace_id], span.span_id, span.is_run),
                 )
                 if span.is_run:
                     db.execute(
@@ -308,6 +310,7 @@ class Store:
                 "SELECT id FROM traces WHERE revisit_ns <= ? ORDER BY revisit_ns LIMIT 500",
                 (time.time_ns(),),
             ).fetchall()
+        self._is_behind = False
         if not due:
             return
         summaries = []
@@ -316,6 +319,7 @@ class Store:
             for (number,) in due:
                 summaries.append(self._sum_up_one(db, number, changes))
                 if time.monotonic() >= until:
+                    self._is_behind = True
                     break
             _count(db, changes)
         for summary in filter(None, summaries):

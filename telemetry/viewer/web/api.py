@@ -31,9 +31,17 @@ from ..map_layout import lay_out
 from ..store.query import QueryError
 from ..store.queue_page import Asked, queue_page
 from ..store.queues import queues
-from ..store.read import number_of, read_spans, read_trace, stored_spans
+from ..store.read import (
+    count_spans,
+    linked_from,
+    number_of,
+    read_spans,
+    read_trace,
+    stored_spans,
+)
 from ..store.search import Search, facets, find
 from ..store.service_map import service_map
+from ..store.suggest import suggest
 from ..store.trace_store import PATIENCE, Store
 from .events import Events
 
@@ -138,6 +146,11 @@ def _add_traces(app: Flask, store: Store) -> None:
         with store.database.reading() as db:
             return _json(find(db, search, store.stuck_after_ns))
 
+    @app.get("/api/suggest")
+    def suggestions() -> Response:
+        with store.database.reading() as db:
+            return _json(suggest(db, request.args.get("q", "")))
+
     @app.get("/api/traces/<trace_id>")
     def export(trace_id: str) -> Response:
         with store.database.reading() as db:
@@ -152,9 +165,9 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces/<trace_id>/hops")
     def show_hops(trace_id: str) -> Response:
         with store.database.reading() as db:
-            return _json(
-                hops(read_trace(db, _number(db, trace_id), time.time_ns(), store.stuck_after_ns))
-            )
+            number = _number(db, trace_id)
+            trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
+            return _json(hops(trace, count_spans(db, number)))
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:
@@ -163,7 +176,7 @@ def _add_traces(app: Flask, store: Store) -> None:
             found = list(read_spans(db, number, _bytes(span_id)))
             if not found:
                 abort(404, f"trace {trace_id} has no span {span_id[:100]} here")
-            return _json(_span(found[0], lambda *ids: _is_known(db, *ids)))
+            return _json(_span(db, found[0]))
 
 
 def _number(db: Any, trace_id: str) -> int:
@@ -180,13 +193,31 @@ def _bytes(span_id: str) -> bytes:
         return b""
 
 
-def _is_known(db: Any, trace_id: str, span_id: str) -> bool:
+def _linked(db: Any, trace_id: str, span_id: str) -> dict[str, Any]:
+    """Return what is known of the span that a link names."""
     number = number_of(db, trace_id)
-    query = "SELECT 1 FROM spans WHERE trace = ? AND span_id = ?"
-    return number is not None and bool(db.execute(query, (number, _bytes(span_id))).fetchone())
+    found = list(read_spans(db, number, _bytes(span_id))) if number is not None else []
+    return {
+        "known": bool(found),
+        "name": found[0].name if found else None,
+        "service": found[0].service if found else None,
+    }
 
 
-def _span(span: ReceivedSpan, is_known: Any) -> dict[str, Any]:
+def _linked_from(db: Any, span: ReceivedSpan) -> list[dict[str, Any]]:
+    return [
+        {
+            "trace_id": other.trace_id,
+            "span_id": other.span_id,
+            "name": other.name,
+            "service": other.service,
+            "later_ms": (other.start_ns - max(span.start_ns, span.end_ns)) / 1e6,
+        }
+        for other in linked_from(db, span.trace_id, span.span_id)
+    ]
+
+
+def _span(db: Any, span: ReceivedSpan) -> dict[str, Any]:
     attributes, events, links = span.dropped
     return {
         "span_id": span.span_id,
@@ -214,10 +245,11 @@ def _span(span: ReceivedSpan, is_known: Any) -> dict[str, Any]:
                 "trace_id": link.trace_id,
                 "span_id": link.span_id,
                 "attributes": _plain(link.attributes),
-                "known": is_known(link.trace_id, link.span_id),
+                **_linked(db, link.trace_id, link.span_id),
             }
             for link in span.links
         ],
+        "linked_from": _linked_from(db, span),
         "traceparent": f"00-{span.trace_id}-{span.span_id}-{span.flags & 0xFF:02x}",
         "dropped": {"attributes": attributes, "events": events, "links": links},
     }

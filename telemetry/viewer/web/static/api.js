@@ -25,6 +25,6 @@ export async function send(file) {
 
 async function read(answer) {
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(body.error || answer.statusText), { status: answer.status });
+  if (!answer.ok) throw Object.assign(new Error(body.error || answer.statusText), { status: answer.status, position: body.position });
   return body;
 }

@@ -250,7 +250,31 @@ def test_a_message_whose_publish_failed_does_not_wait() -> None:
 
 
 def test_a_message_taken_in_another_trace_does_not_wait() -> None:
-    assert not derived(send("send", "", (0, 1)), now=9, picked_up=frozenset({"send"})).live
+    taken = in_other_trace(run("run", "", (2101, 2110), None))
+    trace = derived(send("send", "", (0, 1)), now=9999, runs={"send": [taken]})
+    assert (trace.live, trace.status) == ([], "ok")
+    assert trace.sentence == "2.10 s: 2.10 waiting in `celery`"
+    row = rows_of(trace)["wait:run"]
+    assert (row["parent"], row["open"], row["wait"]["waited_ms"]) == ("send", "send", 2100)
+    assert row["link"] == {
+        **{"relation": "picked up by", "trace_id": "f" * 32, "span_id": "run"},
+        **{"name": "process charge", "service": WORKER, "later_ms": 2100},
+    }
+    assert hops(trace)["linked"] == [row["link"]]
+
+
+def test_of_many_attempts_the_earlier_are_one_row() -> None:
+    spans = [send("send", "", (0, 1))]
+    for at in range(1, 6):
+        spans.append(run(f"try{at}", "send", (at * 10, at * 10 + 5), celery__task__retries=at - 1))
+    rows = rows_of(derived(*spans))
+    group = rows["attempts:try1"]
+    assert (group["name"], group["parent"], group["children"]) == (
+        *("4 earlier attempts", "send", 8),
+    )
+    assert (group["start_ms"], group["end_ms"]) == (10, 45)
+    assert rows["try4"]["parent"] == "attempts:try1"
+    assert (rows["try5"]["parent"], rows["try5"]["attempt"]) == ("send", 5)
 
 
 def test_a_run_in_a_trace_of_its_own_has_its_wait_before_it() -> None:
