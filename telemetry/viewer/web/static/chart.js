@@ -59,7 +59,7 @@ export function chart(series, lines, { title, format, since, now, bucket, height
     h("figcaption", {}, h("span", { class: "chart-title" }, title), h("span", { class: "legend" }, lines.map(({ name, label }) => h("span", {}, h("i", { class: `swatch stroke ${name}`, "aria-hidden": "true" }), label)))),
     s(
       "svg",
-      { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${summary(series, lines, format)}` },
+      { viewBox: `0 0 ${width} ${height}`, role: dots ? "group" : "img", "aria-label": `${title}: ${summary(series, lines, format)}` },
       scale.map((value) => [s("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }), s("text", { class: "tick", x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value))]),
       hours.map(({ t, text }, at) => s("text", { class: "tick", x: x(t), y: height - 4, "text-anchor": at === 0 && x(t) < MARGIN.left + 16 ? "start" : x(t) > width - 24 ? "end" : "middle" }, text)),
       lines.map(({ key, name }) => s("path", { class: `line ${name}`, d: path(series, key, (t) => x(t + bucket / 2), y) })),
