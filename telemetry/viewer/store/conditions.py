@@ -26,6 +26,9 @@ WAIT = (
     "WHERE w.trace = found.trace), 0))"
 )
 
+#: What no trace is.
+NONE = "found.trace < 0"
+
 #: The kinds of terms that a word may be part of.
 NAMES = ("service", "task", "queue", "route", "name")
 
@@ -51,8 +54,8 @@ class Conditions:
         self.texts: list[str] = []
         self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
         self._attributes: list[Attribute] = []
-        #: Whether rows of the term 0 are gone through, those of all traces.
-        self.of_all = True
+        #: Whether a condition names the traces, or most of them are to be gone through.
+        self.is_narrow = False
 
     def value(self, value: Any) -> str:
         """Add a parameter; return its name in SQL."""
@@ -117,17 +120,19 @@ class Conditions:
     def _any_of(self, traces: list[int], terms: list[int] | None = None) -> None:
         """Ask for one of *traces*, or a trace that has one of *terms*."""
         conditions = []
+        self.is_narrow |= not terms
         if traces:
             conditions.append(f"found.trace IN ({_list(traces)})")
         if terms:
             conditions.append(self._has_term(terms))
-        self.texts.append(f"({' OR '.join(conditions)})" if conditions else "0")
+        self.texts.append(f"({' OR '.join(conditions)})" if conditions else NONE)
 
     def _has_term(self, terms: list[int]) -> str:
         (count,) = self._db.execute(
             f"SELECT count(*) FROM (SELECT 1 FROM named WHERE term IN ({_list(terms)}) LIMIT {FEW})"
         ).fetchone()
         if count < FEW:
+            self.is_narrow = True
             return f"found.trace IN (SELECT trace FROM named WHERE term IN ({_list(terms)}))"
         return (
             "EXISTS (SELECT 1 FROM named INDEXED BY named_trace "
@@ -141,6 +146,7 @@ class Conditions:
             f"(SELECT * FROM attributes ORDER BY trace DESC LIMIT {SAMPLE})"
         ).fetchone()
         if common < SAMPLE // 20:
+            self.is_narrow = True
             return f"found.trace IN (SELECT trace FROM attributes WHERE {condition})"
         return (
             "EXISTS (SELECT 1 FROM attributes "

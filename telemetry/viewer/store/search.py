@@ -104,7 +104,6 @@ def find(
     now = cursor[2] if cursor else time.time_ns()
     asked = Conditions(db, now, stuck_after_ns)
     first, *others = terms or [0]
-    asked.of_all = not terms
     asked.where(f"found.term = {first}")
     for term in others:
         asked.where(
@@ -128,7 +127,7 @@ def find(
             f"({{{search.sort}}}, found.trace) "
             f"< ({asked.value(cursor[0])}, {asked.value(cursor[1])})"
         )
-    found = list(islice(_in_order(db, search, asked), search.limit + 1))
+    found = list(islice(_in_order(db, search, asked, is_of_all=not terms), search.limit + 1))
     page = found[: search.limit]
     more = len(found) > search.limit
     return {
@@ -138,30 +137,30 @@ def find(
 
 
 def _in_order(
-    db: sqlite3.Connection, search: Search, asked: Conditions
+    db: sqlite3.Connection, search: Search, asked: Conditions, is_of_all: bool
 ) -> Iterator[tuple[int, int]]:
     """Yield what rows are sorted by, and the number of each trace, the largest first."""
     settled = {"wait": "wait_ns", "duration": "duration_ns", "recent": "found.trace"}
     live = {"wait": WAIT, "duration": DURATION, "recent": "found.trace"}
     # Traces that are settled are read from an index in their order; of the others, which are few,
     # what they are sorted by depends on the time.
-    kinds = (
-        [(live, "1")]
-        if search.sort == "recent"
-        else [(settled, f"NOT ({LIVE})"), (live, f"({LIVE})")]
-    )
     # Without statistics SQLite would rather sort all rows.
-    by_index = f"INDEXED BY found_{search.sort}" if asked.of_all else ""
+    index = f"INDEXED BY found_{search.sort}" if is_of_all and not asked.is_narrow else ""
+    kinds = (
+        [(live, "", "1")]
+        if search.sort == "recent"
+        else [(settled, index, f"NOT ({LIVE})"), (live, "INDEXED BY found_live", f"({LIVE})")]
+    )
     limit = "" if asked.has_attributes else f"LIMIT {search.limit + 1}"
     queries = (
         db.execute(
             f"SELECT {columns[search.sort]} AS place, found.trace FROM found "
-            f"{by_index if columns is settled else ''} "
+            f"{index} "
             f"WHERE {' AND '.join(text.format_map(columns) for text in (*asked.texts, kind))} "
             f"ORDER BY place DESC, found.trace DESC {limit}",
             asked.values,
         )
-        for columns, kind in kinds
+        for columns, index, kind in kinds
     )
     rows = heapq.merge(*queries, reverse=True)
     return (row for row in rows if asked.admits(row[1]))
