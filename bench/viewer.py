@@ -54,6 +54,9 @@ QUESTIONS = {
     "facets": "/api/facets",
     "queues, last hour": "/api/queues?since_s=3600",
     "queues, last week": "/api/queues?since_s=604800",
+    "one queue, last hour": "/api/queue?queue=mail&since_s=3600",
+    "one queue, last week": "/api/queue?queue=mail&since_s=604800",
+    "one task, last hour": "/api/queue?queue=mail&task=shop.tasks.task7&since_s=3600",
     "map, last hour": "/api/map?since_s=3600",
     "stats": "/api/stats",
 }

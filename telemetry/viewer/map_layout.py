@@ -55,7 +55,7 @@ def lay_out(found: Mapping[str, Any], direction: str = "right") -> dict[str, Any
     if not found["nodes"]:
         return {**found, "width": 0, "height": 0}
     drawing = _draw(
-        tuple((node["id"], node["name"]) for node in found["nodes"]),
+        tuple((node["id"], node.get("label") or node["name"]) for node in found["nodes"]),
         tuple((edge["from"], edge["to"]) for edge in found["edges"]),
         direction,
     )

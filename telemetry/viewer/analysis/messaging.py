@@ -45,6 +45,9 @@ _OPERATIONS: dict[str, Role] = {
 _KINDS: dict[str, Role] = {"PRODUCER": "send", "CONSUMER": "run"}
 
 
+#: Which of Redis's databases, or of RabbitMQ's virtual hosts; absent for the default one.
+VIRTUAL_HOST = "celery.broker.virtual_host"
+
 SENTRY_OP = "sentry.op"
 #: Names that were others' before, or are.
 _DESTINATIONS = (MESSAGING_DESTINATION_NAME, "messaging.destination")
@@ -122,13 +125,18 @@ def retries_of(span: ReceivedSpan) -> int:
 
 
 def broker_of(span: ReceivedSpan) -> str:
-    """Return which broker *span* talks to, as ``redis://host:6379``, as far as it says."""
+    """Return which broker *span* talks to, as ``redis://host:6379/1``, as far as it says."""
     attributes = span.attributes
     system, host = text(attributes, MESSAGING_SYSTEM), text(attributes, SERVER_ADDRESS)
     if not host:
         return system
     port = number(attributes, SERVER_PORT)
-    return f"{system}://{host}" + (f":{int(port)}" if port is not None else "")
+    part = text(attributes, VIRTUAL_HOST)
+    return (
+        f"{system}://{host}"
+        + (f":{int(port)}" if port is not None else "")
+        + (f"/{part}" if part else "")
+    )
 
 
 def consumer_of(span: ReceivedSpan) -> tuple[str, str]:

@@ -14,7 +14,7 @@ __all__ = ["MEMORY", "Database", "Unusable", "default_path"]
 MEMORY = ":memory:"
 
 #: Raised with every change of the schema. What another version wrote is not read.
-VERSION = 3
+VERSION = 5
 
 #: Readers kept open for the next.
 IDLE_READERS = 8
@@ -75,6 +75,25 @@ CREATE TABLE links (
     PRIMARY KEY (target_trace, target_span, trace, span_id)
 ) WITHOUT ROWID;
 CREATE INDEX links_trace ON links (trace);
+
+-- The runs of tasks, for a queue's page; flow, failure, worker and producer are terms, 0 for none.
+-- wait_ns is NULL where it is unknown. outcome is a metric of analysis/counts.py, or 0.
+CREATE TABLE runs (
+    flow INTEGER NOT NULL,
+    start_ns INTEGER NOT NULL,
+    trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
+    wait_ns INTEGER,
+    prefetch_ns INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    outcome INTEGER NOT NULL,
+    failure INTEGER NOT NULL,
+    worker INTEGER NOT NULL,
+    producer INTEGER NOT NULL,
+    PRIMARY KEY (flow, start_ns, trace, span_id)
+) WITHOUT ROWID;
+CREATE INDEX runs_trace ON runs (trace);
+CREATE INDEX runs_failed ON runs (flow, start_ns, failure) WHERE failure <> 0;
 
 -- Spans by their id alone, and messages by theirs: a task id is one.
 CREATE INDEX spans_id ON spans (span_id);

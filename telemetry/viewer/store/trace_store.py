@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ..analysis.summary import BUCKET, Summary, summarise, to_text
+from ..analysis.counts import BUCKET
+from ..analysis.summary import Summary, summarise, to_text
 from ..analysis.wait import NEVER, STUCK_AFTER
 from .attributes import write_attributes
 from .database import Database
 from .incoming import MAX_TIME, REFUSED, Incoming, incoming
 from .read import read_trace
+from .runs import write_runs
 from .waiting import earliest_due, write_waiting
 
 __all__ = ["RESOLUTIONS", "Bounds", "Store"]
@@ -43,11 +45,14 @@ MOST_TERMS = 20_000
 MOST_SEARCHED = 50_000
 OTHER = "(other)"
 
+#: Kinds of names that are lists of names, in JSON.
+LISTS = frozenset({"flow", "node", "edge", "worker"})
+
 #: Keys of attributes that are suggested.
 MOST_KEYS = 1_000
 
 #: What there is of each trace.
-TABLES = ("spans", "links", "found", "waiting", "messages", "named", "attributes")
+TABLES = ("spans", "links", "found", "waiting", "messages", "named", "attributes", "runs")
 
 #: Seconds to a bucket, and for how many seconds such counts are kept; None is as long as traces.
 RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
@@ -359,6 +364,7 @@ class Store:
             any(wait.expires_ns < NEVER for wait in summary.untaken),
         )
         write_waiting(db, number, summary.untaken)
+        write_runs(db, number, summary.runs, self._term)
         write_attributes(db, number, trace.spans)
         db.execute("DELETE FROM messages WHERE trace = ?", (number,))
         db.executemany(
@@ -398,7 +404,7 @@ class Store:
         if number is not None:
             return number
         if len(known) >= (MOST_SEARCHED if searched else MOST_TERMS):
-            value = OTHER if kind not in ("flow", "node", "edge") else to_text([OTHER, OTHER])
+            value = to_text([OTHER] * len(json.loads(value))) if kind in LISTS else OTHER
         (number,) = db.execute(
             "INSERT INTO terms (kind, value) VALUES (?, ?) "
             "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",

@@ -29,7 +29,8 @@ from ..analysis.summary import to_text
 from ..import_files import read_file
 from ..map_layout import lay_out
 from ..store.query import QueryError
-from ..store.queues import queues, service_map
+from ..store.queue_page import Asked, queue_page
+from ..store.queues import queues
 from ..store.read import (
     count_spans,
     linked_from,
@@ -39,6 +40,7 @@ from ..store.read import (
     stored_spans,
 )
 from ..store.search import Search, facets, find
+from ..store.service_map import service_map
 from ..store.suggest import suggest
 from ..store.trace_store import PATIENCE, Store
 from .events import Events
@@ -122,7 +124,14 @@ def _add_page(app: Flask) -> None:
             abort(404, "this installation has no page; its API is at /api/traces")
         return send_from_directory(STATIC, "index.html")
 
-    for rule in ("/", "/trace/<trace_id>", "/trace/<trace_id>/<span_id>", "/queues", "/map"):
+    for rule in (
+        "/",
+        "/trace/<trace_id>",
+        "/trace/<trace_id>/<span_id>",
+        "/queues",
+        "/queue",
+        "/map",
+    ):
         app.add_url_rule(rule, endpoint=rule, view_func=page)
 
     @app.get("/static/<path:name>")
@@ -269,9 +278,15 @@ def _plain(value: Any) -> Any:
 def _add_rest(app: Flask, store: Store, events: Events) -> None:
     @app.get("/api/queues")
     def list_queues() -> Response:
-        args = request.args
         with store.database.reading() as db:
-            return _json(queues(db, _since(), args.get("queue", ""), args.get("task", "")))
+            return _json(queues(db, _since(), store.stuck_after_ns))
+
+    @app.get("/api/queue")
+    def show_queue() -> Response:
+        args = request.args
+        asked = Asked(args.get("queue", ""), args.get("task"), args.get("broker"))
+        with store.database.reading() as db:
+            return _json(queue_page(db, asked, _since(), store.stuck_after_ns))
 
     @app.get("/api/map")
     def show_map() -> Response:

@@ -5,6 +5,7 @@ import { h, toast } from "./dom.js";
 import { count, rate } from "./format.js";
 import { keyboard } from "./keys.js";
 import { showMap } from "./map.js";
+import { showQueue } from "./queue.js";
 import { showQueues } from "./queues.js";
 import { keepPlace } from "./scrolling.js";
 import { listen } from "./stream.js";
@@ -16,6 +17,7 @@ const ROUTES = [
   [/^\/$/, "traces", showTraces],
   [/^\/trace\/([0-9a-fA-F]+)(?:\/([0-9a-fA-F]+))?$/, "trace", showTrace],
   [/^\/queues$/, "queues", showQueues],
+  [/^\/queue$/, "queues", showQueue],
   [/^\/map$/, "map", showMap],
 ];
 

@@ -3,6 +3,8 @@
 import { get } from "./api.js";
 import { h, s } from "./dom.js";
 import { count, duration, rate } from "./format.js";
+import { update } from "./morph.js";
+import { pageOf } from "./queues.js";
 import { range } from "./range.js";
 import { everySeconds } from "./stream.js";
 
@@ -36,10 +38,8 @@ export function showMap(view) {
     if (!answer.nodes.length) return say("No spans in this time range. Choose a longer one; the page updates by itself.");
     note.hidden = true;
     drawing.hidden = list.hidden = false;
-    keepingFocus(view, () => {
-      drawing.replaceChildren(graph(answer, chosen.value()));
-      list.replaceChildren(table(answer, chosen.value()));
-    });
+    update(drawing, graph(answer, chosen.value()));
+    update(list, table(answer, chosen.value()));
   }
 
   function say(text) {
@@ -62,20 +62,13 @@ export function showMap(view) {
   };
 }
 
-/** Draw anew and leave the focus on the link that had it, and the scroll position where it was. */
-export function keepingFocus(view, draw) {
-  const key = view.contains(document.activeElement) ? document.activeElement.getAttribute("data-key") : null;
-  draw();
-  if (key) view.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
-}
-
 function legend() {
   return h("p", { class: "legend" }, ["service", "queue", "store"].map((kind) => h("span", {}, h("i", { class: `swatch kind-${kind}`, "aria-hidden": "true" }), kind)), h("span", {}, "on an edge: rate, and the median of the call, or of the wait behind a queue"));
 }
 
 /** The page that says more of a node: a queue's own, or the traces of a service. */
 function address(node, since) {
-  if (node.kind === "queue") return `/queue?${new URLSearchParams({ queue: node.name, ...(node.broker ? { broker: node.broker } : {}), since_s: since })}`;
+  if (node.kind === "queue") return pageOf(node.name, node.broker, since);
   if (node.kind === "service") return `/?${new URLSearchParams({ service: node.name })}`;
   return null;
 }
