@@ -9,9 +9,12 @@ from .incoming import MAX_TIME
 from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
 from .waiting import STATES, times
 
-__all__ = ["DURATION", "NAMES", "WAIT", "Conditions"]
+__all__ = ["DURATION", "LIVE", "NAMES", "WAIT", "Conditions"]
 
-# A message that nobody has taken goes on waiting after its trace was summed up.
+#: The traces of which something still depends on the time; that of an index, word for word.
+LIVE = f"due_ns < {MAX_TIME} OR expiring"
+
+# What a live trace has: a message that nobody has taken goes on waiting after it was summed up.
 DURATION = (
     "max(duration_ns, (due_ns < :never) * (:now - start_ns), "
     "iif(expiring, (SELECT max(min(:now, w.expires_ns)) FROM waiting w "
@@ -23,12 +26,18 @@ WAIT = (
     "WHERE w.trace = found.trace), 0))"
 )
 
+#: What no trace is.
+NONE = "found.trace < 0"
+
 #: The kinds of terms that a word may be part of.
 NAMES = ("service", "task", "queue", "route", "name")
 
 #: Up to so many traces that have a term are listed; where more have it, most of those that one
 #: goes through will.
 FEW = 3_000
+
+#: The newest traces that are looked at for how common an attribute is.
+SAMPLE = 2_000
 
 #: Traces that one id may belong to.
 MOST_WITH_ID = 1_000
@@ -37,17 +46,16 @@ MOST_WITH_ID = 1_000
 class Conditions:
     """The conditions of one search, joined by AND, and their parameters.
 
-    *is_sorted*: whether all rows must be looked at before the first is known.
+    In them ``{wait}`` and ``{duration}`` stand for what a trace has of each.
     """
 
-    def __init__(
-        self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int, is_sorted: bool
-    ) -> None:
+    def __init__(self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int) -> None:
         self._db = db
-        self._is_sorted = is_sorted
         self.texts: list[str] = []
         self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
         self._attributes: list[Attribute] = []
+        #: Whether a condition names the traces, or most of them are to be gone through.
+        self.is_narrow = False
 
     def value(self, value: Any) -> str:
         """Add a parameter; return its name in SQL."""
@@ -55,9 +63,14 @@ class Conditions:
         self.values[name] = value
         return f":{name}"
 
-    def where(self, text: str, *values: Any) -> None:
-        """Add a condition, in which each ``{}`` is one of *values*."""
-        self.texts.append(text.format(*map(self.value, values)))
+    def where(self, text: str) -> None:
+        """Add a condition."""
+        self.texts.append(text)
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether ``admits`` must be asked."""
+        return bool(self._attributes)
 
     def admits(self, trace: int) -> bool:
         """Return whether *trace*, which fulfils all conditions, has the attributes too."""
@@ -84,14 +97,9 @@ class Conditions:
                 terms = self._equal(name, text) if exact else self._containing((name,), text)
                 self._any_of([], terms)
             case Bound(name, operator, ns):
-                column = WAIT if name == "wait" else DURATION
-                self.where(f"{column} {operator} {{}}", ns)
+                self.where(f"{{{name}}} {operator} {self.value(ns)}")
             case Attribute(key, value):
-                condition = is_possible(key, value)
-                self.where(
-                    "EXISTS (SELECT 1 FROM attributes WHERE attributes.trace = found.trace "
-                    f"AND {condition})"
-                )
+                self.where(self._may_have(is_possible(key, value)))
                 self._attributes.append(part)
 
     def has_status(self, status: str) -> None:
@@ -102,7 +110,7 @@ class Conditions:
             # ``found`` has a due_ns, too.
             condition = live.replace("due_ns", "waiting.due_ns")
             known = (
-                "((due_ns < :never OR expiring) AND EXISTS (SELECT 1 FROM waiting "
+                f"(({LIVE}) AND EXISTS (SELECT 1 FROM waiting "
                 f"WHERE waiting.trace = found.trace AND {condition}))"
             )
         else:
@@ -112,21 +120,37 @@ class Conditions:
     def _any_of(self, traces: list[int], terms: list[int] | None = None) -> None:
         """Ask for one of *traces*, or a trace that has one of *terms*."""
         conditions = []
+        self.is_narrow |= not terms
         if traces:
             conditions.append(f"found.trace IN ({_list(traces)})")
         if terms:
             conditions.append(self._has_term(terms))
-        self.texts.append(f"({' OR '.join(conditions)})" if conditions else "0")
+        self.texts.append(f"({' OR '.join(conditions)})" if conditions else NONE)
 
     def _has_term(self, terms: list[int]) -> str:
         (count,) = self._db.execute(
             f"SELECT count(*) FROM (SELECT 1 FROM named WHERE term IN ({_list(terms)}) LIMIT {FEW})"
         ).fetchone()
-        if count < FEW or self._is_sorted:
+        if count < FEW:
+            self.is_narrow = True
             return f"found.trace IN (SELECT trace FROM named WHERE term IN ({_list(terms)}))"
         return (
             "EXISTS (SELECT 1 FROM named INDEXED BY named_trace "
             f"WHERE named.trace = found.trace AND named.term IN ({_list(terms)}))"
+        )
+
+    def _may_have(self, condition: str) -> str:
+        """Return the condition that a trace may have an attribute."""
+        (common,) = self._db.execute(
+            f"SELECT coalesce(sum({condition}), 0) FROM "
+            f"(SELECT * FROM attributes ORDER BY trace DESC LIMIT {SAMPLE})"
+        ).fetchone()
+        if common < SAMPLE // 20:
+            self.is_narrow = True
+            return f"found.trace IN (SELECT trace FROM attributes WHERE {condition})"
+        return (
+            "EXISTS (SELECT 1 FROM attributes "
+            f"WHERE attributes.trace = found.trace AND {condition})"
         )
 
     def _containing(self, kinds: Iterable[str], text: str) -> list[int]:

@@ -125,6 +125,11 @@ CREATE TABLE found (
     PRIMARY KEY (term, trace)
 ) WITHOUT ROWID;
 CREATE INDEX found_trace ON found (trace);
+-- In the order in which the list may be sorted; and the traces that depend on the time.
+CREATE INDEX found_wait ON found (wait_ns, trace) WHERE term = 0;
+CREATE INDEX found_duration ON found (duration_ns, trace) WHERE term = 0;
+CREATE INDEX found_live ON found (term, trace)
+    WHERE due_ns < 9223372036854775807 OR expiring;
 
 -- Which trace has which term: names of spans and states of runs too, which found does not have.
 CREATE TABLE named (

@@ -1,9 +1,10 @@
 """Finding traces: what the list asks for, in SQL that goes through narrow rows only."""
 
+import heapq
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,9 +13,9 @@ from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
 from ..analysis.summary import summarise
 from ..analysis.wait import STUCK_AFTER
-from .conditions import DURATION, WAIT, Conditions
+from .conditions import DURATION, LIVE, WAIT, Conditions
 from .incoming import MAX_TIME
-from .query import CELERY_STATES, STATUSES, Part, parse_query
+from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
 from .read import read_trace
 from .waiting import STATES, times
 
@@ -23,7 +24,7 @@ __all__ = ["Search", "facets", "find"]
 FACETS = {"services": "service", "tasks": "task", "queues": "queue", "routes": "route"}
 MOST_FACETS = 500
 
-_SORTS = {"recent": "found.trace", "duration": DURATION, "wait": WAIT}
+_SORTS = ("recent", "duration", "wait")
 LONGEST_PAGE = 200
 
 #: Spans of waiting traces that are summed up anew for one page of the list; the waits of the
@@ -101,41 +102,68 @@ def find(
     # A page is as of the moment of the first one: the next begins where it ended.
     cursor = _cursor(search.before) if search.before else None
     now = cursor[2] if cursor else time.time_ns()
-    asked = Conditions(db, now, stuck_after_ns, is_sorted=search.sort != "recent")
-    column = _SORTS[search.sort]
+    asked = Conditions(db, now, stuck_after_ns)
     first, *others = terms or [0]
-    asked.where("found.term = {}", first)
+    asked.where(f"found.term = {first}")
     for term in others:
         asked.where(
-            "EXISTS (SELECT 1 FROM found o WHERE o.term = {} AND o.trace = found.trace)", term
+            f"EXISTS (SELECT 1 FROM found o WHERE o.term = {term} AND o.trace = found.trace)"
         )
     for part in search.parts:
         asked.add(part)
     if search.status:
         asked.has_status(search.status)
     if search.min_ms:
-        asked.where(f"{DURATION} >= {{}}", min(int(search.min_ms * 1e6), MAX_TIME))
+        asked.add(Bound("duration", ">=", min(int(search.min_ms * 1e6), MAX_TIME)))
     if search.min_wait_ms:
-        asked.where(f"{WAIT} >= {{}}", min(int(search.min_wait_ms * 1e6), MAX_TIME))
+        asked.add(Bound("wait", ">=", min(int(search.min_wait_ms * 1e6), MAX_TIME)))
     if search.since_s:
-        asked.where("start_ns >= {}", max(time.time_ns() - int(search.since_s * 1e9), 0))
+        oldest = max(time.time_ns() - int(search.since_s * 1e9), 0)
+        asked.where(f"start_ns >= {asked.value(oldest)}")
     if search.trace_id:
-        low, high = (bytes.fromhex(search.trace_id.ljust(32, digit)) for digit in "0f")
-        asked.where("trace IN (SELECT id FROM traces WHERE trace_id BETWEEN {} AND {})", low, high)
+        asked.add(Id("trace", search.trace_id))
     if cursor:
-        asked.where(f"({column}, trace) < ({{}}, {{}})", cursor[0], cursor[1])
-    rows = db.execute(
-        f"SELECT {column} AS place, trace FROM found WHERE {' AND '.join(asked.texts)} "
-        "ORDER BY place DESC, trace DESC",
-        asked.values,
-    )
-    found = list(islice((row for row in rows if asked.admits(row[1])), search.limit + 1))
+        asked.where(
+            f"({{{search.sort}}}, found.trace) "
+            f"< ({asked.value(cursor[0])}, {asked.value(cursor[1])})"
+        )
+    found = list(islice(_in_order(db, search, asked, is_of_all=not terms), search.limit + 1))
     page = found[: search.limit]
     more = len(found) > search.limit
     return {
         "traces": _rows(db, [number for _, number in page], stuck_after_ns),
         "next": f"{page[-1][0]}:{page[-1][1]}:{now}" if more else None,
     }
+
+
+def _in_order(
+    db: sqlite3.Connection, search: Search, asked: Conditions, is_of_all: bool
+) -> Iterator[tuple[int, int]]:
+    """Yield what rows are sorted by, and the number of each trace, the largest first."""
+    settled = {"wait": "wait_ns", "duration": "duration_ns", "recent": "found.trace"}
+    live = {"wait": WAIT, "duration": DURATION, "recent": "found.trace"}
+    # Traces that are settled are read from an index in their order; of the others, which are few,
+    # what they are sorted by depends on the time.
+    # Without statistics SQLite would rather sort all rows.
+    index = f"INDEXED BY found_{search.sort}" if is_of_all and not asked.is_narrow else ""
+    kinds = (
+        [(live, "", "1")]
+        if search.sort == "recent"
+        else [(settled, index, f"NOT ({LIVE})"), (live, "INDEXED BY found_live", f"({LIVE})")]
+    )
+    limit = "" if asked.has_attributes else f"LIMIT {search.limit + 1}"
+    queries = (
+        db.execute(
+            f"SELECT {columns[search.sort]} AS place, found.trace FROM found "
+            f"{index} "
+            f"WHERE {' AND '.join(text.format_map(columns) for text in (*asked.texts, kind))} "
+            f"ORDER BY place DESC, found.trace DESC {limit}",
+            asked.values,
+        )
+        for columns, index, kind in kinds
+    )
+    rows = heapq.merge(*queries, reverse=True)
+    return (row for row in rows if asked.admits(row[1]))
 
 
 def _terms(db: sqlite3.Connection, search: Search) -> list[int] | None:

@@ -61,7 +61,7 @@ export function showTraces(view, _, go) {
     history[done ? "pushState" : "replaceState"]({}, "", text ? `/?${text}` : "/");
     read();
   });
-  view.append(h("h1", { class: "hidden" }, "Traces"), form.element, said, nothing, fresh, table, more);
+  view.append(h("h1", { class: "hidden" }, "Traces"), form.element, said, nothing, h("div", { class: "fresh-bar" }, fresh), table, more);
 
   /** Read the list: anew, the next page of it, or the part that is shown once more. */
   async function read({ further = false, again = false, quiet = false, limit = PAGE } = {}) {
@@ -232,7 +232,7 @@ function line(trace) {
   const [start, name, lasted, waited, spans, status] = ["td", "th", "td", "td", "td", "td"].map((tag, at) => h(tag, { role: tag === "th" ? "rowheader" : "cell", scope: tag === "th" ? "row" : null, class: at >= 2 && at <= 4 ? "number" : null }));
   const where = h("span", { class: "where" });
   const sentence = h("span", { class: "sentence" });
-  name.append(link, where, sentence);
+  name.append(link, " ", where, " ", sentence);
   const element = h("tr", { role: "row", "data-trace": trace.trace_id }, start, name, lasted, waited, spans, status);
   let shown = "";
   let current = trace;

@@ -313,8 +313,10 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     const [begin, end] = zoom ?? whole();
     const row = shown[active];
     const middle = row && by < 1 ? (row.start_ms + endOf(row)) / 2 : (begin + end) / 2;
-    const half = ((end - begin) * by) / 2;
-    show([middle - half, middle + half]);
+    const [first, last_] = whole();
+    const length = Math.min(last_ - first, (end - begin) * by);
+    const from = Math.max(first, Math.min(last_ - length, middle - length / 2));
+    show([from, from + length]);
   }
 
   function pan(by) {
@@ -334,6 +336,8 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     if (top < scroller.scrollTop) scroller.scrollTop = top;
     else if (top + ROW > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + ROW - scroller.clientHeight;
     draw(true);
+    // The rows themselves may reach below the window.
+    drawn.get(shown[active]?.id)?.element.scrollIntoView({ block: "nearest" });
     tell();
     if (shown[active] && shown[active].id !== before) moved(shown[active].open);
   }
