@@ -112,7 +112,8 @@ def main() -> int:
 @contextmanager
 def running(argv: tuple[str, ...], env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program until the end of the block."""
-    process = subprocess.Popen(argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL)
+    none = subprocess.DEVNULL
+    process = subprocess.Popen(argv, cwd=ROOT, env=env, stdin=none, stdout=none, stderr=none)
     try:
         yield process
     finally:
@@ -144,7 +145,7 @@ def photograph(url: str, chromium: str) -> None:
     rows = ask(f"{url}/api/traces/{plain}/hops")["rows"]
     hops = {f"hop-{name}": next(row["id"] for row in rows if of(row)) for name, of in HOPS.items()}
     chord = trace_of(task="reports.total")
-    retried = trace_of(task="payments.charge", q="state:RETRY")
+    retried = trace_of(task="payments.charge", q="status:retry")
     killed = trace_of(task="images.resize", status="error")
     since = urlencode({"since_s": 300})
     pages = {
