@@ -1,5 +1,7 @@
 // Numbers and times as people read them.
 
+import { h } from "./dom.js";
+
 /** Milliseconds, with as many digits as say something. */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
@@ -7,9 +9,12 @@ export function duration(ms) {
   if (ms < 1) return `${(ms * 1000).toFixed(0)} µs`;
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${ms.toFixed(0)} ms`;
-  if (ms < 60000) return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
-  if (ms < 3600000) return `${Math.floor(ms / 60000)} min ${Math.round((ms % 60000) / 1000)} s`;
-  return `${Math.floor(ms / 3600000)} h ${Math.round((ms % 3600000) / 60000)} min`;
+  if (ms < 59950) return `${(ms / 1000).toFixed(ms < 9995 ? 2 : 1)} s`;
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 2880) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return `${Math.floor(minutes / 1440)} d ${Math.round((minutes % 1440) / 60)} h`;
 }
 
 /** A time of day from nanoseconds since the epoch, which come as text. */
@@ -20,7 +25,14 @@ export function clock(ns) {
   return sameDay ? time : `${date.toLocaleDateString()} ${time}`;
 }
 
-/** The same with milliseconds and a date, for a title. */
+/** A moment as an element: in the browser's time zone, in UTC on hover. */
+export function timeOf(ns) {
+  const date = new Date(Number(BigInt(ns) / 1000000n));
+  const time = date.toLocaleTimeString(undefined, { hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+  return h("time", { datetime: exactly(ns), title: exactly(ns) }, `${date.toLocaleDateString()} ${time}`);
+}
+
+/** The same in UTC, with milliseconds and a date, for a title. */
 export function exactly(ns) {
   return new Date(Number(BigInt(ns) / 1000000n)).toISOString();
 }
