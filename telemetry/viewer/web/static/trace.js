@@ -35,7 +35,7 @@ export function showTrace(view, [traceId, spanId], go) {
       trace = await get(`/api/traces/${id}/hops`);
     } catch (error) {
       if (closed || mine !== version) return;
-      if (!drawing) place.replaceChildren(h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
+      if (!drawing) place.replaceChildren(h("h1", {}, error.status === 404 ? "Trace not found" : "The trace cannot be shown"), h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
       else if (error.status) toast(error.message);
       return;
     }
