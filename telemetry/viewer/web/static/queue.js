@@ -5,7 +5,7 @@ import { chart } from "./chart.js";
 import { h } from "./dom.js";
 import { clock, count, duration, exactly, rate } from "./format.js";
 import { update } from "./morph.js";
-import { badge, brokerName, linked, pageOf, percentiles, tracesOf } from "./queues.js";
+import { badge, brokerName, linked, listed, pageOf, percentiles, tracesOf } from "./queues.js";
 import { range } from "./range.js";
 import { everySeconds } from "./stream.js";
 
@@ -65,11 +65,12 @@ export function showQueue(view) {
 
 function page(it, broker) {
   const of = { queue: it.queue, task: it.task ?? "" };
+  const during = { ...of, since_s: listed(it.since_s) };
   const over = { since: it.since_s, now: it.now, bucket: it.bucket_s };
   const brokers = it.brokers.filter(Boolean);
   return [
     h("p", { class: "facts", "data-key": "facts" }, brokers.length ? h("span", {}, `Broker: ${brokers.map(brokerName).join(", ")}`) : "", h("span", {}, it.last_run_ns ? ["Last run ", time(it.last_run_ns)] : "No run in this time range"), h("a", { href: tracesOf(of), "data-link": "" }, "All traces")),
-    tiles(it, of),
+    tiles(it, of, during),
     h(
       "div",
       { class: "charts", "data-key": "charts" },
@@ -80,7 +81,7 @@ function page(it, broker) {
     ),
     scatter(it, over),
     list("Oldest messages", it.oldest, ["Task", "State", "Waits for", "Due", "Trace"], (message) => [message.task || "–", h("span", { class: `badge ${{ stuck: "error", waiting: "waiting" }[message.state] ?? ""}` }, message.state), right(message.state === "scheduled" ? "–" : duration(message.waited_ms)), time(message.due_ns), trace(message)], [2]),
-    list("Failures", it.exceptions, ["Exception", "Count", "Retried", "Latest message", "Latest trace"], (failure) => [h("code", {}, failure.type), right(linked(failure.count, { ...of, status: "error" })), right(count(failure.retried)), h("span", { class: "words" }, message(failure)), trace(failure)], [1, 2]),
+    list("Failures", it.exceptions, ["Exception", "Count", "Retried", "Latest message", "Latest trace"], (failure) => [h("code", {}, failure.type), right(linked(failure.count, { ...during, q: `exception.type="${failure.type.replaceAll('"', "")}"` })), right(count(failure.retried)), h("span", { class: "words" }, message(failure)), trace(failure)], [1, 2]),
     it.task !== null ? "" : list("Tasks", it.tasks, ["Task", "Depth", "Oldest", "In", "Out", "Wait", "Run", "Failed", "Retried"], (task) => [h("a", { href: pageOf(it.queue, broker, it.since_s, task.task), "data-link": "" }, task.task || "(no task named)"), right(linked(task.depth, { queue: it.queue, task: task.task, status: "waiting" })), right(task.oldest_ms === null ? "–" : duration(task.oldest_ms)), right(rate(task.in_per_s)), right(rate(task.out_per_s)), right(percentiles(task.wait_ms, tracesOf({ queue: it.queue, task: task.task, sort: "wait" }))), right(percentiles(task.run_ms, tracesOf({ queue: it.queue, task: task.task, sort: "duration" }))), right(linked(task.failures, { queue: it.queue, task: task.task, status: "error" }, { kind: "bad" })), right(count(task.retries))], [1, 2, 3, 4, 5, 6, 7, 8], true),
     list("Workers", it.workers, ["Worker", "Share", "Runs", "Run p50", "Prefetch p50", "Prefetch p95", "Failed", "Last run"], (worker) => [[h("a", { href: tracesOf({ ...of, service: worker.service }), "data-link": "" }, worker.service || "(no service named)"), h("span", { class: "where" }, worker.worker)], right(share(worker.share)), right(count(worker.runs)), right(duration(worker.run_p50_ms)), right(duration(worker.prefetch_p50_ms)), right(duration(worker.prefetch_p95_ms)), right(count(worker.failures)), time(worker.last_run_ns)], [1, 2, 3, 4, 5, 6], true),
     list("Longest waits", it.slowest.wait, SLOWEST, slow, [1, 2]),
@@ -93,24 +94,23 @@ function page(it, broker) {
 const SLOWEST = ["Started", "Wait", "Run", "Outcome", "Trace"];
 const slow = (run) => [time(run.start_ns), right(duration(run.wait_ms)), right(duration(run.run_ms)), h("span", { class: `badge ${{ ok: "ok", failed: "error" }[run.outcome] ?? "state"}` }, run.outcome), trace(run)];
 
-function tiles(it, of) {
+function tiles(it, of, during) {
   const tile = (name, value, kind = "") => h("div", { class: `tile ${kind}` }, h("dt", {}, name), h("dd", {}, value));
-  const waits = (facts) => (number) => linked(number, { ...of, ...facts });
   return h(
     "dl",
     { class: "tiles", "data-key": "tiles" },
-    tile("Depth", waits({ status: "waiting" })(it.depth), it.state === "stalled" ? "alarm" : ""),
+    tile("Depth", linked(it.depth, { ...of, status: "waiting" }), it.state === "stalled" ? "alarm" : ""),
     tile("Oldest", it.oldest_ms === null ? "–" : h("a", { href: tracesOf({ ...of, status: it.stuck ? "stuck" : "waiting", sort: "wait" }), "data-link": "" }, duration(it.oldest_ms)), it.stuck ? "alarm" : ""),
-    tile("Scheduled", waits({ status: "scheduled" })(it.scheduled)),
+    tile("Scheduled", linked(it.scheduled, { ...of, status: "scheduled" })),
     tile("In", rate(it.in_per_s)),
     tile("Out", rate(it.out_per_s)),
-    tile("Wait p95", it.wait_ms.p95 === null ? "–" : h("a", { href: tracesOf({ ...of, sort: "wait" }), "data-link": "" }, duration(it.wait_ms.p95))),
-    tile("Run p95", it.run_ms.p95 === null ? "–" : h("a", { href: tracesOf({ ...of, sort: "duration" }), "data-link": "" }, duration(it.run_ms.p95))),
-    tile("Failed", waits({ status: "error" })(it.failures), it.failures ? "alarm" : ""),
-    tile("Retried", count(it.retries)),
-    tile("Expired", linked(it.expired + it.expired_waiting, { ...of, status: it.expired ? "error" : "expired" })),
-    tile("Rejected", waits({ status: "error" })(it.rejected)),
-    tile("Revoked", waits({ status: "revoked" })(it.revoked)),
+    tile("Wait p95", it.wait_ms.p95 === null ? "–" : h("a", { href: tracesOf({ ...during, sort: "wait" }), "data-link": "" }, duration(it.wait_ms.p95))),
+    tile("Run p95", it.run_ms.p95 === null ? "–" : h("a", { href: tracesOf({ ...during, sort: "duration" }), "data-link": "" }, duration(it.run_ms.p95))),
+    tile("Failed", linked(it.failures, { ...during, status: "error" }), it.failures ? "alarm" : ""),
+    tile("Retried", linked(it.retries, { ...during, q: "status:retry" })),
+    tile("Expired", linked(it.expired + it.expired_waiting, { ...of, status: "expired" })),
+    tile("Rejected", linked(it.rejected, { ...during, q: "status:rejected" })),
+    tile("Revoked", linked(it.revoked, { ...during, status: "revoked" })),
   );
 }
 

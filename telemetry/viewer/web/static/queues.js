@@ -61,6 +61,11 @@ export function tracesOf(facts) {
   return `/?${new URLSearchParams(Object.entries(facts).filter(([, value]) => value))}`;
 }
 
+/** The time range of the list of traces that has this one in it. */
+export function listed(since) {
+  return Math.max(900, since);
+}
+
 /** A number that leads to its traces; 0 is plain. */
 export function linked(number, facts, { key, kind = "" } = {}) {
   if (!number) return h("span", { class: "none" }, "0");
@@ -116,6 +121,7 @@ function row(queue, since, isAmbiguous) {
   const name = queue.queue || "(no queue named)";
   const cell = (label, kind, ...children) => h("td", { class: kind, "data-label": label }, children);
   const of = { queue: queue.queue };
+  const during = { ...of, since_s: listed(since) };
   return h(
     "tr",
     { "data-key": key, class: `is-${queue.state}` },
@@ -124,12 +130,12 @@ function row(queue, since, isAmbiguous) {
     cell("Depth", "number", linked(queue.depth, { ...of, status: "waiting" }, { kind: queue.state === "stalled" ? "bad" : "" }), sparkline(queue.series, [{ key: "depth", name: "depth" }], { label: `Depth over time, now ${count(queue.depth)}` }), queue.scheduled ? h("span", { class: "where" }, linked(queue.scheduled, { ...of, status: "scheduled" }), " scheduled") : ""),
     cell("Oldest", "number", queue.oldest_ms === null ? h("span", { class: "none" }, "–") : h("a", { href: tracesOf({ ...of, status: queue.stuck ? "stuck" : "waiting", sort: "wait" }), "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms))),
     cell("In / out", "number", h("span", {}, rate(queue.in_per_s), " / ", rate(queue.out_per_s)), sparkline(queue.series, [{ key: "sent", name: "sent" }, { key: "runs", name: "runs" }], { label: `In and out over time: ${count(queue.sent)} in, ${count(queue.runs)} out` })),
-    cell("Wait", "number", percentiles(queue.wait_ms, tracesOf({ ...of, sort: "wait" }))),
-    cell("Run", "number", percentiles(queue.run_ms, tracesOf({ ...of, sort: "duration" }))),
-    cell("Failed", "", linked(queue.failures, { ...of, status: "error" }, { kind: "bad" }), h("ul", { class: "exceptions" }, queue.exceptions.slice(0, 3).map(({ type, count: times }) => h("li", { title: type }, `${type.split(".").at(-1)} ×${count(times)}`)))),
-    cell("Retried", "number", count(queue.retries)),
-    cell("Expired", "number", linked(queue.expired + queue.expired_waiting, { ...of, status: queue.expired ? "error" : "expired" })),
-    cell("Rejected", "number", linked(queue.rejected, { ...of, status: "error" })),
+    cell("Wait", "number", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
+    cell("Run", "number", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
+    cell("Failed", "", linked(queue.failures, { ...during, status: "error" }, { kind: "bad" }), h("ul", { class: "exceptions" }, queue.exceptions.slice(0, 3).map(({ type, count: times }) => h("li", { title: type }, `${type.split(".").at(-1)} ×${count(times)}`)))),
+    cell("Retried", "number", linked(queue.retries, { ...during, q: "status:retry" })),
+    cell("Expired", "number", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
+    cell("Rejected", "number", linked(queue.rejected, { ...during, q: "status:rejected" })),
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-const RANGES = [[900, "15 minutes"], [3600, "1 hour"], [21600, "6 hours"], [86400, "24 hours"], [604800, "7 days"]];
+const RANGES = [[300, "5 minutes"], [900, "15 minutes"], [3600, "1 hour"], [21600, "6 hours"], [86400, "24 hours"], [604800, "7 days"]];
 
 /** Let somebody choose a time range on the page `path`; call `changed()` when they do. */
 export function range(path, changed) {
