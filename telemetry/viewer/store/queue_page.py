@@ -18,7 +18,7 @@ from .waiting import BACKLOG, STATES, times
 __all__ = ["Asked", "queue_page"]
 
 #: The newest runs that are looked at one by one.
-MOST_RUNS = 30_000
+MOST_RUNS = 10_000
 
 #: Dots of the scatter besides the longest wait of each moment, and rows of each list.
 MOST_DOTS, MOST_ROWS = 500, 10

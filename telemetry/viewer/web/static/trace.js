@@ -9,6 +9,7 @@ import { backToList } from "./traces.js";
 import { waterfall } from "./waterfall.js";
 
 const PAUSE = 120;
+const AGAIN = 2000;
 
 /** Show the trace, and the span if one is named, in `view`. */
 export function showTrace(view, [traceId, spanId], go) {
@@ -35,7 +36,7 @@ export function showTrace(view, [traceId, spanId], go) {
       trace = await get(`/api/traces/${id}/hops`);
     } catch (error) {
       if (closed || mine !== version) return;
-      if (!drawing) place.replaceChildren(h("h1", {}, "Trace not found"), h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
+      if (!drawing) place.replaceChildren(h("h1", {}, error.status === 404 ? "Trace not found" : "The trace cannot be shown"), h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
       else if (error.status) toast(error.message);
       return;
     }
@@ -54,7 +55,9 @@ export function showTrace(view, [traceId, spanId], go) {
       drawing.focus();
     }
     clearTimeout(changes);
-    if (trace.changes_in_ms !== null) changes = setTimeout(read, Math.min(2 ** 31 - 1, trace.changes_in_ms + 50));
+    // The numbers of the sentence go on with those of the rows.
+    const soonest = Math.min(trace.changes_in_ms === null ? Infinity : trace.changes_in_ms + 50, Object.keys(trace.live).length ? AGAIN * Math.max(1, trace.spans / 500) : Infinity);
+    if (soonest < Infinity) changes = setTimeout(read, soonest);
   }
 
   // The panel, once open, follows the row.

@@ -6,7 +6,9 @@ import { clock, duration, ticks } from "./format.js";
 import { minimap } from "./minimap.js";
 import { STATUS_WORDS } from "./status.js";
 
-const ROW = 30;
+// Pixels to a row; on a phone its bar is below its name.
+const NARROW = matchMedia("(max-width: 34rem)");
+const rowHeight = () => (NARROW.matches ? 52 : 30);
 const BEYOND = 10;
 const LABEL = 60;
 const SMALLEST = 0.001;
@@ -56,6 +58,11 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
   const element = h("section", { class: "waterfall", "aria-label": "Timeline" }, tools, overview.element, h("div", { class: "columns", "aria-hidden": "true" }, h("span", {}, "Span"), axis), scroller);
   const watched = new ResizeObserver(() => draw(true));
   watched.observe(scroller);
+  const relayout = () => {
+    layout();
+    draw(true);
+  };
+  NARROW.addEventListener("change", relayout);
   const isLive = () => trace.rows.some((row) => row.wait?.live && row.wait.state !== "expired");
   const clock_ = setInterval(() => isLive() && draw(true), CALM.matches ? 1000 : 250);
 
@@ -87,7 +94,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       shown.push(row);
     }
     active = Math.max(0, Math.min(active, shown.length - 1));
-    canvas.style.setProperty("height", `${shown.length * ROW}px`);
+    canvas.style.setProperty("height", `${shown.length * rowHeight()}px`);
     scroller.setAttribute("aria-rowcount", shown.length);
   }
 
@@ -113,8 +120,8 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
 
   let last = "";
   function draw(anew = false) {
-    const from = Math.max(0, Math.floor(scroller.scrollTop / ROW) - BEYOND);
-    const to = Math.min(shown.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + BEYOND);
+    const from = Math.max(0, Math.floor(scroller.scrollTop / rowHeight()) - BEYOND);
+    const to = Math.min(shown.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / rowHeight()) + BEYOND);
     const key = `${from} ${to}`;
     if (!anew && key === last) return;
     last = key;
@@ -145,7 +152,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     }
     axis.replaceChildren(...ticks(end - begin, room).map((ms) => h("span", { style: { left: `${percent(ms + begin)}%` } }, ms + begin ? duration(ms + begin) : "0")));
     scroller.setAttribute("aria-activedescendant", shown[active] ? domId(shown[active]) : "");
-    arrowsOf(arrows, { canvas, shown, links: trace.links, from, to, percent, height: ROW });
+    arrowsOf(arrows, { canvas, shown, links: trace.links, from, to, percent, height: rowHeight(), middle: NARROW.matches ? 38 : 15 });
     overview.draw(rows, whole(), zoom, endOf);
     all.disabled = !zoom;
   }
@@ -176,7 +183,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       const [left, right] = [clip(percent(row.start_ms)), clip(percent(end))];
       const out = percent(end) < 0 || percent(row.start_ms) > 100;
       element.className = `row ${row.kind} ${at === active ? "active" : ""} ${row.status} ${matches.includes(row.id) ? "match" : ""}`;
-      element.style.setProperty("top", `${at * ROW}px`);
+      element.style.setProperty("top", `${at * rowHeight()}px`);
       element.dataset.at = at;
       element.setAttribute("aria-rowindex", at + 1);
       element.setAttribute("aria-selected", String(at === active));
@@ -329,15 +336,15 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
 
   // Moving
 
-  function move(to) {
+  function move(to, inWindow = true) {
     const before = shown[active]?.id;
     active = Math.max(0, Math.min(shown.length - 1, to));
-    const top = active * ROW;
+    const top = active * rowHeight();
     if (top < scroller.scrollTop) scroller.scrollTop = top;
-    else if (top + ROW > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + ROW - scroller.clientHeight;
+    else if (top + rowHeight() > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + rowHeight() - scroller.clientHeight;
     draw(true);
     // The rows themselves may reach below the window.
-    drawn.get(shown[active]?.id)?.element.scrollIntoView({ block: "nearest" });
+    if (inWindow) drawn.get(shown[active]?.id)?.element.scrollIntoView({ block: "nearest" });
     tell();
     if (shown[active] && shown[active].id !== before) moved(shown[active].open);
   }
@@ -353,7 +360,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
   function press(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const row = shown[active];
-    const page = Math.max(1, Math.floor(scroller.clientHeight / ROW) - 1);
+    const page = Math.max(1, Math.floor(scroller.clientHeight / rowHeight()) - 1);
     const does = {
       ArrowDown: () => move(active + 1),
       ArrowUp: () => move(active - 1),
@@ -395,7 +402,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     focus() {
       scroller.focus({ preventScroll: true });
       if (kept?.top) scroller.scrollTop = kept.top;
-      else move(active);
+      else move(active, false); // The page begins at its top.
       kept = null;
     },
     goTo,
@@ -420,6 +427,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     close() {
       clearInterval(clock_);
       watched.disconnect();
+      NARROW.removeEventListener("change", relayout);
     },
   };
 }

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.analysis.rows import hops
+from telemetry.viewer.store import read
 from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.search import Search, find
+from telemetry.viewer.store.suggest import suggest
 from telemetry.viewer.store.trace_store import Bounds, Store
 
 from ..exports import export, shown
@@ -215,6 +218,41 @@ def test_a_trace_with_more_attributes_than_its_filter_holds(traces: Traces) -> N
     traces.add(order("a" * 32, **many), order("b" * 32))
     assert traces.ids(q="key1999=1999") == "a"
     assert traces.ids(q="key1999=7") == ""
+
+
+def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
+    traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces.add(order("a" * 32))
+    monkeypatch.setattr(read, "MOST_SPANS", 3)
+    with traces.store.database.reading() as db:
+        trace = read.read_trace(db, 1, time.time_ns())
+        answer = hops(trace, read.count_spans(db, 1))
+        assert (answer["spans"], answer["stored_spans"]) == (3, 4)
+        assert len(list(read.stored_spans(db, 1))) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "first"),
+    [
+        ("", 0, "status:"),
+        ("charge st", 7, "status:"),
+        ("status:st", 0, "status:stuck"),
+        ("status:stuck", 0, None),
+        ("queue:SL", 0, 'queue:"slow"'),
+        ("wait>1s rep", 8, 'task:"report"'),
+        ('"process', 0, '"process charge"'),
+        ("celery.task.n", 0, "celery.task.name="),
+        ("nothing-like-it", 0, None),
+    ],
+)
+def test_how_a_search_could_go_on(
+    searched: Traces, text: str, start: int, first: str | None
+) -> None:
+    with searched.store.database.reading() as db:
+        answer = suggest(db, text)
+    assert answer["from"] == start
+    assert next((found["text"] for found in answer["suggestions"]), None) == first
 
 
 def test_what_is_deleted_is_found_no_more(traces: Traces) -> None:
