@@ -19,6 +19,7 @@ from urllib.request import (  # type: ignore[attr-defined]  # requests takes the
 )
 
 import urllib3
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status as RpcStatus
 from urllib3 import exceptions
 
@@ -203,7 +204,7 @@ def _said(body: bytes, kind: str) -> str:
     if kind == PROTOBUF:
         try:
             return one_line(RpcStatus.FromString(body).message)
-        except Exception:
+        except DecodeError:
             return ""
     return "" if kind == "text/html" else one_line(body.decode("utf-8", "replace").strip())
 

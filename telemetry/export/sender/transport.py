@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from ...config.exporter import Otlp, Signal
+from ...config.exporter import Signal
 
-__all__ = ["ExportResult", "Outcome", "Transport", "delivered", "one_line", "open_transport"]
+__all__ = ["ExportResult", "Outcome", "Transport", "delivered", "one_line"]
 
 
 class Outcome(Enum):
@@ -54,18 +54,6 @@ class Transport(Protocol):
 
     def hold(self) -> None:
         """Get ready for forks, before the first request."""
-
-
-def open_transport(target: Otlp) -> Transport:
-    """Return the transport of *target*. It connects with the first request."""
-    # Whoever uses one of them does not load the other.
-    if target.protocol == "grpc":
-        from .grpc_transport import GrpcTransport
-
-        return GrpcTransport(target)
-    from .http_transport import HttpTransport
-
-    return HttpTransport(target)
 
 
 def delivered(response: bytes) -> ExportResult:
