@@ -2,15 +2,24 @@
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
-from flask import Flask, got_request_exception, request, request_started
+from flask import (
+    Flask,
+    Response,
+    after_this_request,
+    got_request_exception,
+    request,
+    request_started,
+)
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
 from .propagation import extract_parent, headers_in
-from .tracing.context import attach, get_current, parent_in
+from .propagation.doctor import DOCTOR_HEADER
+from .setup import last_export_error
+from .tracing.context import attach, detach, get_current, parent_in
 from .tracing.hop import NO_CONTEXT, Hop
 from .tracing.record import ParentContext, RecordedLink, ServerFacts, SpanTemplate, environ_facts
 from .tracing.scope import hop_scope
@@ -134,13 +143,10 @@ class _TracedBody:
 class _ServerHop(Hop[ServerFacts]):
     """One request while it is served, in several pieces: the call, each part, the end."""
 
-    __slots__ = ("_inside", "is_serving")
-
-    def start(self, *args: Any, **kwargs: Any) -> Span:
-        """Start the span, and the request."""
-        #: Until the end, also where no span is made of the request.
-        self.is_serving = True
-        return super().start(*args, **kwargs)
+    #: Until the end, also where no span is made of the request.
+    is_serving = True
+    #: The context when the code inside was left.
+    _inside: Context = NO_CONTEXT
 
     def end(self) -> None:
         """End the span, and the request."""
@@ -150,7 +156,8 @@ class _ServerHop(Hop[ServerFacts]):
     def pause(self) -> None:
         """Make current what was so outside, until ``resume``."""
         self._inside = get_current()
-        self.detach()
+        if self._token is not None:
+            detach(self._token)
 
     def resume(self) -> None:
         """Make current what was so when the code inside was left."""
@@ -225,6 +232,8 @@ def _note_request(app: Flask, **_: Any) -> None:
         if rule is not None:
             hop.facts.route = started.root_path + rule.rule
         hop.describe()
+        if "HTTP_QUEUEHOP_DOCTOR" in environ:
+            after_this_request(partial(_answer_doctor, hop))
 
 
 def _note_exception(app: Flask, exception: BaseException, **_: Any) -> None:
@@ -232,3 +241,13 @@ def _note_exception(app: Flask, exception: BaseException, **_: Any) -> None:
     if hop is not None:
         hop.facts.error = error_type(exception)
         hop.record_exception(exception)
+
+
+def _answer_doctor(hop: _ServerHop, response: Response) -> Response:
+    span = hop.span.get_span_context()
+    response.headers[DOCTOR_HEADER] = (
+        f"span={format_trace_id(span.trace_id)}-{format_span_id(span.span_id)}; "
+        f"received={request.headers.get('traceparent', '')[:55]}; "
+        f"exports={'failing' if last_export_error() else 'ok'}"
+    )
+    return response

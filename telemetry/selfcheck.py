@@ -13,7 +13,13 @@ from .config.exporter import turned_off_by
 from .config.sdk import TracerProvider, span_processors
 from .config.settings import spool
 from .propagation import extract, inject
-from .setup import DEFAULT_SERVICE_NAME, is_in_memory, is_set_up
+from .setup import (
+    DEFAULT_SERVICE_NAME,
+    is_in_memory,
+    is_named_by_environment,
+    is_set_up,
+    names_in_code,
+)
 
 __all__ = ["Process", "describe_process"]
 
@@ -31,7 +37,8 @@ class Process:
 
     A *foreign* provider is not ``telemetry.setup``'s; if it is *mute*, what it makes goes nowhere.
     *off* is the setting that turns tracing off, *unwritable* the directory for want of which
-    spans wait in memory.
+    spans wait in memory. *names* are the service names that the code has given, in that order;
+    *named_by_environment* says that the environment names the service.
     """
 
     pid: int
@@ -44,6 +51,8 @@ class Process:
     mute: bool = False
     off: str = ""
     unwritable: str = ""
+    names: list[str] = field(default_factory=list)
+    named_by_environment: bool = False
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Process":
@@ -75,6 +84,8 @@ def describe_process() -> Process:
         mute=is_sdk and foreign and span_processors(provider) == (),
         off="" if is_set else turned_off_by(),
         unwritable=str(kept.directory) if kept else "",
+        names=names_in_code(),
+        named_by_environment=is_named_by_environment(),
     )
 
 

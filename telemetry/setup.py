@@ -34,8 +34,10 @@ __all__ = [
     "before_exit",
     "flush",
     "is_in_memory",
+    "is_named_by_environment",
     "is_set_up",
     "last_export_error",
+    "names_in_code",
     "recent_spans",
     "setup",
     "setup_worker",
@@ -53,6 +55,8 @@ class _Pipeline:
 
 
 _pipeline: _Pipeline | None = None
+#: The service names that code has given to this process, whether they are in effect or not.
+_names: list[str] = []
 _lock = threading.RLock()
 
 
@@ -68,6 +72,8 @@ def setup(service_name: str | None = None) -> None:
     global _pipeline
     _hold_forks()
     with _lock:
+        if service_name is not None and service_name not in _names:
+            _names.append(service_name)
         if _pipeline is not None or not _has_interpreter_lock():
             return
         try:
@@ -88,7 +94,7 @@ def setup_worker(service_name: str | None = None) -> None:
     """
     setup(service_name)
     with _lock:
-        if _pipeline is None or service_name is None or SERVICE_NAME in _environment():
+        if _pipeline is None or service_name is None or is_named_by_environment():
             return
         provider = _pipeline.provider
         if provider.resource.attributes.get(SERVICE_NAME) != service_name:
@@ -226,6 +232,16 @@ def _is_instance_set() -> bool:
 def _environment() -> Mapping[str, Any]:
     """Return the resource attributes that the environment sets."""
     return OTELResourceDetector().detect().attributes or {}
+
+
+def is_named_by_environment() -> bool:
+    """Return whether the environment names the service, so that no name in code has an effect."""
+    return SERVICE_NAME in _environment()
+
+
+def names_in_code() -> list[str]:
+    """Return the service names that code has given to this process, in that order."""
+    return list(_names)
 
 
 def _sink() -> Sink | None:

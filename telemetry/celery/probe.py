@@ -13,28 +13,35 @@ from celery.worker import state as worker_state
 from celery.worker.control import inspect_command
 from opentelemetry import trace
 
+from ..propagation.doctor import DOCTOR_TASK, REPLY_TO
+from ..propagation.message import trace_headers
 from ..propagation.traceparent import TRACEPARENT
 from ..selfcheck import describe_process
 from ..setup import flush, last_export_error
-from ..tracing.scope import SCOPE_NAME
+from ..tracing.scope import SCOPE_NAME, hop_scope
 
-__all__ = ["COMMAND", "TASK", "answer_doctor"]
+__all__ = ["COMMAND", "answer_doctor"]
 
 COMMAND = "queuehop_doctor"
-TASK = "queuehop.doctor"
 
 
 def answer_doctor(app: Celery) -> None:
     """Let the workers of *app* answer ``python -m telemetry doctor``."""
 
-    @app.task(name=TASK, bind=True, shared=False, ignore_result=True, max_retries=0)
+    # A rate limit of 0 is none, also where the application limits all of its tasks.
+    @app.task(
+        name=DOCTOR_TASK, bind=True, shared=False, ignore_result=True, max_retries=0, rate_limit=0
+    )
     def doctor(task: Task) -> None:
         request = task.request
+        reply_to = trace_headers(vars(request)).get(REPLY_TO) or request.reply_to
+        if not reply_to:
+            return  # nobody waits for an answer
         with task.app.producer_or_acquire() as producer:
             producer.publish(
                 _of_run(request),
                 exchange="",
-                routing_key=request.reply_to,
+                routing_key=reply_to,
                 serializer="json",
                 correlation_id=request.id,
             )
@@ -46,7 +53,7 @@ def _of_run(request: Any) -> dict[str, Any]:
     trace.get_tracer(SCOPE_NAME).start_span("doctor").end()  # something for the flush to deliver
     return {
         "process": asdict(describe_process()),
-        "traceparent": getattr(request, TRACEPARENT, None),
+        "traceparent": trace_headers(vars(request)).get(TRACEPARENT),
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),
         "delivered": flush(timeout=5.0) and not last_export_error(),
@@ -61,12 +68,26 @@ def of_main_process(state: Any, **_: Any) -> dict[str, Any]:
     # The queue of a broadcast is this worker's alone, and no probe can be sent to it by name.
     queues = [each.name for each in consumer.task_consumer.queues if each.exchange.type != "fanout"]
     pool = type(consumer.pool)
+    app = consumer.app
+    tasks = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
     return {
         "process": asdict(describe_process()),
+        "version": hop_scope().version,
+        "tasks": sorted(tasks),
+        "rate_limits": {name: str(t.rate_limit) for name, t in tasks.items() if t.rate_limit},
+        "backend": _backend(app),
         "pool": f"{pool.__module__}.{pool.__qualname__}",
         "queues": queues,
-        "probed": TASK in consumer.app.tasks,
+        "probed": DOCTOR_TASK in tasks,
         "running": len(worker_state.active_requests),
         "waiting": len(worker_state.reserved_requests) - len(worker_state.active_requests),
         "time": time.time(),
     }
+
+
+def _backend(app: Celery) -> str:
+    """Return the URL of the result backend without its password; empty if there is none."""
+    try:
+        return str(app.backend.as_uri(include_password=False) or "")
+    except Exception:
+        return ""

@@ -1,8 +1,11 @@
-"""What the doctor says of one thing that it looked at."""
+"""What the doctor reports about one thing that it checked."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
-__all__ = ["Finding"]
+__all__ = ["Finding", "hide_secrets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,10 +13,54 @@ class Finding:
     """A place where a trace breaks: where, what is wrong there, and what to do.
 
     *code* is for programs and does not change; *hop* is one of ``settings``, ``web``, ``queue``,
-    ``worker``, ``export``.
+    ``worker``, ``export``. A *hint* names something that may be right. *consequences* are findings
+    that go away with this one. No text holds a password, a token or a query string.
     """
 
     code: str
     hop: str
     problem: str
     remedy: str
+    hint: bool = False
+    consequences: tuple["Finding", ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "problem", hide_secrets(self.problem))
+        object.__setattr__(self, "remedy", hide_secrets(self.remedy))
+
+    def with_consequences(self, findings: Iterable["Finding"]) -> "Finding":
+        """Return this finding with *findings* below it."""
+        return replace(self, consequences=(*self.consequences, *findings))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return this finding as JSON has it."""
+        found: dict[str, Any] = {
+            "code": self.code,
+            "hop": self.hop,
+            "problem": self.problem,
+            "remedy": self.remedy,
+        }
+        if self.consequences:
+            found["consequences"] = [each.as_dict() for each in self.consequences]
+        return found
+
+
+#: Texts that may hold secrets, in the order in which they are replaced.
+_SECRETS = (
+    # scheme://user:password@host, whatever the password is made of; then scheme://token@host.
+    (re.compile(r"(\w[\w+.-]*://)([^\s:/@]*):\S*@"), r"\1\2:**@"),
+    (re.compile(r"(\w[\w+.-]*://)[^\s:/@]+@"), r"\1**@"),
+    # user:password@host without a scheme. A worker's name, celery@host, has no colon before the @.
+    (re.compile(r"(?<![\w/@.:*-])([\w.+%-]*):(?!//)\S+@(?=[\w\[])"), r"\1:**@"),
+    # A query string, also of a URL without a scheme; then the values of names that say "secret".
+    (re.compile(r"(?<=[\w/\]*-])\?[^\s'\"),]+"), "?…"),
+    (re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key)[\w-]*=)[^\s'\",;&]+"),
+     r"\1…"),
+)  # fmt: skip
+
+
+def hide_secrets(text: str) -> str:
+    """Return *text* without passwords, tokens and query strings of the URLs in it."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text

@@ -1,10 +1,13 @@
 """The applications that the doctor is to look at, loaded as their own commands do it."""
 
+import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ __all__ = ["NotFound", "NotLoadable", "load_celery", "load_flask"]
 
 
 class NotFound(Exception):
-    """The name that was given is that of no application."""
+    """The name that was given does not lead to an application."""
 
 
 class NotLoadable(Exception):
@@ -60,7 +63,10 @@ def load_celery(name: str) -> Any:
         # The last part may be the app's: celery -A package.module.app
         module, _, attribute = module.rpartition(".") if not attribute else ("", "", "")
         if exc.name != name or module not in sys.modules:
-            raise NotFound(f"--celery {name}: no module is named {exc.name}") from None
+            raise NotFound(
+                f"--celery {name}: no module is named {exc.name}; run the doctor in the folder of "
+                "the project, and give module:app, as for celery -A"
+            ) from None
     try:
         app = find_app(name)
     except (AttributeError, ImportError):
@@ -68,14 +74,62 @@ def load_celery(name: str) -> Any:
             with suppress(ModuleNotFoundError):
                 _import("celery", name, f"{module}.celery")
         wanted = f"no {attribute}" if attribute else "no Celery app"
-        raise NotFound(f"--celery {name}: {module} has {wanted}") from None
+        raise NotFound(f"--celery {name}: {module} has {wanted}; {_instead()}") from None
     app = getattr(app, "_get_current_object", lambda: app)()
     if not isinstance(app, Celery):
-        raise NotFound(f"--celery {name}: that is no Celery app, but of type {type(app).__name__}")
+        kind = type(app).__name__
+        raise NotFound(f"--celery {name}: that is no Celery app, but a {kind}; {_instead()}")
     with _loading("celery", name):
         app.finalize()
+        app.loader.import_default_modules()  # as a worker does, for all of its tasks
         _ = app.conf.broker_url
     return app
+
+
+def _instead() -> str:
+    """Return what to give for ``--celery``: apps in modules that are loaded, or in the sources."""
+    from celery import Celery
+
+    names = [
+        f"{module.__name__}:{attribute}"
+        for module in list(sys.modules.values())
+        if _is_own(Path(getattr(module, "__file__", None) or "/"))
+        for attribute, value in list(vars(module).items())
+        if isinstance(value, Celery)
+    ] or list(_in_sources())
+    if names:
+        return f"give --celery {' or '.join(sorted(names)[:3])}"
+    return (
+        "give module:app, where app is the Celery object, as for celery -A; if a function makes "
+        "it, write a module that calls the function: app = create_app().extensions['celery']"
+    )
+
+
+#: A Celery app that a module makes and assigns.
+_MAKES_APP = re.compile(r"^(\w+)(?: *: *[\w.]+)? *= *(?:celery\.)?Celery\(", re.M)
+
+#: At most so many files of a project are searched for a Celery app.
+_MOST_FILES = 5000
+
+
+def _in_sources() -> Iterator[str]:
+    """Yield where the sources of the project in the current directory make a Celery app."""
+    here = Path.cwd()
+    for path in islice(_sources(here), _MOST_FILES):
+        parts = path.relative_to(here).with_suffix("").parts
+        for match in _MAKES_APP.finditer(path.read_text(errors="replace")):
+            yield f"{'.'.join(parts).removesuffix('.__init__')}:{match[1]}"
+
+
+def _sources(here: Path) -> Iterator[Path]:
+    """Yield the files of the packages below *here*, not those of virtual environments."""
+    for directory, names, files in os.walk(here):
+        # Not what is hidden, nor site-packages, nor another name that no package can have.
+        names[:] = [name for name in names if name.isidentifier() and "pyvenv.cfg" not in files]
+        for file in files:
+            path = Path(directory, file)
+            if path.suffix == ".py" and path.stem.isidentifier():
+                yield path
 
 
 def _import(option: str, name: str, module: str) -> None:
@@ -101,10 +155,14 @@ def _loading(option: str, name: str, *let_through: type[Exception]) -> Iterator[
 
 def _why(exc: BaseException) -> str:
     """Return what was raised, and the last place in the application itself that led to it."""
-    here = Path.cwd()
     frames = [
         (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(exc.__traceback__)
     ]
-    own = [(path, line) for path, line in frames if path.is_relative_to(here)]
-    where = f" ({own[-1][0].relative_to(here)}:{own[-1][1]})" if own else ""
+    own = [(path, line) for path, line in frames if _is_own(path)]
+    where = f" ({own[-1][0].relative_to(Path.cwd())}:{own[-1][1]})" if own else ""
     return f"{type(exc).__name__}: {exc}{where}"
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether *path* is of the project in the current directory, not of a package in it."""
+    return path.is_relative_to(Path.cwd()) and "site-packages" not in path.parts

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 
 from flask import Flask
+from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 
 from ..flask import EXTENSION
 from ..selfcheck import Process, describe_process
 from .finding import Finding
 
-__all__ = ["check_process", "check_web"]
+__all__ = ["check_process", "check_unused_names", "check_web"]
 
 
 def check_web(app: Flask) -> Iterator[Finding]:
     """Check what *app* has set up by being made."""
     here = describe_process()
     yield from check_process(here, "web", "call telemetry.setup() where the Flask app is made")
+    yield from check_unused_names(here, "web")
     if EXTENSION not in app.extensions:
         yield Finding(
             "flask-not-instrumented", "web", "no SERVER span is made of a request",
@@ -58,4 +60,20 @@ def check_process(process: Process, hop: str, remedy: str) -> Iterator[Finding]:
         yield Finding(
             "sampler-drops-all", hop, "the sampler drops every trace that begins here",
             "set OTEL_TRACES_SAMPLER to parentbased_always_on, or give its ratio more than 0",
+        )  # fmt: skip
+
+
+def check_unused_names(process: Process, hop: str) -> Iterator[Finding]:
+    """Name the service names in code that another one overrides in *process*."""
+    # A worker may import a web side, whose name it does not take.
+    given = process.names[-1:] if hop == "worker" else process.names
+    for name in dict.fromkeys(given):
+        if name == process.service or process.default_service:
+            continue
+        yield Finding(
+            "service-name-unused", hop,
+            f"the service name {name!r} in the code has no effect: {process.service} is used",
+            f"remove it, or do not set {OTEL_SERVICE_NAME}" if process.named_by_environment
+            else "pass the name to the first call of telemetry.setup() or to your own provider",
+            hint=True,
         )  # fmt: skip

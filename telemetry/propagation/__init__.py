@@ -75,6 +75,8 @@ def extract_parent(
 
     Like ``extract``, but for headers with the names that the propagators write. Never raises.
     """
+    if not headers:
+        return None, context
     propagators = configured_propagators()
     # Nearly every message: a traceparent, and nothing else to read.
     traceparent = headers.get(TRACEPARENT)
@@ -98,7 +100,7 @@ def extract_parent(
 
 def has_parent(headers: Mapping[str, Any]) -> bool:
     """Return whether *headers* have one that names a span, well-formed or not."""
-    return not configured_propagators().parent_fields.isdisjoint(headers)
+    return any(map(headers.__contains__, configured_propagators().parent_fields))
 
 
 def headers_for(parent: ParentContext, context: Context) -> dict[str, str]:

@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.environment_variables import OTEL_PROPAGATORS
 from opentelemetry.propagators.textmap import (
-    CarrierT,
     Getter,
     Setter,
     TextMapPropagator,
@@ -43,10 +43,7 @@ class Propagators(TextMapPropagator):
         self.traceparent_suffices = w3c and TRACEPARENT in self._fields
 
     def extract(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        getter: Getter[CarrierT] = default_getter,
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter
     ) -> Context:
         """Return *context* with what each propagator reads from *carrier*."""
         context = Context() if context is None else context
@@ -58,10 +55,7 @@ class Propagators(TextMapPropagator):
         return context
 
     def inject(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        setter: Setter[CarrierT] = default_setter,
+        self, carrier: Any, context: Context | None = None, setter: Setter[Any] = default_setter
     ) -> None:
         """Let each propagator write *context*, by default the current one, into *carrier*."""
         for one in self._propagators:

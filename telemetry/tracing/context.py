@@ -48,7 +48,7 @@ _DEFAULT = "contextvars_context"
 
 def parent_in(context: Context) -> ParentContext | None:
     """Return the span that is current in *context* as a parent, None if it has no valid one."""
-    return parent_of(trace.get_current_span(context))
+    return parent_of(trace.get_current_span(context)) if context else None
 
 
 def parent_of(span: Span) -> ParentContext | None:

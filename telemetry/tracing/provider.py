@@ -1,6 +1,6 @@
 """The tracer provider of ``telemetry.setup``: it decides what is sampled and makes ``HopSpan``s."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time_ns
 
 from opentelemetry import trace
@@ -52,6 +52,8 @@ class HopTracerProvider(TracerProvider):
             sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
         )
         self.sink = sink
+        #: What sees each record besides: the tests' fixture.
+        self.observer: Callable[[SpanTemplate, Record], None] | None = None
         self.limits = limits
         self.has_narrow_limits = (
             exceeds(limits.max_span_attributes, 0)
@@ -196,6 +198,8 @@ class HopTracerProvider(TracerProvider):
                 sink.append(span.template, record)
             except Exception:
                 log_internal_error("keep a span")
+        if self.observer is not None:
+            self.observer(span.template, record)
         if self._processors and span.recorded:
             ended = span.readable()
             for processor in self._processors:
@@ -236,7 +240,7 @@ class HopTracer(Tracer):
             attributes=attributes,
         )
         if isinstance(span, HopSpan):
-            span.on_exception(record_exception, set_status_on_exception)
+            span.on_exception = record_exception, set_status_on_exception
         return span
 
     def start_as_current_span(  # type: ignore[override]  # the API wants a generator's manager

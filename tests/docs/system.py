@@ -89,7 +89,7 @@ class System:
         """Wait for the *count* spans of a ping; return them by start."""
 
         def of_ping(spans: Sequence[ReceivedSpan]) -> list[ReceivedSpan]:
-            ours = (span for span in spans if "doctor" not in span.name)
+            ours = (span for span in spans if "queuehop=doctor" not in span.trace_state)
             return sorted(ours, key=lambda span: span.start_ns)
 
         found = of_ping(self._receiver.wait_for(lambda spans: len(of_ping(spans)) >= count, 30))

@@ -3,29 +3,14 @@
 from ...config.exporter import Otlp, Signal
 from .transport import ExportResult, Outcome, Transport
 
-__all__ = ["Collector", "ExportResult", "Outcome", "open_transport"]
-
-
-def open_transport(target: Otlp) -> Transport:
-    """Return the transport of *target*, which connects with the first request.
-
-    Raises ImportError where its library is missing or broken.
-    """
-    # Whoever uses one of them does not load the other.
-    if target.protocol == "grpc":
-        from .grpc_transport import GrpcTransport
-
-        return GrpcTransport(target)
-    from .http_transport import HttpTransport
-
-    return HttpTransport(target)
+__all__ = ["Collector", "ExportResult", "Outcome"]
 
 
 class Collector:
     """The collector at *target*, for traces and metrics."""
 
     def __init__(self, target: Otlp) -> None:
-        self._transport = open_transport(target)
+        self._transport = _transport(target)
 
     def export_spans(self, request: bytes) -> ExportResult:
         """Send an encoded ``ExportTraceServiceRequest``."""
@@ -49,3 +34,18 @@ class Collector:
         except Exception as exc:
             # Nothing was sent, and nothing will be until the settings change.
             return ExportResult(Outcome.RETRY, f"{type(exc).__name__}: {exc}", slow=True)
+
+
+def _transport(target: Otlp) -> Transport:
+    """Return the transport of *target*. It connects with the first request.
+
+    Raises ImportError where its library is missing or broken.
+    """
+    # Whoever uses one of them does not load the other.
+    if target.protocol == "grpc":
+        from .grpc_transport import GrpcTransport
+
+        return GrpcTransport(target)
+    from .http_transport import HttpTransport
+
+    return HttpTransport(target)

@@ -58,6 +58,10 @@ class Definition(NamedTuple):
     id: bytes
     content: bytes
 
+    def payload(self) -> bytes:
+        """Return the payload of its frame."""
+        return DEFINITION + self.id + self.content
+
 
 class Frame(NamedTuple):
     """One frame that was read, and the offset behind it."""
@@ -78,9 +82,8 @@ def seed(segment: str) -> int:
     return crc32(os.fsencode(segment))  # somebody may have put a file of any name there
 
 
-def frame(seed: int, kind: bytes, id: bytes, content: bytes) -> bytes:
+def frame(seed: int, payload: bytes) -> bytes:
     """Return one frame of a segment with *seed*."""
-    payload = kind + id + content
     return _header(_MAGIC, len(payload), crc32(payload, seed)) + payload
 
 

@@ -17,9 +17,11 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
 )
 
 from ...otlp.decode import ReceivedSpan
+from ...propagation.doctor import DOCTOR_MEMBER, DOCTOR_TASK
 
 __all__ = [
     "consumer_of",
+    "is_doctors",
     "message_id_of",
     "number",
     "queue_of",
@@ -121,3 +123,12 @@ def retries_of(span: ReceivedSpan) -> int:
 def consumer_of(span: ReceivedSpan) -> tuple[str, str]:
     """Return who takes the message: several groups each get it, and none of them is a retry."""
     return span.service, text(span.attributes, *_GROUPS)
+
+
+def is_doctors(span: ReceivedSpan) -> bool:
+    """Return whether *span* belongs to a request or task of the doctor's own, which is no traffic.
+
+    Its ``tracestate`` says so, where the propagators carry one.
+    """
+    member = "=".join(DOCTOR_MEMBER)
+    return member in span.trace_state.split(",") or task_of(span) == DOCTOR_TASK

@@ -12,7 +12,7 @@ from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_RO
 
 from ...otlp.decode import ReceivedSpan
 from .hops import Trace
-from .messaging import queue_of, retries_of, state_of, task_of, text
+from .messaging import is_doctors, queue_of, retries_of, state_of, task_of, text
 
 __all__ = ["Summary", "summarise"]
 
@@ -74,7 +74,11 @@ def summarise(trace: Trace) -> Summary:
         row=row,
         terms=frozenset((kind, name) for kind, names in found.items() for name in names),
         counts=Counter(_counted(trace)),
-        waiting=[(queue_of(w.send), task_of(w.send)) for w in trace.live if w.send],
+        waiting=[
+            (queue_of(wait.send), task_of(wait.send))
+            for wait in trace.live
+            if wait.send and not is_doctors(wait.send)
+        ],
         complete=not trace.orphans and not trace.live and not trace.circular,
     )
 
@@ -89,6 +93,8 @@ def _names(names: Iterable[str]) -> list[str]:
 
 def _counted(trace: Trace) -> Iterator[tuple[int, Key, int]]:
     for span in trace.spans:
+        if is_doctors(span):
+            continue
         for key, metrics in _facts(trace, span):
             bucket = span.start_ns // (BUCKET * 10**9) * BUCKET
             for metric in metrics:

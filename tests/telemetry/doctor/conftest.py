@@ -4,12 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from telemetry.otlp.receiver import Receiver
+
 from ...processes import ROOT, Process, Starter
+from ...system import Server
 
 PROJECT = "tests.telemetry.doctor.project"
 WEB = ("--flask", f"{PROJECT}:create_app")
@@ -19,55 +24,91 @@ Said = tuple[int, dict]
 Doctor = Callable[..., Said]
 
 
+def run_doctor(env: dict[str, str], *args: str, python: str = sys.executable) -> Said:
+    """Run the doctor with *env*; return its status and its report."""
+    done = subprocess.run(
+        [python, "-m", "telemetry", "doctor", "--json", *(args or BOTH)],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
 @pytest.fixture
 def doctor(start: Starter, tmp_path: Path) -> Doctor:
-    """Run the doctor in the environment of the system; return its status and what it says."""
+    """Run the doctor in the environment of the system; return its status and its report."""
 
     def run(*args: str, python: str = sys.executable, **env: str) -> Said:
-        named = args or BOTH
-        done = subprocess.run(
-            [python, "-m", "telemetry", "doctor", "--json", *named],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": os.environ.get("HOME", "/"),
-                **start.env,
-                "QUEUEHOP_STATE_DIR": str(tmp_path),
-                **env,
-            },
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode in (0, 1), done.stderr
-        return done.returncode, json.loads(done.stdout)
+        env = {**start.env, "QUEUEHOP_STATE_DIR": str(tmp_path), **env}
+        return run_doctor(env, *args, python=python)
 
     return run
+
+
+def start_worker(start: Starter, *args: str, **env: str) -> Process:
+    """Start a worker of the project; return it once it is ready."""
+    process = start(
+        *("celery", "-A", f"{PROJECT}:celery", "worker", "-c", "1", "-l", "INFO"),
+        *("--without-mingle", *args),
+        **env,
+    )
+    process.wait_for_line(" ready.")
+    return process
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doctor]:
+    """Run the doctor beside a sound worker, broker and collector, which a module shares."""
+    directory = tmp_path_factory.mktemp("sound")
+    server = Server(directory, "secret")
+    with Receiver() as receiver:
+        start = Starter(
+            CELERY_BROKER_URL=server.url,
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+            OTEL_BSP_SCHEDULE_DELAY="100",
+            QUEUEHOP_STATE_DIR=str(directory),
+        )
+        start_worker(start)
+
+        def run(*args: str, python: str = sys.executable, **env: str) -> Said:
+            return run_doctor({**start.env, **env}, *args, python=python)
+
+        yield run
+        assert not list(start.end())
+    server.process.stop()
 
 
 @pytest.fixture
 def worker(start: Starter) -> Callable[..., Process]:
-    def run(*args: str, **env: str) -> Process:
-        process = start(
-            *("celery", "-A", f"{PROJECT}:celery", "worker", "-c", "1", "-l", "INFO"),
-            *("--without-mingle", *args),
-            **env,
-        )
-        process.wait_for_line(" ready.")
-        return process
-
-    return run
+    """Start a worker of the project."""
+    return partial(start_worker, start)
 
 
-def first(said: Said) -> dict[str, str]:
+def first(said: Said) -> dict[str, Any]:
     """Return the first finding, of which there must be one."""
     status, report = said
     assert status == 1
-    return report["findings"][0]
+    found: dict[str, Any] = report["findings"][0]
+    return found
 
 
 def codes(said: Said) -> list[str]:
+    """Return the codes of the findings that no other explains."""
     status, report = said
     found = [finding["code"] for finding in report["findings"]]
     assert status == bool(found)
     return found
+
+
+def below(finding: dict[str, Any]) -> list[str]:
+    """Return the codes of what *finding* explains."""
+    return [each["code"] for each in finding.get("consequences", [])]
+
+
+def hints(said: Said) -> list[str]:
+    """Return the codes of the hints."""
+    return [hint["code"] for hint in said[1].get("hints", [])]

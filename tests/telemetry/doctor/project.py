@@ -2,10 +2,11 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import flask
-from celery import Celery, signals
+from celery import Celery, Task, shared_task, signals
 from celery.concurrency.thread import TaskPool
 from kombu import Queue
 from kombu.common import Broadcast
@@ -29,9 +30,14 @@ def by_first_argument(name, args, kwargs, options, task=None, **_):
 
 
 DIFFERENT = {
+    "beat": {"beat_schedule": {"tick": {"task": "pack", "schedule": 60}}},
     "broadcast": {"task_queues": [Queue("celery"), Broadcast("all")]},
     "declared": {"task_queues": [Queue("celery"), Queue("idle")]},
     "eager": {"task_always_eager": True},
+    "limited": {"task_annotations": {"pack": {"rate_limit": "1/h"}}},
+    "limited-all": {"task_default_rate_limit": "1/h"},
+    "key-prefix": {"broker_transport_options": {"global_keyprefix": "shop:"}},
+    "ignores-results": {"task_ignore_result": True},
     "no-remote-control": {"worker_enable_remote_control": False},
     "no-such-serializer": {"task_serializer": "pigeon"},
     "own-router": {"task_routes": [by_first_argument]},
@@ -39,8 +45,26 @@ DIFFERENT = {
     "routed": {"task_routes": {"pack": "slow"}},
 }
 
-celery = Celery("project", broker=os.environ["CELERY_BROKER_URL"], set_as_current=False)
+
+class PastSendTask(Celery):
+    """An app that publishes by itself, without the headers that it is given."""
+
+    def send_task(self, name, args=None, kwargs=None, task_id=None, queue="celery", **_):
+        message = self.amqp.as_task_v2(task_id, name, args, kwargs)
+        with self.producer_pool.acquire() as producer:
+            self.amqp.send_task_message(producer, name, message, queue=queue)
+        return self.AsyncResult(task_id)
+
+
+celery = (PastSendTask if "app-past-send" in BREAK else Celery)(
+    "project",
+    broker=os.environ["CELERY_BROKER_URL"],
+    backend=os.environ.get("CELERY_RESULT_BACKEND"),
+    set_as_current="current" in BREAK,
+)
 celery.conf.broker_connection_retry_on_startup = True
+if "default" in BREAK:
+    celery.set_default()
 for each in BREAK:
     celery.conf.update(DIFFERENT.get(each, {}))
 if "no-configuration" in BREAK:
@@ -56,9 +80,43 @@ if {"celery-doubled", "contrib-publishes"} & {*BREAK}:
     CeleryInstrumentor().instrument()
 
 
-@celery.task(name="pack")
+class PastSend(Task):
+    """Publishes by itself."""
+
+    def apply_async(self, args=None, kwargs=None, **options):
+        message = self.app.amqp.as_task_v2("1", self.name, args, kwargs)
+        with self.app.producer_pool.acquire() as producer:
+            return self.app.amqp.send_task_message(
+                producer, self.name, message, queue=options.get("queue", "celery")
+            )
+
+
+class OwnWay(Task):
+    """Publishes as Celery does, after something of its own."""
+
+    def apply_async(self, args=None, kwargs=None, **options):
+        if "needs-arguments" in BREAK and not args:
+            raise ValueError("which tenant?")
+        return super().apply_async(args, kwargs, **{"priority": 3, **options})
+
+
+@celery.task(name="pack", base=PastSend if "past-send" in BREAK else OwnWay)
 def pack():
     pass
+
+
+if "worker-lacks-task" not in BREAK:
+
+    @celery.task(name="ship", queue="slow" if "routed" in BREAK else None)
+    def ship():
+        pass
+
+
+if {"shared", "current", "default"} & {*BREAK}:
+
+    @shared_task(name="share")
+    def share():
+        pass
 
 
 class OwnPool(TaskPool):
@@ -88,14 +146,32 @@ if "clocks-apart" in BREAK:
     class Ahead(datetime):
         @classmethod
         def now(cls, tz=None):
-            return datetime.now(tz) + timedelta(hours=1)
+            return datetime.now(tz) + timedelta(seconds=AHEAD)
 
+    AHEAD = float(os.environ.get("AHEAD", 3600))
     _clock = time.time
-    time.time = lambda: _clock() + 3600
+    time.time = lambda: _clock() + AHEAD
     request.datetime = Ahead
 
 if "set-up-only-in-children" in BREAK:
     signals.celeryd_init.receivers = []
+
+
+class Edge:
+    """A WSGI middleware that handles headers in a way of its own."""
+
+    def __init__(self, wsgi_app):
+        self.wsgi_app = wsgi_app
+
+    def __call__(self, environ, start_response):
+        if "strips" in BREAK and environ["PATH_INFO"].startswith("/ping"):
+            environ.pop("HTTP_TRACEPARENT", None)
+        if "replaces" in BREAK:
+            environ["HTTP_TRACEPARENT"] = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        if "redirects" in BREAK:
+            start_response("301 Moved Permanently", [("Location", "https://shop.example/")])
+            return [b""]
+        return self.wsgi_app(environ, start_response)
 
 
 def create_app() -> flask.Flask:
@@ -113,8 +189,26 @@ def create_app() -> flask.Flask:
         trace.get_tracer_provider().add_span_processor(processor)
     if "no-provider" not in BREAK:
         telemetry.setup(None if "service-name-default" in BREAK else "project-web")
+    if "named-twice" in BREAK:
+        telemetry.setup("shop")
     if "flask-doubled" in BREAK:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
         FlaskInstrumentor().instrument_app(app)
-    return app if "flask-not-instrumented" in BREAK else instrument_flask(app)
+    pool = ThreadPoolExecutor(1)
+
+    @app.get("/ping")
+    def ping():
+        if "publishes-in-a-thread" in BREAK:
+            return pool.submit(ship.apply_async, queue="nobody").result().id
+        return ship.apply_async(queue="nobody").id
+
+    untraced = app.wsgi_app
+    if "flask-not-instrumented" not in BREAK:
+        inbound = next((each for each in ("link", "ignore") if each in BREAK), "continue")
+        instrument_flask(app, inbound)
+    if "replaced-wsgi-app" in BREAK:
+        app.wsgi_app = untraced
+    if {"strips", "replaces", "redirects"} & {*BREAK}:
+        app.wsgi_app = Edge(app.wsgi_app)
+    return app

@@ -1,5 +1,9 @@
 """Break one thing of a real system: the doctor names it, and nothing else comes first."""
 
+import json
+import os
+import pty
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,25 +13,28 @@ from telemetry.otlp.receiver import Receiver
 
 from ...processes import ROOT, Starter
 from ...test_wheel import UV, run
-from .conftest import WEB, Doctor, codes, first
+from .conftest import BOTH, QUEUE, WEB, Doctor, below, codes, first
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
 def test_a_sound_system_is_one_trace(doctor: Doctor, worker, receiver: Receiver, pool) -> None:
     worker("--pool", pool)
     assert doctor() == (0, {"ok": True, "findings": []})
-    spans = receiver.wait_for(lambda spans: len({span.name for span in spans}) == 3)
-    assert len({span.trace_id for span in spans}) == 1
-    assert {span.service for span in spans} == {"project-web", "project-worker"}
+    spans = receiver.wait_for(lambda spans: len({span.name for span in spans}) == 4)
+    (run,) = (span for span in spans if span.kind == "CONSUMER")
+    probe = [span for span in spans if span.trace_id == run.trace_id]
+    assert [span.kind for span in probe] == ["PRODUCER", "INTERNAL", "CONSUMER"]
+    assert {span.service for span in probe} == {"project-web", "project-worker"}
+    # So the viewer does not count them.
+    assert {span.trace_state for span in spans} == {"queuehop=doctor"}
 
 
 @pytest.mark.parametrize(
     "code",
     ["no-provider", "provider-without-exporter", "flask-not-instrumented"],
 )
-def test_the_web_side(doctor: Doctor, worker, code: str) -> None:
-    worker()
-    assert codes(doctor(BREAK=code)) == [code]
+def test_the_web_side(sound: Doctor, code: str) -> None:
+    assert codes(sound(BREAK=code)) == [code]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +66,8 @@ def test_contribs_flask_as_well(doctor: Doctor, with_contribs_flask: str, how: s
         ("header-stripped", {"BREAK": "header-stripped"}),
     ],
 )  # fmt: skip
-def test_the_sending_side(doctor: Doctor, worker, code: str, env: dict[str, str]) -> None:
-    worker()
-    assert first(doctor(**env))["code"] == code
+def test_the_sending_side(sound: Doctor, code: str, env: dict[str, str]) -> None:
+    assert codes(sound(**env)) == [code]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,9 @@ def test_the_sending_side(doctor: Doctor, worker, code: str, env: dict[str, str]
         ("set-up-only-in-parent", {"BREAK": "set-up-only-in-parent"}),
         ("set-up-only-in-children", {"BREAK": "set-up-only-in-children"}),
         ("clocks-apart", {"BREAK": "clocks-apart"}),
+        ("clocks-apart", {"BREAK": "clocks-apart", "AHEAD": "0.5"}),
+        ("clocks-apart", {"BREAK": "clocks-apart", "AHEAD": "2.2"}),
+        ("clocks-apart", {"BREAK": "clocks-apart", "AHEAD": "-0.5"}),
         ("run-apart", {"BREAK": "run-apart"}),
         ("no-provider", {"OTEL_SDK_DISABLED": "true"}),
         ("propagator-missing", {"OTEL_PROPAGATORS": "baggage"}),
@@ -86,9 +95,10 @@ def test_the_sending_side(doctor: Doctor, worker, code: str, env: dict[str, str]
 )  # fmt: skip
 def test_the_worker(doctor: Doctor, worker, code: str, env: dict[str, str]) -> None:
     worker(**env)
-    found = codes(doctor())
-    # A worker that reads no context has both: that it does not, and what comes of it.
-    assert found == ([code, "run-apart"] if code == "propagator-missing" else [code])
+    said = doctor()
+    assert codes(said) == [code]
+    # What comes of it is not a finding of its own.
+    assert below(first(said)) == (["run-apart"] if code == "propagator-missing" else [])
 
 
 def test_a_worker_whose_spans_nobody_sends(doctor: Doctor, worker, tmp_path: Path) -> None:
@@ -121,10 +131,18 @@ def test_an_exporter_of_the_applications_own_is_its_affair(doctor: Doctor) -> No
     assert codes(doctor(*WEB, BREAK="own-provider", **away)) == []
 
 
-def test_a_directory_that_cannot_be_written(doctor: Doctor, worker, tmp_path: Path) -> None:
-    worker()
+def test_a_collector_that_both_sides_do_not_reach(doctor: Doctor, worker) -> None:
+    """It is one finding, with what the worker reports below it."""
+    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    worker(**away)
+    said = doctor(**away)
+    assert codes(said) == ["exporter-refused"]
+    assert below(first(said)) == ["worker-export-failed"]
+
+
+def test_a_directory_that_cannot_be_written(sound: Doctor, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = doctor(QUEUEHOP_STATE_DIR=str(tmp_path / "file"))
+    said = sound(QUEUEHOP_STATE_DIR=str(tmp_path / "file"))
     assert codes(said) == ["directory-not-writable"]
 
 
@@ -137,8 +155,37 @@ def test_a_directory_that_the_worker_cannot_write(doctor: Doctor, worker, tmp_pa
 
 
 def test_what_a_person_reads(start: Starter) -> None:
-    process = start("telemetry", "doctor", *WEB, BREAK="no-provider")
+    process = start("telemetry", "doctor", *WEB, BREAK="flask-not-instrumented")
     assert process.wait(30) == 1
     assert process.lines[0] == "The trace would break first at: web"
-    assert "telemetry.setup()" in process.output
+    assert "instrument_flask(app)" in process.output
+    assert "  and so: web: OPTIONS /ping made no SERVER span" in process.output
     assert "\x1b" not in process.output
+
+
+def test_a_terminal_shows_each_step(start: Starter) -> None:
+    """On standard error, so that the report can be read by a program."""
+    terminal, ours = pty.openpty()
+    env = {"PATH": os.environ["PATH"], **start.env, "CELERY_BROKER_URL": "memory://"}
+    done = subprocess.run(
+        [sys.executable, "-m", "telemetry", "doctor", *BOTH, "--json"],
+        env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=ours, timeout=60,
+    )  # fmt: skip
+    os.close(ours)
+    steps = os.read(terminal, 65536).decode().splitlines()
+    os.close(terminal)
+    assert json.loads(done.stdout)["findings"][0]["code"] == "broker-in-memory"
+    assert [line for line in steps if line.startswith("·")] == [
+        f"· loading the Flask app {WEB[1]}",
+        "· sending the Flask app a request with a traceparent",
+        f"· loading the Celery app {QUEUE[1]}",
+        "· connecting to the broker",
+        "· sending the collector an export without spans",
+    ]
+
+
+def test_help(start: Starter) -> None:
+    process = start("telemetry", "doctor", "--help")
+    assert process.wait(30) == 0
+    for option in ("--celery", "--flask", "--path", "--url", "--json", "--timeout", "--count"):
+        assert option in process.output

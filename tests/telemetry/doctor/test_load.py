@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from telemetry.doctor.load import NotLoadable, load_celery, load_flask
 
 from ...processes import ROOT
 from .conftest import PROJECT, QUEUE, Doctor, codes, first
@@ -23,7 +26,7 @@ CREATE = f"{PROJECT}:create_app"
         (["--celery", f"{PROJECT}:no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", "telemetry.flask"], "telemetry.flask has no Celery app"),
-        (["--celery", "celery:Celery"], "that is no Celery app, but of type type"),
+        (["--celery", "celery:Celery"], "that is no Celery app, but a type; give --celery "),
         (["--flask", CREATE, "--timeout", "soon"], "'soon' is no number of seconds"),
         (["--flask", CREATE, "--timeout", "-1"], "'-1' is no number of seconds"),
     ],
@@ -48,19 +51,21 @@ RAISES = {
 }
 
 
-@pytest.mark.parametrize("option", ["flask", "celery"])
+@pytest.mark.parametrize("load", [load_flask, load_celery])
 @pytest.mark.parametrize("source", RAISES)
-def test_an_application_that_raises(option: str, source: str, tmp_path: Path) -> None:
+def test_an_application_that_raises(
+    load: Callable[[str], object], source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken.py").write_text(source)
-    done = subprocess.run(
-        [sys.executable, "-m", "telemetry", "doctor", f"--{option}", "broken:app"],
-        cwd=tmp_path, capture_output=True, text=True,
-        env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
-    assert f"--{option} broken:app cannot be loaded: {RAISES[source]}" in done.stdout
-    assert f"[{option}-not-loadable]" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    with pytest.raises(NotLoadable) as raised:
+        load("broken:app")
+    option = load.__name__.removeprefix("load_")
+    finding = raised.value.finding
+    assert finding.code == f"{option}-not-loadable"
+    assert f"--{option} broken:app cannot be loaded: {RAISES[source]}" in finding.problem
 
 
 def test_the_app_of_a_package_that_raises(tmp_path: Path) -> None:
@@ -73,6 +78,7 @@ def test_the_app_of_a_package_that_raises(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
     assert "No module named 'no_such_library' (shop/celery.py:1)" in done.stdout
 
 
@@ -91,3 +97,18 @@ def test_one_that_raises_does_not_hide_the_other(doctor: Doctor) -> None:
 
 def test_what_an_application_prints_is_not_in_the_json(doctor: Doctor) -> None:
     assert codes(doctor("--flask", CREATE, BREAK="prints")) == []
+
+
+@pytest.mark.parametrize("given", ["orders:create_app", "orders", "shop"])
+def test_a_name_that_is_no_app_says_what_to_give(given: str, tmp_path: Path) -> None:
+    (tmp_path / "orders.py").write_text("import shop\n\ndef create_app():\n    pass\n")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "queue.py").write_text("from celery import Celery\n\napp = Celery()\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "telemetry", "doctor", "--celery", given],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith("give --celery shop.queue:app")

@@ -3,14 +3,19 @@
 import os
 import signal
 import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
 
 import pytest
+import trustme
 
 from ...conftest import Broker, free_port
 from ...processes import Starter
 from ...rabbitmq import RabbitMQ
-from .conftest import BOTH, PROJECT, QUEUE, Doctor, codes, first
+from .conftest import BOTH, PROJECT, QUEUE, Doctor, codes, first, hints
 
 
 def test_a_broker_that_is_not_there(doctor: Doctor) -> None:
@@ -100,9 +105,8 @@ def test_a_worker_at_another_database(doctor: Doctor, worker, broker: Broker) ->
     assert codes(doctor()) == ["no-worker"]
 
 
-def test_a_serializer_that_the_worker_does_not_take(doctor: Doctor, worker) -> None:
-    worker()
-    said = first(doctor(BREAK="pickle"))
+def test_a_serializer_that_the_worker_does_not_take(sound: Doctor) -> None:
+    said = first(sound(BREAK="pickle"))
     assert said["code"] == "serializer-refused"
     assert "pickle" in said["problem"]
 
@@ -111,6 +115,44 @@ def test_a_worker_without_remote_control(doctor: Doctor, worker) -> None:
     assert codes(doctor(*BOTH, "--timeout", "1", BREAK="no-remote-control")) == ["no-worker"]
     worker(BREAK="no-remote-control")
     assert codes(doctor(BREAK="no-remote-control")) == []
+    # It is switched off in the worker alone.
+    said = doctor()
+    assert codes(said) == []
+    assert hints(said) == ["remote-control-off"]
+
+
+def test_a_worker_with_another_key_prefix(sound: Doctor) -> None:
+    said = sound(BREAK="key-prefix")
+    assert codes(said) == ["no-worker"]
+    assert "with global_keyprefix 'shop:'" in first(said)["problem"]
+    assert "global_keyprefix" in first(said)["remedy"]
+
+
+@pytest.fixture
+def tls_port() -> Iterator[int]:
+    """A port that speaks TLS, and nothing else after it."""
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_with_tls_on_one_side(
+    doctor: Doctor, broker: Broker, rabbitmq: RabbitMQ, tls_port: int, scheme: str
+) -> None:
+    plain = broker.url if scheme == "redis" else rabbitmq.url
+    said = doctor(*QUEUE, CELERY_BROKER_URL=plain.replace(scheme, f"{scheme}s", 1))
+    assert codes(said) == ["broker-tls"]
+    assert f"{scheme}://" in first(said)["remedy"]
+    said = doctor(*QUEUE, CELERY_BROKER_URL=f"{scheme}://127.0.0.1:{tls_port}//")
+    assert codes(said) == ["broker-plain-to-tls"]
+    assert f"{scheme}s://" in first(said)["remedy"]
 
 
 def test_a_queue_without_worker(doctor: Doctor, worker) -> None:
@@ -123,7 +165,7 @@ def test_a_queue_that_a_task_is_routed_to(doctor: Doctor, worker) -> None:
     worker("-Q", "celery", BREAK="routed")
     said = doctor(BREAK="routed")
     assert codes(said) == ["queue-not-consumed"]
-    assert "queue slow, where pack goes" in first(said)["problem"]
+    assert "queue slow, where ship goes" in first(said)["problem"]
 
 
 def test_a_worker_that_has_stopped_taking_messages(doctor: Doctor, worker, start: Starter) -> None:

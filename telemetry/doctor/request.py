@@ -1,0 +1,146 @@
+"""A real request with a traceparent goes through the Flask app that was loaded."""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Flask, request, request_started
+from flask.testing import EnvironBuilder
+from opentelemetry.trace import SpanKind
+from werkzeug.test import run_wsgi_app
+
+from .apart import apart
+from .finding import Finding
+from .origin import headers_of, origin
+from .spans import EndedSpans
+
+__all__ = ["check_request"]
+
+#: At most so many routes are tried.
+_MOST_ROUTES = 10
+
+
+def check_request(app: Flask, path: str | None, timeout: float, counted: bool) -> Iterator[Finding]:
+    """Send *app* a GET for *path*, or without one an OPTIONS for its routes, which runs no view."""
+    if path is not None:
+        yield from _check_path(app, "GET", path, timeout, counted)
+        return
+    found: dict[str, Finding] = {}
+    for each in _paths(app):
+        for finding in _check_path(app, "OPTIONS", each, timeout, counted):
+            found.setdefault(finding.code, finding)
+    yield from found.values()
+
+
+def _paths(app: Flask) -> list[str]:
+    """Return paths of *app* that need no arguments; ``/`` if there is none."""
+    paths = {rule.rule for rule in app.url_map.iter_rules() if not rule.arguments}
+    return sorted(paths, key=lambda path: (len(path), path))[:_MOST_ROUTES] or ["/"]
+
+
+def _check_path(
+    app: Flask, method: str, path: str, timeout: float, counted: bool
+) -> Iterator[Finding]:
+    what = f"{method} {path}"
+    sent = origin(0, counted)
+    headers = headers_of(sent)
+    seen: list[Mapping[str, str]] = []
+
+    def note(*_: Any, **__: Any) -> None:
+        seen.append(dict(request.headers))
+
+    spans = EndedSpans()
+    if not spans.sees:
+        return  # the provider is another product's, and shows no spans
+    with request_started.connected_to(note, app), _without_access_log():
+        outcome = _call(app, method, path, headers, timeout)
+    if outcome == "":
+        yield Finding(
+            "request-unanswered", "web", f"{what} got no answer within {timeout:g} s",
+            "give another --path, or a longer --timeout",
+        )  # fmt: skip
+        return
+    ended = spans.ended()
+    servers = [span for span in ended if span.kind is SpanKind.SERVER]
+    if not servers:
+        yield _no_span(what, outcome, bool(seen))
+        return
+    if len(servers) > 1:
+        scopes = {span.instrumentation_scope.name for span in servers}
+        yield Finding(
+            "flask-doubled", "web",
+            f"{what} made {len(servers)} SERVER spans, by {', '.join(sorted(scopes))}",
+            "remove all instrumentations of Flask but one",
+        )  # fmt: skip
+    server = servers[-1]
+    if server.context.trace_id != sent.trace_id:
+        arrived = bool(seen) and _has(seen[0], headers)
+        linked = any(link.context.trace_id == sent.trace_id for link in server.links)
+        yield apart(what, arrived, linked)
+    trace_id = server.context.trace_id
+    outside = sorted(
+        {span.name for span in ended if span.kind is SpanKind.PRODUCER}
+        - {span.name for span in ended if span.context.trace_id == trace_id}
+    )
+    if outside:
+        yield Finding(
+            "send-apart", "web", f"{what} publishes outside of its own trace: {', '.join(outside)}",
+            "publish where the request's span is current; hand the context to threads: "
+            "pool.submit(contextvars.copy_context().run, work)",
+        )  # fmt: skip
+
+
+def _has(seen: Mapping[str, str], sent: Mapping[str, str]) -> bool:
+    """Return whether the headers that Flask has *seen* hold those that were *sent*."""
+    lower = {name.lower(): value for name, value in seen.items()}
+    return all(lower.get(name.lower()) == value for name, value in sent.items())
+
+
+@contextmanager
+def _without_access_log() -> Iterator[None]:
+    """Let nothing below a warning be logged: the requests are the doctor's, and nobody's log."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _call(app: Flask, method: str, path: str, headers: Mapping[str, str], timeout: float) -> str:
+    """Call *app* as a server does, in a thread. Return its status, "" if it takes too long."""
+    outcome: list[str] = []
+
+    def run() -> None:
+        builder = EnvironBuilder(app, path, method=method, headers=dict(headers))
+        try:
+            environ = builder.get_environ()
+            # Propagated exceptions are for tests; a server answers 500.
+            _, status, _ = run_wsgi_app(app, environ, buffered=True)
+            outcome.append(status)
+        except BaseException as exc:
+            outcome.append(f"{type(exc).__name__}: {exc}")
+        finally:
+            builder.close()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return outcome[0] if outcome else ""
+
+
+def _no_span(what: str, outcome: str, reached_flask: bool) -> Finding:
+    if reached_flask:
+        return Finding(
+            "server-span-missing", "web", f"{what} made no SERVER span",
+            "call instrument_flask(app) on the app that serves, and replace app.wsgi_app only by "
+            "a middleware that calls what was there before",
+        )  # fmt: skip
+    return Finding(
+        "server-span-missing", "web",
+        f"{what} made no SERVER span: a middleware in front of Flask answered it ({outcome})",
+        "give a --path that reaches Flask, or call instrument_flask(app) after the middleware is "
+        "in place",
+    )  # fmt: skip

@@ -1,0 +1,18 @@
+"""docs/doctor.md names every finding that the doctor can report, and no other."""
+
+import re
+
+from ..processes import ROOT
+
+#: Words with hyphens in the doctor's source that are no codes.
+NOT_CODES = {"site-packages"}
+
+
+def test_the_page_names_every_finding() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "telemetry" / "doctor").glob("*.py"))
+    codes = set(re.findall(r'"([a-z]+(?:-[a-z\d]+)+)"', source)) - NOT_CODES
+    codes |= {"flask-not-loadable", "celery-not-loadable"}
+    codes |= {f"set-up-only-in-{where}" for where in ("parent", "children")}
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    findings = page.split("## Findings")[1].split("## ")[0]
+    assert set(re.findall(r"`([a-z]+(?:-[a-z\d]+)+)`", findings)) - {"queuehop-doctor"} == codes

@@ -1,0 +1,58 @@
+"""The tasks of the project: whether workers have them, and how they are published."""
+
+import pytest
+
+from .conftest import BOTH, QUEUE, WEB, Doctor, below, codes, first, hints
+
+
+def test_a_worker_that_lacks_a_task(doctor: Doctor, worker) -> None:
+    worker(BREAK="worker-lacks-task")
+    said = doctor()
+    assert codes(said) == ["worker-lacks-task"]
+    assert "takes messages of ship and has no such task" in first(said)["problem"]
+
+
+def test_a_worker_lacks_no_task_that_goes_elsewhere(doctor: Doctor, worker) -> None:
+    worker("-n", "all@here", "-Q", "slow", BREAK="routed")
+    worker("-n", "packs@here", "-Q", "celery", BREAK="routed,worker-lacks-task")
+    assert codes(doctor(BREAK="routed")) == []
+
+
+@pytest.mark.parametrize("apps", [(*QUEUE,), (*QUEUE, *WEB)])
+def test_shared_tasks_of_a_server(sound: Doctor, apps: tuple[str, ...]) -> None:
+    """``set_as_current`` is for the thread that makes the app; ``set_default`` is for all."""
+    said = sound(*apps, BREAK="current")
+    assert "shared-task-elsewhere" in codes(said)
+    (finding,) = (f for f in said[1]["findings"] if f["code"] == "shared-task-elsewhere")
+    assert "share of shared_task publish by the app 'default'" in finding["problem"]
+    assert "shared-task-elsewhere" not in codes(sound(*apps, BREAK="current,default"))
+
+
+def test_a_task_class_that_publishes_by_itself(sound: Doctor) -> None:
+    said = sound(BREAK="past-send")
+    assert codes(said) == ["task-class-past-send"]
+    assert "pack has the class PastSend" in first(said)["problem"]
+    assert "telemetry.inject(headers)" in first(said)["remedy"]
+
+
+def test_an_app_that_publishes_by_itself(sound: Doctor) -> None:
+    """No probe comes back, since none says where to."""
+    said = sound(*BOTH, "--timeout", "2", BREAK="app-past-send")
+    assert codes(said) == ["header-stripped"]
+    assert "PastSendTask.send_task() call super()" in first(said)["remedy"]
+    assert "probe-unanswered" in below(first(said))
+
+
+def test_a_task_class_that_cannot_be_tried(sound: Doctor) -> None:
+    said = sound(BREAK="needs-arguments")
+    assert codes(said) == []
+    assert hints(said) == ["task-class-unknown"]
+
+
+def test_a_rate_limit(doctor: Doctor, worker) -> None:
+    """It is a hint, and holds back no probe."""
+    worker(BREAK="limited,limited-all")
+    said = doctor()
+    assert codes(said) == []
+    assert hints(said) == ["rate-limit"]
+    assert "pack (1/h)" in said[1]["hints"][0]["problem"]

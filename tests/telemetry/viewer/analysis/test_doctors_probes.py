@@ -1,0 +1,34 @@
+"""The doctor's own requests and tasks are no traffic: no queue and no map counts them."""
+
+from dataclasses import replace
+
+import pytest
+
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.analysis.summary import summarise
+
+from ..spans import derived, order, send
+
+
+def marked(spans: list[ReceivedSpan], state: str) -> list[ReceivedSpan]:
+    return [replace(span, trace_state=state) for span in spans]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_counted"),
+    [("queuehop=doctor", False), ("x=y,queuehop=doctor", False), ("queuehop=x", True), ("", True)],
+)
+def test_a_trace_of_the_doctor_is_not_counted(state: str, is_counted: bool) -> None:
+    assert bool(summarise(derived(*marked(order(), state))).counts) == is_counted
+
+
+def test_a_waiting_probe_is_no_backlog() -> None:
+    waiting = send("send", "", (0, 1))
+    assert summarise(derived(waiting)).waiting == [("celery", "charge")]
+    assert summarise(derived(*marked([waiting], "queuehop=doctor"))).waiting == []
+
+
+def test_propagators_without_a_tracestate() -> None:
+    """The name of the task tells."""
+    probe = send("send", "", (0, 1), celery__task__name="queuehop.doctor")
+    assert not summarise(derived(probe)).counts
