@@ -164,7 +164,10 @@ def _problem(exc: exceptions.HTTPError, target: Otlp) -> str:
         return f"cannot be connected to: {reason}"
     if isinstance(exc, exceptions.SSLError):
         return f"fails at TLS: {reason}"
-    return f"does not answer as HTTP/1.1 does: {reason}"
+    cause = exc.args[-1] if exc.args else exc
+    if isinstance(cause, ConnectionError):  # a reset, or an end before the answer
+        return "closes the connection without an answer"
+    return f"does not answer as HTTP/1.1 does: {one_line(str(cause))}"
 
 
 def _result(response: Any, body: bytes, where: str) -> ExportResult:
