@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, abort, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
+from ...otlp.admission import ADMISSION
 from ...otlp.bounds import MAX_IMPORTED, TooLarge
 from ...otlp.decode import ReceivedSpan
 from ...otlp.server import (
@@ -293,7 +294,9 @@ def _add_otlp(app: Flask, store: Store) -> None:
     def take_metrics() -> Response:
         kind = _kind()
         _encoding()
-        _body()
+        with ADMISSION.ticket() as ticket:
+            ticket.fit(request.content_length or 0)
+            _body()
         return Response(b"{}" if kind == JSON else b"", mimetype=kind)
 
     @app.post("/api/import")
