@@ -355,7 +355,9 @@ def _add_otlp(app: Flask, store: Store) -> None:
     def take_metrics() -> Response:
         kind = _kind()
         _encoding()
-        _body()
+        with ADMISSION.ticket() as ticket:
+            ticket.fit(request.content_length or 0)
+            _body()
         return Response(b"{}" if kind == JSON else b"", mimetype=kind)
 
     @app.post("/api/import")

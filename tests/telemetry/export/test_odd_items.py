@@ -124,6 +124,30 @@ def status(program: Program) -> list[object]:
     return found
 
 
+@pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(5_000_000, "dropped 1 spans: "), (20_000_000, "tracing could not keep a span")],
+)
+def test_a_span_that_is_too_large_costs_itself_alone(
+    program: Program, collector: Collector, size: int, said: str
+) -> None:
+    collector.start()  # takes 4 MiB in a request
+    process = program.run(
+        f"""
+        spans(5, "before")
+        with tracer.start_as_current_span("large") as span:
+            span.set_attribute("text", "x" * {size})
+        spans(5, "after")
+        telemetry.flush(); time.sleep(2.1); spans(1, "late"); telemetry.flush()
+        """
+    )
+    names = collector.wait_for(11)
+    assert set(names.values()) == {1}
+    assert "large" not in names
+    assert sum(said in line for line in process.lines) == 1
+
+
 RAISES = """
     import telemetry.tracing.interpret as interpret
     import telemetry.otlp.encode as encode
