@@ -18,6 +18,7 @@ from ..config.exporter import Otlp
 from ..config.settings import Batch
 from ..tracing.faults import RateLimit, log_internal_error, logger
 from ..tracing.record import Record, SpanTemplate
+from ..tracing.sink import Sink
 from .channel import hold
 from .outgoing import Origin, origin_of, outgoing
 from .sender.collector import Collector
@@ -28,7 +29,7 @@ from .sender.span_delivery import SpanDelivery
 __all__ = ["MemorySink"]
 
 
-class MemorySink:
+class MemorySink(Sink):
     """Sends the records of this process to *traces*, and what they measured to *metrics*.
 
     *resource* returns the current resource of the process. *metric_interval* is in seconds.

@@ -66,7 +66,6 @@ class Propagators(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Return the names of the headers that are written."""
         return set(self._fields)
 
 
