@@ -22,7 +22,7 @@ from opentelemetry.semconv.attributes.service_attributes import (
 
 from .config import exporter, settings
 from .config.sdk import set_global_textmap
-from .propagation import propagator
+from .propagation.configured import configured_propagators
 from .tracing.faults import is_soft_time_limit, log_internal_error, logger
 from .tracing.logs import correlate_logs
 from .tracing.provider import HopTracerProvider
@@ -72,7 +72,7 @@ def setup(service_name: str | None = None) -> None:
             return
         try:
             correlate_logs()
-            set_global_textmap(propagator())
+            set_global_textmap(configured_propagators())
             if exporter.traces_enabled() and not _has_provider():
                 _pipeline = _start(service_name)
                 trace.set_tracer_provider(_pipeline.provider)
