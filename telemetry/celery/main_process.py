@@ -238,6 +238,7 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
                 return take(message, body, *args, **options)
             finally:
                 detach(token)
+                _arriving.set(None)  # a message may be large, and the next one long in coming
 
         return take_in_context
 
