@@ -9,7 +9,7 @@ from celery import Celery, uuid
 from celery.app.routes import Router
 from opentelemetry import trace
 
-from ..propagation import propagator
+from ..propagation.configured import configured_propagators
 from ..selfcheck import Process
 from .broker import reason
 from .finding import Finding
@@ -120,7 +120,7 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
     # Propagators of another format carry the trace without a traceparent.
     if (
         trace_id not in str(arrived)
-        and (arrived or "traceparent" in propagator().fields)
+        and (arrived or "traceparent" in configured_propagators().fields)
         and (answer["trace_id"] != trace_id)
     ):
         yield Finding(

@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from ..analysis import counts
@@ -146,7 +147,7 @@ def _runs(db: sqlite3.Connection, during: Range, numbers: Iterable[int]) -> list
             "ORDER BY start_ns DESC LIMIT ?",
             (number, during.first_ns, MOST_RUNS),
         )
-        found += map(Ran._make, rows)
+        found += starmap(Ran, rows)
     found.sort(key=lambda run: run.start_ns, reverse=True)
     return found[:MOST_RUNS]
 
