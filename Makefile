@@ -7,7 +7,7 @@ OTHERS := bench/.venv-others
 PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$p .ci/suitable.py >/dev/null 2>&1 && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
-SOURCES := app bench telemetry tests workers
+SOURCES := app bench docs telemetry tests workers
 
 .PHONY: help
 help: ## list the targets
