@@ -59,7 +59,7 @@ def test_the_whole_way(system: System, broker: Broker) -> None:
         "server": show_span(server),
         "send": show_span(send),
         "run": show_span(run),
-        "store": show_span(spans[5]),
+        "store": show_span(spans[6]),
         "doctor": system.doctor(),
     }
     for block, text in shown.items():
