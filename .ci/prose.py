@@ -52,7 +52,6 @@ LATER = (
     "docs/",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
-    "README.md",
 )
 
 #: What to write instead of a phrase.
