@@ -18,8 +18,11 @@ try:
     from proselint.config import DEFAULT, Config
     from proselint.registry import CheckRegistry
     from proselint.registry.checks import Check, types
+    from proselint.registry.checks.engine import Fancy
     from proselint.tools import LintFile
-except ImportError:
+except ModuleNotFoundError as exc:
+    if exc.name != "proselint":
+        raise
     print("The prose is not checked: proselint cannot be installed on this Python.")
     sys.exit(0)
 
@@ -67,7 +70,7 @@ INSTEAD = {
     r"of (?:which|whom)": "split the sentence",
     r"anew": "write: again",
     r"all the same": "write: still",
-    r"is no [a-km-z][a-z]*": "write: is not a",
+    r"(?<!there )(?<!There )is no (?!longer)[a-z]+": "write: is not a",
     r"what is (?:more|worse)": "leave it out",
     r"stands? (?:in|for|beside|between|on|there)": "write: is",
     r"hand(?:s|ed|ing)? (?:it|them|these|its own headers|the context) on": "write: pass on",
@@ -85,7 +88,7 @@ CLAUSE = (
 )
 
 OURS = (
-    Check(types.PreferredForms(INSTEAD), path="plain.phrases", message='"{1}": {0}'),
+    Check(types.PreferredForms(INSTEAD), Fancy(), path="plain.phrases", message='"{1}": {0}'),
     Check(
         types.Existence((CLAUSE,), padding=types.Padding.RAW),
         path="plain.subject",
