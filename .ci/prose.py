@@ -52,9 +52,6 @@ LATER = (
     "telemetry/",
     "app/",
     "workers/",
-    "docs/",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
 )
 
 #: What to write instead of a phrase.

@@ -1,4 +1,4 @@
-"""A program that does a part of its work in a child process: ``python fork.py``."""
+"""A program that does part of its work in a child process: ``python -m fork``."""
 
 import multiprocessing
 

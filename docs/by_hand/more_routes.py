@@ -1,4 +1,4 @@
-"""What the routes of an application do sooner or later: ``flask --app more_routes run``."""
+"""Routes that break tracing by hand: ``flask --app more_routes run``."""
 
 from celery.signals import after_task_publish, before_task_publish
 from flask import Response, g, request

@@ -1,4 +1,4 @@
-"""What the tasks of an application do sooner or later: ``celery -A more_tasks worker``."""
+"""Tasks that break tracing by hand: ``celery -A more_tasks worker``."""
 
 import os
 import signal
