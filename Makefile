@@ -7,7 +7,8 @@ OTHERS := bench/.venv-others
 PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$p .ci/suitable.py >/dev/null 2>&1 && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
-SOURCES := app bench deploy telemetry tests workers
+SOURCES := app bench deploy docs telemetry tests workers
+PAGES := $(wildcard *.md docs/*.md docs/*/*.md)
 
 .PHONY: help
 help: ## list the targets
@@ -71,8 +72,12 @@ format-check: $(VENV)/.installed-dev
 	$(RUN) ruff format --check $(SOURCES)
 
 .PHONY: lint
-lint: $(VENV)/.installed-dev ## ruff
+lint: $(VENV)/.installed-dev ## the code by ruff; the prose by codespell, proselint and the Markdown linter
 	$(RUN) ruff check $(SOURCES)
+	$(VENV)/bin/codespell $(PAGES) $(SOURCES) deploy Makefile compose.yaml
+	@if [ -x $(VENV)/bin/pymarkdown ]; then $(VENV)/bin/pymarkdown scan $(PAGES); \
+		else echo "The Markdown is not checked: pymarkdown cannot be installed on this Python."; fi
+	$(VENV)/bin/python .ci/prose.py
 
 .PHONY: types
 types: $(VENV)/.installed-dev ## mypy, strict
