@@ -7,7 +7,8 @@ OTHERS := bench/.venv-others
 PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$p .ci/suitable.py >/dev/null 2>&1 && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
-SOURCES := app bench deploy telemetry tests workers
+SOURCES := app bench deploy docs telemetry tests workers
+PAGES := $(wildcard *.md docs/*.md docs/*/*.md)
 
 .PHONY: help
 help: ## list the targets
@@ -35,6 +36,10 @@ quick: $(VENV)/.installed-dev ## the tests that need no process of their own, in
 .PHONY: pythons
 pythons: ## try every supported Python; 3.14 and 3.15 come from debootstrap where they are missing
 	@tests/pythons.sh $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.installed-dev ## kill every part at random for ten minutes, and say what was lost; ARGS="--minutes 3"
+	@exec $(RUN) tests.soak $(ARGS)
 
 .PHONY: pages
 pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
@@ -67,8 +72,12 @@ format-check: $(VENV)/.installed-dev
 	$(RUN) ruff format --check $(SOURCES)
 
 .PHONY: lint
-lint: $(VENV)/.installed-dev ## ruff
+lint: $(VENV)/.installed-dev ## the code by ruff; the prose by codespell, proselint and the Markdown linter
 	$(RUN) ruff check $(SOURCES)
+	$(VENV)/bin/codespell $(PAGES) $(SOURCES) deploy Makefile compose.yaml
+	@if [ -x $(VENV)/bin/pymarkdown ]; then $(VENV)/bin/pymarkdown scan $(PAGES); \
+		else echo "The Markdown is not checked: pymarkdown cannot be installed on this Python."; fi
+	$(VENV)/bin/python .ci/prose.py
 
 .PHONY: types
 types: $(VENV)/.installed-dev ## mypy, strict

@@ -14,12 +14,12 @@ from flask import (
     request_started,
 )
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, format_span_id, format_trace_id
+from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
 from .propagation import extract_parent, headers_in
 from .propagation.doctor import DOCTOR_HEADER
 from .setup import last_export_error
-from .tracing.context import attach, get_current, parent_in
+from .tracing.context import attach, detach, get_current, parent_in
 from .tracing.hop import NO_CONTEXT, Hop
 from .tracing.record import ParentContext, RecordedLink, ServerFacts, SpanTemplate, environ_facts
 from .tracing.scope import hop_scope
@@ -143,13 +143,10 @@ class _TracedBody:
 class _ServerHop(Hop[ServerFacts]):
     """One request while it is served, in several pieces: the call, each part, the end."""
 
-    __slots__ = ("_inside", "is_serving")
-
-    def start(self, *args: Any, **kwargs: Any) -> Span:
-        """Start the span, and the request."""
-        #: Until the end, also where no span is made of the request.
-        self.is_serving = True
-        return super().start(*args, **kwargs)
+    #: Until the end, also where no span is made of the request.
+    is_serving = True
+    #: The context when the code inside was left.
+    _inside: Context = NO_CONTEXT
 
     def end(self) -> None:
         """End the span, and the request."""
@@ -159,7 +156,8 @@ class _ServerHop(Hop[ServerFacts]):
     def pause(self) -> None:
         """Make current what was so outside, until ``resume``."""
         self._inside = get_current()
-        self.detach()
+        if self._token is not None:
+            detach(self._token)
 
     def resume(self) -> None:
         """Make current what was so when the code inside was left."""

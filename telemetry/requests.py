@@ -63,7 +63,7 @@ class _TracedAdapter(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        outer = _RequestHop.current()
+        outer = _RequestHop.variable.get()
         if outer is not None and outer.request is request:  # by an adapter around a traced one
             return self._adapter.send(request, *args, **kwargs)
         hop = _RequestHop(request)
@@ -136,8 +136,6 @@ def _add_baggage(request: requests.PreparedRequest, theirs: Any) -> None:
 
 class _RequestHop(Hop[ClientFacts]):
     """A request while it is sent."""
-
-    __slots__ = ("request",)
 
     variable: ClassVar[ContextVar[Any]] = ContextVar("queuehop_request", default=None)
 

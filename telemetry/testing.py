@@ -84,16 +84,13 @@ class _OpenSpans(SpanProcessor):
         return span_id in self._open
 
     def names(self) -> list[str]:
-        """Return the names of the spans, by start."""
         return [span.name for span in list(self._open.values())]
 
     def on_start(self, span: Any, parent_context: Context | None = None) -> None:
-        """Note *span*."""
         if not self._is_over:
             self._open[span.get_span_context().span_id] = span
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Forget *span*."""
         if span.context is not None:
             self._open.pop(span.context.span_id, None)
 
@@ -105,56 +102,6 @@ class _OpenSpans(SpanProcessor):
 
 #: Those of the test that runs.
 _watching: list[_OpenSpans] = []
-
-
-class _CollectingSink:
-    """Adds the *open_spans* of this process to *spans*, and hands on to *sink* as before."""
-
-    def __init__(self, provider: HopTracerProvider, spans: Spans, open_spans: _OpenSpans) -> None:
-        self.sink = provider.sink
-        self.measures = self.sink is not None and self.sink.measures
-        self._provider = provider
-        self._spans = spans
-        self._open_spans = open_spans
-
-    def append(self, template: SpanTemplate, record: Record) -> None:
-        """Add the span of *record*, by the same way as in production."""
-        if self.sink is not None:
-            self.sink.append(template, record)
-        if record.span_id not in self._open_spans:  # left by a test before, or sampled out
-            return
-        origin = origin_of(self._provider.resource, template, instance_is_set=True)
-        span = outgoing(origin, unpack(pack(record))).span
-        if span is not None:
-            request = encode_request([(origin.resource_spans(), origin.scope_spans(), span)])
-            self._spans.add(decode(ExportTraceServiceRequest.FromString(request)))
-
-    def resource_changed(self) -> None:
-        """Pass the call on to the application's sink."""
-        if self.sink is not None:
-            self.sink.resource_changed()
-
-    def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
-        """Yield what the application's sink has."""
-        return self.sink.recent_spans() if self.sink is not None else iter(())
-
-    def flush(self, timeout: float) -> bool:
-        """Flush the application's sink."""
-        return self.sink is None or self.sink.flush(timeout)
-
-    def last_export_error(self) -> str:
-        """Return that of the application's sink."""
-        return self.sink.last_export_error() if self.sink is not None else ""
-
-    def before_exit(self) -> None:
-        """Pass the call on to the application's sink."""
-        if self.sink is not None:
-            self.sink.before_exit()
-
-    def shutdown(self, timeout: float) -> None:
-        """Pass the call on to the application's sink."""
-        if self.sink is not None:
-            self.sink.shutdown(timeout)
 
 
 class _CollectingProcessor(_OpenSpans):
@@ -187,12 +134,16 @@ def spans() -> Iterator[Spans]:
         trace.set_tracer_provider(provider)
     if isinstance(provider, HopTracerProvider):
         open_spans = _OpenSpans()
-        collecting = _CollectingSink(provider, collected, open_spans)
-        provider.sink = collecting
+
+        def collect(template: SpanTemplate, record: Record) -> None:
+            if record.span_id in open_spans:  # else left by a test before, or sampled out
+                collected.add(_received(provider.resource, template, record))
+
+        outer, provider.observer = provider.observer, collect
         provider.add_span_processor(open_spans)
         with _watched(open_spans):
             yield collected
-        provider.sink = collecting.sink
+        provider.observer = outer
         provider.remove_span_processor(open_spans)
     elif hasattr(provider, "add_span_processor"):
         processor = _CollectingProcessor(collected)
@@ -205,6 +156,16 @@ def spans() -> Iterator[Spans]:
             f"the fixture 'spans' cannot see the spans of {type(provider).__qualname__}: the "
             "application's tracer provider has no add_span_processor"
         )
+
+
+def _received(resource: Resource, template: SpanTemplate, record: Record) -> Sequence[ReceivedSpan]:
+    """Return the span of *record* as a receiver gets it, by the same way as in production."""
+    origin = origin_of(resource, template, instance_is_set=True)
+    span = outgoing(origin, unpack(pack(record))).span
+    if span is None:
+        return []
+    request = encode_request([(origin.resource_spans(), origin.scope_spans(), span)])
+    return decode(ExportTraceServiceRequest.FromString(request))
 
 
 @contextmanager

@@ -39,6 +39,10 @@ class Process:
         return self._child.pid
 
     @property
+    def has_ended(self) -> bool:
+        return self._child.poll() is not None
+
+    @property
     def output(self) -> str:
         with self._arrived:
             return "\n".join(self.lines)

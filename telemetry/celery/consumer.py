@@ -56,29 +56,26 @@ class RunTracer:
         if task.app is not self._app:
             return
         try:
-            self._enter(task, task_id, args)
+            request = task.request
+            message = vars(request)
+            if request.is_eager:
+                run = self._start_eager(task.name, message)
+            elif batch := batch_of(request, args):
+                run = self._start_batch(task.name, task_id, batch)
+            else:
+                run = self.start(task.name, message)
+                if request.chord:
+                    watch_chord(task.backend)
+            message[Run.attribute], run.request = run, message
+            run.attach(run.context)
         except Exception:
             log_internal_error("start the span of a run")
-
-    def _enter(self, task: Task, task_id: str, args: Any) -> None:
-        request = task.request
-        message = vars(request)
-        if request.is_eager:
-            run = self._start_eager(task.name, message)
-        elif batch := batch_of(request, args):
-            run = self._start_batch(task.name, task_id, batch)
-        else:
-            run = self.start(task.name, message)
-            if request.chord:
-                watch_chord(task.backend)
-        message[Run.attribute], run.request = run, message
-        run.attach(run.context)
 
     def on_postrun(
         self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
-        run = Run.current()
+        run = Run.variable.get()
         if run is None or run.id != task_id:
             # The task left another context current. Celery's way to its request takes longer.
             run = vars(task.request).get(Run.attribute)
@@ -105,14 +102,7 @@ class RunTracer:
         if self._soft_time_limit is not None and not run.facts.eager:
             self._soft_time_limit.cancel()
 
-    def start(
-        self,
-        task: str,
-        message: Mapping[str, Any],
-        *,
-        started: float | None = None,
-        measured: bool = True,
-    ) -> Run:
+    def start(self, task: str, message: Mapping[str, Any], started: float | None = None) -> Run:
         """Start the run of *task* from its *message*: the headers, and what the worker added.
 
         *started* is a Unix time in seconds, now if absent.
@@ -120,12 +110,13 @@ class RunTracer:
         headers = trace_headers(message)
         parent, context, links = self._origin(headers)
         facts = _facts(message, headers)
-        facts.items = _items(message) if task in _MANY else None
+        if task in _MANY:
+            facts.items = _items(message)
         facts.linked = parent is not None
-        facts.measured = measured
-        run = Run(self._template(task, False), facts, message.get("id"), parent, context)
+        run = Run(self._template(task, False), facts)
+        run.id, run.parent, run.context = message.get("id"), parent, context
         start_time = int(started * 1e9) if started else None
-        run.start(parent, context, list(map(RecordedLink.to, links)), start_time)
+        run.start(parent, context, [RecordedLink.to(each) for each in links], start_time)
         return run
 
     def _origin(
@@ -134,8 +125,8 @@ class RunTracer:
         """Return the run's parent, the context that came with it, and the links of the run."""
         send, context = extract_parent(headers)
         links = parse_links(headers[LINKS]) if LINKS in headers else []
-        relation = headers.get(RELATION)
-        if (relation if relation in ("child", "link") else self._relation) == "child":
+        relation = headers.get(RELATION, self._relation)
+        if relation == "child" or (relation != "link" and self._relation == "child"):
             return send, context, links
         return None, context, links if send is None else [send, *links]
 
@@ -148,7 +139,8 @@ class RunTracer:
             eager=True,
             measured=False,
         )
-        run = Run(self._template(task, True), facts, message.get("id"), None, context)
+        run = Run(self._template(task, True), facts)
+        run.id, run.context = message.get("id"), context
         run.start(parent_in(context), context)
         return run
 
@@ -165,7 +157,8 @@ class RunTracer:
         facts.redelivered = any(each.redelivered for each in taken)
         facts.messages = len(taken)
         sends = [send for each in headers if (send := extract_parent(each)[0]) is not None]
-        run = Run(self._template(task, False), facts, task_id)
+        run = Run(self._template(task, False), facts)
+        run.id = task_id
         run.start(None, NO_CONTEXT, list(map(RecordedLink.to, sends)))
         return run
 
@@ -178,10 +171,10 @@ def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
     delivery = message.get("delivery_info") or {}
     return RunFacts(
         message_facts(message),
-        queue=message.get(QUEUE) or delivery.get("routing_key"),
-        redelivered=delivery.get("redelivered"),
-        sent_at=headers.get(SENT_AT),
-        received_at=message.get(RECEIVED_AT),
+        message.get(QUEUE) or delivery.get("routing_key"),
+        delivery.get("redelivered"),
+        headers.get(SENT_AT),
+        message.get(RECEIVED_AT),
     )
 
 

@@ -7,6 +7,7 @@ process knows of both and has the message: it reports them in the trace that the
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..propagation.message import trace_headers
 from ..setup import recent_spans
 from ..tracing.context import detach
 from ..tracing.faults import log_internal_error
-from ..tracing.record import RunFacts, span_context
+from ..tracing.record import RunFacts
 from ..tracing.span import error_type
 from .chord import watch_chord
 from .consumer import RunTracer
@@ -184,7 +185,8 @@ class MainProcess:
         self, name: str, message: Mapping[str, Any], state: str, error: str | None = None
     ) -> None:
         try:
-            run = self._runs.start(name, message, measured=False)
+            run = self._runs.start(name, message)
+            run.facts.measured = False
             run.facts.state, run.facts.error = state, error
             if error is not None:
                 run.set_error(error)
@@ -206,10 +208,9 @@ def _reported_by_child(request: Any) -> Run | None:
         if not isinstance(facts, RunFacts) or facts.message[0] != request.id:
             continue
         if record.start_time >= since:
-            run = Run(template, facts, request.id)
-            run.span = NonRecordingSpan(
-                span_context(record.trace_id, record.span_id, record.flags, False)
-            )
+            run = Run(template, facts)
+            run.id = request.id
+            run.span = NonRecordingSpan(record.as_parent().span_context())
             return run
     return None
 
@@ -225,18 +226,19 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
         take = start_strategy(app, consumer, **options)
 
         def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
-            added: dict[str, Any] = {RECEIVED_AT: time.time()}
-            if (message.delivery_info or {}).get("exchange"):
-                added[QUEUE] = _queue(consumer, message)
-            # Celery makes its request of one or the other, depending on the message's protocol.
-            for headers in (message.headers, body):
-                if type(headers) is dict:
-                    headers.update(added)
-            token = attach(trace.set_span_in_context(_Arriving(message), Context()))
+            # Celery makes its request of the body in protocol 1, of the headers in protocol 2.
+            fields = body if type(body) is dict else message.headers
+            if type(fields) is dict:
+                fields[RECEIVED_AT] = time.time()
+                if (message.delivery_info or {}).get("exchange"):
+                    fields[QUEUE] = _queue(consumer, message)
+            _arriving.set(message)
+            token = attach(_IN_ITS_TRACE)
             try:
                 return take(message, body, *args, **options)
             finally:
                 detach(token)
+                _arriving.set(None)  # a message may be large, and the next one long in coming
 
         return take_in_context
 
@@ -244,22 +246,27 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
     return start
 
 
-class _Arriving(NonRecordingSpan):
-    """The span that *message* names. Its headers are read only if a log line asks."""
+#: The message that arrives.
+_arriving: ContextVar[Any] = ContextVar("queuehop-arriving", default=None)
 
-    def __init__(self, message: Any) -> None:
-        super().__init__(INVALID_SPAN_CONTEXT)
-        self._message = message
+
+class _Arriving(NonRecordingSpan):
+    """The span that the message names. Its headers are read only if a log line asks."""
 
     def get_span_context(self) -> SpanContext:
         """Return the span context in the message's headers."""
-        parent, _ = extract_parent(trace_headers(_headers(self._message)))
+        parent, _ = extract_parent(trace_headers(_headers(_arriving.get())))
         return parent.span_context() if parent is not None else INVALID_SPAN_CONTEXT
+
+
+#: The context in which every message arrives.
+_IN_ITS_TRACE = trace.set_span_in_context(_Arriving(INVALID_SPAN_CONTEXT), Context())
 
 
 def _headers(message: Any) -> Mapping[str, Any]:
     """Return the headers of a raw kombu *message*, which may be anything."""
-    return message.headers if isinstance(message.headers, Mapping) else {}
+    headers = getattr(message, "headers", None)
+    return headers if isinstance(headers, Mapping) else {}
 
 
 def _fields(consumer: Any, message: Any) -> dict[str, Any]:

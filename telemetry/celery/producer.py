@@ -1,7 +1,7 @@
 """Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
 
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import Any, ClassVar
@@ -10,8 +10,9 @@ from celery import Celery
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span, SpanKind
 
-from ..propagation import extract_parent, fields, has_parent, headers_for
+from ..propagation import extract_parent, has_parent, headers_for
 from ..propagation.baggage import BAGGAGE, merge_baggage
+from ..propagation.configured import configured_propagators
 from ..propagation.message import LINKS, SENT_AT
 from ..propagation.traceparent import format_links
 from ..tracing.context import parent_of
@@ -34,19 +35,9 @@ _MARK = "queuehop_traced"
 class Send(Hop[SendFacts]):
     """The hop around the publishing of one message. Celery calls ``on_publish`` from inside it."""
 
-    __slots__ = ("producer", "replaced")
-
     variable: ClassVar[ContextVar["Send | None"]] = ContextVar("queuehop-send", default=None)
 
-    def __init__(self, producer: "Producer", task: str, headers: Any) -> None:
-        is_given = isinstance(headers, Mapping) and has_parent(headers)
-        #: The context that the message has already: a retry's, or the caller's own.
-        self.replaced = extract_parent(headers)[0] if is_given else None
-        self.producer = producer
-        super().__init__(producer.template(task, is_given), SendFacts())
-
-    def _links(self) -> Sequence[RecordedLink]:
-        return [RecordedLink.to(self.replaced)] if self.replaced else ()
+    producer: "Producer"
 
 
 class Producer:
@@ -57,6 +48,16 @@ class Producer:
         self._broker = Broker(app.connection_for_write)
         # What is the same for every message of a task is put together once.
         self.template = lru_cache(maxsize=1024)(self._template)
+
+    def send(self, task: Any, headers: Any) -> Send:
+        """Return the hop of a message for *task* with the caller's *headers*."""
+        is_given = isinstance(headers, Mapping) and has_parent(headers)
+        send = Send(self.template(task, is_given), SendFacts())
+        send.producer = self
+        # The context that the message has already: a retry's, or the caller's own.
+        if is_given and (parent := extract_parent(headers)[0]) is not None:
+            send.links = [RecordedLink.to(parent)]
+        return send
 
     def _template(self, task: str, is_given: bool) -> SpanTemplate:
         # The run is not under a send whose context is not the one in the message: CLIENT.
@@ -74,7 +75,7 @@ class Producer:
         **_: Any,
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
-        send = Send.current()
+        send = Send.variable.get()
         if send is None or send.producer is not self:
             return
         try:
@@ -98,15 +99,17 @@ def trace_sends(app: Celery, producer: Producer) -> None:
     if hasattr(send_task, _MARK):
         return
 
+    # No parameter has a name: Python would compare it with that of every option.
     @wraps(send_task)
-    def send(self: Celery, name: str, *args: Any, **options: Any) -> Any:
+    def send(self: Celery, /, *args: Any, **options: Any) -> Any:
         producer: Producer | None = getattr(self, PRODUCER, None)
         if producer is None:
-            return send_task(self, name, *args, **options)
+            return send_task(self, *args, **options)
         if options.get("headers") or options.get("retries"):
             options["headers"] = _headers_of_send(options)
-        with Send(producer, name, options.get("headers")):
-            return send_task(self, name, *args, **options)
+        task = args[0] if args else options.get("name")
+        with producer.send(task, options.get("headers")):
+            return send_task(self, *args, **options)
 
     setattr(send, _MARK, True)
     Celery.send_task = send
@@ -126,12 +129,13 @@ def inject_into_message(
         # Celery copies the headers of an attempt into its retry. So the next attempt is a sibling
         # under the same send, and links to this one.
         headers.pop(LINKS, None)
-        run = Run.current()
+        run = Run.variable.get()
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
-    for name in (RECEIVED_AT, QUEUE):
-        headers.pop(name, None)
+    if RECEIVED_AT in headers:  # handed on from the message of a run
+        headers.pop(RECEIVED_AT)
+        headers.pop(QUEUE, None)
     now = str(time.time_ns())
     headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 
@@ -143,12 +147,12 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
     is under the same send as the attempt: Celery copies the attempt's headers for that, but not
     where the task gives some, nor from below another tracer's table.
     """
-    headers, run = options.get("headers"), Run.current()
+    headers, run = options.get("headers"), Run.variable.get()
     if run is None or not isinstance(headers, Mapping | None):
         return headers
     headers = {} if headers is None else headers
     if has_parent(headers) and _is_of_message(headers, run):
-        dropped = {LINKS, *fields()}
+        dropped = {LINKS, *configured_propagators().fields}
         headers = {name: value for name, value in headers.items() if name not in dropped}
     is_retry = options.get("retries") and options.get("task_id") == run.id
     if is_retry and run.parent is not None and not has_parent(headers):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from opentelemetry.context import Context
 
 from ..tracing.hop import NO_CONTEXT, Hop
-from ..tracing.record import ParentContext, RunFacts, SpanTemplate
+from ..tracing.record import ParentContext, RunFacts
 
 __all__ = ["QUEUE", "RECEIVED_AT", "Run"]
 
@@ -22,24 +22,13 @@ class Run(Hop[RunFacts]):
     It lives on ``task.request`` as long as the task does.
     """
 
-    __slots__ = ("context", "id", "parent", "request")
-
     variable: ClassVar[ContextVar["Run | None"]] = ContextVar("queuehop-run", default=None)
 
     #: The attribute of ``task.request`` that holds the run.
     attribute = "queuehop_run"
 
-    def __init__(
-        self,
-        template: SpanTemplate,
-        facts: RunFacts,
-        id: object,
-        parent: ParentContext | None = None,
-        context: Context = NO_CONTEXT,
-    ) -> None:
-        super().__init__(template, facts)
-        self.id = id
-        self.parent = parent
-        self.context = context
-        #: The attributes of ``task.request`` while it holds the run.
-        self.request: dict[str, Any] | None = None
+    id: object = None
+    parent: ParentContext | None = None
+    context: Context = NO_CONTEXT
+    #: The attributes of ``task.request`` while it holds the run.
+    request: dict[str, Any] | None = None

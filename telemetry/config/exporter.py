@@ -1,8 +1,10 @@
 """Whether spans and metrics are sent, and where: endpoint, headers, TLS and compression."""
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -16,16 +18,19 @@ __all__ = [
     "LIGHTSTEP_HEADER",
     "LS_ACCESS_TOKEN",
     "Otlp",
+    "Protocol",
     "Signal",
     "is_grpc_target",
     "metrics_target",
     "otlp",
+    "shown",
     "traces_enabled",
     "turned_off_by",
     "variable_of",
 ]
 
 Signal = Literal["TRACES", "METRICS"]
+Protocol = Literal["grpc", "http/protobuf"]
 
 OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 OTEL_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
@@ -33,6 +38,10 @@ LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
 LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
 LIGHTSTEP_HEADER = "lightstep-access-token"
 DEFAULT_ENDPOINT = "http://localhost:4317"
+DEFAULT_HTTP_ENDPOINT = "http://localhost:4318"
+
+#: What follows the general endpoint, over HTTP.
+_PATHS: Mapping[Signal, str] = {"TRACES": "/v1/traces", "METRICS": "/v1/metrics"}
 
 
 def traces_enabled() -> bool:
@@ -62,7 +71,10 @@ def _enabled(variable: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Otlp:
-    """A target of OTLP/gRPC. *timeout* is in seconds; certificates are the files' contents."""
+    """A target of OTLP: over gRPC ``host:port``, or one of its targets; over HTTP a signal's URL.
+
+    *timeout* is in seconds; certificates are the files' contents.
+    """
 
     endpoint: str
     insecure: bool
@@ -72,31 +84,43 @@ class Otlp:
     certificate: bytes | None = None
     client_key: bytes | None = None
     client_certificate: bytes | None = None
+    #: Not in the description, which names the directory on disk: *endpoint* tells them apart.
+    protocol: Protocol = field(default="grpc", repr=False)
+
+    @property
+    def address(self) -> str:
+        """The ``host:port`` to connect to, or a target of gRPC's."""
+        if self.protocol == "grpc":
+            return self.endpoint
+        url = urlsplit(self.endpoint)
+        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+        return f"{host}:{url.port or (80 if self.insecure else 443)}"
 
 
 def otlp(signal: Signal = "TRACES") -> Otlp | None:
-    """Read ``OTEL_EXPORTER_OTLP_*`` and ``LS_ACCESS_TOKEN``; None if the endpoint is unusable.
+    """Read ``OTEL_EXPORTER_OTLP_*`` and ``LS_ACCESS_TOKEN``; None if the target is unusable.
 
     The variables of the *signal* win over the general ones. With ``LS_ACCESS_TOKEN`` and no
     endpoint, Lightstep is the endpoint. The token is sent over TLS only.
     """
-    variable, protocol = _of(signal, "PROTOCOL")
-    if protocol not in ("", "grpc"):
-        reject(variable, f"is {protocol!r}, which is not supported", "using grpc")
-
+    protocol = _protocol(signal)
+    if protocol is None:
+        return None
     token = os.environ.get(LS_ACCESS_TOKEN, "").strip()
     if not _is_plain(token):
         reject(LS_ACCESS_TOKEN, "is not printable ASCII", "sending none")
         token = ""
     variable, endpoint = _of(signal, "ENDPOINT")
-    if not endpoint:
-        endpoint = LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINT
-    target = _target(signal, variable, endpoint)
+    headers = dict(_headers(signal, protocol))
+    if protocol == "grpc":
+        default = LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINT
+        target = _target(signal, variable, endpoint or default)
+    else:
+        default = LIGHTSTEP_ENDPOINT if token else DEFAULT_HTTP_ENDPOINT
+        target = _url(signal, variable, endpoint or default, headers)
     if target is None:
         return None
     address, insecure = target
-
-    headers = dict(_headers(signal))
     if token and not insecure:
         headers.setdefault(LIGHTSTEP_HEADER, token)
     variable, _ = _of(signal, "TIMEOUT")
@@ -108,8 +132,30 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
         headers=tuple(headers.items()),
         timeout=timeout,
         gzip=_gzip(signal),
+        protocol=protocol,
         **certificates,
     )
+
+
+def _protocol(signal: Signal) -> Protocol | None:
+    """Return the protocol to send with, None where it lacks its library."""
+    variable, value = _of(signal, "PROTOCOL")
+    protocol = value.lower()
+    if protocol in ("", "grpc"):
+        return "grpc"
+    if protocol == "http/json":  # the same endpoints take both
+        reject(variable, "is http/json, which is not supported", "using http/protobuf")
+    elif protocol != "http/protobuf":
+        reject(variable, f"is {value!r}, not grpc or http/protobuf", "using grpc")
+        return "grpc"
+    if find_spec("urllib3") is None:
+        reject(
+            variable,
+            f"is {protocol}, which needs urllib3: pip install 'queuehop[http]'",
+            "nothing is sent",
+        )
+        return None
+    return "http/protobuf"
 
 
 #: If no variable starts with one of these, metrics have the target of the spans.
@@ -122,7 +168,50 @@ def metrics_target(traces: Otlp) -> Otlp | None:
         return None
     if any(name.startswith(_OF_ONE_SIGNAL) for name in os.environ):
         return otlp("METRICS")
-    return traces
+    if traces.protocol == "grpc":
+        return traces
+    # The general settings alone are there, and what is wrong with them is said already.
+    url = urlsplit(traces.endpoint)
+    path = url.path.removesuffix(_PATHS["TRACES"]) + _PATHS["METRICS"]
+    return replace(traces, endpoint=url._replace(path=path).geturl())
+
+
+def shown(endpoint: str) -> str:
+    """Return *endpoint* for a log line: without user, password and query."""
+    if "://" not in endpoint:
+        return endpoint
+    url = urlsplit(endpoint)
+    return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _url(
+    signal: Signal, variable: str, endpoint: str, headers: dict[str, str]
+) -> tuple[str, bool] | None:
+    """Return the URL for *signal* and whether it is plain text; add its password to *headers*.
+
+    Section "Endpoint URLs for OTLP/HTTP" of the specification.
+    """
+    try:
+        url = urlsplit(endpoint)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        url, host = urlsplit(""), None
+    if url.scheme not in ("http", "https") or not host or not _is_plain(endpoint):
+        where = f"{url.scheme}://{host or ''}" if url.scheme else "not a URL"
+        reject(
+            variable,
+            f"is no address for OTLP over HTTP ({where}): it takes http:// or https://host:port",
+            "nothing is sent",
+        )
+        return None
+    if url.username is not None:
+        words = f"{unquote(url.username)}:{unquote(url.password or '')}"
+        headers.setdefault("authorization", f"Basic {b64encode(words.encode()).decode()}")
+    path = url.path or "/"
+    if variable == "OTEL_EXPORTER_OTLP_ENDPOINT":  # also where none is set
+        path = url.path.rstrip("/") + _PATHS[signal]
+    netloc = url.netloc.rpartition("@")[2]
+    return url._replace(netloc=netloc, path=path, fragment="").geturl(), url.scheme == "http"
 
 
 def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
@@ -165,20 +254,23 @@ def _absolute(target: str) -> str:
 _RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
 
 
-def _headers(signal: Signal) -> Mapping[str, str]:
+def _headers(signal: Signal, protocol: Protocol) -> Mapping[str, str]:
     """Read the headers: ``key=value`` pairs, comma-separated, values percent-encoded."""
     variable, value = _of(signal, "HEADERS")
     headers = {}
     for pair in filter(str.strip, value.split(",")):
         name, equals, content = pair.partition("=")
-        # gRPC takes only lower-case names of these characters. It raises on others when it sends.
+        # gRPC takes only lower-case names of these characters, and raises on others when it sends.
+        # To HTTP a name in capitals is the same.
         name = name.strip().lower()
         content = unquote(content.strip())
         if not equals or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             reject(variable, "has an entry that is not name=value", "leaving that entry out")
         elif not (name.isascii() and _is_plain(content)):
             reject(variable, f"has a value for {name!r} that is not ASCII", "leaving it out")
-        elif name.endswith("-bin"):  # gRPC wants bytes for these; the environment has none
+        elif protocol == "grpc" and name.endswith(
+            "-bin"
+        ):  # gRPC wants bytes for these; the environment has none
             reject(variable, f"has the binary header {name!r}", "leaving it out")
         else:
             headers[name] = content
@@ -198,12 +290,12 @@ def _gzip(signal: Signal) -> bool:
 
 def _certificates(signal: Signal) -> dict[str, bytes]:
     certificates = {}
-    for field in ("certificate", "client_key", "client_certificate"):
-        variable, path = _of(signal, field.upper())
+    for name in ("certificate", "client_key", "client_certificate"):
+        variable, path = _of(signal, name.upper())
         if not path:
             continue
         try:
-            certificates[field] = Path(path).read_bytes()
+            certificates[name] = Path(path).read_bytes()
         except OSError as exc:
             reject(variable, f"names {path!r}, unreadable: {exc.strerror}", "going without it")
     return certificates

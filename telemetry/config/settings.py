@@ -6,7 +6,7 @@ such value is one log line: the variable, what is wrong with its value, and what
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,40 +159,35 @@ class Sampler:
     child_of_unsampled: bool | None
 
 
-_SAMPLERS: dict[str, Callable[[float], sampling.Sampler]] = {
-    "always_on": lambda ratio: sampling.ALWAYS_ON,
-    "always_off": lambda ratio: sampling.ALWAYS_OFF,
-    "traceidratio": sampling.TraceIdRatioBased,
-    "parentbased_always_on": lambda ratio: sampling.ParentBased(sampling.ALWAYS_ON),
-    "parentbased_always_off": lambda ratio: sampling.ParentBased(sampling.ALWAYS_OFF),
-    "parentbased_traceidratio": sampling.ParentBasedTraceIdRatio,
-}
-#: For each of them the decisions of ``Sampler``: root, child of sampled, child of unsampled.
-_KNOWN_DECISIONS: dict[str, tuple[bool | None, bool | None, bool | None]] = {
-    "always_on": (True, True, True),
-    "always_off": (False, False, False),
-    "traceidratio": (None, None, None),
-    "parentbased_always_on": (True, True, False),
-    "parentbased_always_off": (False, True, False),
-    "parentbased_traceidratio": (None, True, False),
-}
+def _samplers(ratio: float) -> Mapping[str, Sampler]:
+    on, off = sampling.ALWAYS_ON, sampling.ALWAYS_OFF
+    by_ratio = sampling.TraceIdRatioBased(ratio)
+    return {
+        "always_on": Sampler(on, True, True, True),
+        "always_off": Sampler(off, False, False, False),
+        "traceidratio": Sampler(by_ratio, None, None, None),
+        "parentbased_always_on": Sampler(sampling.ParentBased(on), True, True, False),
+        "parentbased_always_off": Sampler(sampling.ParentBased(off), False, True, False),
+        "parentbased_traceidratio": Sampler(sampling.ParentBased(by_ratio), None, True, False),
+    }
 
 
 def sampler() -> Sampler:
     """Read ``OTEL_TRACES_SAMPLER`` and its argument; ``parentbased_always_on`` if absent."""
     default = "parentbased_always_on"
     name = os.environ.get(env.OTEL_TRACES_SAMPLER, "").strip().lower() or default
-    if name not in _SAMPLERS:
-        known = ", ".join(_SAMPLERS)
-        reject(env.OTEL_TRACES_SAMPLER, f"is {name!r}, not one of {known}", f"using {default}")
-        name = default
     ratio = 1.0
     if name.endswith("traceidratio"):
         ratio = number(env.OTEL_TRACES_SAMPLER_ARG, 1.0)
         if ratio > 1.0:
             reject(env.OTEL_TRACES_SAMPLER_ARG, f"is {ratio:g}, more than 1", "using 1")
             ratio = 1.0
-    return Sampler(_SAMPLERS[name](ratio), *_KNOWN_DECISIONS[name])
+    samplers = _samplers(ratio)
+    if name not in samplers:
+        known = ", ".join(samplers)
+        reject(env.OTEL_TRACES_SAMPLER, f"is {name!r}, not one of {known}", f"using {default}")
+        name = default
+    return samplers[name]
 
 
 def span_limits() -> SpanLimits:

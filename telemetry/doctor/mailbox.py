@@ -28,8 +28,8 @@ class Mailbox:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self.name = f"queuehop.doctor.{secrets.token_hex(8)}"
-        # Durable, since RabbitMQ gives up on queues that are neither durable nor exclusive. Exclusive
-        # it cannot be: a publisher declares it again, on another connection.
+        # Durable, since RabbitMQ deprecates queues that are neither durable nor exclusive. A
+        # publisher declares it again, on another connection, so it cannot be exclusive.
         self.queue = _Queue(
             self.name, exchange="", routing_key=self.name,
             auto_delete=True, expires=_EXPIRES,

@@ -78,6 +78,8 @@ MAX_SERIES = 2_000
 #: At most so many measurements of one series wait to be added up.
 MAX_ROWS = 1_024
 
+_MAX_INT64 = 2**63 - 1
+
 _OVERFLOW: Attributes = {"otel.metric.overflow": True}
 
 
@@ -207,7 +209,7 @@ class _Count:
         self._total = 0
 
     def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
-        self._total += int(sum(values))
+        self._total = min(self._total + int(sum(values)), _MAX_INT64)
 
     def point(self, attributes: Attributes, since: int, now: int) -> NumberDataPoint:
         return NumberDataPoint(attributes, since, now, self._total)

@@ -1,8 +1,8 @@
 """The memory's sink: records wait in each process, which sends them itself.
 
-gRPC's channel and its threads do not survive a fork. So the channel is opened by the process that
-sends, when it first sends, and closed before it forks. A forked child begins with nothing: what its
-parent has recorded is the parent's to send.
+gRPC's channel and its threads do not survive a fork, and two processes cannot share a connection of
+HTTP. So it is opened by the process that sends, when it first sends, and closed before it forks. A
+forked child begins with nothing: what its parent has recorded is the parent's to send.
 """
 
 import os
@@ -11,14 +11,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 
-import grpc
 from opentelemetry.sdk.resources import Resource
 
 from ..config.exporter import Otlp
 from ..config.settings import Batch
 from ..tracing.faults import RateLimit, log_internal_error, logger
 from ..tracing.record import Record, SpanTemplate
-from .channel import hold
+from ..tracing.sink import Sink
 from .outgoing import Origin, origin_of, outgoing
 from .sender.collector import Collector
 from .sender.metric_delivery import MetricDelivery
@@ -28,7 +27,7 @@ from .sender.span_delivery import SpanDelivery
 __all__ = ["MemorySink"]
 
 
-class MemorySink:
+class MemorySink(Sink):
     """Sends the records of this process to *traces*, and what they measured to *metrics*.
 
     *resource* returns the current resource of the process. *metric_interval* is in seconds.
@@ -154,7 +153,6 @@ class _Exporter:
     ) -> None:
         self._resource = resource
         self._instance_is_set = instance_is_set
-        self._target = traces
         self._batch = batch
         self._collector = Collector(traces)
         to = self._collector if metrics == traces else Collector(metrics) if metrics else None
@@ -169,7 +167,6 @@ class _Exporter:
         self._sending = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._held: grpc.Channel | None = None
         self._paused = False
         self._stopped = False
         self._allow = RateLimit()
@@ -238,8 +235,8 @@ class _Exporter:
 
     def _deliver(self, hurry: bool) -> bool:
         """Send what waits. Return whether nothing waits any more."""
-        if self._held is None:
-            self._held = hold(self._target)
+        for collector in self._collectors:
+            collector.hold()
         if hurry:
             self.spans.hurry()
             self._metrics.hurry()
@@ -250,6 +247,8 @@ class _Exporter:
         self._metrics.deliver([self._memory], self.spans.dropped)
         if self.spans.dropped and self._allow(self.spans.reason):
             logger.warning("dropped %d spans so far: %s", self.spans.dropped, self.spans.reason)
+        if self._metrics.error and self._allow("metrics"):
+            logger.warning("metrics are not delivered: %s", self._metrics.error)
         failed = self.spans.failures + self._metrics.failures > failures
         return not failed and not self._memory.spans.pending
 
@@ -260,8 +259,8 @@ class _Exporter:
             template, record = self._incoming.popleft()
             try:
                 origin, span, measured = outgoing(self._origin(template), record)
-            except Exception:
-                log_internal_error("encode a span")
+            except Exception as exc:
+                self.spans.drop(1, f"they cannot be encoded ({type(exc).__name__})")
                 continue
             if span is not None:
                 spans.append(Item(origin, span, 0))

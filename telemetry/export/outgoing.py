@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import Struct, msgpack
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
 
@@ -13,11 +14,14 @@ from ..otlp.encode import (
     encode_scope_spans,
     encode_span,
 )
-from ..tracing.interpret import Measurement, interpret, measurement
+from ..tracing.interpret import Measurement, Series, interpret, measurement
 from ..tracing.record import Record, SpanTemplate
 from ..tracing.span import clean, readable
 
-__all__ = ["Origin", "Outgoing", "Stream", "origin_of", "outgoing"]
+__all__ = ["Origin", "Outgoing", "Stream", "origin_of", "outgoing", "outgoing_span"]
+
+#: A measurement is less than this: seconds since 1970 are, and so many messages are in no batch.
+LARGEST_VALUE = 1e11
 
 
 class Origin(Struct, array_like=True, eq=False):
@@ -67,7 +71,12 @@ def origin_of(resource: Resource, template: SpanTemplate, instance_is_set: bool)
 
 
 def outgoing(origin: Origin, record: Record) -> Outgoing:
-    """Interpret and encode *record*. Raises for one that is damaged."""
+    """Interpret and encode *record*. Raises for one that is damaged.
+
+    Everything that can be wrong with a record or its origin raises here, where it costs that record
+    alone. What goes on from here is bytes and numbers, with the other records of a request.
+    """
+    _check(origin)
     interpretation = interpret(origin.template, record)
     span = None
     if record.flags & Record.SAMPLED:
@@ -75,7 +84,38 @@ def outgoing(origin: Origin, record: Record) -> Outgoing:
             span = encode_span(origin.template, record, interpretation)
         except Exception:  # text that is no Unicode: the SDK leaves out what it cannot encode
             span = encode_readable(readable(origin.template, record, Resource.get_empty()))
-    return Outgoing(origin, span, measurement(origin.template, record, interpretation.facts))
+    measured = measurement(origin.template, record, interpretation.facts)
+    if measured is not None:
+        _check_values(measured)
+    return Outgoing(origin, span, measured)
+
+
+def outgoing_span(origin: Origin, span: bytes) -> Outgoing:
+    """Return *span*, an encoded ``Span``, on its way out. Raises for one that is damaged."""
+    _check(origin)
+    Span.FromString(span)
+    return Outgoing(origin, span, None)
+
+
+@lru_cache(maxsize=1024)
+def _check(origin: Origin) -> None:
+    """Raise for an *origin* that cannot be sent."""
+    _resource_spans(origin)
+    _scope_spans(origin)
+    Resource(_stream(origin).resource)
+
+
+def _check_values(measured: Measurement) -> None:
+    """Raise for values that would spoil the sums of all others."""
+    _check_series(measured.series)
+    for value in measured.values:
+        if not 0 <= value < LARGEST_VALUE:
+            raise ValueError(f"a measurement of {value}")
+
+
+@lru_cache(maxsize=1024)
+def _check_series(series: Series) -> None:
+    hash(frozenset(series.attributes.items()))
 
 
 @lru_cache(maxsize=1024)

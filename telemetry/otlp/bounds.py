@@ -10,13 +10,19 @@ from google.protobuf.descriptor import Descriptor
 __all__ = ["MAX_IMPORTED", "MAX_OBJECTS", "Malformed", "TooLarge", "check_json", "check_protobuf"]
 
 #: The most objects of one export: spans, attributes, their values, and whatever else is nested.
-MAX_OBJECTS = 400_000
+MAX_OBJECTS = 300_000
 
 #: The most of a file that a person opens.
 MAX_IMPORTED = 1_000_000
 
-#: An object of protobuf has two bytes at least, so a shorter body cannot have too many.
-_SMALL = 2 * MAX_OBJECTS
+#: The most spans among them. A collector's batch has 8,192, unless it is told otherwise.
+MAX_SPANS = 50_000
+
+#: The largest span in bytes: as much as most servers of gRPC take in one request.
+MAX_SPAN = 4 * 1024 * 1024
+
+#: The objects of a shorter body are not counted. Each has two bytes at least.
+_SMALL = 256 * 1024
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -29,21 +35,21 @@ class TooLarge(ValueError):
     """The body, or what it becomes, is larger than the limit."""
 
 
-def check_protobuf(body: bytes, message: Descriptor) -> None:
-    """Raise TooLarge if *body*, a *message*, has more objects than may be.
+def check_protobuf(body: bytes, message: Descriptor) -> int:
+    """Return how many objects *body*, a *message*, has. Raise TooLarge if those are too many.
 
-    A malformed body is left to the parser.
+    Those of a small body are not counted, and a malformed body is left to the parser.
     """
     if len(body) <= _SMALL:
-        return
+        return 0
     try:
-        _count(body, message)
+        return _count(body, message)
     except IndexError:
-        return
+        return 0
 
 
-def _count(body: bytes, message: Descriptor) -> None:
-    objects = 0
+def _count(body: bytes, message: Descriptor) -> int:
+    objects = spans = 0
     nested = [(0, len(body), message)]
     while nested:
         at, end, kind = nested.pop()
@@ -58,6 +64,12 @@ def _count(body: bytes, message: Descriptor) -> None:
                     objects += 1
                     if objects > MAX_OBJECTS:
                         raise TooLarge(f"the body has more than {MAX_OBJECTS} objects")
+                    if field.name == "Span":
+                        spans += 1
+                        if spans > MAX_SPANS:
+                            raise TooLarge(f"the body has more than {MAX_SPANS} spans")
+                        if length > MAX_SPAN:
+                            raise TooLarge(f"the body has a span of more than {MAX_SPAN} bytes")
                     if length:
                         nested.append((at, at + length, field))
                 at += length
@@ -66,7 +78,8 @@ def _count(body: bytes, message: Descriptor) -> None:
             elif wire in (_FIXED64, _FIXED32):
                 at += 8 if wire == _FIXED64 else 4
             else:
-                return
+                return objects
+    return objects
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
@@ -98,10 +111,15 @@ def _types(message: Descriptor) -> dict[int, Descriptor]:
     }
 
 
-def check_json(body: bytes, most: int = MAX_OBJECTS) -> None:
-    """Raise TooLarge if *body*, in JSON, has more than *most* objects, or too many other values."""
+def check_json(body: bytes, most: int = MAX_OBJECTS) -> int:
+    """Return about how many values *body*, in JSON, has.
+
+    Raise TooLarge if it has more than *most* objects, or three times as many other values.
+    """
     objects = body.count(b"{") + body.count(b"[")
     if objects > most:
         raise TooLarge(f"the body has more than {most} objects")
-    if objects + body.count(b",") > 3 * most:
+    values = objects + body.count(b",")
+    if values > 3 * most:
         raise TooLarge(f"the body has more than {3 * most} values")
+    return values

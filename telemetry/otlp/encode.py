@@ -13,6 +13,7 @@ Buffers, "Encoding".
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from struct import Struct
 from typing import Any
@@ -98,14 +99,17 @@ def encode_readable(span: ReadableSpan) -> bytes:
 
 
 def encode_resource_spans(attributes: Mapping[str, Any], schema_url: str) -> bytes:
-    """Return a ``ResourceSpans`` of a resource with *attributes*, without spans."""
-    return _field(_FIRST, _attributes(_FIRST, attributes)) + _text(_THIRD, schema_url)
+    """Return a ``ResourceSpans`` of a resource with *attributes*, without spans.
+
+    Attributes that OTLP cannot have are left out.
+    """
+    return _field(_FIRST, _encodable(_FIRST, attributes)) + _text(_THIRD, schema_url)
 
 
 def encode_scope_spans(scope: Scope) -> bytes:
-    """Return a ``ScopeSpans`` of *scope*, without spans."""
+    """Return a ``ScopeSpans`` of *scope*, without spans and attributes that OTLP cannot have."""
     encoded = _text(_FIRST, scope.name) + _text(_SECOND, scope.version)
-    encoded += _attributes(_THIRD, scope.attributes)
+    encoded += _encodable(_THIRD, scope.attributes)
     return _field(_FIRST, encoded) + _text(_THIRD, scope.schema_url)
 
 
@@ -183,6 +187,19 @@ def _status(record: Record) -> bytes:
 
 def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
     return b"".join([_attribute(tag, key, value) for key, value in attributes.items()])
+
+
+def _encodable(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
+    """Return ``_attributes`` without those that OTLP cannot have."""
+    encoded = []
+    for key, value in attributes.items():
+        with suppress(*_UNENCODABLE):
+            encoded.append(_attribute(tag, key, value))
+    return b"".join(encoded)
+
+
+#: Raised for an integer beyond 64 bits, another type, text that is no Unicode, a key that is none.
+_UNENCODABLE = (OverflowError, TypeError, ValueError, AttributeError)
 
 
 def _attribute(tag: bytes, key: str, value: Any) -> bytes:

@@ -5,10 +5,10 @@ import errno
 import gzip
 import io
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -25,11 +25,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
+from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
+from .apart import read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
+from .from_json import ID_FIELDS, from_json, spans_in
 
 __all__ = [
     "JSON",
     "PROTOBUF",
+    "Busy",
     "Malformed",
     "TooLarge",
     "encode_response",
@@ -38,13 +42,19 @@ __all__ = [
     "gunzip",
     "parse",
     "partial",
+    "receive",
     "to_json",
 ]
 
-#: The largest export that is accepted, in bytes, after decompression.
+#: The largest export that is accepted, in bytes, after decompression: over HTTP, and over gRPC,
+#: where the workers unpack one each before they can ask for room.
 MAX_MESSAGE = 32 * 1024 * 1024
+MAX_GRPC_MESSAGE = 16 * 1024 * 1024
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
+
+#: Bytes unpacked at a time.
+_PIECE = 1024 * 1024
 
 #: Called with an export and its gRPC metadata; returns how many of its spans are refused, and why.
 OnTraces = Callable[[ExportTraceServiceRequest, dict[str, Any]], tuple[int, str]]
@@ -52,111 +62,85 @@ OnMetrics = Callable[[ExportMetricsServiceRequest], None]
 
 Request = TypeVar("Request", bound=Message)
 
-_ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
+def gunzip(body: bytes, most: int = MAX_MESSAGE, ticket: Ticket | None = None) -> bytes:
+    """Decompress *body* up to *most* bytes. Raises TooLarge beyond, Malformed if it is not gzip.
 
-def gunzip(body: bytes, most: int = MAX_MESSAGE) -> bytes:
-    """Decompress *body* up to *most* bytes. Raises TooLarge beyond, Malformed if it is not gzip."""
+    With a *ticket* it raises Busy where another large export is being read.
+    """
+    unpacked = bytearray()
     try:
-        unpacked = gzip.GzipFile(fileobj=io.BytesIO(body)).read(most + 1)
+        file = gzip.GzipFile(fileobj=io.BytesIO(body))
+        while piece := file.read(_PIECE):
+            unpacked += piece
+            if len(unpacked) > most:
+                raise TooLarge(f"the body is larger than {most} bytes when unpacked")
+            if ticket is not None:
+                ticket.fit(len(unpacked))
     except EOFError:
         raise Malformed("the gzip of the body ends too early") from None
-    except (OSError, zlib.error) as exc:
-        raise Malformed(f"the body is no gzip: {exc}") from None
-    if len(unpacked) > most:
-        raise TooLarge(f"the body is larger than {most} bytes when unpacked")
-    return unpacked
+    except (OSError, zlib.error):
+        raise Malformed("the body is no gzip") from None
+    return bytes(unpacked)
 
 
 def parse(
-    body: bytes, content_type: str = PROTOBUF, most: int = MAX_OBJECTS
+    body: bytes,
+    content_type: str = PROTOBUF,
+    most: int = MAX_OBJECTS,
+    ticket: Ticket | None = None,
 ) -> ExportTraceServiceRequest:
     """Read an export from *body*. Raises Malformed, or TooLarge before it builds too much.
 
-    *most* is the number of objects that JSON may have.
+    *most* is the number of objects that JSON may have. With a *ticket* it raises Busy where
+    another large export is being read.
     """
-    if content_type == JSON:
-        check_json(body, most)
-        return _from_json(body)
-    return _from_protobuf(body, ExportTraceServiceRequest)
+    if content_type != JSON:
+        return _from_protobuf(body, ExportTraceServiceRequest, ticket)
+    values = check_json(body, most)
+    if ticket is not None:
+        ticket.fit(len(body), values)
+    return read_apart(body, _of_json)[0] if values > LARGE_OBJECTS else from_json(body)
 
 
-def _from_protobuf(body: bytes, kind: type[Request]) -> Request:
-    check_protobuf(body, kind.DESCRIPTOR)  # type: ignore[arg-type]  # upb's is like it
+def _of_json(body: bytes) -> tuple[ExportTraceServiceRequest, str]:
+    return from_json(body), ""
+
+
+@contextmanager
+def receive(
+    length: int | None,
+    read: Callable[[], bytes],
+    encoding: str = "identity",
+    content_type: str = PROTOBUF,
+    most: int = MAX_OBJECTS,
+) -> Iterator[ExportTraceServiceRequest]:
+    """Read an export over HTTP, and hold room in memory for it while the block runs.
+
+    *length* is the length of its body, which *read* returns, if it is known. Raises Busy,
+    Malformed and TooLarge.
+    """
+    with ADMISSION.ticket() as ticket:
+        ticket.fit(length or 0)
+        body = read()
+        ticket.fit(len(body))
+        if encoding == "gzip":
+            body = gunzip(body, ticket=ticket)
+        yield parse(body, content_type, most, ticket)
+
+
+def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> Request:
+    if ticket is not None:
+        ticket.fit(len(body))
+    objects = check_protobuf(body, kind.DESCRIPTOR)  # type: ignore[arg-type]  # upb's is like it
+    if ticket is not None:
+        ticket.fit(len(body), objects)
     try:
         return kind.FromString(body)
     except DecodeError as exc:
-        raise Malformed(f"the body is no {kind.DESCRIPTOR.name}: {exc}") from None
-
-
-def _from_json(body: bytes) -> ExportTraceServiceRequest:
-    request = ExportTraceServiceRequest()
-    try:
-        document = json.loads(body)
-        if not isinstance(document, dict):
-            raise Malformed("the body is not a JSON object with resourceSpans")
-        _check_numbers(document)
-        for span in _spans_in(document):
-            _hex_to_base64(span)
-            for link in span.get("links") or ():
-                _hex_to_base64(link)
-        json_format.ParseDict(document, request, ignore_unknown_fields=True)
-    except Malformed:
-        raise
-    except RecursionError:
-        raise Malformed("the body is no OTLP in JSON: it is nested too deeply") from None
-    except (TypeError, AttributeError):
-        raise Malformed(
-            "the body is no OTLP in JSON: resourceSpans, scopeSpans, spans and links are arrays of "
-            "objects"
-        ) from None
-    except (ValueError, json_format.Error) as exc:
-        raise Malformed(f"the body is no OTLP in JSON: {str(exc)[:300]}") from None
-    return request
-
-
-#: The numbers that JSON may have as strings: protobuf's integers of 64 bits, and its doubles.
-_NUMBERS = {
-    **dict.fromkeys(
-        ("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "intValue"), re.compile("-?[0-9]+")
-    ),
-    "doubleValue": re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|NaN|-?Infinity"),
-}
-
-
-def _check_numbers(document: Any) -> None:
-    """Raise Malformed for a number in a string that Python would read and the protocol does not."""
-    waiting = [document]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, list):
-            waiting += item
-        elif isinstance(item, dict):
-            for key, value in item.items():
-                if isinstance(value, str):
-                    number = _NUMBERS.get(key)
-                    if number is not None and not number.fullmatch(value):
-                        raise Malformed(f"{key} is no number: {value[:50]!r}")
-                elif isinstance(value, list | dict):
-                    waiting.append(value)
-
-
-def _spans_in(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    for resource in document.get("resourceSpans") or ():
-        for scope in resource.get("scopeSpans") or ():
-            yield from scope.get("spans") or ()
-
-
-def _hex_to_base64(item: dict[str, Any]) -> None:
-    """Convert the ids of *item* from hex, as in OTLP/JSON, to base64, as in protobuf's JSON."""
-    for field in _ID_FIELDS:
-        if value := item.get(field):
-            if not (isinstance(value, str) and _HEX.fullmatch(value)):
-                raise Malformed(f"{field} is not in hexadecimal digits: {str(value)[:50]!r}")
-            item[field] = base64.b64encode(bytes.fromhex(value)).decode()
-
-
-_HEX = re.compile("([0-9a-fA-F]{2})+")
+        _, _, reason = str(exc).rpartition(": ")
+        reason = "it is nested too deeply" if "MaxDepth" in reason else reason
+        raise Malformed(f"the body is no {kind.DESCRIPTOR.name}: {reason}") from None
 
 
 def grouped(spans: Iterable[tuple[bytes, Span]]) -> list[ResourceSpans]:
@@ -174,9 +158,9 @@ def to_json(resource_spans: Iterable[ResourceSpans]) -> dict[str, Any]:
     document = json_format.MessageToDict(
         ExportTraceServiceRequest(resource_spans=resource_spans), use_integers_for_enums=True
     )
-    for span in _spans_in(document):
+    for span in spans_in(document):
         for item in (span, *span.get("links", ())):
-            for field in _ID_FIELDS:
+            for field in ID_FIELDS:
                 if value := item.get(field):
                     item[field] = base64.b64decode(value).hex()
     return document
@@ -209,9 +193,9 @@ def grpc_server(
     *credentials* enable TLS. Raises OSError if it cannot listen there.
     """
     server = grpc.server(
-        ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp"),
+        ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp"),
         # Without the first, a second server on the same port would share it, silently.
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_MESSAGE)],
+        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE)],
     )
     server.add_generic_rpc_handlers([_traces(on_traces), _metrics(on_metrics)])
     try:
@@ -228,15 +212,16 @@ def grpc_server(
 
 def _traces(on_traces: OnTraces) -> grpc.GenericRpcHandler:
     def export(body: bytes, context: grpc.ServicerContext) -> Message:
-        request = _read(body, ExportTraceServiceRequest, context)
-        return partial(*on_traces(request, dict(context.invocation_metadata())))
+        with _read(body, ExportTraceServiceRequest, context) as request:
+            return partial(*on_traces(request, dict(context.invocation_metadata())))
 
     return _service("opentelemetry.proto.collector.trace.v1.TraceService", export)
 
 
 def _metrics(on_metrics: OnMetrics) -> grpc.GenericRpcHandler:
     def export(body: bytes, context: grpc.ServicerContext) -> Message:
-        on_metrics(_read(body, ExportMetricsServiceRequest, context))
+        with _read(body, ExportMetricsServiceRequest, context) as request:
+            on_metrics(request)
         return ExportMetricsServiceResponse()
 
     return _service("opentelemetry.proto.collector.metrics.v1.MetricsService", export)
@@ -252,11 +237,15 @@ def _service(
     return grpc.method_handlers_generic_handler(name, {"Export": handler})
 
 
-def _read(body: bytes, kind: type[Request], context: grpc.ServicerContext) -> Request:
-    try:
-        return _from_protobuf(body, kind)
-    except TooLarge as exc:
-        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(exc))
-    except Malformed as exc:
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
-    raise AssertionError("abort raises")
+@contextmanager
+def _read(body: bytes, kind: type[Request], context: grpc.ServicerContext) -> Iterator[Request]:
+    with ADMISSION.ticket() as ticket:
+        try:
+            request = _from_protobuf(body, kind, ticket)
+        except TooLarge as exc:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(exc))
+        except Malformed as exc:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+        except Busy as exc:
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(exc))
+        yield request

@@ -8,7 +8,6 @@ from urllib.parse import quote, unquote
 from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
-    CarrierT,
     Getter,
     Setter,
     TextMapPropagator,
@@ -48,10 +47,7 @@ class Baggage(TextMapPropagator):
     """``baggage``: W3C Baggage."""
 
     def extract(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        getter: Getter[CarrierT] = default_getter,
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter
     ) -> Context:
         """Return *context* with the well-formed baggage of *carrier*."""
         context = Context() if context is None else context
@@ -71,10 +67,7 @@ class Baggage(TextMapPropagator):
         return context
 
     def inject(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        setter: Setter[CarrierT] = default_setter,
+        self, carrier: Any, context: Context | None = None, setter: Setter[Any] = default_setter
     ) -> None:
         """Write the baggage of *context* that may leave this process into *carrier*."""
         entries = baggage.get_all(context)
@@ -106,7 +99,6 @@ class Baggage(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Return the names of the headers that are written."""
         return {BAGGAGE}
 
 

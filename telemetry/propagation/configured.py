@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.environment_variables import OTEL_PROPAGATORS
 from opentelemetry.propagators.textmap import (
-    CarrierT,
     Getter,
     Setter,
     TextMapPropagator,
@@ -43,10 +43,7 @@ class Propagators(TextMapPropagator):
         self.traceparent_suffices = w3c and TRACEPARENT in self._fields
 
     def extract(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        getter: Getter[CarrierT] = default_getter,
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter
     ) -> Context:
         """Return *context* with what each propagator reads from *carrier*."""
         context = Context() if context is None else context
@@ -58,10 +55,7 @@ class Propagators(TextMapPropagator):
         return context
 
     def inject(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        setter: Setter[CarrierT] = default_setter,
+        self, carrier: Any, context: Context | None = None, setter: Setter[Any] = default_setter
     ) -> None:
         """Let each propagator write *context*, by default the current one, into *carrier*."""
         for one in self._propagators:
@@ -72,7 +66,6 @@ class Propagators(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Return the names of the headers that are written."""
         return set(self._fields)
 
 
@@ -81,7 +74,8 @@ class Propagators(TextMapPropagator):
 def configured_propagators() -> Propagators:
     """Return the propagators that ``OTEL_PROPAGATORS`` names: by default W3C's two.
 
-    The variable is read once a process.
+    The variable is read once a process. They never raise, so they may be OpenTelemetry's global
+    propagator.
     """
     setting = os.environ.get(OTEL_PROPAGATORS, "")
     names = [name for item in setting.lower().split(",") if (name := item.strip())]

@@ -8,7 +8,6 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
-    CarrierT,
     Getter,
     Setter,
     TextMapPropagator,
@@ -28,7 +27,6 @@ __all__ = [
     "format_traceparent",
     "parse_links",
     "parse_parent",
-    "parse_traceparent",
 ]
 
 TRACEPARENT = "traceparent"
@@ -45,7 +43,7 @@ _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 _MAX_LINKS = 1024
 
 
-def parse_traceparent(value: Any) -> SpanContext | None:
+def parse_parent(value: Any) -> ParentContext | None:
     """Return the remote span that *value*, a ``traceparent``, names.
 
     Return None if it is malformed, or if there are several: no rule says which is the parent.
@@ -61,32 +59,14 @@ def parse_traceparent(value: Any) -> SpanContext | None:
     version, trace_id, span_id, flags, more = match.groups()
     if more is not None and version == "00":
         return None
-    known = TraceFlags(int(flags, 16) & _KNOWN_FLAGS)
-    return SpanContext(int(trace_id, 16), int(span_id, 16), True, known)
-
-
-# The usual traceparent: version 00, nothing around it.
-_USUAL = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
-
-
-def parse_parent(value: Any) -> ParentContext | None:
-    """Return what ``parse_traceparent`` returns, as the context of a parent."""
-    if type(value) is not str or _USUAL(value) is None:
-        span_context = parse_traceparent(value)
-        return ParentContext.of(span_context) if span_context is not None else None
-    trace_id, span_id = bytes.fromhex(value[3:35]), int(value[36:52], 16)
-    if not span_id or trace_id == _NO_TRACE:
-        return None
-    return ParentContext(trace_id, span_id, int(value[53:], 16) & _KNOWN_FLAGS, True)
-
-
-_NO_TRACE = bytes(16)
+    known = int(flags, 16) & _KNOWN_FLAGS
+    return ParentContext(bytes.fromhex(trace_id), int(span_id, 16), known, True)
 
 
 def format_traceparent(parent: ParentContext) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    span_id = parent.span_id.to_bytes(8, "big")
-    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-{parent.flags & _KNOWN_FLAGS:02x}"
+    span_id, flags = parent.span_id.to_bytes(8, "big"), parent.flags & _KNOWN_FLAGS
+    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-0{flags}"
 
 
 def format_links(parents: Iterable[ParentContext]) -> str:
@@ -106,26 +86,21 @@ class TraceContext(TextMapPropagator):
     """``traceparent`` and ``tracestate``: W3C Trace Context Level 2."""
 
     def extract(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        getter: Getter[CarrierT] = default_getter,
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter
     ) -> Context:
         """Return *context* with the remote parent that *carrier* names, if it names one."""
         context = Context() if context is None else context
-        parent = parse_traceparent(getter.get(carrier, TRACEPARENT))
+        parent = parse_parent(getter.get(carrier, TRACEPARENT))
         if parent is None:
             return context
+        span = parent.span_context()
         if values := header_values(getter.get(carrier, TRACESTATE)):
             state = HeaderTraceState.from_header(values)
-            parent = SpanContext(parent.trace_id, parent.span_id, True, parent.trace_flags, state)
-        return trace.set_span_in_context(NonRecordingSpan(parent), context)
+            span = SpanContext(span.trace_id, span.span_id, True, span.trace_flags, state)
+        return trace.set_span_in_context(NonRecordingSpan(span), context)
 
     def inject(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        setter: Setter[CarrierT] = default_setter,
+        self, carrier: Any, context: Context | None = None, setter: Setter[Any] = default_setter
     ) -> None:
         """Write the span of *context*, by default the current one, into *carrier*."""
         span_context = trace.get_current_span(context).get_span_context()
@@ -137,5 +112,4 @@ class TraceContext(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Return the names of the headers that are written."""
         return {TRACEPARENT, TRACESTATE}

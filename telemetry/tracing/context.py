@@ -48,13 +48,13 @@ _DEFAULT = "contextvars_context"
 
 def parent_in(context: Context) -> ParentContext | None:
     """Return the span that is current in *context* as a parent, None if it has no valid one."""
-    return parent_of(trace.get_current_span(context))
+    return parent_of(trace.get_current_span(context)) if context else None
 
 
 def parent_of(span: Span) -> ParentContext | None:
     """Return *span* as the parent of another, None if its context is invalid."""
     if isinstance(span, HopSpan):
-        return span.as_parent()
+        return span.record.as_parent()
     return ParentContext.of(span.get_span_context())
 
 

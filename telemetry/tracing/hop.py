@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from time import time_ns
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -43,36 +43,24 @@ class Hop(Generic[F]):
     nothing.
     """
 
-    __slots__ = (
-        "_described",
-        "_foreign",
-        "_outer",
-        "_token",
-        "facts",
-        "secrets",
-        "span",
-        "template",
-    )
-
     #: Where the code inside finds the innermost hop of the class, if it needs to.
     variable: ClassVar[ContextVar[Any] | None] = None
+
+    span: Span = INVALID_SPAN
+    #: What the span of a ``with`` links to.
+    links: Sequence[RecordedLink] = ()
+    #: What an exception may quote and a span must not.
+    secrets: Sequence[str] = ()
+    #: The record so far, where the span is another provider's, and what the span has of it.
+    _foreign: Record | None = None
+    _described: Interpretation | None = None
+    _token: Token[Context] | None = None
+    #: The hop of the class that is current around this one.
+    _outer: Any = None
 
     def __init__(self, template: SpanTemplate, facts: F) -> None:
         self.template = template
         self.facts = facts
-        self.span: Span = INVALID_SPAN
-        #: What an exception may quote and a span must not.
-        self.secrets: Sequence[str] = ()
-        #: The record so far, where the span is another provider's, and what the span has of it.
-        self._foreign: Record | None = None
-        self._described: Interpretation | None = None
-        self._token: Token[Context] | None = None
-        self._outer: Hop[Any] | None = None
-
-    @classmethod
-    def current(cls) -> Self | None:
-        """Return the innermost hop of this class that the caller is inside of."""
-        return cls.variable.get() if cls.variable is not None else None
 
     def start(
         self,
@@ -89,7 +77,7 @@ class Hop(Generic[F]):
             provider = trace.get_tracer_provider()
             if isinstance(provider, HopTracerProvider):
                 self.span = provider.start(
-                    self.template, self.facts, parent, context, links=links, start_time=start_time
+                    self.template, self.facts, parent, context, links, start_time
                 )
             else:
                 self.span = self._start_foreign(provider, parent, context, links, start_time)
@@ -100,11 +88,12 @@ class Hop(Generic[F]):
 
     def attach(self, context: Context) -> None:
         """Make the span current, in *context*, until ``detach``."""
-        if self.variable is not None:
-            self._outer = self.variable.get()
+        variable = self.variable
+        if variable is not None:
+            self._outer = variable.get()
         self._token = attach(trace.set_span_in_context(self.span, context))
-        if self.variable is not None:
-            self.variable.set(self)
+        if variable is not None:
+            variable.set(self)
 
     def detach(self) -> None:
         """Make current what was so before ``attach``."""
@@ -182,7 +171,7 @@ class Hop(Generic[F]):
     def __enter__(self) -> Span:
         context = get_current()
         try:
-            self.start(parent_in(context), context, self._links())
+            self.start(parent_in(context), context, self.links)
             self.attach(context)
         except BaseException as exc:
             self.__exit__(type(exc), exc, None)  # a signal, such as a soft time limit's
@@ -203,10 +192,6 @@ class Hop(Generic[F]):
         if exc is not None:
             self.fail(exc)
         self.end()
-
-    def _links(self) -> Sequence[RecordedLink]:
-        """Return what the span of a ``with`` links to."""
-        return ()
 
     def _start_foreign(
         self,

@@ -1,6 +1,6 @@
 """The tracer provider of ``telemetry.setup``: it decides what is sampled and makes ``HopSpan``s."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time_ns
 
 from opentelemetry import trace
@@ -51,7 +51,9 @@ class HopTracerProvider(TracerProvider):
         super().__init__(
             sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
         )
-        self.sink = sink
+        self.sink = sink or Sink()
+        #: What sees each record besides: the tests' fixture.
+        self.observer: Callable[[SpanTemplate, Record], None] | None = None
         self.limits = limits
         self.has_narrow_limits = (
             exceeds(limits.max_span_attributes, 0)
@@ -72,12 +74,10 @@ class HopTracerProvider(TracerProvider):
         return resource.merge(Resource({SERVICE_NAME: self.service_name}))
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Hand every span to *span_processor* too."""
         super().add_span_processor(span_processor)  # which flushes it and shuts it down
         self._processors = *self._processors, span_processor
 
     def remove_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Hand no more spans to *span_processor*."""
         remove_span_processor(self, span_processor)
         self._processors = tuple(each for each in self._processors if each is not span_processor)
 
@@ -103,7 +103,6 @@ class HopTracerProvider(TracerProvider):
         facts: Facts | None,
         parent: ParentContext | None,
         context: Context,
-        *,
         links: Sequence[RecordedLink] = (),
         start_time: int | None = None,
         name: str | None = None,
@@ -155,7 +154,7 @@ class HopTracerProvider(TracerProvider):
         if recorded:
             for processor in self._processors:
                 processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
-        elif facts is None or self.sink is None or not self.sink.measures:
+        elif facts is None or not self.sink.measures:
             return NonRecordingSpan(span.get_span_context())
         return span
 
@@ -189,13 +188,13 @@ class HopTracerProvider(TracerProvider):
     def finish(self, span: HopSpan) -> None:
         """Hand the record of an ended span to the sink, and the span to the span processors."""
         sink, record = self.sink, span.record
-        if sink is not None and (
-            record.flags & _SAMPLED or (sink.measures and record.facts is not None)
-        ):
+        if record.flags & _SAMPLED or (sink.measures and record.facts is not None):
             try:
                 sink.append(span.template, record)
             except Exception:
                 log_internal_error("keep a span")
+        if self.observer is not None:
+            self.observer(span.template, record)
         if self._processors and span.recorded:
             ended = span.readable()
             for processor in self._processors:
@@ -236,7 +235,7 @@ class HopTracer(Tracer):
             attributes=attributes,
         )
         if isinstance(span, HopSpan):
-            span.on_exception(record_exception, set_status_on_exception)
+            span.on_exception = record_exception, set_status_on_exception
         return span
 
     def start_as_current_span(  # type: ignore[override]  # the API wants a generator's manager

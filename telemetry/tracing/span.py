@@ -81,16 +81,9 @@ class HopSpan(Span):
     properties, which interpret the record so far.
     """
 
-    __slots__ = (
-        "_context",
-        "_on_exception",
-        "_open",
-        "_owner",
-        "_parent",
-        "record",
-        "recorded",
-        "template",
-    )
+    _context: SpanContext | None = None
+    #: Whether ``with span:`` records an exception, and whether it sets the status.
+    on_exception = True, True
 
     def __init__(
         self,
@@ -104,7 +97,6 @@ class HopSpan(Span):
         self.template = template
         self.record = record
         self._parent = parent
-        self._context: SpanContext | None = None
         #: What the sampler decided; a span that is not recorded still counts in the metrics.
         self.recorded = recorded
         #: There until the span ends. Of several threads one deletes it.
@@ -113,10 +105,7 @@ class HopSpan(Span):
     def get_span_context(self) -> SpanContext:
         """Return the span's own context."""
         if self._context is None:
-            record = self.record
-            self._context = span_context(
-                record.trace_id, record.span_id, record.flags, False, record.trace_state
-            )
+            self._context = self.record.as_parent().span_context()
         return self._context
 
     def is_recording(self) -> bool:
@@ -265,14 +254,14 @@ class HopSpan(Span):
     def _finish(self, end_time: int | None) -> None:
         record, owner = self.record, self._owner
         record.end_time = record.end_time or end_time or time_ns()
-        if self.recorded and (owner.has_narrow_limits or record.attributes or record.links):
+        if record.attributes or record.links or owner.has_narrow_limits:
             self._apply_limits()
         owner.finish(self)
 
     def _apply_limits(self) -> None:
         """Cut the attributes and links, facts included, if they may exceed the limits."""
         limits, record = self._owner.limits, self.record
-        if not (
+        if not self.recorded or not (
             self._owner.has_narrow_limits
             or exceeds(limits.max_span_attributes, len(record.attributes or ()))
             or exceeds(limits.max_links, len(record.links or ()))
@@ -297,19 +286,8 @@ class HopSpan(Span):
     ) -> None:
         """End the span, failed by an exception as ``start_span`` was told."""
         if exc_val is not None and self.is_recording():
-            fail_as_asked(self, exc_val, *getattr(self, "_on_exception", (True, True)))
+            fail_as_asked(self, exc_val, *self.on_exception)
         self.end()
-
-    def on_exception(self, record_exception: bool, set_status_on_exception: bool) -> None:
-        """Choose what ``with span:`` does with an exception, by default both."""
-        self._on_exception = record_exception, set_status_on_exception
-
-    def as_parent(self) -> ParentContext:
-        """Return the span's own context as its children have it."""
-        record = self.record
-        return ParentContext(
-            record.trace_id, record.span_id, record.flags, False, record.trace_state
-        )
 
     @property
     def parent(self) -> SpanContext | None:
@@ -353,9 +331,7 @@ def readable(
     scope = template.scope
     return ReadableSpan(
         name=interpretation.name,
-        context=span_context(
-            record.trace_id, record.span_id, record.flags, False, record.trace_state
-        ),
+        context=record.as_parent().span_context(),
         parent=parent,
         resource=resource,
         attributes=attributes,

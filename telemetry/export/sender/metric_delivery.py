@@ -34,6 +34,7 @@ class MetricDelivery:
     def __init__(self, collector: Collector | None, interval: float) -> None:
         self.backoff = Backoff()
         self.failures = 0
+        self.error = ""
         self.delivered_at = 0.0
         self._collector = collector
         self._interval = interval
@@ -95,6 +96,7 @@ class MetricDelivery:
         # Also where it is 0: a counter that begins with 5 has not risen, to Prometheus.
         request.MergeFrom(encode_metrics(spans_dropped(self._own, self._dropped, self._since)))
         result = collector.export_metrics(request.SerializeToString())
+        self.error = "" if result.missing else result.error
         if result.outcome is Outcome.RETRY and not result.missing:
             self.failures += 1
             self.backoff.failed(result)

@@ -22,13 +22,13 @@ def count_older_spans(directory: SpoolDirectory) -> int:
     Segments that a process of an older version still writes to, or delivers, stay.
     """
     count = 0
-    for path in directory.directory.parent.iterdir():
-        other = SpoolDirectory(path)
+    for other in directory.others():
         with contextlib.suppress(OSError):
-            if path == directory.directory or not other.is_ours() or other.has_sender():
+            if other.has_sender():
                 continue
             for name in other.segments():
-                count += _remove(other, name)
+                with contextlib.suppress(OSError):
+                    count += _remove(other, name)
     return count
 
 

@@ -6,6 +6,7 @@ starts another one.
 """
 
 import contextlib
+import logging
 import os
 import resource
 import shutil
@@ -118,6 +119,9 @@ class Sender:
         self._metrics.deliver(segments, self._spans.dropped)
         for segment in segments:
             self._spans.drop(segment.take_unreadable(), "damaged, or of an unknown kind")
+            if segment.error:
+                self._unreadable[segment.name] = segment.error
+                self._segments.pop(segment.name).close()
         self._remove_done()
         return more
 
@@ -141,8 +145,10 @@ class Sender:
             self._before.dropped + self._spans.dropped,
             self._spans.reason or self._before.reason,
             "; ".join(
-                f"{name}: {reason}" for name, reason in sorted(self._unreadable.items())[:10]
+                f"{_printable(name)}: {reason}"
+                for name, reason in sorted(self._unreadable.items())[:10]
             ),
+            self._metrics.error,
         )
         if status != self._written:
             with contextlib.suppress(OSError):  # a full disk: the next time will do
@@ -173,6 +179,9 @@ def main(path: str) -> None:
     """Be the sender of the directory at *path*, whose lock is open as descriptor ``LOCK``."""
     # Whoever stops all processes of a service stops this one too: it ends after the others.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Nobody reads it here: the application has logged the settings, and the status has the rest.
+    # Its standard error, where the log would go, is a file without a bound.
+    logging.disable()
     directory = SpoolDirectory(Path(path))
     try:
         _deliver(directory)
@@ -202,6 +211,11 @@ def _deliver(directory: SpoolDirectory) -> None:
     Sender(directory, spans, metrics, bounds, batch.schedule_delay / 1000).run()
 
 
+def _printable(name: str) -> str:
+    """Return the *name* of a file, which may have any bytes, as text for the log."""
+    return name if name.isprintable() else ascii(name)
+
+
 def _most_open() -> int:
     """Return how many segments may be open: the descriptors of this process, less a few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -213,9 +227,7 @@ def _most_open() -> int:
 
 def _sweep(directory: SpoolDirectory, max_age: float) -> None:
     """Remove the directories of other destinations that are too old."""
-    for path in directory.directory.parent.iterdir():
-        # A directory there may belong to something else, and be unreadable.
+    for other in directory.others():
         with contextlib.suppress(OSError):
-            other = SpoolDirectory(path)
-            if path != directory.directory and other.is_abandoned(time.time() - max_age):
-                shutil.rmtree(path, ignore_errors=True)
+            if other.is_abandoned(time.time() - max_age):
+                shutil.rmtree(other.directory, ignore_errors=True)

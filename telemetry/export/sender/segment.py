@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ..outgoing import Origin, Outgoing, outgoing
+from ..outgoing import Origin, Outgoing, outgoing, outgoing_span
 from ..spool.directory import Acknowledged, SpoolDirectory
 from ..spool.frames import DEFINITION
 from ..spool.reader import SegmentReader
@@ -46,6 +46,7 @@ class _Chunks:
     def __init__(self, fd: int, name: str, shared: SharedChunks, skip: int) -> None:
         """Records that end before *skip* are left out."""
         self.unreadable = 0
+        self.error = ""
         self._reader = SegmentReader(fd, name)
         self._name = name
         self._shared = shared
@@ -68,7 +69,11 @@ class _Chunks:
         return (self._name, position) in self._shared
 
     def _read(self, position: int) -> Chunk:
-        read = self._reader.read(position)
+        try:
+            read = self._reader.read(position)
+        except OSError as exc:  # a disk that fails
+            self.error = exc.strerror or str(exc)
+            return Chunk([], 0, 0)
         items = []
         for frame in read.frames:
             end = position + frame.end
@@ -80,9 +85,10 @@ class _Chunks:
                     continue
                 content = entry.content
                 if isinstance(content, bytes):
-                    items.append((Outgoing(entry.origin, content, None), end))
+                    item = outgoing_span(entry.origin, content)
                 else:
-                    items.append((outgoing(entry.origin, content), end))
+                    item = outgoing(entry.origin, content)
+                items.append((item, end))
             except Exception:
                 self.unreadable += end > self._seen
         self._seen = max(self._seen, position + read.length)
@@ -181,6 +187,11 @@ class Segment:
         """Return how many records could not be read since the last call."""
         count, self._chunks.unreadable = self._chunks.unreadable, 0
         return count
+
+    @property
+    def error(self) -> str:
+        """Return why the rest of it cannot be read, once what was read is delivered."""
+        return "" if self.spans.pending else self._chunks.error
 
     def save(self) -> None:
         """Write down on disk how far the cursors are."""

@@ -1,7 +1,9 @@
 """The directory of one destination: its segments, and the files by which processes find the sender.
 
-Everything is private to the user: directories 0700, files 0600, no link is followed. Whatever else
-has the name of one of the files (a FIFO, a directory, a link) is an OSError and not waited for.
+The directory is this user's, with mode 0700, and no link; it is not used otherwise. Directories
+that are missing above it are made with the same mode. Its files have mode 0600, and no link is
+followed. Whatever else has the name of one of the files (a FIFO, a directory, a link) is an OSError
+and not waited for.
 """
 
 import contextlib
@@ -48,7 +50,8 @@ class SenderStatus(NamedTuple):
     """What the sender reports about itself.
 
     The number of failed exports so far, and the error while they fail; the number of dropped spans
-    so far, and the reason for the last of them; what in the directory is no file that it can read.
+    so far, and the reason for the last of them; what in the directory is no file that it can read;
+    what the collector says about metrics that it does not take.
     """
 
     failures: int = 0
@@ -56,6 +59,7 @@ class SenderStatus(NamedTuple):
     dropped: int = 0
     reason: str = ""
     passed_over: str = ""
+    metrics_error: str = ""
 
 
 def tree_of(segment: str) -> str:
@@ -65,7 +69,7 @@ def tree_of(segment: str) -> str:
 
 def private_directory(path: Path) -> Path:
     """Make *path*, private to this user, and return it. Raise OSError where it cannot be."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise PermissionError(f"{path} is not a directory of this user")
@@ -87,7 +91,9 @@ class SpoolDirectory:
     def make(self) -> None:
         """Make the directory. Raise OSError where this user cannot write in it."""
         # What is there already may be another's, /var/spool for one, and is left as it is.
-        self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in reversed(self.directory.parents):
+            if not parent.exists():
+                parent.mkdir(mode=0o700, exist_ok=True)
         private_directory(self.directory)
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.directory))
@@ -100,12 +106,7 @@ class SpoolDirectory:
         return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
     def is_abandoned(self, since: float) -> bool:
-        """Return whether nothing here was written after *since*, in Unix time, and no sender runs.
-
-        False for a directory that is not this user's spool: /var/spool holds that of cron.
-        """
-        if not self.is_ours():
-            return False
+        """Return whether nothing was written here after *since* (Unix time) and no sender runs."""
         if any(self.segment(name).stat().st_mtime >= since for name in self.segments()):
             return False
         if self.directory.stat().st_mtime >= since:
@@ -118,6 +119,23 @@ class SpoolDirectory:
     def segments(self) -> list[str]:
         """Return the names of the segments, the least recently written first."""
         return self.scan()[0]
+
+    def others(self) -> list["SpoolDirectory"]:
+        """Return the other directories of destinations beside this one, and of this user.
+
+        There may be more that is not ours: /var/spool holds that of cron.
+        """
+        try:
+            paths = list(self.directory.parent.iterdir())
+        except OSError:  # /var/spool, where it may be entered and not listed
+            return []
+        found = []
+        for path in paths:
+            other = SpoolDirectory(path)
+            with contextlib.suppress(OSError):
+                if path != self.directory and other.is_ours():
+                    found.append(other)
+        return found
 
     def scan(self) -> tuple[list[str], list[str]]:
         """Return ``segments()``, and the names of what is named like a segment and is no file."""
@@ -186,10 +204,13 @@ class SpoolDirectory:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        removed = os.fstat(fd).st_size <= seen
-        if removed:
-            self.segment(name).unlink(missing_ok=True)
-            (self.directory / (name + _ACKNOWLEDGED)).unlink(missing_ok=True)
+        removed = False
+        if os.fstat(fd).st_size <= seen:
+            with contextlib.suppress(OSError):  # a directory that became read-only
+                self.segment(name).unlink(missing_ok=True)
+                removed = True
+            with contextlib.suppress(OSError):
+                (self.directory / (name + _ACKNOWLEDGED)).unlink(missing_ok=True)
         fcntl.flock(fd, fcntl.LOCK_UN)
         return removed
 

@@ -7,6 +7,7 @@ frame, and others go on behind it: a reader finds the next one by its magic numb
 begins with a number of the segment's own, so that bytes in a payload cannot pass for a frame.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -37,6 +38,9 @@ ENCODED_SPAN = b"\x03"
 #: The largest payload in bytes: more than a collector accepts in one request.
 LARGEST = 16 * 1024 * 1024
 
+#: A payload of so few bytes is always checksummed.
+_SHORT = 4096
+
 _MAGIC = b"\x9aQH\x02"
 _HEADER = struct.Struct("4sII")
 _header = _HEADER.pack
@@ -53,6 +57,10 @@ class Definition(NamedTuple):
 
     id: bytes
     content: bytes
+
+    def payload(self) -> bytes:
+        """Return the payload of its frame."""
+        return DEFINITION + self.id + self.content
 
 
 class Frame(NamedTuple):
@@ -71,12 +79,11 @@ def define(content: bytes) -> Definition:
 
 def seed(segment: str) -> int:
     """Return the number with which the checksums of the *segment* of that name begin."""
-    return crc32(segment.encode())
+    return crc32(os.fsencode(segment))  # somebody may have put a file of any name there
 
 
-def frame(seed: int, kind: bytes, id: bytes, content: bytes) -> bytes:
+def frame(seed: int, payload: bytes) -> bytes:
     """Return one frame of a segment with *seed*."""
-    payload = kind + id + content
     return _header(_MAGIC, len(payload), crc32(payload, seed)) + payload
 
 
@@ -86,37 +93,57 @@ def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
     Offsets count from the beginning of *data*. *at_end* tells whether the file ends where *data*
     does: a frame that is not complete is then torn if a whole one follows its beginning.
     """
+    search = _Search(seed, data)
     at = 0
-    while (at := data.find(_MAGIC, at)) >= 0 and at + HEADER <= len(data):
-        frame = _at(seed, data, at)
+    while (at := search.header(at)) >= 0:
+        frame = search.frame(at)
         if frame is not None:
             yield frame
             at = frame.end
-        elif _is_unfinished(data, at) and not (at_end and _any_behind(seed, data, at)):
+        elif search.is_unfinished(at) and not (at_end and search.any_behind(at)):
             return
         else:
             at += 1
 
 
-def _at(seed: int, data: bytes, at: int) -> Frame | None:
-    _, length, checksum = _HEADER.unpack_from(data, at)
-    begin = at + HEADER
-    end = begin + length
-    if end > len(data) or not _ID < length <= LARGEST:
-        return None
-    payload = data[begin:end]
-    if crc32(payload, seed) != checksum:
-        return None
-    return Frame(payload[:1], payload[1 : 1 + _ID], payload[1 + _ID :], end)
+class _Search:
+    """Looks for frames in *data*. The time is proportional to the length, whatever is in there."""
 
+    def __init__(self, seed: int, data: bytes) -> None:
+        self._seed = seed
+        self._data = data
+        self._whole = -1  # where a frame is known to be
+        #: Bytes that may be checksummed in vain. Damage seldom has a header, and forgery has many.
+        #: A frame that is longer than what is left of them is damaged, if it is not short.
+        self._budget = LARGEST + 64 * len(data)
 
-def _is_unfinished(data: bytes, at: int) -> bool:
-    length: int = _HEADER.unpack_from(data, at)[1]
-    return length <= LARGEST and at + HEADER + length > len(data)
+    def header(self, at: int) -> int:
+        """Return where the next header begins, -1 if there is none."""
+        found = self._data.find(_MAGIC, at)
+        return found if found + HEADER <= len(self._data) else -1
 
+    def frame(self, at: int) -> Frame | None:
+        _, length, checksum = _HEADER.unpack_from(self._data, at)
+        begin = at + HEADER
+        end = begin + length
+        if end > len(self._data) or not _ID < length <= min(LARGEST, max(self._budget, _SHORT)):
+            return None
+        payload = self._data[begin:end]
+        if crc32(payload, self._seed) != checksum:
+            self._budget -= length
+            return None
+        return Frame(payload[:1], payload[1 : 1 + _ID], payload[1 + _ID :], end)
 
-def _any_behind(seed: int, data: bytes, at: int) -> bool:
-    while (at := data.find(_MAGIC, at + 1)) >= 0 and at + HEADER <= len(data):
-        if _at(seed, data, at) is not None:
+    def is_unfinished(self, at: int) -> bool:
+        length: int = _HEADER.unpack_from(self._data, at)[1]
+        return length <= LARGEST and at + HEADER + length > len(self._data)
+
+    def any_behind(self, at: int) -> bool:
+        """Return whether a whole frame follows."""
+        if self._whole > at:
             return True
-    return False
+        while (at := self.header(at + 1)) >= 0:
+            if self.frame(at) is not None:
+                self._whole = at
+                return True
+        return False

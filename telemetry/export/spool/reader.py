@@ -87,7 +87,10 @@ def recent_records(
 ) -> Iterator[tuple[SpanTemplate, Record]]:
     """Yield the latest records of *segments*, which are in order, the damaged ones left out."""
     for name in segments[-LATEST:]:
-        fd = directory.open_to_read(name)
+        try:
+            fd = directory.open_to_read(name)
+        except OSError:  # the sender has removed it
+            continue
         try:
             yield from _records(SegmentReader(fd, name))
         finally:

@@ -35,12 +35,8 @@ HIGH = 256
 #: Bytes that wait in memory while the disk is full.
 BACKLOG = 4 * 1024 * 1024
 
-#: Leaves room for kind and id in the largest frame.
-LARGEST_CONTENT = frames.LARGEST - 64
-
-
-#: A frame that is to be written: its kind, its definition and its content.
-_Entry = tuple[bytes, Definition, bytes]
+#: A frame that is to be written: its definition and its payload.
+_Entry = tuple[Definition, bytes]
 
 
 class Writer:
@@ -76,9 +72,10 @@ class Writer:
         While the disk is full, frames wait in memory, within a bound. Raises ValueError for a
         content that is too large for any collector.
         """
-        if len(content) > LARGEST_CONTENT:
-            raise ValueError(f"a collector does not accept {len(content)} bytes")
-        entry = kind, definition, content
+        payload = kind + definition.id + content
+        if len(payload) > frames.LARGEST:
+            raise ValueError(f"a collector does not accept {len(payload)} bytes")
+        entry = definition, payload
         now = time.monotonic()
         with self._lock:
             backlog = self._backlog
@@ -240,18 +237,20 @@ class _Segment:
 
     def write(self, entry: _Entry) -> None:
         """Append a frame, with its definition if that is missing. Raises OSError."""
-        kind, (id, definition), content = entry
-        data = frames.frame(self._seed, kind, id, content)
-        if id not in self._defined:
-            data = frames.frame(self._seed, frames.DEFINITION, id, definition) + data
-        self.room -= len(data)
-        written = os.write(self._fd, data)
-        if written < len(data):
+        definition, payload = entry
+        data = frames.frame(self._seed, payload)
+        is_defined = definition.id in self._defined
+        if not is_defined:
+            data = frames.frame(self._seed, definition.payload()) + data
+        length = len(data)
+        self.room -= length
+        if (written := os.write(self._fd, data)) < length:
             # The kernel took a part. The next write takes the rest, or raises the reason.
             written += os.write(self._fd, data[written:])
-        if written < len(data):
-            raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
-        self._defined.add(id)
+            if written < length:
+                raise OSError(errno.EIO, f"{written} of {length} bytes were written")
+        if not is_defined:
+            self._defined.add(definition.id)
 
     def close(self) -> None:
         if self._stat() is not None:
@@ -279,11 +278,11 @@ class _Backlog:
 
     def add(self, entry: _Entry) -> None:
         self.entries.append(entry)
-        self._bytes += len(entry[2])
+        self._bytes += len(entry[1])
 
     def drop(self) -> None:
         """Remove the oldest."""
-        self._bytes -= len(self.entries.popleft()[2])
+        self._bytes -= len(self.entries.popleft()[1])
 
     def bound(self, exc: OSError) -> None:
         """Drop the oldest beyond the bound, and log the reason once a minute."""

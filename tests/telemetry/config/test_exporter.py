@@ -164,7 +164,7 @@ def test_a_certificate_that_cannot_be_read_is_said(
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "never"),
     ],
@@ -194,3 +194,142 @@ def test_traces_can_be_switched_off(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert exporter.traces_enabled() is enabled
+
+
+# Over HTTP
+
+HTTP = "http/protobuf"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "traces", "metrics"),
+    [
+        ("", "http://localhost:4318/v1/traces", "http://localhost:4318/v1/metrics"),
+        ("http://c:4318", "http://c:4318/v1/traces", "http://c:4318/v1/metrics"),
+        ("http://c:4318/", "http://c:4318/v1/traces", "http://c:4318/v1/metrics"),
+        ("https://c/otlp", "https://c/otlp/v1/traces", "https://c/otlp/v1/metrics"),
+        ("https://c/a/b/", "https://c/a/b/v1/traces", "https://c/a/b/v1/metrics"),
+        ("https://c/v1/traces", "https://c/v1/traces/v1/traces", "https://c/v1/traces/v1/metrics"),
+        (
+            "https://[::1]:1?k=v#f",
+            "https://[::1]:1/v1/traces?k=v",
+            "https://[::1]:1/v1/metrics?k=v",
+        ),
+    ],
+)
+def test_over_http_the_path_of_the_signal_follows_the_general_endpoint(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, traces: str, metrics: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    target = exporter.otlp()
+    assert target is not None
+    assert target.protocol == HTTP
+    assert target.endpoint == traces
+    assert target.insecure is traces.startswith("http:")
+    assert target.address in ("localhost:4318", "c:4318", "c:443", "[::1]:1")
+    of_metrics = exporter.metrics_target(target)
+    assert of_metrics is not None
+    assert of_metrics.endpoint == metrics
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        ("https://c/custom/path", "https://c/custom/path"),
+        ("https://c/", "https://c/"),
+        ("https://c", "https://c/"),
+    ],
+)
+def test_over_http_the_endpoint_of_a_signal_is_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, url: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://general")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
+    target = exporter.otlp()
+    assert target is not None
+    assert target.endpoint == url
+    of_metrics = exporter.metrics_target(target)
+    assert of_metrics is not None
+    assert of_metrics.endpoint == "https://general/v1/metrics"
+
+
+def test_each_signal_may_have_a_protocol_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", HTTP)
+    target = exporter.otlp()
+    assert target is not None
+    of_metrics = exporter.metrics_target(target)
+    assert of_metrics is not None
+    assert (target.protocol, of_metrics.protocol) == (HTTP, "grpc")
+    assert (target.endpoint, of_metrics.endpoint) == (
+        *("http://localhost:4318/v1/traces", "localhost:4317"),
+    )
+
+
+def test_json_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.protocol == HTTP
+    assert exporter.metrics_target(target) is not None
+    assert caplog.messages == [
+        "OTEL_EXPORTER_OTLP_PROTOCOL is http/json, which is not supported; using http/protobuf"
+    ]
+
+
+def test_without_the_extra_one_line_has_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exporter, "find_spec", lambda name: None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP)
+    assert exporter.otlp() is None
+    (line,) = caplog.messages
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in line
+    assert "pip install 'queuehop[http]'" in line
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["ftp://x:1", "http://", "https://x:port", "collector:4318", "unix:/run/x", "http://é"],
+)
+def test_an_endpoint_that_http_cannot_use_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], endpoint: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    assert exporter.otlp() is None
+    assert said() == ["OTEL_EXPORTER_OTLP_ENDPOINT"]
+
+
+def test_a_password_in_the_url_is_a_header_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://us%40er:p%3Aw@c:1/x?token=t0ken")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.endpoint == "https://c:1/x/v1/traces?token=t0ken"
+    assert target.headers == (("authorization", "Basic dXNAZXI6cDp3"),)
+    assert exporter.shown(target.endpoint) == "https://c:1/x/v1/traces"
+    assert exporter.shown("https://user:secret@c") == "https://c"
+    assert exporter.shown("c:4317") == "c:4317"
+
+
+def test_lightstep_over_http_by_its_token_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP)
+    monkeypatch.setenv("LS_ACCESS_TOKEN", "t0ken")
+    target = exporter.otlp()
+    assert target is not None
+    assert target.endpoint == "https://ingest.lightstep.com:443/v1/traces"
+    assert target.headers == (("lightstep-access-token", "t0ken"),)
+
+
+def test_the_directory_on_disk_is_that_of_older_versions_over_grpc() -> None:
+    """It is named by this description, and spans wait in it."""
+    assert repr(exporter.otlp()) == (
+        "Otlp(endpoint='localhost:4317', insecure=True, headers=(), timeout=10.0, gzip=False, "
+        "certificate=None, client_key=None, client_certificate=None)"
+    )

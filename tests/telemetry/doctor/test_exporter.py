@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
-from telemetry.doctor import exporter
+from telemetry.doctor import connection, exporter
 from telemetry.doctor.finding import Finding
 from telemetry.otlp.receiver import Receiver
 
@@ -31,7 +31,7 @@ Check = Callable[..., Finding | None]
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> Check:
     """Check the exporter in this process, with little patience."""
-    monkeypatch.setattr(exporter, "TIMEOUT", 1.0)
+    monkeypatch.setattr(connection, "TIMEOUT", 1.0)
 
     def run(endpoint: str, **env: str) -> Finding | None:
         with monkeypatch.context() as patch:
@@ -102,7 +102,7 @@ def test_a_collector_that_does_not_come_to_an_answer(check: Check) -> None:
         found = check(endpoint)
         asked_all.set()
     assert found is not None
-    assert found.problem.endswith("did not take an export in 1 s")
+    assert found.problem.endswith("did not answer an export in 1 s")
 
 
 def test_an_address_of_no_use(check: Check) -> None:

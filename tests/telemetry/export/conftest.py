@@ -2,17 +2,24 @@
 
 import contextlib
 import fcntl
+import gzip
+import math
+import socket
+import ssl
 import textwrap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -39,6 +46,8 @@ class Collector(TraceServiceServicer):
 
     What ``answer`` raises by aborting is not kept; a metrics service it has none.
     """
+
+    protocol = "grpc"
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -87,10 +96,150 @@ class Collector(TraceServiceServicer):
             assert self._changed.wait_for(lambda: self.asked >= count, timeout), self.asked
 
 
+class HttpCollector(Collector):
+    """The same over HTTP: what ``answer`` aborts with becomes the status that OTLP has for it."""
+
+    protocol = "http/protobuf"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+        self._connections: set[socket.socket] = set()
+
+    def start(self, tls: ssl.SSLContext | None = None) -> None:
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                collector._connections.add(self.connection)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                answer = collector.respond(Request(self.path, headers, body))
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                """Be silent: a connection that a sender closes is no error here."""
+
+        self._server = Server(("127.0.0.1", self.port), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server is None:
+            return
+        self._server.shutdown()
+        self._server.server_close()
+        self._server = None
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
+
+    def respond(self, request: "Request") -> "Answered":
+        """Answer one request; what tests that are of HTTP alone replace."""
+        self.requests.append(request)
+        if len(request.body) > 4 * 1024 * 1024:
+            return Answered(413)
+        if not request.path.endswith("/v1/traces"):
+            return Answered(404)
+        body = request.body
+        if request.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        context: Any = HttpContext(request.headers)
+        try:
+            response = self.Export(ExportTraceServiceRequest.FromString(body), context)
+        except Aborted:
+            return context.answer()
+        return Answered(200, response.SerializeToString())
+
+
+@dataclass
+class Request:
+    """A request as it came; the names of *headers* are in lower case."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Answered:
+    """An answer, in protobuf unless *headers* say otherwise."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(
+        default_factory=lambda: {"Content-Type": "application/x-protobuf"}
+    )
+
+
+class Aborted(Exception):
+    """What ``abort`` raises."""
+
+
+STATUSES = {
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.INTERNAL: 500,
+}
+
+
+class HttpContext:
+    """What ``answer`` uses of a ``grpc.ServicerContext``."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self._headers = headers
+        self._answered = Answered(500)
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return list(self._headers.items())
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, bytes], ...]) -> None:
+        """Take the delay of a ``RetryInfo``, in whole seconds as HTTP has it."""
+        info = RetryInfo()
+        assert Status.FromString(metadata[0][1]).details[0].Unpack(info)
+        seconds = math.ceil(info.retry_delay.ToTimedelta().total_seconds())
+        self._answered.headers["Retry-After"] = str(seconds)
+
+    def abort(self, code: grpc.StatusCode, details: str) -> None:
+        self._answered.status = STATUSES[code]
+        self._answered.body = Status(message=details).SerializeToString()
+        raise Aborted
+
+    def answer(self) -> Answered:
+        return self._answered
+
+
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A collector that is not there yet."""
-    collector = Collector()
+def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
+    """A collector that is not there yet; its parameter is the protocol, gRPC without one."""
+    protocol = getattr(request, "param", "grpc")
+    collector = Collector() if protocol == "grpc" else HttpCollector()
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture
+def http_collector() -> Iterator[HttpCollector]:
+    """A collector over HTTP that is not there yet."""
+    collector = HttpCollector()
     yield collector
     collector.stop()
 
@@ -102,6 +251,7 @@ class Program:
     start: Starter
     directory: Path
     endpoint: str
+    protocol: str = "grpc"
     number: int = 0
 
     def __call__(self, script: str, **env: str | None) -> Process:
@@ -126,8 +276,11 @@ class Program:
         return self.start(
             name,
             PYTHONPATH=f"{self.directory}:{self.start.env.get('PYTHONPATH', '')}:.",
-            OTEL_EXPORTER_OTLP_ENDPOINT=self.endpoint,
-            **env,
+            **{
+                "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": self.protocol,
+                **env,
+            },
         )
 
     def run(self, script: str, status: int = 0, **env: str | None) -> Process:
@@ -163,4 +316,4 @@ class Program:
 
 @pytest.fixture
 def program(start: Starter, tmp_path: Path, collector: Collector) -> Program:
-    return Program(start, tmp_path, collector.endpoint)
+    return Program(start, tmp_path, collector.endpoint, collector.protocol)

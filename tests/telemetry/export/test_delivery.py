@@ -19,6 +19,9 @@ from telemetry.otlp.decode import ReceivedSpan
 
 from .conftest import Collector, Program, take
 
+#: Each of them over gRPC and over HTTP.
+pytestmark = pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
+
 #: Ends without any of the exits that a program may prepare for.
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
@@ -146,7 +149,7 @@ def test_one_span_that_is_refused_costs_no_other(program: Program, collector: Co
 def test_a_request_that_is_too_large_is_sent_in_parts(
     program: Program, collector: Collector
 ) -> None:
-    collector.start()  # takes 4 MiB, as every gRPC server does unless told otherwise
+    collector.start()  # takes 4 MiB, as every gRPC server does unless told otherwise; and HTTP here
     program.run(
         """
         for number in range(30):
@@ -176,7 +179,7 @@ def test_a_wrong_token_is_said_and_nothing_is_lost_by_it(
         STOP=str(program.directory / "stop"),
     )
     line = process.wait_for_line("spans wait on disk")
-    assert "UNAUTHENTICATED" in line
+    assert ("UNAUTHENTICATED" if collector.protocol == "grpc" else "401 Unauthorized") in line
     assert "no such token" in line
     assert collector.names == {}
     collector.answer = take
@@ -266,7 +269,7 @@ def test_an_outage_that_answers_internal_costs_no_span(
     process.stop()
 
 
-def test_without_a_sender_the_disk_is_bounded_too(program: Program) -> None:
+def test_without_a_sender_the_disk_is_bounded_too(program: Program, collector: Collector) -> None:
     bound = 128 * 1024
     process = program.run(
         """
@@ -316,7 +319,9 @@ def test_where_no_sender_stays_spans_go_on_from_memory(
     assert once(collector.wait_for(21))
 
 
-def test_within_the_bound_nothing_goes_though_nobody_delivers(program: Program) -> None:
+def test_within_the_bound_nothing_goes_though_nobody_delivers(
+    program: Program, collector: Collector
+) -> None:
     """Segments are small beside the bound that is the default."""
     process = program.run(
         """

@@ -157,7 +157,7 @@ def test_damage_in_the_middle_costs_what_is_damaged(program: Program, collector:
 
 
 def frame(seed: int, content: bytes) -> bytes:
-    return frames.frame(seed, frames.RECORD, b"an id of", content)
+    return frames.frame(seed, frames.RECORD + b"an id of" + content)
 
 
 @settings(max_examples=500, deadline=None)
@@ -263,7 +263,7 @@ class Written:
 
     def write(self, kind: bytes, id: bytes, content: bytes) -> None:
         with self.path.open("ab") as file:
-            file.write(frames.frame(self.seed, kind, id, content))
+            file.write(frames.frame(self.seed, kind + id + content))
 
 
 def test_a_reader_goes_on_where_another_has_been(spool: SpoolDirectory) -> None:

@@ -1,15 +1,18 @@
 """What is small on the wire and would be huge in memory is refused before it is built."""
 
 import json
+import threading
 from typing import Any
 
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from telemetry.otlp.bounds import MAX_OBJECTS, Malformed, TooLarge
+from telemetry.otlp.admission import ADMISSION, LARGE, LARGE_OBJECTS, SMALL, Busy
+from telemetry.otlp.bounds import MAX_OBJECTS, MAX_SPAN, MAX_SPANS, Malformed, TooLarge
+from telemetry.otlp.decode import decode
 from telemetry.otlp.receiver import Receiver
-from telemetry.otlp.server import JSON, PROTOBUF, parse
+from telemetry.otlp.server import JSON, PROTOBUF, parse, receive
 
 MANY = MAX_OBJECTS + 1
 
@@ -47,8 +50,46 @@ JSONS = {
 
 @pytest.mark.parametrize("body", PROTOBUFS.values(), ids=PROTOBUFS)
 def test_too_many_objects_of_protobuf(body: bytes) -> None:
-    with pytest.raises(TooLarge, match=f"more than {MAX_OBJECTS} objects"):
+    with pytest.raises(TooLarge, match=f"more than ({MAX_OBJECTS} objects|{MAX_SPANS} spans)"):
         parse(body, PROTOBUF)
+
+
+def test_a_span_that_no_server_would_take() -> None:
+    with pytest.raises(TooLarge, match="a span of more than"):
+        parse(in_a_span(field(5, b"x" * MAX_SPAN)))
+
+
+def test_one_large_export_at_a_time() -> None:
+    with ADMISSION.ticket() as first, ADMISSION.ticket() as second:
+        first.fit(LARGE + 1)
+        first.fit(2 * LARGE, LARGE_OBJECTS + 1)
+        second.fit(SMALL)
+        second.fit(LARGE)
+        with pytest.raises(Busy, match="again later"):
+            second.fit(LARGE + 1)
+        with pytest.raises(Busy):
+            parse(b"{" * (LARGE_OBJECTS + 1), JSON, ticket=second)
+    with ADMISSION.ticket() as third:
+        third.fit(LARGE + 1)
+
+
+def test_one_of_medium_size_waits_for_its_turn() -> None:
+    read, turn = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with receive(None, lambda: in_a_span(field(5, b"x" * SMALL))) as export:
+            assert turn.is_set()
+            assert export.resource_spans
+            read.set()
+
+    with ADMISSION.ticket() as ticket:
+        ticket.fit(SMALL + 1)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not read.is_set()
+        turn.set()
+    assert read.wait(10)
+    thread.join()
 
 
 @pytest.mark.parametrize("body", JSONS.values(), ids=JSONS)
@@ -151,4 +192,33 @@ def test_what_the_protocol_has_is_taken(fields: dict[str, Any]) -> None:
 )
 def test_errors_are_in_the_words_of_the_protocol(body: bytes) -> None:
     with pytest.raises(Malformed, match="resourceSpans, scopeSpans, spans and links are arrays"):
+        parse(body, JSON)
+
+
+def test_a_large_export_in_json_is_read_whole() -> None:
+    spans = [
+        {"traceId": "0a" * 16, "spanId": f"{number:016x}", "name": "x"}
+        for number in range(1, 20_001)
+    ]
+    scope = {"scope": {"name": "s"}, "spans": spans}
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
+    body = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]}).encode()
+    assert body.count(b",") > LARGE_OBJECTS, "else it is read here"
+    found = decode(parse(body, JSON))
+    assert [int(span.span_id, 16) for span in found] == list(range(1, 20_001))
+    assert {(span.service, span.scope) for span in found} == {("shop", "s")}
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"resourceSpans": [' + b"7," * LARGE_OBJECTS + b"7]}", Malformed),
+        (b"[" * LARGE_OBJECTS * 2, Malformed),
+        (b'{"resourceSpans": [{"scopeSpans": [' + b"{}," * LARGE_OBJECTS, Malformed),
+    ],
+)
+def test_what_is_wrong_with_a_large_one_is_said_all_the_same(
+    body: bytes, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="the body is"):
         parse(body, JSON)

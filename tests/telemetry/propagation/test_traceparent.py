@@ -16,7 +16,6 @@ from telemetry.propagation.traceparent import (
     format_traceparent,
     parse_links,
     parse_parent,
-    parse_traceparent,
 )
 from telemetry.tracing.record import ParentContext
 
@@ -166,7 +165,7 @@ def test_a_traceparent_of_the_usual_form_is_read_as_any_other(
     if instead:
         text = text[:at] + instead + text[at + 1 :]
     # What comes as a list goes the long way.
-    assert parse_traceparent(text) == parse_traceparent([text])
+    assert parse_parent(text) == parse_parent([text])
 
 
 def test_links() -> None:

@@ -1,0 +1,112 @@
+"""Requests over gRPC."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+
+from ...config.exporter import Otlp, Signal
+from ..channel import hold, open_channel
+from .transport import ExportResult, Outcome, delivered, one_line
+
+__all__ = ["GrpcTransport"]
+
+_METHODS: dict[Signal, str] = {
+    "TRACES": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "METRICS": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+}
+
+_DETAILS = "grpc-status-details-bin"
+
+#: The request is at fault: the collector would refuse it again.
+_REFUSED = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.ALREADY_EXISTS,
+    }
+)
+
+#: Somebody must first correct something.
+_SLOW = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.NOT_FOUND,
+    }
+)
+
+#: A passing failure, or a request that makes the collector fail.
+_DOUBTFUL = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+
+_RECONNECT = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 3000),
+)
+
+
+class GrpcTransport:
+    """A channel to *target*. The requests are bytes already, so nothing encodes them."""
+
+    def __init__(self, target: Otlp) -> None:
+        self._target = target
+        self._channel: grpc.Channel | None = None
+        self._held: grpc.Channel | None = None
+
+    def send(self, signal: Signal, request: bytes) -> ExportResult:
+        if self._channel is None:
+            self._channel = open_channel(self._target, _RECONNECT)
+        method: Any = self._channel.unary_unary(_METHODS[signal])
+        try:
+            response = method(request, timeout=self._target.timeout, metadata=self._target.headers)
+        except grpc.RpcError as exc:
+            return _result(exc, self._target.endpoint)
+        return delivered(response)
+
+    def close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def hold(self) -> None:
+        if self._held is None:
+            self._held = hold(self._target)
+
+
+def _result(error: Any, endpoint: str) -> ExportResult:
+    """Return what *error*, which is a ``grpc.Call`` too, means."""
+    code = error.code()
+    details = one_line(error.details() or "")
+    text = f"{endpoint} answers {code.name}: {details}"
+    if code in _REFUSED or (
+        code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" in details
+    ):
+        return ExportResult(Outcome.REFUSED, text)
+    return ExportResult(
+        Outcome.RETRY,
+        text,
+        wait=_retry_delay(error),
+        slow=code in _SLOW,
+        doubtful=code in _DOUBTFUL,
+        missing=code is grpc.StatusCode.UNIMPLEMENTED,
+    )
+
+
+def _retry_delay(error: Any) -> float | None:
+    """Return the seconds of a ``RetryInfo`` among the details of *error*."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS:
+            try:
+                details = RpcStatus.FromString(value).details
+            except DecodeError:
+                return None
+            info = RetryInfo()
+            for detail in details:
+                if detail.Unpack(info):
+                    delay: float = info.retry_delay.ToTimedelta().total_seconds()
+                    return max(0.0, delay)
+    return None

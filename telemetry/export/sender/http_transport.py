@@ -1,0 +1,223 @@
+"""Requests over HTTP/1.1, in protobuf.
+
+urllib3 sends them: it has proxies and client certificates, starts no thread, and is installed
+wherever requests is. Its pool is closed before a fork, like gRPC's channel. It neither retries nor
+follows redirects here: the deliveries retry, and a redirect would turn a POST into a GET.
+"""
+
+import gzip
+import ssl
+import tempfile
+import time
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import (  # type: ignore[attr-defined]  # requests takes them from there too
+    getproxies_environment,
+    proxy_bypass_environment,
+)
+
+import urllib3
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status as RpcStatus
+from urllib3 import exceptions
+
+from ...config.exporter import Otlp, Signal, shown
+from ...tracing.scope import hop_scope
+from .transport import ExportResult, Outcome, delivered, one_line
+
+__all__ = ["HttpTransport", "proxy_for", "tls_context"]
+
+PROTOBUF = "application/x-protobuf"
+
+#: The request is at fault: the collector would refuse it again.
+_REFUSED = frozenset({400, 413, 422})
+
+#: Worth a retry, as the specification has it.
+_PASSING = frozenset({408, 425, 429, 502, 503, 504})
+
+#: The collector lacks the service, or it is at another path.
+_MISSING = frozenset({404, 405, 501})
+
+#: The longest answer that is read, in bytes.
+_MOST = 64 * 1024
+
+
+class HttpTransport:
+    """Connections to *target*, whose endpoint is the whole URL for one signal."""
+
+    def __init__(self, target: Otlp) -> None:
+        self._target = target
+        self._pool: Any = None
+        self._headers = {
+            "User-Agent": f"queuehop/{hop_scope().version}",
+            **dict(target.headers),
+            "Content-Type": PROTOBUF,
+        }
+        if target.gzip:
+            self._headers["Content-Encoding"] = "gzip"
+
+    def send(self, signal: Signal, request: bytes) -> ExportResult:
+        if self._pool is None:
+            self._pool = _pool(self._target)
+        until = time.monotonic() + self._target.timeout
+        try:
+            response = self._pool.urlopen(
+                "POST",
+                self._target.endpoint,
+                body=gzip.compress(request) if self._target.gzip else request,
+                headers=self._headers,
+                timeout=urllib3.Timeout(total=self._target.timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                body = _read(response, until)
+            finally:
+                response.release_conn()
+        except exceptions.HTTPError as exc:
+            where = shown(self._target.endpoint)
+            return ExportResult(
+                Outcome.RETRY,
+                f"{where} {_problem(exc, self._target)}",
+                slow=isinstance(exc, exceptions.SSLError),
+            )
+        return _result(response, body, shown(self._target.endpoint))
+
+    def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.clear()
+
+    def hold(self) -> None:
+        """Do nothing: no thread and no lock of urllib3's is there to survive a fork."""
+
+
+def _pool(target: Otlp) -> Any:
+    context = None if target.insecure else tls_context(target)
+    proxy = proxy_for(target.endpoint)
+    if not proxy:
+        return urllib3.PoolManager(maxsize=1, ssl_context=context)
+    url = urlsplit(proxy)
+    headers = None
+    if url.username is not None:
+        user, password = unquote(url.username), unquote(url.password or "")
+        headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}")
+    address = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    return urllib3.ProxyManager(address, maxsize=1, ssl_context=context, proxy_headers=headers)
+
+
+def proxy_for(endpoint: str) -> str:
+    """Return the URL of the proxy on the way to *endpoint*, as the environment has it, or ``""``.
+
+    It is that of ``http_proxy`` or ``https_proxy``, unless ``no_proxy`` names the host.
+    """
+    url = urlsplit(endpoint)
+    proxy = getproxies_environment().get(url.scheme, "")
+    if not proxy or proxy_bypass_environment(url.netloc.rpartition("@")[2]):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def tls_context(target: Otlp) -> ssl.SSLContext:
+    """Return a context with the certificates of *target*. Raises ValueError for unusable ones."""
+    try:
+        authority = target.certificate.decode("ascii", "replace") if target.certificate else None
+        context = ssl.create_default_context(cadata=authority)
+        if target.client_certificate and target.client_key:
+            # Python reads these from files only, and the settings may name pipes.
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(target.client_certificate + b"\n" + target.client_key)
+                file.flush()
+                context.load_cert_chain(file.name)
+    except (ssl.SSLError, ValueError) as exc:
+        raise ValueError(f"the certificates for OTLP cannot be used: {exc}") from None
+    return context
+
+
+def _read(response: Any, until: float) -> bytes:
+    body = b""
+    while len(body) < _MOST:
+        if time.monotonic() > until:
+            raise exceptions.ReadTimeoutError(response, "", "the answer does not end")
+        piece = response.read1(_MOST)
+        if not piece:
+            return body
+        body += piece
+    response.close()  # the rest of it is not read
+    return body
+
+
+def _problem(exc: exceptions.HTTPError, target: Otlp) -> str:
+    reason = one_line(str(exc).rpartition(": ")[2] or type(exc).__name__)
+    if isinstance(exc, exceptions.NameResolutionError):
+        return "has a name that cannot be resolved"
+    if isinstance(exc, exceptions.ProxyError):
+        return f"is not reached through the proxy: {reason}"
+    if isinstance(exc, exceptions.TimeoutError) and not isinstance(
+        exc, exceptions.NewConnectionError
+    ):
+        return f"does not answer within {target.timeout:g} s"
+    if isinstance(exc, exceptions.NewConnectionError):
+        return f"cannot be connected to: {reason}"
+    if isinstance(exc, exceptions.SSLError):
+        return f"fails at TLS: {reason}"
+    cause = exc.args[-1] if exc.args else exc
+    if isinstance(cause, ConnectionError):  # a reset, or an end before the answer
+        return "closes the connection without an answer"
+    return f"does not answer as HTTP/1.1 does: {one_line(str(cause))}"
+
+
+def _result(response: Any, body: bytes, where: str) -> ExportResult:
+    status: int = response.status
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if 200 <= status < 300:
+        if kind == "text/html":  # a login page, of a proxy on the way
+            return ExportResult(
+                Outcome.RETRY, f"{where} answers with a page, not as OTLP does", slow=True
+            )
+        return delivered(body if kind in (PROTOBUF, "") else b"")
+    text = f"{where} answers {_name(status)}"
+    if said := _said(body, kind):
+        text = f"{text}: {said}"
+    if status in _REFUSED:
+        return ExportResult(Outcome.REFUSED, text)
+    passing = status in _PASSING
+    return ExportResult(
+        Outcome.RETRY,
+        text,
+        wait=_retry_after(response.headers.get("Retry-After", "")) if passing else None,
+        slow=status < 500 and not passing,
+        doubtful=status >= 500 and not passing and status not in _MISSING,
+        missing=status in _MISSING,
+    )
+
+
+def _name(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _said(body: bytes, kind: str) -> str:
+    """Return the reason in the *body* of an error: the specification's ``Status``, or text."""
+    if kind == PROTOBUF:
+        try:
+            return one_line(RpcStatus.FromString(body).message)
+        except DecodeError:
+            return ""
+    return "" if kind == "text/html" else one_line(body.decode("utf-8", "replace").strip())
+
+
+def _retry_after(value: str) -> float | None:
+    """Return the seconds of a ``Retry-After``: a number, or a date."""
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,90 @@
+"""OTLP in JSON: ids in hexadecimal digits, where protobuf's own JSON has base64."""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from .bounds import Malformed
+
+__all__ = ["ID_FIELDS", "from_json", "spans_in"]
+
+ID_FIELDS = ("traceId", "spanId", "parentSpanId")
+
+
+def from_json(body: bytes) -> ExportTraceServiceRequest:
+    """Read an export from *body*. Raises Malformed."""
+    request = ExportTraceServiceRequest()
+    try:
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise Malformed("the body is not a JSON object with resourceSpans")
+        _check_numbers(document)
+        for span in spans_in(document):
+            _hex_to_base64(span)
+            for link in span.get("links") or ():
+                _hex_to_base64(link)
+        json_format.ParseDict(document, request, ignore_unknown_fields=True)
+    except Malformed:
+        raise
+    except RecursionError:
+        raise Malformed("the body is no OTLP in JSON: it is nested too deeply") from None
+    except (TypeError, AttributeError):
+        raise Malformed(
+            "the body is no OTLP in JSON: resourceSpans, scopeSpans, spans and links are arrays of "
+            "objects"
+        ) from None
+    except (SystemError, UnicodeError):  # upb's, for half of a surrogate pair
+        raise Malformed("the body is no OTLP in JSON: it has text that is no Unicode") from None
+    except (ValueError, json_format.Error) as exc:
+        raise Malformed(f"the body is no OTLP in JSON: {str(exc)[:300]}") from None
+    return request
+
+
+#: The numbers that JSON may have as strings: protobuf's integers of 64 bits, and its doubles.
+_NUMBERS = {
+    **dict.fromkeys(
+        ("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "intValue"), re.compile("-?[0-9]+")
+    ),
+    "doubleValue": re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|NaN|-?Infinity"),
+}
+
+
+def _check_numbers(document: Any) -> None:
+    """Raise Malformed for a number in a string that Python would read and the protocol does not."""
+    waiting = [document]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                if isinstance(value, str):
+                    number = _NUMBERS.get(key)
+                    if number is not None and not number.fullmatch(value):
+                        raise Malformed(f"{key} is no number: {value[:50]!r}")
+                elif isinstance(value, list | dict):
+                    waiting.append(value)
+
+
+def spans_in(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Yield the spans of an export in JSON."""
+    for resource_spans in document.get("resourceSpans") or ():
+        for scope in resource_spans.get("scopeSpans") or ():
+            yield from scope.get("spans") or ()
+
+
+def _hex_to_base64(item: dict[str, Any]) -> None:
+    """Convert the ids of *item* from hex, as in OTLP/JSON, to base64, as in protobuf's JSON."""
+    for field in ID_FIELDS:
+        if value := item.get(field):
+            if not (isinstance(value, str) and _HEX.fullmatch(value)):
+                raise Malformed(f"{field} is not in hexadecimal digits: {str(value)[:50]!r}")
+            item[field] = base64.b64encode(bytes.fromhex(value)).decode()
+
+
+_HEX = re.compile("([0-9a-fA-F]{2})+")

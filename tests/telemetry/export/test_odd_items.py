@@ -1,0 +1,359 @@
+"""One item that raises costs that item: it is counted, one line says it, and the others arrive."""
+
+import json
+import os
+import shutil
+import stat
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from telemetry.otlp.receiver import Receiver
+
+from ...conftest import free_port
+from .conftest import Collector, Program
+from .test_sender_errors import IN_THE_SENDER, break_sender
+
+#: Writes frames of any content into the program's own segment.
+WRITE = """
+from msgspec import msgpack
+from msgspec.structs import replace
+from telemetry.export.outgoing import Origin
+from telemetry.export.spool import frames
+from telemetry.setup import _pipeline
+from telemetry.tracing.record import *
+from telemetry.tracing.scope import Scope
+
+writer = _pipeline.provider.sink._writer
+template = SpanTemplate("odd", 0, {}, Scope("x"))
+origin = Origin({"service.name": "shop"}, "", False, template)
+record = Record(bytes(15) + b"1", 2, 3, 4, flags=Record.SAMPLED)
+run = RunFacts(("id", None, None, None, 0, None, None), "celery")
+
+def write(record=record, origin=origin, kind=frames.RECORD):
+    content = record if isinstance(record, bytes) else msgpack.encode(record)
+    writer.append(kind, frames.define(msgpack.encode(origin)), content)
+
+def with_template(**fields):
+    return replace(origin, template=replace(template, **fields))
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+"""
+
+#: What is written, and how many of it are lost.
+ODD = {
+    "a number beyond 64 bits in a resource": (
+        "write(origin=replace(origin, resource={'n': 2**64 - 1}))",
+        0,
+    ),
+    "a table whose keys are numbers in a resource": (
+        "write(origin=replace(origin, resource={'n': {1: 2}}))",
+        0,
+    ),
+    "a number beyond 64 bits in a scope": (
+        "write(origin=with_template(scope=Scope('x', attributes={'n': 2**64 - 1})))",
+        0,
+    ),
+    "a list among what a metric counts by": (
+        "write(replace(record, facts=run), with_template("
+        "static_attributes={'messaging.system': ['a']}))",
+        1,
+    ),
+    "as many messages as 64 bits hold, twice": (
+        "for _ in range(2): write(replace(record, facts=replace(run, messages=2**63 - 1)))",
+        2,
+    ),
+    "fewer messages than none": (
+        "write(replace(record, facts=replace(run, messages=-5)))",
+        1,
+    ),
+    "a time that is no number": (
+        "write(replace(record, facts=replace(run, sent_at='nan', received_at=float('inf'))))",
+        0,
+    ),
+    "a kind that there is not": ("write(origin=with_template(kind=-5000))", 1),
+    "ids below zero": ("write(replace(record, span_id=-1))", 1),
+    "attributes nested without end": (
+        "write(replace(record, attributes={'n': nested(400)}))",
+        0,
+    ),
+    "bytes that are no span": ("write(b'\\xff\\xff', kind=frames.ENCODED_SPAN)", 1),
+    "text that is no Unicode": (
+        "write(msgpack.encode(replace(record, name='odd')).replace(b'odd', b'\\xed\\xa0\\x80'))",
+        1,
+    ),
+    "values of no type of ours": (
+        "import datetime; write(replace(record, attributes={'n': datetime.datetime.now()}))",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("odd", "lost"), ODD.values(), ids=ODD)
+def test_what_decodes_into_odd_values_costs_itself_alone(
+    program: Program, receiver: Receiver, odd: str, lost: int
+) -> None:
+    program.endpoint = receiver.endpoint
+    process = program.run(
+        f"{WRITE}\nspans(5, 'before')\n{odd}\nspans(5, 'after')\n"
+        "telemetry.flush(); time.sleep(2.1); spans(1, 'late'); telemetry.flush()"
+    )
+    wanted = {f"{part}.{number}" for part in ("before", "after") for number in range(5)}
+    found = receiver.wait_for(lambda spans: wanted | {"late.0"} <= {s.name for s in spans})
+    program.wait_for_sender_to_end()
+    assert status(program)[2] == lost
+    assert status(program)[1] == ""  # no error of the sender
+    lines = process.output.splitlines()
+    assert len(lines) == bool(lost), lines
+    assert all(line.startswith(f"dropped {lost} spans: damaged") for line in lines)
+    assert len(found) == 11 + odd.count("write(") * (not lost)
+    assert not program.segments
+
+
+def status(program: Program) -> list[object]:
+    """Return the last ``SenderStatus``."""
+    found: list[object] = [0, "", 0, "", "", ""]  # a sender that has nothing to report writes none
+    for path in program.files:
+        if path.name == "status.json":
+            found = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(5_000_000, "dropped 1 spans: "), (20_000_000, "tracing could not keep a span")],
+)
+def test_a_span_that_is_too_large_costs_itself_alone(
+    program: Program, collector: Collector, size: int, said: str
+) -> None:
+    collector.start()  # takes 4 MiB in a request
+    process = program.run(
+        f"""
+        spans(5, "before")
+        with tracer.start_as_current_span("large") as span:
+            span.set_attribute("text", "x" * {size})
+        spans(5, "after")
+        telemetry.flush(); time.sleep(2.1); spans(1, "late"); telemetry.flush()
+        """
+    )
+    names = collector.wait_for(11)
+    assert set(names.values()) == {1}
+    assert "large" not in names
+    assert sum(said in line for line in process.lines) == 1
+
+
+RAISES = """
+    import telemetry.tracing.interpret as interpret
+    import telemetry.otlp.encode as encode
+    from telemetry.export import outgoing
+
+    def raising(function, name):
+        def call(template, record, *rest):
+            if record.name == name or template.name == name:
+                raise RuntimeError("an odd one")
+            return function(template, record, *rest)
+        return call
+
+    outgoing.interpret = raising(outgoing.interpret, "odd.0")
+    outgoing.encode_span = outgoing.readable = raising(outgoing.encode_span, "odd.1")
+    outgoing.measurement = raising(outgoing.measurement, "odd.2")
+"""
+
+
+@pytest.mark.parametrize("spool", ["disk", "memory"])
+def test_a_record_at_which_our_own_code_raises_costs_itself_alone(
+    program: Program, collector: Collector, spool: str
+) -> None:
+    if spool == "disk":
+        break_sender(program, RAISES)
+    collector.start()
+    process = program.run(
+        (textwrap.dedent(RAISES) if spool == "memory" else "")
+        + textwrap.dedent("""
+        spans(5, "before")
+        spans(3, "odd")
+        spans(5, "after")
+        telemetry.flush(); time.sleep(2.1); spans(1, "late"); telemetry.flush()
+        """),
+        QUEUEHOP_SPOOL=spool,
+    )
+    names = collector.wait_for(11)
+    assert not {name for name in names if name.startswith("odd")}
+    (line,) = process.output.splitlines()
+    assert line.startswith("dropped 3 spans")
+
+
+def test_a_segment_at_which_the_disk_fails_costs_itself_alone(
+    program: Program, collector: Collector
+) -> None:
+    (program.directory / "sitecustomize.py").write_text(
+        IN_THE_SENDER.format("""
+    import errno, os
+    pread = os.pread
+
+    def failing(fd, size, at):
+        if "failing" in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, size, at)
+
+    os.pread = failing
+    """)
+    )
+    program.run("spans(3); os.kill(os.getpid(), signal.SIGKILL)", status=-9)
+    program.wait_for_sender_to_end()
+    (segment,) = program.segments
+    failing = segment.with_name("failing.000000.spool")
+    shutil.copy(segment, failing)
+    collector.start()
+    process = program("while True: spans(1, f'later{time.monotonic()}'); time.sleep(0.05)")
+    assert "failing.000000: Input/output error" in process.wait_for_line("cannot be read")
+    collector.wait_for(4)
+    process.stop()
+    assert failing.exists()
+
+
+@pytest.mark.parametrize("name", [b"odd\xff.000001.spool", b"odd\n.000001.spool"])
+def test_a_name_that_is_no_text_stops_nothing(
+    program: Program, collector: Collector, name: bytes
+) -> None:
+    collector.start()
+    program.run("spans(1)\nassert telemetry.flush()")
+    (lock,) = [path for path in program.files if path.name == "sender.lock"]
+    odd = os.path.join(os.fsencode(lock.parent), name)
+    os.mkfifo(odd)
+    program.run("spans(3)\nassert telemetry.flush()")
+    assert set(collector.wait_for(4).values()) == {1}
+    os.unlink(odd)
+    Path(os.fsdecode(odd)).write_bytes(b"no segment")
+    program.run("spans(3)\nassert telemetry.flush()")
+    assert set(collector.wait_for(7).values()) == {1}
+    program.wait_for_sender_to_end()
+    assert "ended" not in str(status(program)[1])
+
+
+def test_a_directory_in_place_of_a_note_stops_nothing(
+    program: Program, collector: Collector
+) -> None:
+    program.run("spans(3); os.kill(os.getpid(), signal.SIGKILL)", status=-9)
+    program.wait_for_sender_to_end()
+    (segment,) = program.segments
+    segment.with_suffix(".ack").unlink(missing_ok=True)
+    segment.with_suffix(".ack").mkdir()
+    collector.start()
+    program.run("spans(3)\nassert telemetry.flush()")
+    collector.wait_for(6)
+    program.wait_for_sender_to_end()
+    assert not program.segments
+    assert status(program)[1] == ""
+
+
+def test_what_a_collector_says_is_one_line_and_short(
+    program: Program, collector: Collector
+) -> None:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTracePartialSuccess,
+        ExportTraceServiceResponse,
+    )
+
+    said = "a\nb" * 1_000_000
+    collector.answer = lambda spans, context: ExportTraceServiceResponse(
+        partial_success=ExportTracePartialSuccess(rejected_spans=1, error_message=said)
+    )
+    collector.start()
+    process = program.run("spans(1); telemetry.flush(); time.sleep(2.1); spans(1, 'late')")
+    collector.wait_for(2)
+    (line,) = process.output.splitlines()
+    assert line.startswith("dropped 1 spans: a ba b")
+    assert len(line) < 300
+
+
+# The spool's own path
+
+
+def spool_of(program: Program) -> Path:
+    (lock,) = [path for path in program.files if path.name == "sender.lock"]
+    return lock.parent
+
+
+def test_a_link_in_place_of_the_directory_is_not_followed(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    program.run("spans(1)")
+    collector.wait_for(1)
+    program.wait_for_sender_to_end()
+    directory = spool_of(program)
+    elsewhere = program.directory / "elsewhere"
+    shutil.move(directory, elsewhere)
+    directory.symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    process = program.run("spans(3)")
+    assert "is not a directory of this user" in process.output
+    collector.wait_for(4)
+    assert sorted(elsewhere.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory away")
+def test_a_directory_of_another_user_is_not_used(program: Program, collector: Collector) -> None:
+    collector.start()
+    program.run("spans(1)")
+    collector.wait_for(1)
+    program.wait_for_sender_to_end()
+    directory = spool_of(program)
+    os.chown(directory, 65534, 65534)
+    process = program.run("spans(3)")
+    assert "is not a directory of this user" in process.output
+    assert "QUEUEHOP_STATE_DIR" in process.output
+    collector.wait_for(4)
+    assert not list(directory.glob("*.spool"))
+
+
+def test_directories_are_private_whatever_the_umask_and_made_private_again(
+    program: Program, tmp_path: Path
+) -> None:
+    state = tmp_path / "new" / "deep" / "state"
+    env = {
+        "QUEUEHOP_STATE_DIR": str(state),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+    }
+    program.endpoint = env.pop("OTEL_EXPORTER_OTLP_ENDPOINT")
+    program.run("spans(1)", **env)
+    made = [tmp_path / "new", tmp_path / "new" / "deep", state, state / "spool"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o700}
+    (directory,) = (state / "spool").iterdir()
+    directory.chmod(0o777)
+    program.run("spans(1)", **env)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_directory_above_that_cannot_be_listed_stops_nothing(
+    program: Program, collector: Collector
+) -> None:
+    """Such as /var/spool, where some may enter and not list."""
+    break_sender(
+        program,
+        """
+    import os
+    from pathlib import Path
+
+    iterdir = Path.iterdir
+
+    def entered_only(path):
+        if path.name == "spool":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    Path.iterdir = entered_only
+""",
+    )
+    collector.start()
+    program.run("spans(3)\nassert telemetry.flush()")
+    collector.wait_for(3)
+    program.wait_for_sender_to_end()
+    assert status(program)[1] == ""
