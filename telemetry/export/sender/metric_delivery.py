@@ -57,7 +57,7 @@ class MetricDelivery:
         self._due = 0.0
         self.backoff.hurry()
 
-    def deliver(self, sources: Sequence[Source], dropped: int) -> None:
+    def deliver(self, sources: Sequence[Source], dropped: int = 0) -> None:
         """Add up what is new, and send the sums if they are due.
 
         *dropped* is how many spans this process has dropped so far.
