@@ -17,6 +17,7 @@ from ..config.exporter import Otlp
 from ..config.settings import Batch
 from ..tracing.faults import RateLimit, log_internal_error, logger
 from ..tracing.record import Record, SpanTemplate
+from ..tracing.sink import Sink
 from .outgoing import Origin, origin_of, outgoing
 from .sender.collector import Collector
 from .sender.metric_delivery import MetricDelivery
@@ -26,7 +27,7 @@ from .sender.span_delivery import SpanDelivery
 __all__ = ["MemorySink"]
 
 
-class MemorySink:
+class MemorySink(Sink):
     """Sends the records of this process to *traces*, and what they measured to *metrics*.
 
     *resource* returns the current resource of the process. *metric_interval* is in seconds.
@@ -246,6 +247,8 @@ class _Exporter:
         self._metrics.deliver([self._memory])
         if self.spans.dropped and self._allow(self.spans.reason):
             logger.warning("dropped %d spans so far: %s", self.spans.dropped, self.spans.reason)
+        if self._metrics.error and self._allow("metrics"):
+            logger.warning("metrics are not delivered: %s", self._metrics.error)
         failed = self.spans.failures + self._metrics.failures > failures
         return not failed and not self._memory.spans.pending
 

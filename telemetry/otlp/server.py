@@ -26,8 +26,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
+from .apart import read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
-from .from_json import ID_FIELDS, from_json, read_apart, spans_in
+from .from_json import ID_FIELDS, from_json, spans_in
 
 __all__ = [
     "JSON",
@@ -99,7 +100,11 @@ def parse(
     values = check_json(body, most)
     if ticket is not None:
         ticket.fit(len(body), values)
-    return read_apart(body) if values > LARGE_OBJECTS else from_json(body)
+    return read_apart(body, _of_json)[0] if values > LARGE_OBJECTS else from_json(body)
+
+
+def _of_json(body: bytes) -> tuple[ExportTraceServiceRequest, str]:
+    return from_json(body), ""
 
 
 @contextmanager

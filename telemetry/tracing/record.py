@@ -247,6 +247,10 @@ class Record(Struct, array_like=True):
     #: Whether *attributes* are all that the span has, because a limit was applied to them.
     limited: bool = False
 
+    def as_parent(self) -> ParentContext:
+        """Return the span's own context as its children have it."""
+        return ParentContext(self.trace_id, self.span_id, self.flags, False, self.trace_state)
+
 
 #: An application's own kinds of text and numbers, such as NumPy's floats, go as what they are.
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (

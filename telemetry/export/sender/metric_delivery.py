@@ -31,6 +31,7 @@ class MetricDelivery:
     def __init__(self, collector: Collector | None, interval: float) -> None:
         self.backoff = Backoff()
         self.failures = 0
+        self.error = ""
         self.delivered_at = 0.0
         self._collector = collector
         self._interval = interval
@@ -81,6 +82,7 @@ class MetricDelivery:
             if data is not None:
                 request.MergeFrom(encode_metrics(data))
         result = collector.export_metrics(request.SerializeToString())
+        self.error = "" if result.missing else result.error
         if result.outcome is Outcome.RETRY and not result.missing:
             self.failures += 1
             self.backoff.failed(result)

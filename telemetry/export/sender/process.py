@@ -148,6 +148,7 @@ class Sender:
                 f"{_printable(name)}: {reason}"
                 for name, reason in sorted(self._unreadable.items())[:10]
             ),
+            self._metrics.error,
         )
         if status != self._written:
             with contextlib.suppress(OSError):  # a full disk: the next time will do

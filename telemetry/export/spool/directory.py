@@ -50,7 +50,8 @@ class SenderStatus(NamedTuple):
     """What the sender reports about itself.
 
     The number of failed exports so far, and the error while they fail; the number of dropped spans
-    so far, and the reason for the last of them; what in the directory is no file that it can read.
+    so far, and the reason for the last of them; what in the directory is no file that it can read;
+    what the collector says about metrics that it does not take.
     """
 
     failures: int = 0
@@ -58,6 +59,7 @@ class SenderStatus(NamedTuple):
     dropped: int = 0
     reason: str = ""
     passed_over: str = ""
+    metrics_error: str = ""
 
 
 def tree_of(segment: str) -> str:

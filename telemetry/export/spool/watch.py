@@ -69,6 +69,8 @@ class Watch:
         status = self._directory.status()
         if status.error and self._directory.may_log("failure"):
             logger.warning("spans wait on disk: %s", status.error)
+        if status.metrics_error and self._directory.may_log("metrics"):
+            logger.warning("metrics are not delivered: %s", status.metrics_error)
         if status.dropped > self._dropped and self._directory.may_log("dropped"):
             logger.warning("dropped %d spans: %s", status.dropped - self._dropped, status.reason)
         self._dropped = status.dropped
