@@ -1,8 +1,8 @@
 """The stores that a ping writes to, traced by hand in two ways.
 
-A decorator makes an INTERNAL span for a function. Inside it, a ``with`` makes a CLIENT span for each
-operation. If a store is down, both spans are errors and the ping still succeeds. Each process opens
-its own clients at first use, since a connection does not survive a fork.
+A decorator makes an INTERNAL span for a function. Inside it, a ``with`` makes a CLIENT span for
+each operation. If a store is down, both spans are errors and the ping still succeeds. Each process
+opens its own clients at first use, since a connection does not survive a fork.
 """
 
 import logging
