@@ -7,12 +7,12 @@ OTHERS := bench/.venv-others
 PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$p .ci/suitable.py >/dev/null 2>&1 && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
-SOURCES := app bench docs telemetry tests workers
+SOURCES := app bench deploy docs telemetry tests workers
 PAGES := $(wildcard *.md docs/*.md docs/*/*.md)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup ## start every part on free ports, ping, and print the traces
@@ -46,6 +46,18 @@ pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m conformance
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m interop
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest tests/docs
+
+.PHONY: monitoring
+monitoring: $(VENV)/.installed-dev ## write anew Prometheus' rules and Grafana's dashboard in deploy/
+	$(RUN) deploy.monitoring
+
+.PHONY: backends
+backends: ## build the OpenTelemetry Collector and Jaeger into .backends, with Go
+	@deploy/backends/build.sh
+
+.PHONY: test-backends
+test-backends: $(VENV)/.installed-dev backends ## run deploy/ and compose.yaml's files against them
+	QUEUEHOP_BACKENDS=.backends $(RUN) pytest tests/deploy/test_backends.py --numprocesses=0 $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed-dev format-check lint types audit test ## format, lint, types, audit and tests

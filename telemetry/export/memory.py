@@ -244,7 +244,7 @@ class _Exporter:
         self._take_in()
         while self.spans.deliver([self._memory]):
             pass
-        self._metrics.deliver([self._memory])
+        self._metrics.deliver([self._memory], self.spans.dropped)
         if self.spans.dropped and self._allow(self.spans.reason):
             logger.warning("dropped %d spans so far: %s", self.spans.dropped, self.spans.reason)
         if self._metrics.error and self._allow("metrics"):

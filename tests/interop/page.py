@@ -58,6 +58,9 @@ after it, in the web process and the worker, or in the worker only.
 
 """
 
+#: Written by hand, since they are no part of ``make test``.
+BACKENDS = TESTS / "backends.md"
+
 #: Where a tracer was set up, in the order of the page.
 ORDERS = ("before", "after", "worker only")
 
@@ -106,6 +109,8 @@ class Interop(Page):
             + self._table(
                 PRODUCTS.keys() - tracers, "product", "version", "situation", "what comes out"
             )
+            + "\n"
+            + BACKENDS.read_text()
         )
 
     def _table(self, products: Set[str], *columns: str) -> str:

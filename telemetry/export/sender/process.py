@@ -116,7 +116,7 @@ class Sender:
         """Send what waits, for a while. Return whether there is more."""
         segments = list(self._segments.values())
         more = all(self._spans.deliver(segments) for _ in range(ROUND))
-        self._metrics.deliver(segments)
+        self._metrics.deliver(segments, self._spans.dropped)
         for segment in segments:
             self._spans.drop(segment.take_unreadable(), "damaged, or of an unknown kind")
             if segment.error:

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Build the OpenTelemetry Collector and Jaeger from source into .backends, for `make test-backends`.
+#
+#   JAEGER_SOURCE  a git repository with Jaeger's tags, instead of the one on GitHub
+#   WITHOUT        a component of collector.yaml that cannot be had here, such as
+#                  loadbalancingexporter: the tests that need it are skipped
+#
+# Go's proxy has no release of Jaeger 2: its module path does not end in /v2, as Go wants it from
+# version 2 on. Hence the repository. Its pages are another repository and are not built.
+set -eu
+
+cd "$(dirname "$0")/../.."
+manifest=deploy/backends/collector.yaml
+collector=$(sed -n 's/^  version: //p' "$manifest")
+jaeger=$(sed -n 's/^ *image: .*\/jaeger:\(.*\)$/v\1/p' compose.yaml)
+out=$PWD/.backends
+
+command -v go >/dev/null || {
+    echo "Go was not found." >&2
+    echo "Install 1.26 or newer: https://go.dev/dl" >&2
+    exit 1
+}
+mkdir -p "$out"
+
+built() { [ "$(cat "$out/$1.version" 2>/dev/null)" = "$2" ]; }
+
+if ! built otelcol "$collector${WITHOUT:+ without $WITHOUT}"; then
+    echo "building the Collector $collector"
+    GOBIN=$out go install "go.opentelemetry.io/collector/cmd/builder@v$collector"
+    grep -v "/${WITHOUT:-nothing} v" "$manifest" >"$out/collector.yaml"
+    "$out/builder" --config "$out/collector.yaml" --skip-compilation
+    (cd "$out/collector" && go build -trimpath -o "$out/otelcol" .)
+    echo "$collector${WITHOUT:+ without $WITHOUT}" >"$out/otelcol.version"
+fi
+
+if ! built jaeger "$jaeger"; then
+    echo "building Jaeger $jaeger"
+    rm -rf "$out/source"
+    git clone --quiet --depth 1 --branch "$jaeger" \
+        "${JAEGER_SOURCE:-https://github.com/jaegertracing/jaeger.git}" "$out/source"
+    (cd "$out/source" && go build -trimpath -o "$out/jaeger" ./cmd/jaeger)
+    echo "$jaeger" >"$out/jaeger.version"
+fi
