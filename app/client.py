@@ -20,7 +20,7 @@ from telemetry.requests import traced_session
 
 __all__ = ["main"]
 
-#: Seconds that an answer may take, on top of those that the server is asked to wait.
+#: Seconds that an answer may take, in addition to the wait in the request.
 TIMEOUT = 10.0
 
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ping(session: requests.Session, options: argparse.Namespace) -> bool:
-    """Ping once inside a root span, say what came of it, and return whether it went well."""
+    """Ping once inside a root span, print the result, and return whether it succeeded."""
     parameters = {"length": options.length, "wait": options.wait, "task": options.task}
     tracer = trace.get_tracer(__name__)
     with tracer.start_as_current_span("ping") as span:
@@ -98,7 +98,7 @@ def _refusal(response: requests.Response) -> str:
 
 
 def _reason(exc: requests.RequestException) -> str:
-    # What requests itself says quotes the query, where a token may be.
+    # The message of requests quotes the query, which may contain a token.
     if isinstance(exc, requests.Timeout):
         return "no answer in time"
     if isinstance(exc, requests.ConnectionError):
@@ -141,14 +141,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _seconds(value: str) -> float:
     seconds = float(value)
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{value} is not a number of seconds")
     return seconds
 
 
 def _count(value: str) -> int:
     count = int(value)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"{value} is no count of pings")
+        raise argparse.ArgumentTypeError(f"{value} is not a number of pings")
     return count
 
 

@@ -1,4 +1,4 @@
-"""Carry one trace across HTTP and Celery, by hand.
+"""Carry one trace across HTTP and a Celery queue, by hand.
 
 ``setup`` once a process; ``inject`` where a message leaves, ``extract`` where it arrives.
 The hops themselves are in ``telemetry.requests``, ``telemetry.flask`` and ``telemetry.celery``,

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "--http", type=_address, default="127.0.0.1:4318", metavar="HOST:PORT",
         help="the page, its API, and OTLP/HTTP (%(default)s)",
     )  # fmt: skip
-    view.add_argument("--db", metavar="PATH", help="where traces are kept, or :memory:")
+    view.add_argument("--db", metavar="PATH", help="the database, or :memory:")
     view.add_argument(
         "--max-spans", type=_count, default=1_000_000, metavar="COUNT",
         help="beyond so many the oldest traces go (%(default)s)",
@@ -85,12 +85,12 @@ def _address(value: str) -> str:
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{value!r} is no host:port")
+    raise argparse.ArgumentTypeError(f"{value!r} is not host:port")
 
 
 def _count(value: str) -> int:
     if not value.isdecimal() or not int(value):
-        raise argparse.ArgumentTypeError(f"{value!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number of at least 1")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""Hop 1 of 5: CLIENT. An HTTP request leaves, and the trace leaves with it."""
+"""Hop 1 of 5: CLIENT. A client sends an HTTP request with the trace in its headers."""
 
 from collections import OrderedDict
 from contextvars import ContextVar
@@ -53,7 +53,7 @@ def _traced(adapter: BaseAdapter) -> BaseAdapter:
 
 
 class _TracedAdapter(BaseAdapter):
-    """Sends by *adapter*, and is like it in everything else."""
+    """Send by *adapter* inside a hop. Behave like it otherwise."""
 
     _adapter: BaseAdapter
 
@@ -158,7 +158,7 @@ def _port(url: SplitResult) -> int:
 
 
 def _secrets(url: SplitResult) -> list[str]:
-    """Return what an exception may quote of *url* and a span must not.
+    """Return the parts of *url* that an exception may quote and a span must not.
 
     A short one counts only behind its mark: else "?a" would remove every "a" of a traceback.
     """

@@ -1,4 +1,4 @@
-"""A chord's body comes after all of its headers: how it gets to know every one of them.
+"""Link the body of a chord to all of its parts.
 
 The headers run anywhere, and the last to end publishes the body. On the Redis result backend each
 leaves its traceparent beside the results that Celery joins there; the last one collects them. Other
@@ -48,7 +48,7 @@ EXPIRES = 86_400
 
 
 def watch_chord(backend: Any) -> None:
-    """See to it that each part of a chord leaves its traceparent with *backend*, once."""
+    """Let each part of a chord store its traceparent in *backend*, once."""
     if hasattr(backend, _MARK) or not hasattr(backend, "_chord_part_return_script"):
         return
     hand_in = backend.on_chord_part_return

@@ -1,4 +1,4 @@
-"""Hop 4 of 5: CONSUMER. A worker runs the task, in the trace that its message brought."""
+"""Hop 4 of 5: CONSUMER. A worker runs the task, in the trace of its message."""
 
 import sys
 import time
@@ -47,7 +47,7 @@ class RunTracer:
         self._app = app
         self._broker = Broker(app.connection_for_read)
         self._relation = relation
-        # What is the same for every message of a task is put together once.
+        # A template has everything that is the same for all messages of a task, so it is made once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
         self._soft_time_limit = guard_soft_time_limit()
 

@@ -1,4 +1,4 @@
-"""What all messages of a task have in common, at both ends of the queue."""
+"""The template of a task's messages, at both ends of the queue."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property

@@ -105,7 +105,7 @@ class Baggage(TextMapPropagator):
 def merge_baggage(theirs: Any, ours: str) -> str:
     """Return the members of two headers as one, within W3C's limits.
 
-    *theirs* is in the header already: its members stand first, and win over ours of the same key.
+    *theirs* is in the header already: its members come first, and win over ours of the same key.
     """
     members: dict[str, str] = {}
     room = _Room()
@@ -118,14 +118,14 @@ def merge_baggage(theirs: Any, ours: str) -> str:
 
 
 class _Room:
-    """What is left of the two limits. A member that does not fit leaves room for others."""
+    """The rest of the two limits. A member that does not fit leaves room for others."""
 
     def __init__(self) -> None:
         self._bytes = _MAX_BYTES + 1  # the first member has no comma before it
         self._members = _MAX_MEMBERS
 
     def take(self, length: int) -> bool:
-        """Take the room of a member of *length* bytes; return whether there was enough."""
+        """Reserve room for a member of *length* bytes; return whether there was enough."""
         if self._members == 0 or length + 1 > self._bytes:
             return False
         self._members -= 1

@@ -59,7 +59,7 @@ _INT64 = 1 << 63
 
 
 class SpanOwner(Protocol):
-    """What a span needs of the provider that made it."""
+    """The part of a provider that its spans use."""
 
     limits: SpanLimits
     #: Whether the limits could cut what a hop says by itself.
@@ -75,9 +75,9 @@ def _reads(name: str) -> Any:
 
 
 class HopSpan(Span):
-    """A span that writes down facts and is interpreted when somebody asks.
+    """A span that records facts, and interprets them when they are read.
 
-    It offers what people read on an SDK span (``name``, ``attributes``, ``parent``, …) as
+    It has the attributes of an SDK span (``name``, ``attributes``, ``parent``, …) as
     properties, which interpret the record so far.
     """
 
@@ -97,7 +97,7 @@ class HopSpan(Span):
         self.template = template
         self.record = record
         self._parent = parent
-        #: What the sampler decided; a span that is not recorded still counts in the metrics.
+        #: The sampler's decision. A span that is not recorded still counts in the metrics.
         self.recorded = recorded
         #: There until the span ends. Of several threads one deletes it.
         self._open = True
