@@ -188,7 +188,7 @@ class Replies(RPCBackend):
         self.binding(producer.channel).declare()
 
     def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> dict[str, Any]:
-        # One reads at a time, so that no older state comes after a newer one.
+        # One thread reads at a time, so that an older state never replaces a newer one.
         if not self._reading.acquire(timeout=TIMEOUT):
             raise TimeoutError("the replies cannot be read")
         try:

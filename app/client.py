@@ -25,16 +25,16 @@ TIMEOUT = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ping as the command line says, until Ctrl-C or ``--count``; return the exit status."""
+    """Ping by the options of *argv*, until Ctrl-C or ``--count``; return the exit status."""
     options = _parse(argv)
     telemetry.setup("queuehop-client")
     stopped = threading.Event()
 
     def stop(*_: object) -> None:
-        stopped.set()  # in a finalizer, say, the exception is printed and goes no further
+        stopped.set()  # a finalizer only prints the exception
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
         signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)  # `docker stop` is a Ctrl-C too
     session = traced_session()
@@ -129,7 +129,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, help="seconds between pings (%(default)s)"
     )
-    parser.add_argument("--count", type=_count, help="end after so many pings (Ctrl-C ends it too)")
+    parser.add_argument("--count", type=_count, help="end after this number of pings (at Ctrl-C)")
     parser.add_argument(
         "--wait", type=_seconds, help="seconds that the server waits for the result (not at all)"
     )

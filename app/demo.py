@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        # The sender of the last spans may be at its last file as the directory goes.
+        # The sender of the last spans may still use its last file when the directory is removed.
         with tempfile.TemporaryDirectory(
             prefix="queuehop-", ignore_cleanup_errors=True
         ) as directory:
@@ -229,7 +229,7 @@ class Demo:
         self._parts.remove(client)
         client.kill()
         if status is None:
-            raise CannotStart("the client did not come to an end; its pings hang")
+            raise CannotStart("the client did not end: its pings hang")
         answered = status == 0
         if not answered:
             for line in client.last_lines(8):
@@ -290,7 +290,7 @@ class Demo:
         self._say("Everything stays up until Ctrl-C. Ping by hand:")
         self._say(f"  curl '{web}/ping?wait=5'")
         self._say(f"  curl '{web}/ping?task=retry&wait=5'")
-        self._say(f"What each part says: {self._directory}/*.log")
+        self._say(f"The log of each part: {self._directory}/*.log")
         number = self._options.count
         while True:
             self._check()

@@ -57,7 +57,7 @@ class Part:
         return self._process.pid
 
     def last_lines(self, count: int) -> list[str]:
-        """Return the last *count* lines of what it said."""
+        """Return the last *count* lines of its output."""
         return self._log.read_text(errors="replace").splitlines()[-count:]
 
     def check(self) -> None:
@@ -67,7 +67,7 @@ class Part:
             raise PartEnded(self, status)
 
     def wait(self, timeout: float) -> int | None:
-        """Wait for the end; return the exit status, or None if it has not come in time."""
+        """Wait for the end; return the exit status, or None after *timeout* seconds."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -33,10 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     view = commands.add_parser("view", help="receive traces and show where the time went")
     view.set_defaults(run=_view)
-    view.add_argument("trace_id", nargs="?", help="print this trace of the database, and end")
+    view.add_argument("trace_id", nargs="?", help="print this trace from the database and exit")
     view.add_argument(
         "--grpc", type=_address, default="127.0.0.1:4317", metavar="HOST:PORT",
-        help="where OTLP/gRPC comes in (%(default)s)",
+        help="the address of OTLP/gRPC (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--http", type=_address, default="127.0.0.1:4318", metavar="HOST:PORT",
@@ -45,15 +45,15 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--db", metavar="PATH", help="the database, or :memory:")
     view.add_argument(
         "--max-spans", type=_count, default=1_000_000, metavar="COUNT",
-        help="beyond so many the oldest traces go (%(default)s)",
+        help="remove the oldest traces beyond this number (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--max-age", type=_count, default=7 * 86_400, metavar="SECONDS",
-        help="for so long a trace is kept (%(default)s)",
+        help="remove traces older than this (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--stuck-after", type=_count, default=60, metavar="SECONDS",
-        help="a message that nobody has taken for so long is stuck (%(default)s)",
+        help="report a message as stuck after this wait (%(default)s)",
     )  # fmt: skip
     view.add_argument("--follow", action="store_true", help="print each complete trace")
     # It has options of its own, and reads them itself.

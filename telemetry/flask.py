@@ -129,7 +129,7 @@ class _TracedBody:
 
     def __del__(self) -> None:
         # Werkzeug's server does not close the body where the client has reset the connection. The
-        # collector may come while somebody sets a context variable, and processors set some:
+        # collector may run while another function sets a context variable, and processors set some:
         # before Python 3.12 that frees what is being read (python/cpython#148891).
         if self._hop.is_serving:
             contextvars.Context().run(self._hop.end)
@@ -183,7 +183,7 @@ class _ServerHop(Hop[ServerFacts]):
         self.facts.status = int(number)
         if self.facts.status >= 500:
             self.set_error()
-            # An exception tells more than the status that follows from it.
+            # An exception is more specific than the status that follows from it.
             self.facts.error = self.facts.error or number
 
 

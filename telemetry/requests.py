@@ -113,12 +113,12 @@ def _template() -> SpanTemplate:
     return SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
 
 
-#: The baggage that a request had before it was sent, and what it was sent with.
+#: The baggage of a request before it was sent, and the baggage that was sent.
 _BAGGAGE = "_queuehop_baggage"
 
 
 def _take_baggage(request: requests.PreparedRequest) -> Any:
-    """Remove the baggage of *request*. Return it if it is somebody else's."""
+    """Remove the baggage of *request*. Return it if another library wrote it."""
     theirs, sent = getattr(request, _BAGGAGE, (None, None))
     there = request.headers.pop(BAGGAGE, None)
     return theirs if there == sent else there  # equal: the request is sent again

@@ -56,7 +56,7 @@ class Process:
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Process":
-        """Read what another process answered, whose release may say more or less than this one."""
+        """Read the answer of another process. Its release may have other fields than this one."""
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in answer.items() if name in known})
 

@@ -61,7 +61,7 @@ _lock = threading.RLock()
 
 
 def setup(service_name: str | None = None) -> None:
-    """Make spans and send them over OTLP, as the ``OTEL_*`` environment says.
+    """Create spans and send them over OTLP, configured by the ``OTEL_*`` environment says.
 
     *service_name* is the name in the code. ``OTEL_SERVICE_NAME``, or the one in
     ``OTEL_RESOURCE_ATTRIBUTES``, wins over it. Call it once in a process: a second call does

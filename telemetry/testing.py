@@ -105,7 +105,7 @@ _watching: list[_OpenSpans] = []
 
 
 class _CollectingProcessor(_OpenSpans):
-    """Adds the spans of somebody else's provider to *spans*."""
+    """Adds the spans of another provider to *spans*."""
 
     def __init__(self, spans: Spans) -> None:
         super().__init__()

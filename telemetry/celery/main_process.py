@@ -39,7 +39,7 @@ UNKNOWN = "UNKNOWN"
 #: The exceptions by which Celery reports a child that has died or is ending.
 _LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 
-#: Celery takes the time at which a child began from another clock: it may be so many seconds late.
+#: Celery reads the start of a child from another clock, which may be this many seconds late.
 CLOCKS_DIFFER = 0.001
 
 _SUCCEEDED = "queuehop_succeeded"
@@ -270,7 +270,7 @@ def _headers(message: Any) -> Mapping[str, Any]:
 
 
 def _fields(consumer: Any, message: Any) -> dict[str, Any]:
-    """Return the headers of a raw kombu *message* that *consumer* took, and what came beside."""
+    """Return the headers of a raw kombu *message* that *consumer* took, and its delivery."""
     delivery = message.delivery_info or {}
     return {**_headers(message), QUEUE: _queue(consumer, message), "delivery_info": delivery}
 

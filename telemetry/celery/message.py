@@ -19,7 +19,7 @@ from ..tracing.scope import hop_scope
 
 __all__ = ["Broker", "message_template"]
 
-# kombu's transports by the names of the conventions. Any other goes by its own.
+# kombu's transports by the names of the conventions. Any other has its own name.
 _SYSTEMS = {
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",

@@ -1,4 +1,4 @@
-"""Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
+"""Hop 3 of 5: PRODUCER. A task is published with the trace in its message's headers."""
 
 import time
 from collections.abc import Mapping, MutableMapping

@@ -240,7 +240,7 @@ def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | 
 def is_grpc_target(endpoint: str) -> bool:
     """Return whether *endpoint* names its resolver, as ``unix:/path`` and ``dns:///host:port`` do.
 
-    See gRPC Name Resolution. Such an endpoint says nothing about TLS: ``INSECURE`` does.
+    See gRPC Name Resolution. Such an endpoint does not determine TLS: ``INSECURE`` does.
     """
     return endpoint.partition(":")[0] in _RESOLVERS
 

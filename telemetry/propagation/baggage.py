@@ -26,7 +26,7 @@ BAGGAGE = "baggage"
 BAGGAGE_ALLOW = "QUEUEHOP_BAGGAGE_ALLOW"
 
 _MAX_BYTES, _MAX_MEMBERS = 8192, 64
-#: The malformed members that a header may have too; what follows so many is not read.
+#: The number of malformed members that a header may have; the rest is not read.
 _MAX_RECEIVED_MEMBERS = 1024
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")

@@ -150,7 +150,7 @@ class Hop(Generic[F]):
             log_internal_error("end a span")
 
     def describe(self) -> None:
-        """Put what has changed in the facts on the span, where it is another provider's.
+        """Set changed facts on the span, if it is another provider's.
 
         The rest may be what the code inside has set. A ``HopSpan`` reads the facts itself.
         """

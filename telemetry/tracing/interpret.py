@@ -173,7 +173,7 @@ _MESSAGE_IDS = (MESSAGING_MESSAGE_ID, CELERY_ROOT_ID, CELERY_PARENT_ID, CELERY_G
 
 
 def _add_message(attributes: Attributes, message: Sequence[Any]) -> Sequence[Any]:
-    """Add what *message*, the values of ``MESSAGE_FIELDS``, says. Return ids, retries, times."""
+    """Add the facts of *message*, values of ``MESSAGE_FIELDS``. Return ids, retries, times."""
     *ids, retries, eta, expires = message
     for name, value in zip(_MESSAGE_IDS, ids, strict=False):
         if value and isinstance(value, str):

@@ -192,7 +192,7 @@ class HopTracerProvider(TracerProvider):
             try:
                 sink.append(span.template, record)
             except Exception:
-                log_internal_error("keep a span")
+                log_internal_error("write a span")
         if self.observer is not None:
             self.observer(span.template, record)
         if self._processors and span.recorded:

@@ -234,7 +234,7 @@ class Record(Struct, array_like=True):
     parent_is_remote: bool = False
     trace_state: str = ""
     facts: Facts | None = None
-    #: The name, where it is not the template's.
+    #: The name, if it is not the template's.
     name: str | None = None
     attributes: dict[str, Any] | None = None
     events: list[RecordedEvent] | None = None

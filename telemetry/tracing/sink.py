@@ -27,7 +27,7 @@ class Sink:
         return iter(())
 
     def flush(self, timeout: float) -> bool:
-        """Return whether all records are delivered or durably kept, after *timeout* seconds."""
+        """Return whether all records are delivered or on disk, after *timeout* seconds at most."""
         return True
 
     def before_exit(self) -> None:

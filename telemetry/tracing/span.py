@@ -62,7 +62,7 @@ class SpanOwner(Protocol):
     """The part of a provider that its spans use."""
 
     limits: SpanLimits
-    #: Whether the limits could cut what a hop says by itself.
+    #: Whether the limits could cut a hop's own facts.
     has_narrow_limits: bool
 
     @property
@@ -360,7 +360,7 @@ def api_link(link: RecordedLink) -> Link:
 def recorded_link(
     context: SpanContext, attributes: Attributes, limits: SpanLimits
 ) -> RecordedLink | None:
-    """Return a link as it is recorded, None where it names nothing."""
+    """Return a link as it is recorded, None if its context is invalid."""
     if not (context.is_valid or attributes or context.trace_state):
         return None
     cleaned, dropped = clean(attributes, limits.max_link_attributes, limits.max_attribute_length)

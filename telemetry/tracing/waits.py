@@ -11,7 +11,7 @@ PREFETCH = "celery.wait.prefetch"
 SKEWED = "celery.wait.skewed"
 
 
-#: Seconds scheduled, in the queue and prefetched, never negative, None where it cannot be known;
+#: Seconds scheduled, in the queue and prefetched, never negative, None if unknown;
 #: and whether the clocks disagree. A plain tuple: a named one takes three times as long to make.
 Waits = tuple[float, float | None, float, bool]
 
