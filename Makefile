@@ -114,7 +114,7 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotat
 
 .PHONY: clean
 clean: ## remove .venv and what tools left
-	rm -rf $(VENV) $(BENCH) $(OTHERS) tests/interop/.venv .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(OTHERS) tests/interop/.venv .pythons .backends .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: requirements.lock
 	@$(call install,requirements.lock)

@@ -124,7 +124,7 @@ def deliver(data: bytes) -> tuple[list[str], int]:
         spans, metrics = SpanDelivery(kept, 512), MetricDelivery(kept, 0.0)
         while spans.deliver([segment]):
             pass
-        metrics.deliver([segment])
+        metrics.deliver([segment], 0)
         unreadable = segment.take_unreadable()
         segment.close()
     assert time.process_time() - began < SECONDS
