@@ -49,9 +49,6 @@ LATER = (
     "telemetry/export/",
     "telemetry/otlp/",
     "telemetry/viewer/",
-    "telemetry/",
-    "app/",
-    "workers/",
 )
 
 #: What to write instead of a phrase.

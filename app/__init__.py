@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 #: The largest body of a request, in bytes. No route reads one.
 LARGEST_BODY = 16 * 1024
 
-#: There is nothing here to show, to frame or to keep.
+#: No page of this application may be shown in a frame or cached.
 SECURITY = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -28,7 +28,7 @@ FORMAT = "[%(asctime)s: %(levelname)s/%(name)s] [trace=%(trace_id)s span=%(span_
 
 def create_app() -> Flask:
     """Make the web application, its traces and its log."""
-    # Not for the client, which is of this package too and knows nothing of a queue.
+    # Imported here, because the client is in this package too and needs no queue.
     from workers.celery import app as celery
 
     from .broker import Broker

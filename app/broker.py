@@ -1,6 +1,6 @@
 """The web side of the queue: publish, ask for a result, see who is there; each in bounded time.
 
-What is set here is the web side's alone: a worker waits for its broker, a request does not.
+These settings are the web side's only: a worker waits for its broker, a request does not.
 """
 
 import logging
@@ -26,23 +26,23 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a broker that does not answer is away.
+#: Seconds after which a broker that does not answer counts as down.
 TIMEOUT = 0.8
 
 #: Seconds between two looks at a result: at first, and at most.
 FIRST_LOOK, LAST_LOOK = 0.005, 0.04
 
-#: How many replies are kept in the broker and in the process; most of them nobody asks for.
+#: The number of replies that wait in the broker and in the process. Most are never read.
 KEPT = 1000
 
 
 class Unreachable(Exception):
-    """The broker, or where the results are, is away. Ask again later."""
+    """The broker or the result backend is down. Try again later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How far a task has come. *value* is what it returned; *error* the exception's type."""
+    """The state of a task. *value* is its result; *error* the type of its exception."""
 
     state: str
     value: Any = None
@@ -65,7 +65,7 @@ class Broker:
         }
         celery.conf.update(
             broker_connection_timeout=TIMEOUT,
-            # Made when they are needed; a request finds one free, or says that it does not.
+            # Opened on demand. A request gets a free one, or fails after the timeout.
             broker_pool_limit=64,
             broker_transport_options=_transport_options(celery.connection_for_write()),
             redis_socket_connect_timeout=TIMEOUT,
@@ -104,7 +104,7 @@ class Broker:
         return task_id
 
     def result(self, task_id: str) -> Result:
-        """Return how far the task has come; one that nobody knows of is PENDING."""
+        """Return the state of the task; an unknown task is PENDING."""
         meta = self._reach(lambda: self._celery.backend.get_task_meta(task_id))
         state, value = meta["status"], meta.get("result")
         if state == states.SUCCESS:
@@ -114,7 +114,7 @@ class Broker:
         return Result(state)
 
     def wait(self, task_id: str, seconds: float) -> Result:
-        """Wait for the result, *seconds* long at most; return how far the task has come then."""
+        """Wait for the result for at most *seconds*; return the state of the task then."""
         deadline = time.monotonic() + seconds
         pause = FIRST_LOOK
         while not (result := self.result(task_id)).is_there:
@@ -126,10 +126,10 @@ class Broker:
         return result
 
     def health(self) -> tuple[bool, bool]:
-        """Say whether the broker answers, and whether any worker does."""
+        """Return whether the broker answers, and whether any worker does."""
         broker = worker = False
         try:
-            # A connection of its own: one out of the pool would only say what was.
+            # A new connection: one from the pool may have been open before the broker stopped.
             with (
                 self._celery.connection_for_write() as connection,
                 _forgotten_on_failure(connection),
@@ -138,11 +138,11 @@ class Broker:
                 ping = self._celery.control.ping
                 worker = bool(ping(timeout=TIMEOUT, limit=1, connection=connection))
         except self._errors as exc:
-            logger.warning("the broker is away: %s", exc)
+            logger.warning("the broker is down: %s", exc)
         return broker, worker
 
     def _reach(self, operation: Callable[[], T]) -> T:
-        """Return what *operation* does; once more if it fails at once, on a stale connection."""
+        """Return the result of *operation*; retry once if it fails at once (a stale connection)."""
         begin = time.monotonic()
         try:
             return operation()
@@ -157,8 +157,8 @@ class Broker:
 
 @contextmanager
 def _forgotten_on_failure(connection: Any) -> Iterator[None]:
-    # To close it in good order would be to wait once more; and an answer that came too late would
-    # be taken for that to the next question.
+    # An orderly close would wait again, and a late answer would be read as that to the next
+    # request.
     try:
         yield
     except Exception:
@@ -167,14 +167,14 @@ def _forgotten_on_failure(connection: Any) -> Iterator[None]:
 
 
 class RedisResults(RedisBackend):
-    """Results that are asked for: subscribing to each, as Celery does, is for those who wait."""
+    """Results that are read on request. Celery would subscribe to each result."""
 
     def on_task_call(self, producer: Producer, task_id: str) -> None:
         pass
 
 
 class Replies(RPCBackend):
-    """Results as messages to this process: whoever asks reads them all, and keeps the others'.
+    """Results as messages to this process. Each reader reads all of them and stores the others'.
 
     Celery's own way loses a result where several threads ask, each for its own.
     """
@@ -188,7 +188,7 @@ class Replies(RPCBackend):
         self.binding(producer.channel).declare()
 
     def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> dict[str, Any]:
-        # One reads at a time, so that no older state comes after a newer one.
+        # One thread reads at a time, so that an older state never replaces a newer one.
         if not self._reading.acquire(timeout=TIMEOUT):
             raise TimeoutError("the replies cannot be read")
         try:

@@ -20,21 +20,21 @@ from telemetry.requests import traced_session
 
 __all__ = ["main"]
 
-#: Seconds that an answer may take, on top of those that the server is asked to wait.
+#: Seconds that an answer may take, in addition to the wait in the request.
 TIMEOUT = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ping as the command line says, until Ctrl-C or ``--count``; return the exit status."""
+    """Ping by the options of *argv*, until Ctrl-C or ``--count``; return the exit status."""
     options = _parse(argv)
     telemetry.setup("queuehop-client")
     stopped = threading.Event()
 
     def stop(*_: object) -> None:
-        stopped.set()  # in a finalizer, say, the exception is printed and goes no further
+        stopped.set()  # a finalizer only prints the exception
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
         signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)  # `docker stop` is a Ctrl-C too
     session = traced_session()
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ping(session: requests.Session, options: argparse.Namespace) -> bool:
-    """Ping once inside a root span, say what came of it, and return whether it went well."""
+    """Ping once inside a root span, print the result, and return whether it succeeded."""
     parameters = {"length": options.length, "wait": options.wait, "task": options.task}
     tracer = trace.get_tracer(__name__)
     with tracer.start_as_current_span("ping") as span:
@@ -98,7 +98,7 @@ def _refusal(response: requests.Response) -> str:
 
 
 def _reason(exc: requests.RequestException) -> str:
-    # What requests itself says quotes the query, where a token may be.
+    # The message of requests quotes the query, which may contain a token.
     if isinstance(exc, requests.Timeout):
         return "no answer in time"
     if isinstance(exc, requests.ConnectionError):
@@ -129,7 +129,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, help="seconds between pings (%(default)s)"
     )
-    parser.add_argument("--count", type=_count, help="end after so many pings (Ctrl-C ends it too)")
+    parser.add_argument("--count", type=_count, help="end after this number of pings (at Ctrl-C)")
     parser.add_argument(
         "--wait", type=_seconds, help="seconds that the server waits for the result (not at all)"
     )
@@ -141,14 +141,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _seconds(value: str) -> float:
     seconds = float(value)
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{value} is not a number of seconds")
     return seconds
 
 
 def _count(value: str) -> int:
     count = int(value)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"{value} is no count of pings")
+        raise argparse.ArgumentTypeError(f"{value} is not a number of pings")
     return count
 
 

@@ -1,4 +1,4 @@
-"""The whole system on one machine, its traces in the viewer: what ``make demo`` runs."""
+"""Run the whole system on one machine, with its traces in the viewer: ``make demo``."""
 
 import argparse
 import json
@@ -48,7 +48,7 @@ examples:
 
 
 class CannotStart(Exception):
-    """The demo cannot begin: what is in the way, and what to do about it."""
+    """The demo cannot start. The text has the cause and the remedy."""
 
 
 class Ended(BaseException):
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        # The sender of the last spans may be at its last file as the directory goes.
+        # The sender of the last spans may still use its last file when the directory is removed.
         with tempfile.TemporaryDirectory(
             prefix="queuehop-", ignore_cleanup_errors=True
         ) as directory:
@@ -229,7 +229,7 @@ class Demo:
         self._parts.remove(client)
         client.kill()
         if status is None:
-            raise CannotStart("the client did not come to an end; its pings hang")
+            raise CannotStart("the client did not end: its pings hang")
         answered = status == 0
         if not answered:
             for line in client.last_lines(8):
@@ -290,7 +290,7 @@ class Demo:
         self._say("Everything stays up until Ctrl-C. Ping by hand:")
         self._say(f"  curl '{web}/ping?wait=5'")
         self._say(f"  curl '{web}/ping?task=retry&wait=5'")
-        self._say(f"What each part says: {self._directory}/*.log")
+        self._say(f"The log of each part: {self._directory}/*.log")
         number = self._options.count
         while True:
             self._check()
@@ -325,7 +325,7 @@ class Demo:
                         for part in self._parts
                         for line in part.last_lines(3)
                     )
-                    raise CannotStart(f"waited {seconds:g} s {what}, in vain:\n{said}")
+                    raise CannotStart(f"waited {seconds:g} s {what}, without success:\n{said}")
                 time.sleep(0.05)
 
     def _check(self, except_for: Part | None = None) -> None:
@@ -363,7 +363,7 @@ def _redis_server() -> str:
             if found := shutil.which(name):
                 return found
         raise CannotStart(
-            f"no Redis-protocol server: the embedded one cannot be had here ({exc}).\n"
+            f"no Redis-protocol server: the embedded one is not available here ({exc}).\n"
             "Install redis-server or valkey-server, or name a broker: CELERY_BROKER_URL=redis://…"
         ) from None
 
@@ -406,7 +406,7 @@ def _has_display(env: Mapping[str, str]) -> bool:
 
 
 def _is_healthy(web: str) -> bool:
-    # Under a parent that is not sampled: looking whether it is up is no trace of its own.
+    # Under a parent that is not sampled: a health check must not make a trace.
     request = Request(f"{web}/healthz", headers={"traceparent": f"00-{1:032x}-{1:016x}-00"})
     try:
         with urlopen(request, timeout=5) as answer:
@@ -447,7 +447,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _count(value: str) -> int:
     if not value.isdecimal() or not int(value):
-        raise argparse.ArgumentTypeError(f"{value} is no number of pings")
+        raise argparse.ArgumentTypeError(f"{value} is not a number of pings")
     return int(value)
 
 

@@ -1,6 +1,6 @@
-"""The processes of the demo: each started, watched and ended as one, with all that it started.
+"""The processes of the demo. Each is started, watched and stopped together with its children.
 
-Run as a script, this file becomes the program that it is given, and is ended with its parent.
+Run as a script, this file executes the program in its arguments and ends with its parent.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["Part", "PartEnded", "stop"]
 
-#: Seconds for an end in good order: a worker finishes its tasks and sends its spans.
+#: Seconds for an orderly end: a worker finishes its tasks and sends its spans.
 GRACE = 10.0
 
 #: Ctrl-C: `flask run` would not send its last spans on SIGTERM, and the others take either.
@@ -25,12 +25,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class PartEnded(Exception):
-    """A part has ended though nobody asked it to."""
+    """A part has ended by itself."""
 
     def __init__(self, part: "Part", status: int) -> None:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         lines = "\n".join(f"    {line}" for line in part.last_lines(8))
-        super().__init__(f"{part.name} {how}; the last that it said:\n{lines or '    nothing'}")
+        super().__init__(f"{part.name} {how}; its last output:\n{lines or '    nothing'}")
 
 
 class Part:
@@ -57,7 +57,7 @@ class Part:
         return self._process.pid
 
     def last_lines(self, count: int) -> list[str]:
-        """Return the last *count* lines of what it said."""
+        """Return the last *count* lines of its output."""
         return self._log.read_text(errors="replace").splitlines()[-count:]
 
     def check(self) -> None:
@@ -67,7 +67,7 @@ class Part:
             raise PartEnded(self, status)
 
     def wait(self, timeout: float) -> int | None:
-        """Wait for the end; return the exit status, or None if it has not come in time."""
+        """Wait for the end; return the exit status, or None after *timeout* seconds."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -79,14 +79,14 @@ class Part:
             self._process.send_signal(END)
 
     def kill(self) -> None:
-        """End it and all that it has started, at once."""
+        """Kill it and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def stop(parts: Iterable[Part]) -> None:
-    """End *parts* together: in good order within the grace, by force after it."""
+    """Stop *parts* together: by signal within the grace period, then by force."""
     parts = list(parts)
     try:
         for part in parts:

@@ -1,4 +1,4 @@
-"""The routes: ``/ping`` enqueues a task, ``/ping/<task_id>`` says how far it has come."""
+"""The routes: ``/ping`` enqueues a task, ``/ping/<task_id>`` returns its state."""
 
 import re
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ TASKS: Mapping[str, Task] = {"ping": tasks.ping, "retry": tasks.retry, "fail": t
 #: The longest time that a request waits for its result, in seconds.
 LONGEST_WAIT = 30
 
-#: When to come again while the broker is away, in seconds.
+#: Seconds after which a client may retry while the broker is down.
 RETRY_AFTER = 5
 
 
 @views.get("/ping")
 def ping() -> Response:
-    """Enqueue a task; with ``wait``, stay until it is done."""
+    """Enqueue a task; with ``wait``, wait for its result."""
     task = _task(_parameter("task"))
     length = _length(_parameter("length"))
     seconds = _wait(_parameter("wait"))
@@ -47,14 +47,14 @@ def ping() -> Response:
 
 @views.get("/ping/<uuid:task_id>")
 def status(task_id: UUID) -> Response:
-    """Say how far a task has come."""
+    """Return the state of a task."""
     result = _broker().result(str(task_id))
     return jsonify(task_id=str(task_id), **_describe(result))
 
 
 @views.get("/healthz")
 def health() -> tuple[Response, int]:
-    """Say whether the broker and a worker can be reached."""
+    """Return whether the broker and a worker answer."""
     broker, worker = _broker().health()
     return jsonify(broker=broker, worker=worker), 200 if broker and worker else 503
 
@@ -83,7 +83,7 @@ def _describe(result: Result) -> dict[str, Any]:
 
 
 class WrongParameter(Exception):
-    """A parameter holds what it does not take."""
+    """A parameter has a value that is not allowed."""
 
     def __init__(self, name: str, takes: str) -> None:
         super().__init__(f"{name} takes {takes}")
@@ -130,8 +130,8 @@ def _wrong_parameter(exc: WrongParameter) -> tuple[Response, int]:
 
 @views.app_errorhandler(Unreachable)
 def _unreachable(exc: Unreachable) -> tuple[Response, int, dict[str, str]]:
-    current_app.logger.error("the broker is away: %s", exc)
-    error = {"message": "the broker is away: try again later"}
+    current_app.logger.error("the broker is down: %s", exc)
+    error = {"message": "the broker is down: try again later"}
     return jsonify(error=error), 503, {"Retry-After": str(RETRY_AFTER)}
 
 

@@ -1,6 +1,6 @@
-"""Carry one trace across HTTP and Celery, by hand.
+"""Carry one trace across HTTP and a Celery queue, by hand.
 
-``setup`` once a process; ``inject`` where a message leaves, ``extract`` where it arrives.
+``setup`` once a process; ``inject`` before you send a message, ``extract`` after you receive one.
 The hops themselves are in ``telemetry.requests``, ``telemetry.flask`` and ``telemetry.celery``,
 each loaded only by those who import it.
 """

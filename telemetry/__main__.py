@@ -33,27 +33,27 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     view = commands.add_parser("view", help="receive traces and show where the time went")
     view.set_defaults(run=_view)
-    view.add_argument("trace_id", nargs="?", help="print this trace of the database, and end")
+    view.add_argument("trace_id", nargs="?", help="print this trace from the database and exit")
     view.add_argument(
         "--grpc", type=_address, default="127.0.0.1:4317", metavar="HOST:PORT",
-        help="where OTLP/gRPC comes in (%(default)s)",
+        help="the address of OTLP/gRPC (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--http", type=_address, default="127.0.0.1:4318", metavar="HOST:PORT",
         help="the page, its API, and OTLP/HTTP (%(default)s)",
     )  # fmt: skip
-    view.add_argument("--db", metavar="PATH", help="where traces are kept, or :memory:")
+    view.add_argument("--db", metavar="PATH", help="the database, or :memory:")
     view.add_argument(
         "--max-spans", type=_count, default=1_000_000, metavar="COUNT",
-        help="beyond so many the oldest traces go (%(default)s)",
+        help="remove the oldest traces beyond this number (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--max-age", type=_count, default=7 * 86_400, metavar="SECONDS",
-        help="for so long a trace is kept (%(default)s)",
+        help="remove traces older than this (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--stuck-after", type=_count, default=60, metavar="SECONDS",
-        help="a message that nobody has taken for so long is stuck (%(default)s)",
+        help="report a message as stuck after this wait (%(default)s)",
     )  # fmt: skip
     view.add_argument("--follow", action="store_true", help="print each complete trace")
     # It has options of its own, and reads them itself.
@@ -85,12 +85,12 @@ def _address(value: str) -> str:
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{value!r} is no host:port")
+    raise argparse.ArgumentTypeError(f"{value!r} is not host:port")
 
 
 def _count(value: str) -> int:
     if not value.isdecimal() or not int(value):
-        raise argparse.ArgumentTypeError(f"{value!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number of at least 1")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""Hop 2 of 5: SERVER. A request arrives at Flask, and its trace goes on here."""
+"""Hop 2 of 5: SERVER. A request arrives at Flask, and its trace continues."""
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +38,7 @@ _HOP = "queuehop.hop"
 def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
     """Make a SERVER span of every request to *app*. Return *app*.
 
-    *inbound* decides about a trace that the request brings: ``"continue"`` it; ``"link"``: start a
+    *inbound* says what to do with the trace of the caller: ``"continue"`` it; ``"link"``: start a
     new one with a link to it; or ``"ignore"`` it. The last two are for a public edge, and accept no
     baggage. A second call with the same app changes nothing.
     """
@@ -90,7 +90,7 @@ class _TracedApp:
 
 
 class _TracedBody:
-    """The response's body: each part is made inside the span, which ends with ``close``."""
+    """The response's body. Each part is made inside the span, and the span ends with ``close``."""
 
     def __init__(self, body: Iterable[bytes], hop: "_ServerHop") -> None:
         self._hop = hop
@@ -129,7 +129,7 @@ class _TracedBody:
 
     def __del__(self) -> None:
         # Werkzeug's server does not close the body where the client has reset the connection. The
-        # collector may come while somebody sets a context variable, and processors set some:
+        # collector may run while another function sets a context variable, and processors set some:
         # before Python 3.12 that frees what is being read (python/cpython#148891).
         if self._hop.is_serving:
             contextvars.Context().run(self._hop.end)
@@ -154,13 +154,13 @@ class _ServerHop(Hop[ServerFacts]):
         super().end()
 
     def pause(self) -> None:
-        """Make current what was so outside, until ``resume``."""
+        """Restore the context from outside, until ``resume``."""
         self._inside = get_current()
         if self._token is not None:
             detach(self._token)
 
     def resume(self) -> None:
-        """Make current what was so when the code inside was left."""
+        """Restore the context that the code inside left."""
         self._token = attach(self._inside)
 
     def fail_unanswered(self, exc: BaseException) -> None:
@@ -183,7 +183,7 @@ class _ServerHop(Hop[ServerFacts]):
         self.facts.status = int(number)
         if self.facts.status >= 500:
             self.set_error()
-            # An exception tells more than the status that follows from it.
+            # An exception is more specific than the status that follows from it.
             self.facts.error = self.facts.error or number
 
 
@@ -227,7 +227,7 @@ def _note_request(app: Flask, **_: Any) -> None:
     started = request._get_current_object()  # type: ignore[attr-defined]  # looked for once
     environ, rule = started.environ, started.url_rule
     hop = environ.get(_HOP)
-    if hop is not None and hop.facts.route is None:  # else a view hands on to another app
+    if hop is not None and hop.facts.route is None:  # else passed on by a view
         hop.facts.environ = environ_facts(environ)
         if rule is not None:
             hop.facts.route = started.root_path + rule.rule

@@ -1,4 +1,4 @@
-"""Hop 1 of 5: CLIENT. An HTTP request leaves, and the trace leaves with it."""
+"""Hop 1 of 5: CLIENT. A client sends an HTTP request with the trace in its headers."""
 
 from collections import OrderedDict
 from contextvars import ContextVar
@@ -53,7 +53,7 @@ def _traced(adapter: BaseAdapter) -> BaseAdapter:
 
 
 class _TracedAdapter(BaseAdapter):
-    """Sends by *adapter*, and is like it in everything else."""
+    """Send by *adapter* inside a hop. Behave like it otherwise."""
 
     _adapter: BaseAdapter
 
@@ -113,12 +113,12 @@ def _template() -> SpanTemplate:
     return SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
 
 
-#: The baggage that a request had before it was sent, and what it was sent with.
+#: The baggage of a request before it was sent, and the baggage that was sent.
 _BAGGAGE = "_queuehop_baggage"
 
 
 def _take_baggage(request: requests.PreparedRequest) -> Any:
-    """Remove the baggage of *request*. Return it if it is somebody else's."""
+    """Remove the baggage of *request*. Return it if another library wrote it."""
     theirs, sent = getattr(request, _BAGGAGE, (None, None))
     there = request.headers.pop(BAGGAGE, None)
     return theirs if there == sent else there  # equal: the request is sent again
@@ -158,7 +158,7 @@ def _port(url: SplitResult) -> int:
 
 
 def _secrets(url: SplitResult) -> list[str]:
-    """Return what an exception may quote of *url* and a span must not.
+    """Return the parts of *url* that an exception may quote and a span must not.
 
     A short one counts only behind its mark: else "?a" would remove every "a" of a traceback.
     """

@@ -1,4 +1,4 @@
-"""What a process knows about its own tracing: for the doctor, and for a probe in the worker."""
+"""The state of tracing in this process, for the doctor and for its probe in the worker."""
 
 import os
 import sys
@@ -35,10 +35,10 @@ _CONTRIB = {
 class Process:
     """One process: its *provider* makes spans, *drops* them all, its propagator *carries*.
 
-    A *foreign* provider is not ``telemetry.setup``'s; if it is *mute*, what it makes goes nowhere.
-    *off* is the setting that turns tracing off, *unwritable* the directory for want of which
-    spans wait in memory. *names* are the service names that the code has given, in that order;
-    *named_by_environment* says that the environment names the service.
+    A *foreign* provider is not ``telemetry.setup``'s; if it is *mute*, nothing exports its spans.
+    *off* is the setting that turns tracing off, *unwritable* the directory that cannot be used, so
+    that spans wait in memory. *names* are the service names that the code has given, in that
+    order; *named_by_environment* is whether the environment names the service.
     """
 
     pid: int
@@ -56,13 +56,13 @@ class Process:
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Process":
-        """Read what another process answered, whose release may say more or less than this one."""
+        """Read the answer of another process. Its release may have other fields than this one."""
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in answer.items() if name in known})
 
     @property
     def default_service(self) -> bool:
-        """Whether nobody has named the service."""
+        """Whether the service has no name."""
         return self.service == DEFAULT_SERVICE_NAME or self.service.startswith("unknown_service")
 
 
@@ -94,7 +94,7 @@ def _drops(provider: Any) -> bool:
 
 
 def _carries() -> bool:
-    """Whether a context comes back from the headers that it was written to."""
+    """Whether a context can be read from the headers that it was written to."""
     origin = trace.SpanContext(_TRACE_ID, 1, True, trace.TraceFlags(1))
     carrier: dict[str, str] = {}
     inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(origin)))

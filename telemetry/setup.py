@@ -1,4 +1,4 @@
-"""Configuration, provider and export of this process, put together. Nothing else does that."""
+"""Set up tracing in this process: configuration, tracer provider and export."""
 
 import atexit
 import os
@@ -61,13 +61,13 @@ _lock = threading.RLock()
 
 
 def setup(service_name: str | None = None) -> None:
-    """Make spans and send them over OTLP, as the ``OTEL_*`` environment says.
+    """Create spans and send them over OTLP, configured by the ``OTEL_*`` environment says.
 
-    *service_name* is the name written in code. ``OTEL_SERVICE_NAME``, or the one in
-    ``OTEL_RESOURCE_ATTRIBUTES``, wins over it. Once a process is enough: a second call does
-    nothing, and a fork needs no hook. An application that has set a tracer provider of its own
-    keeps it. Never raises: a setting that cannot be used is one line in the log. So is a
-    free-threaded Python whose global interpreter lock is off: nothing is traced there.
+    *service_name* is the name in the code. ``OTEL_SERVICE_NAME``, or the one in
+    ``OTEL_RESOURCE_ATTRIBUTES``, wins over it. Call it once in a process: a second call does
+    nothing, and a fork needs no hook. A tracer provider that the application has
+    set stays. Never raises: a setting that cannot be used is one log line. On a free-threaded
+    Python whose global interpreter lock is off, it logs one line and traces nothing.
     """
     global _pipeline
     _hold_forks()
@@ -104,7 +104,7 @@ def setup_worker(service_name: str | None = None) -> None:
 
 @cache
 def _hold_forks() -> None:
-    """Let no other thread fork while this one is inside of ``setup``.
+    """Let no other thread fork while this one is in ``setup``.
 
     The child would wait for locks of a thread that it does not have.
     """
@@ -127,7 +127,7 @@ def _hold_forks() -> None:
 
 @cache
 def _has_interpreter_lock() -> bool:
-    """Return whether the global interpreter lock is on; log once where it is not."""
+    """Return whether the global interpreter lock is on; log once if it is not."""
     # Python 3.13 is the first that can be without it.
     enabled: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
     if not enabled:
@@ -139,7 +139,7 @@ def _has_interpreter_lock() -> bool:
 
 
 def _has_provider() -> bool:
-    """Return whether somebody else has set a tracer provider, of whatever class, and say so."""
+    """Return whether another tracer provider is set, of any class; log it."""
     try:
         provider = trace.get_tracer_provider()
     except Exception as exc:
@@ -224,7 +224,7 @@ def _resource(service_name: str | None) -> Resource:
 
 
 def _is_instance_set() -> bool:
-    """Return whether the environment names the instance, which the SDK makes up otherwise."""
+    """Return whether the environment names the instance. Otherwise the SDK generates one."""
     return SERVICE_INSTANCE_ID in _environment()
 
 
@@ -280,17 +280,17 @@ def recent_spans() -> Iterator[tuple[SpanTemplate, Record]]:
 
 
 def last_export_error() -> str:
-    """Return why spans are not delivered at the moment, empty if nothing is known to fail."""
+    """Return why spans are not delivered now, empty if no failure is known."""
     return _sink().last_export_error()
 
 
 def before_exit() -> None:
-    """Do what a forked process must do before it ends, where nothing runs at its exit."""
+    """Prepare a forked process for its end, if nothing runs at its exit."""
     _sink().before_exit()
 
 
 def shutdown(timeout: float = 5.0) -> None:
-    """Deliver what is left, for *timeout* seconds at most. It runs at the interpreter's exit.
+    """Deliver the remaining spans within *timeout* seconds. Runs at the interpreter's exit.
 
     Undelivered spans wait on disk for the next start.
     """

@@ -54,7 +54,7 @@ class Spans(list[ReceivedSpan]):
             self._grown.notify_all()
 
     def join(self, receiver: Receiver) -> "Spans":
-        """Add what *receiver* has got and will get; return the list.
+        """Add the spans that *receiver* has and will receive; return the list.
 
         ``spans.join(otlp)``: the list then has the spans of all processes of the test.
         """
@@ -105,7 +105,7 @@ _watching: list[_OpenSpans] = []
 
 
 class _CollectingProcessor(_OpenSpans):
-    """Adds the spans of somebody else's provider to *spans*."""
+    """Adds the spans of another provider to *spans*."""
 
     def __init__(self, spans: Spans) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def otlp() -> Iterator[Receiver]:
 
 @pytest.fixture
 def otlp_env(otlp: Receiver) -> dict[str, str]:
-    """The environment for a process that is to report to ``otlp``."""
+    """The environment for a process that sends its spans to ``otlp``."""
     return {
         **os.environ,
         "OTEL_EXPORTER_OTLP_ENDPOINT": otlp.endpoint,
@@ -210,7 +210,7 @@ def assert_one_trace(spans: Sequence[ReceivedSpan]) -> None:
 def assert_path(spans: Sequence[ReceivedSpan], *names: str) -> None:
     """Assert that spans of these *names* are each the parent of the next.
 
-    A name that ends in ``…`` stands for every name that begins so.
+    A name that ends in ``…`` matches every name that begins with the text before it.
     """
     __tracebackhide__ = True
     by_id = {span.span_id: span for span in spans}

@@ -1,4 +1,4 @@
-"""The Celery app: what the web side publishes through and ``celery -A workers worker`` runs."""
+"""The Celery app. The web side publishes by it, and ``celery -A workers worker`` runs it."""
 
 import os
 
@@ -12,8 +12,8 @@ _broker = os.environ.get("CELERY_BROKER_URL") or "redis://127.0.0.1:6379/0"
 _keeps_results = _broker.startswith(("redis://", "rediss://", "sentinel://"))
 _line = "[%(asctime)s: %(levelname)s/%(processName)s] [trace=%(trace_id)s span=%(span_id)s] "
 
-#: What a worker had taken and not begun when it, or its broker, went comes back after so many
-#: seconds: later than a task may last that it waits behind. Redis alone does not do it by itself.
+#: If a worker or its broker dies, Redis returns the messages that the worker had not started after
+#: the visibility timeout. It must be longer than the longest task, or messages run twice.
 _restoring = {
     "visibility_timeout": 90,
     "unacked_restore_interval": 5,
@@ -30,7 +30,7 @@ app.conf.update(
     accept_content=["json"],
     broker_transport_options=_restoring if _broker.startswith(("redis://", "rediss://")) else {},
     broker_connection_retry_on_startup=True,
-    # Where results cannot be kept, that is waited for no longer than this, in seconds.
+    # Seconds that a worker waits for a result backend that is down.
     result_backend_transport_options={"retry_policy": {"timeout": 5.0}},
     result_expires=3600,
     task_time_limit=60,

@@ -42,7 +42,7 @@ tracer = trace.get_tracer(__name__)
 Attributes = Mapping[str, AttributeValue]
 Touch = Callable[[int], None]
 
-#: Seconds after which a store that does not answer is away.
+#: Seconds after which a store that does not answer counts as down.
 TIMEOUT = 1
 
 #: The collection and the table of pings, and the database where the URL names none.
@@ -51,11 +51,11 @@ DATABASE = "queuehop"
 
 
 class Unusable(Exception):
-    """A store's URL cannot be used. Says which variable, never what is in it."""
+    """A store's URL cannot be used. The text names the variable, never its value."""
 
 
 def touch(length: int) -> dict[str, str]:
-    """Note *length* in every store; return what came of each: ok, skipped or failed, and why."""
+    """Write *length* to every store; return ok, skipped or failed for each, with the reason."""
     broker = app.conf.broker_url or ""
     redis = os.environ.get("REDIS_URL") or (broker if broker.startswith("redis") else "")
     mongo = os.environ.get("MONGO_URL", "")
@@ -73,7 +73,7 @@ def _default_file() -> Path:
 
 @worker_init.connect
 def _import_libraries(**_: object) -> None:
-    """Import before the fork what the first ping of each child would have to wait for."""
+    """Import the libraries before the fork, so that the first ping of a child is not slow."""
     for library in ("redis", "pymongo", "sqlalchemy"):
         with suppress(ImportError):
             import_module(library)
@@ -110,7 +110,7 @@ def _opened(store: _Store, pid: int) -> Touch:
     except ImportError:
         raise
     except Exception as exc:
-        # What a parser says of a URL may quote its password.
+        # The message of a URL parser may quote the password.
         reason = f"{store.variable} cannot be used: {type(exc).__name__}"
 
     def unusable(length: int) -> None:
@@ -260,7 +260,7 @@ _SQL_SYSTEMS = {
     "sqlite": System.SQLITE,
 }
 
-# How the drivers want to be told when to give up; others get it in DATABASE_URL.
+# The timeout options of the drivers. For other drivers, set it in DATABASE_URL.
 _SQL_TIMEOUTS: Mapping[str, Mapping[str, int]] = {
     "pysqlite": {"timeout": TIMEOUT},
     "psycopg": {"connect_timeout": TIMEOUT},

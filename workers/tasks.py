@@ -18,19 +18,19 @@ _FAILING_ATTEMPTS = 2
 
 
 class Unavailable(Exception):
-    """What a task needs is away for a moment: trying again helps."""
+    """A service that the task needs is down for a moment. A retry helps."""
 
 
 @app.task(resultrepr_maxsize=120)
 def ping(length: int | None = None) -> dict[str, Any]:
-    """Make a string and touch every store; a store that fails is named, and fails nothing else."""
+    """Make a string and write to every store. A store that fails does not fail the task."""
     answer = _answer(length)
     return {**answer, "stores": stores.touch(answer["length"])}
 
 
 @app.task(bind=True, max_retries=_FAILING_ATTEMPTS, resultrepr_maxsize=120)
 def retry(self: Task, length: int | None = None) -> dict[str, Any]:
-    """Fail twice with what passes by itself, then make a string."""
+    """Fail twice with a passing error, then make a string."""
     retries = self.request.retries
     if retries < _FAILING_ATTEMPTS:
         reason = Unavailable(f"attempt {retries + 1} of {_FAILING_ATTEMPTS + 1} fails")

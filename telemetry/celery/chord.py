@@ -1,8 +1,8 @@
-"""A chord's body comes after all of its headers: how it gets to know every one of them.
+"""Link the body of a chord to all of its parts.
 
 The headers run anywhere, and the last to end publishes the body. On the Redis result backend each
 leaves its traceparent beside the results that Celery joins there; the last one collects them. Other
-backends publish the body from a task of their own that polls, and do not tell by whom it was fed.
+backends publish the body from a task of their own that polls, and do not expose its parts.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ EXPIRES = 86_400
 
 
 def watch_chord(backend: Any) -> None:
-    """See to it that each part of a chord leaves its traceparent with *backend*, once."""
+    """Let each part of a chord store its traceparent in *backend*, once."""
     if hasattr(backend, _MARK) or not hasattr(backend, "_chord_part_return_script"):
         return
     hand_in = backend.on_chord_part_return
@@ -76,7 +76,7 @@ def _handing_in(backend: Any, request: Any) -> Iterator[None]:
             pipe.expire(key, int(backend.expires or EXPIRES))
             pipe.execute()
     except Exception:
-        log_internal_error("leave word for the body of a chord")
+        log_internal_error("store the traceparent of a part of a chord")
     token = _joining.set(_Part(backend, key))
     try:
         yield
@@ -85,7 +85,7 @@ def _handing_in(backend: Any, request: Any) -> Iterator[None]:
 
 
 def headers_of_chord() -> list[ParentContext]:
-    """Return the runs that the message being published comes after, if it is a chord's body."""
+    """Return the runs of the parts, if the message being published is a chord's body."""
     part = _joining.get()
     if part is None:
         return []

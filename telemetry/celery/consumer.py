@@ -1,4 +1,4 @@
-"""Hop 4 of 5: CONSUMER. A worker runs the task, in the trace that its message brought."""
+"""Hop 4 of 5: CONSUMER. A worker runs the task, in the trace of its message."""
 
 import sys
 import time
@@ -47,7 +47,7 @@ class RunTracer:
         self._app = app
         self._broker = Broker(app.connection_for_read)
         self._relation = relation
-        # What is the same for every message of a task is put together once.
+        # A template has everything that is the same for all messages of a task, so it is made once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
         self._soft_time_limit = guard_soft_time_limit()
 
@@ -122,7 +122,7 @@ class RunTracer:
     def _origin(
         self, headers: Mapping[str, Any]
     ) -> tuple[ParentContext | None, Context, list[ParentContext]]:
-        """Return the run's parent, the context that came with it, and the links of the run."""
+        """Return the run's parent, the context of its message, and the links of the run."""
         send, context = extract_parent(headers)
         links = parse_links(headers[LINKS]) if LINKS in headers else []
         relation = headers.get(RELATION, self._relation)
@@ -167,7 +167,7 @@ class RunTracer:
 
 
 def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
-    """Return what *message* says of its run. *headers* are those that carry its trace."""
+    """Return the facts of a run from its *message*. *headers* are those that carry its trace."""
     delivery = message.get("delivery_info") or {}
     return RunFacts(
         message_facts(message),
@@ -207,7 +207,7 @@ def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state not in _FAILED:
         return
     if not isinstance(cause, BaseException):
-        if run.facts.messages is not None:  # celery-batches does not say what has failed it
+        if run.facts.messages is not None:  # celery-batches does not pass on the exception
             run.set_error()
         return
     if state == states.FAILURE and isinstance(cause, tuple(task.throws or ())):

@@ -1,4 +1,4 @@
-"""Hop 4, seen from the worker's main process: attempts that no child lives to report.
+"""Hop 4, in the worker's main process: attempts that no child can report.
 
 A child that is killed reports nothing, and a message that never reaches one has no run. The main
 process knows of both and has the message: it reports them in the trace that the headers name.
@@ -36,10 +36,10 @@ __all__ = ["MainProcess"]
 EXPIRED = "EXPIRED"
 UNKNOWN = "UNKNOWN"
 
-#: What a child that is gone, or ending, looks like from here.
+#: The exceptions by which Celery reports a child that has died or is ending.
 _LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 
-#: Celery takes the time at which a child began from another clock: it may be so many seconds late.
+#: Celery reads the start of a child from another clock, which may be this many seconds late.
 CLOCKS_DIFFER = 0.001
 
 _SUCCEEDED = "queuehop_succeeded"
@@ -112,8 +112,8 @@ class MainProcess:
     def lost(self, request: Any, exc: BaseException) -> Iterator[None]:
         """Report the attempt of *request* that *exc* ended, as the context of the block.
 
-        Celery may report one death twice; it is one run. What Celery publishes because of it, an
-        errback or a retry, is under that run.
+        Celery may report one death twice; it is one run. An errback or a retry that Celery then
+        publishes is under that run.
         """
         known: Run | None = getattr(request, Run.attribute, None)
         try:
@@ -166,7 +166,7 @@ class MainProcess:
             self._never_ran(name, _fields(sender, message), UNKNOWN, error_type(NotRegistered()))
 
     def on_rejected(self, sender: Any, message: Any, exc: Any, **_: Any) -> None:
-        """Report a message that is no task or whose task is malformed: ``task_rejected``."""
+        """Report a message that is not a task, or whose task is malformed: ``task_rejected``."""
         if sender.app is self._app:
             error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
             self._never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
@@ -270,7 +270,7 @@ def _headers(message: Any) -> Mapping[str, Any]:
 
 
 def _fields(consumer: Any, message: Any) -> dict[str, Any]:
-    """Return the headers of a raw kombu *message* that *consumer* took, and what came beside."""
+    """Return the headers of a raw kombu *message* that *consumer* took, and its delivery."""
     delivery = message.delivery_info or {}
     return {**_headers(message), QUEUE: _queue(consumer, message), "delivery_info": delivery}
 

@@ -1,4 +1,4 @@
-"""What all messages of a task have in common, at both ends of the queue."""
+"""The template of a task's messages, at both ends of the queue."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -19,7 +19,7 @@ from ..tracing.scope import hop_scope
 
 __all__ = ["Broker", "message_template"]
 
-# kombu's transports by the names of the conventions. Any other goes by its own.
+# kombu's transports by the names of the conventions. Any other has its own name.
 _SYSTEMS = {
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",

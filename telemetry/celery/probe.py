@@ -36,7 +36,7 @@ def answer_doctor(app: Celery) -> None:
         request = task.request
         reply_to = trace_headers(vars(request)).get(REPLY_TO) or request.reply_to
         if not reply_to:
-            return  # nobody waits for an answer
+            return  # no doctor waits for an answer
         with task.app.producer_or_acquire() as producer:
             producer.publish(
                 _of_run(request),

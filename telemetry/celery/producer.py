@@ -1,4 +1,4 @@
-"""Hop 3 of 5: PRODUCER. A task is published, and the trace goes into its message's headers."""
+"""Hop 3 of 5: PRODUCER. A task is published with the trace in its message's headers."""
 
 import time
 from collections.abc import Mapping, MutableMapping
@@ -46,7 +46,7 @@ class Producer:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._broker = Broker(app.connection_for_write)
-        # What is the same for every message of a task is put together once.
+        # A template has everything that is the same for all messages of a task, so it is made once.
         self.template = lru_cache(maxsize=1024)(self._template)
 
     def send(self, task: Any, headers: Any) -> Send:
@@ -89,7 +89,7 @@ class Producer:
 
 
 def trace_sends(app: Celery, producer: Producer) -> None:
-    """Trace ``app.send_task``, through which ``delay``, canvas, retries and beat all go.
+    """Trace ``app.send_task``, which ``delay``, canvas, retries and beat all call.
 
     The method of Celery's class is wrapped, not one that is bound to *app*: other libraries replace
     either of them, at any time.
@@ -133,7 +133,7 @@ def inject_into_message(
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
-    if RECEIVED_AT in headers:  # handed on from the message of a run
+    if RECEIVED_AT in headers:  # passed on from the message of a run
         headers.pop(RECEIVED_AT)
         headers.pop(QUEUE, None)
     now = str(time.time_ns())
@@ -143,9 +143,9 @@ def inject_into_message(
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
     """Return the headers of a message with *options*: those that the caller gives, and a retry's.
 
-    What a task hands on of its own message's headers is no context that the caller chose. A retry
-    is under the same send as the attempt: Celery copies the attempt's headers for that, but not
-    where the task gives some, nor from below another tracer's table.
+    Headers that a task copies from its own message are not the caller's choice of a context. A
+    retry is under the same send as the attempt: Celery copies the attempt's headers for that, but
+    not if the task gives some, nor from below another tracer's table.
     """
     headers, run = options.get("headers"), Run.variable.get()
     if run is None or not isinstance(headers, Mapping | None):

@@ -19,7 +19,7 @@ _DELAYED = "celery_delayed_"
 def destination(
     app: Celery, exchange: Any, routing_key: Any, declare: Sequence[Queue] | None
 ) -> tuple[str | None, str | None]:
-    """Return where a message goes: the queue, or the exchange and its routing key.
+    """Return the destination of a message: the queue, or the exchange and its routing key.
 
     An exchange is the destination if no queue, or more than one, is known to be bound to it.
     """

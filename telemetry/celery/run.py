@@ -10,8 +10,8 @@ from ..tracing.record import ParentContext, RunFacts
 
 __all__ = ["QUEUE", "RECEIVED_AT", "Run"]
 
-#: What the worker's main process adds to the headers of a message, for the child; never sent: when
-#: it took the message, and the queue where that is not the routing key.
+#: The worker's main process adds these to the headers of a message for its child, and never sends
+#: them: the time at which it received the message, and the queue if that is not the routing key.
 RECEIVED_AT = "queuehop-received-at"
 QUEUE = "queuehop-queue"
 

@@ -1,4 +1,4 @@
-"""A soft time limit always reaches the task, also when it comes in the middle of tracing."""
+"""A soft time limit always reaches the task, also if it is raised in the middle of tracing."""
 
 import _thread
 import os

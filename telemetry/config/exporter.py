@@ -40,7 +40,7 @@ LIGHTSTEP_HEADER = "lightstep-access-token"
 DEFAULT_ENDPOINT = "http://localhost:4317"
 DEFAULT_HTTP_ENDPOINT = "http://localhost:4318"
 
-#: What follows the general endpoint, over HTTP.
+#: The paths after the general endpoint, over HTTP.
 _PATHS: Mapping[Signal, str] = {"TRACES": "/v1/traces", "METRICS": "/v1/metrics"}
 
 
@@ -138,7 +138,7 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
 
 
 def _protocol(signal: Signal) -> Protocol | None:
-    """Return the protocol to send with, None where it lacks its library."""
+    """Return the protocol to send with, None if its library is missing."""
     variable, value = _of(signal, "PROTOCOL")
     protocol = value.lower()
     if protocol in ("", "grpc"):
@@ -170,7 +170,7 @@ def metrics_target(traces: Otlp) -> Otlp | None:
         return otlp("METRICS")
     if traces.protocol == "grpc":
         return traces
-    # The general settings alone are there, and what is wrong with them is said already.
+    # Only the general settings are set, and their problems are logged already.
     url = urlsplit(traces.endpoint)
     path = url.path.removesuffix(_PATHS["TRACES"]) + _PATHS["METRICS"]
     return replace(traces, endpoint=url._replace(path=path).geturl())
@@ -200,7 +200,7 @@ def _url(
         where = f"{url.scheme}://{host or ''}" if url.scheme else "not a URL"
         reject(
             variable,
-            f"is no address for OTLP over HTTP ({where}): it takes http:// or https://host:port",
+            f"is not an address for OTLP over HTTP ({where}): it takes http:// or https://host:port",
             "nothing is sent",
         )
         return None
@@ -228,8 +228,8 @@ def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | 
         shown = f"{url.scheme}://{url.hostname or ''}" if url.scheme else "not a URL"
         reject(
             variable,
-            f"is no address for OTLP over gRPC ({shown}): it takes http:// or https://host:port, "
-            "or a target of gRPC such as unix:/path",
+            f"is not an address for OTLP over gRPC ({shown}): it takes http:// or "
+            "https://host:port, or a target of gRPC such as unix:/path",
             "no spans are sent",
         )
         return None
@@ -240,7 +240,7 @@ def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | 
 def is_grpc_target(endpoint: str) -> bool:
     """Return whether *endpoint* names its resolver, as ``unix:/path`` and ``dns:///host:port`` do.
 
-    See gRPC Name Resolution. Such an endpoint says nothing about TLS: ``INSECURE`` does.
+    See gRPC Name Resolution. Such an endpoint does not determine TLS: ``INSECURE`` does.
     """
     return endpoint.partition(":")[0] in _RESOLVERS
 

@@ -70,13 +70,13 @@ except Exception:
 
 
 def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...] | None:
-    """Return the span processors of *provider*. None where the installed SDK does not tell."""
+    """Return the span processors of *provider*. None if the installed SDK does not expose them."""
     found = _internal(_internal(provider, "_active_span_processor"), "_span_processors")
     return found if isinstance(found, tuple) else None
 
 
 def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) -> None:
-    """Remove *processor* from *provider*. Where the installed SDK cannot, it stays: harmless.
+    """Remove *processor* from *provider*. If the installed SDK cannot, it stays and does no harm.
 
     The SDK's public API has no way to remove one.
     """
@@ -91,7 +91,7 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
 
 
 def _internal(thing: object, name: str) -> Any:
-    """Return a private attribute of the SDK, None where the installed SDK has none of that name."""
+    """Return a private attribute of the SDK, None if the installed SDK has none of that name."""
     value = getattr(thing, name, None)
     if value is None and thing is not None:
         _log_missing(name)

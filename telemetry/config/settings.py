@@ -99,7 +99,7 @@ def spool() -> Spool | None:
 
 
 def state_directory() -> Path:
-    """Return the directory of all state: ``QUEUEHOP_STATE_DIR``, or the user's, as XDG says."""
+    """Return the directory of all state: ``QUEUEHOP_STATE_DIR``, or the XDG directory."""
     if given := os.environ.get(QUEUEHOP_STATE_DIR, "").strip():
         return Path(given).absolute()
     state = os.environ.get("XDG_STATE_HOME", "")

@@ -94,7 +94,7 @@ def _seconds(value: str) -> float:
     with suppress(ValueError):
         if 0 < (seconds := float(value)) < math.inf:
             return seconds
-    raise argparse.ArgumentTypeError(f"{value!r} is no number of seconds")
+    raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds")
 
 
 def _walk(options: argparse.Namespace) -> Iterator[Finding]:

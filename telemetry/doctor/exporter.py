@@ -40,6 +40,6 @@ def _unusable() -> Finding:
     port = 4318 if over_http else 4317
     return Finding(
         "exporter-endpoint-unusable", "export",
-        f"{endpoint} is no address for OTLP over {'HTTP' if over_http else 'gRPC'}",
+        f"{endpoint} is not an address for OTLP over {'HTTP' if over_http else 'gRPC'}",
         f"set {endpoint} to http://host:{port}, or https:// for TLS",
     )  # fmt: skip

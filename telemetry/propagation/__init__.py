@@ -39,7 +39,7 @@ def inject(carrier: MutableMapping[str, Any], context: Context | None = None) ->
         configured_propagators().inject(headers, context)
         for name, value in headers.items():
             carrier[name] = value
-        # A carrier that is used again must not keep the old tracestate under a new traceparent.
+        # In a carrier that is used again, an old tracestate must not stay beside a new traceparent.
         if TRACEPARENT in headers and TRACESTATE not in headers and TRACESTATE in carrier:
             del carrier[TRACESTATE]
     except Exception:

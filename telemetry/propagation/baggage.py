@@ -26,7 +26,7 @@ BAGGAGE = "baggage"
 BAGGAGE_ALLOW = "QUEUEHOP_BAGGAGE_ALLOW"
 
 _MAX_BYTES, _MAX_MEMBERS = 8192, 64
-#: The malformed members that a header may have too; what follows so many is not read.
+#: The number of malformed members that a header may have; the rest is not read.
 _MAX_RECEIVED_MEMBERS = 1024
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
@@ -105,7 +105,7 @@ class Baggage(TextMapPropagator):
 def merge_baggage(theirs: Any, ours: str) -> str:
     """Return the members of two headers as one, within W3C's limits.
 
-    *theirs* is in the header already: its members stand first, and win over ours of the same key.
+    *theirs* is in the header already: its members come first, and win over ours of the same key.
     """
     members: dict[str, str] = {}
     room = _Room()
@@ -118,14 +118,14 @@ def merge_baggage(theirs: Any, ours: str) -> str:
 
 
 class _Room:
-    """What is left of the two limits. A member that does not fit leaves room for others."""
+    """The rest of the two limits. A member that does not fit leaves room for others."""
 
     def __init__(self) -> None:
         self._bytes = _MAX_BYTES + 1  # the first member has no comma before it
         self._members = _MAX_MEMBERS
 
     def take(self, length: int) -> bool:
-        """Take the room of a member of *length* bytes; return whether there was enough."""
+        """Reserve room for a member of *length* bytes; return whether there was enough."""
         if self._members == 0 or length + 1 > self._bytes:
             return False
         self._members -= 1

@@ -47,7 +47,7 @@ def header_values(value: Any) -> list[str]:
 
 
 class _HeadersGetter(Getter[Any]):
-    """Gets from what ``read_headers`` returns."""
+    """Gets from the result of ``read_headers`` returns."""
 
     def get(self, carrier: Any, key: str) -> list[str] | None:
         return carrier.get(key.lower())  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""How requests and messages of ``python -m telemetry doctor`` are marked."""
+"""Marks of the requests and messages of ``python -m telemetry doctor`` are marked."""
 
 __all__ = ["DOCTOR_HEADER", "DOCTOR_MEMBER", "DOCTOR_TASK", "REPLY_TO"]
 

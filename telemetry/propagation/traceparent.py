@@ -46,7 +46,7 @@ _MAX_LINKS = 1024
 def parse_parent(value: Any) -> ParentContext | None:
     """Return the remote span that *value*, a ``traceparent``, names.
 
-    Return None if it is malformed, or if there are several: no rule says which is the parent.
+    Return None if it is malformed, or if there are several: no rule decides between them.
     """
     if not isinstance(value, str):
         values = header_values(value)

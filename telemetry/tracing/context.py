@@ -1,4 +1,4 @@
-"""What is current: OpenTelemetry's context, set and put back on every way out."""
+"""OpenTelemetry's current context: set, and restored on every way out."""
 
 import inspect
 import os
@@ -22,7 +22,7 @@ __all__ = ["CurrentSpan", "attach", "detach", "get_current", "parent_in", "paren
 
 
 def detach(token: Token[Context]) -> None:
-    """Make current what was so before ``attach`` returned *token*. A second time does nothing.
+    """Restore the context from before ``attach`` returned *token*. A second time does nothing.
 
     OpenTelemetry's own function would swallow the exception of a soft time limit.
     """

@@ -47,11 +47,11 @@ class Hop(Generic[F]):
     variable: ClassVar[ContextVar[Any] | None] = None
 
     span: Span = INVALID_SPAN
-    #: What the span of a ``with`` links to.
+    #: The links of the span, for a ``with``.
     links: Sequence[RecordedLink] = ()
-    #: What an exception may quote and a span must not.
+    #: Texts that an exception may quote and a span must not.
     secrets: Sequence[str] = ()
-    #: The record so far, where the span is another provider's, and what the span has of it.
+    #: The record so far, if the span is another provider's, and the part that the span has.
     _foreign: Record | None = None
     _described: Interpretation | None = None
     _token: Token[Context] | None = None
@@ -96,7 +96,7 @@ class Hop(Generic[F]):
             variable.set(self)
 
     def detach(self) -> None:
-        """Make current what was so before ``attach``."""
+        """Restore the context from before ``attach``."""
         if self._token is not None:
             detach(self._token)
             if self.variable is not None:
@@ -137,7 +137,7 @@ class Hop(Generic[F]):
         return self._foreign is None
 
     def end(self) -> None:
-        """End the span with what the facts have become. A second time does nothing."""
+        """End the span with its facts. A second call does nothing."""
         span = self.span
         try:
             if isinstance(span, HopSpan):
@@ -150,7 +150,7 @@ class Hop(Generic[F]):
             log_internal_error("end a span")
 
     def describe(self) -> None:
-        """Put what has changed in the facts on the span, where it is another provider's.
+        """Set changed facts on the span, if it is another provider's.
 
         The rest may be what the code inside has set. A ``HopSpan`` reads the facts itself.
         """
@@ -201,7 +201,7 @@ class Hop(Generic[F]):
         links: Sequence[RecordedLink],
         start_time: int | None,
     ) -> Span:
-        """Start a span of somebody else's *provider*: what is known by now, the rest at the end."""
+        """Start a span of another *provider* with the facts known now; the rest follows later."""
         self._foreign = record = Record(
             parent.trace_id if parent else bytes(16),
             0,

@@ -1,7 +1,7 @@
-"""From a record to a span and its measurements: the one place that knows what facts mean.
+"""From a record to a span and its measurements: the only place that interprets facts.
 
 Pure: no clock, no file, no state but caches. The sender calls it for every record, a process for
-those that somebody asks about early. Names are those of OpenTelemetry's semantic conventions, for
+those that are read early. Names are those of OpenTelemetry's semantic conventions, for
 HTTP and for messaging, and of Celery under ``celery.``.
 
 Facts may come from any producer or client, so a value without the type that it should have is left
@@ -79,7 +79,7 @@ Attributes = dict[str, Any]
 
 
 class Interpretation(NamedTuple):
-    """What a record says: the span's name, its facts as attributes, and its links."""
+    """A record, interpreted: the span's name, its facts as attributes, and its links."""
 
     name: str
     facts: Attributes
@@ -116,7 +116,7 @@ class Measurement(NamedTuple):
 
 
 def interpret(template: SpanTemplate, record: Record) -> Interpretation:
-    """Return what *record*, whose hop has *template*, says."""
+    """Interpret *record*, whose hop has *template*."""
     facts = record.facts
     name, attributes = template.name, Attributes()
     links: Sequence[RecordedLink] = record.links or ()
@@ -173,7 +173,7 @@ _MESSAGE_IDS = (MESSAGING_MESSAGE_ID, CELERY_ROOT_ID, CELERY_PARENT_ID, CELERY_G
 
 
 def _add_message(attributes: Attributes, message: Sequence[Any]) -> Sequence[Any]:
-    """Add what *message*, the values of ``MESSAGE_FIELDS``, says. Return ids, retries, times."""
+    """Add the facts of *message*, values of ``MESSAGE_FIELDS``. Return ids, retries, times."""
     *ids, retries, eta, expires = message
     for name, value in zip(_MESSAGE_IDS, ids, strict=False):
         if value and isinstance(value, str):
@@ -264,7 +264,7 @@ def _address(scheme: str, host: str, server: str, port: str) -> tuple[str, int]:
     elif not host:
         name, named = server, port
     default = 443 if scheme in ("https", "wss") else 80
-    # A client may write anything there, and a number of many digits is no port.
+    # A client may write anything there, and a number of many digits is not a port.
     is_port = named.isdecimal() and len(named) <= 5
     return name.strip("[]"), int(named) if is_port else default
 

@@ -52,7 +52,7 @@ class HopTracerProvider(TracerProvider):
             sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
         )
         self.sink = sink or Sink()
-        #: What sees each record besides: the tests' fixture.
+        #: Called with each record, for the tests' fixture.
         self.observer: Callable[[SpanTemplate, Record], None] | None = None
         self.limits = limits
         self.has_narrow_limits = (
@@ -186,13 +186,13 @@ class HopTracerProvider(TracerProvider):
         return decision is sampling.Decision.RECORD_AND_SAMPLE, recorded
 
     def finish(self, span: HopSpan) -> None:
-        """Hand the record of an ended span to the sink, and the span to the span processors."""
+        """Give the record of an ended span to the sink, and the span to the span processors."""
         sink, record = self.sink, span.record
         if record.flags & _SAMPLED or (sink.measures and record.facts is not None):
             try:
                 sink.append(span.template, record)
             except Exception:
-                log_internal_error("keep a span")
+                log_internal_error("write a span")
         if self.observer is not None:
             self.observer(span.template, record)
         if self._processors and span.recorded:

@@ -1,7 +1,7 @@
-"""One finished hop as a record: the facts in the words in which they came.
+"""One finished hop as a record: the facts in the form in which they came.
 
-A hop writes down what happened and works nothing out. ``interpret`` turns a record into a span and
-its measurements: in the sender, or earlier in the process for whoever asks.
+A hop records facts and interprets nothing. ``interpret`` turns a record into a span and
+its measurements: in the sender, or earlier in the process, if something reads the span.
 
 The bytes are MessagePack. Every struct is an array, so the order of its fields is the format:
 append new fields at the end and raise ``export.FORMAT``.
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class SpanTemplate(Struct, array_like=True, eq=False):
-    """What all spans of one hop have in common: name, kind and static attributes.
+    """The common part of all spans of one hop: name, kind and static attributes.
 
     A template is compared by identity and written once per segment. *kind* is the value of a
     ``SpanKind``.
@@ -84,7 +84,7 @@ def environ_facts(environ: Mapping[str, Any]) -> tuple[Any, ...]:
 class SendFacts(Struct, array_like=True, tag=1):
     """Hop 3: a message that was published."""
 
-    #: What ``message_facts`` returned, and the queue; None until the message is complete.
+    #: The result of ``message_facts``, and the queue; None until the message is complete.
     message: tuple[Any, ...] | None = None
     #: The exchange instead, if the queue is not known: then the *routing_key* is there.
     queue: str | None = None
@@ -173,7 +173,7 @@ class ParentContext(Struct, frozen=True):
 
     @property
     def ids(self) -> tuple[bytes, int]:
-        """What names the span: the ids of its trace and of itself."""
+        """The ids of a span and its trace."""
         return self.trace_id, self.span_id
 
     def span_context(self) -> SpanContext:
@@ -234,7 +234,7 @@ class Record(Struct, array_like=True):
     parent_is_remote: bool = False
     trace_state: str = ""
     facts: Facts | None = None
-    #: The name, where it is not the template's.
+    #: The name, if it is not the template's.
     name: str | None = None
     attributes: dict[str, Any] | None = None
     events: list[RecordedEvent] | None = None

@@ -27,15 +27,15 @@ class Sink:
         return iter(())
 
     def flush(self, timeout: float) -> bool:
-        """Return whether all records are delivered or durably kept, after *timeout* seconds."""
+        """Return whether all records are delivered or on disk, after *timeout* seconds at most."""
         return True
 
     def before_exit(self) -> None:
-        """Do what a forked process must do before it ends, where nothing runs at its exit."""
+        """Prepare a forked process for its end, if nothing runs at its exit."""
 
     def shutdown(self, timeout: float) -> None:
-        """Deliver what is left within *timeout* seconds and stop."""
+        """Deliver the remaining records within *timeout* seconds and stop."""
 
     def last_export_error(self) -> str:
-        """Return why records are not delivered at the moment, empty if they are."""
+        """Return why records are not delivered now, empty if they are."""
         return ""

@@ -59,10 +59,10 @@ _INT64 = 1 << 63
 
 
 class SpanOwner(Protocol):
-    """What a span needs of the provider that made it."""
+    """The part of a provider that its spans use."""
 
     limits: SpanLimits
-    #: Whether the limits could cut what a hop says by itself.
+    #: Whether the limits could cut a hop's own facts.
     has_narrow_limits: bool
 
     @property
@@ -75,9 +75,9 @@ def _reads(name: str) -> Any:
 
 
 class HopSpan(Span):
-    """A span that writes down facts and is interpreted when somebody asks.
+    """A span that records facts, and interprets them when they are read.
 
-    It offers what people read on an SDK span (``name``, ``attributes``, ``parent``, …) as
+    It has the attributes of an SDK span (``name``, ``attributes``, ``parent``, …) as
     properties, which interpret the record so far.
     """
 
@@ -97,7 +97,7 @@ class HopSpan(Span):
         self.template = template
         self.record = record
         self._parent = parent
-        #: What the sampler decided; a span that is not recorded still counts in the metrics.
+        #: The sampler's decision. A span that is not recorded still counts in the metrics.
         self.recorded = recorded
         #: There until the span ends. Of several threads one deletes it.
         self._open = True
@@ -360,7 +360,7 @@ def api_link(link: RecordedLink) -> Link:
 def recorded_link(
     context: SpanContext, attributes: Attributes, limits: SpanLimits
 ) -> RecordedLink | None:
-    """Return a link as it is recorded, None where it names nothing."""
+    """Return a link as it is recorded, None if its context is invalid."""
     if not (context.is_valid or attributes or context.trace_state):
         return None
     cleaned, dropped = clean(attributes, limits.max_link_attributes, limits.max_attribute_length)

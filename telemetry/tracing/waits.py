@@ -11,7 +11,7 @@ PREFETCH = "celery.wait.prefetch"
 SKEWED = "celery.wait.skewed"
 
 
-#: Seconds scheduled, in the queue and prefetched, never negative, None where it cannot be known;
+#: Seconds scheduled, in the queue and prefetched, never negative, None if unknown;
 #: and whether the clocks disagree. A plain tuple: a named one takes three times as long to make.
 Waits = tuple[float, float | None, float, bool]
 
@@ -19,9 +19,9 @@ Waits = tuple[float, float | None, float, bool]
 def waits(sent: float | None, eta: float | None, received: float | None, started: float) -> Waits:
     """Split the time from *sent* to *started*. All are Unix times in seconds.
 
-    Until *eta* the wait is meant: scheduled. What is left before the worker *received* the message
-    was spent in the broker's queue, what is left after it in the worker. So a message with a
-    countdown that a worker takes at once has waited in the schedule only.
+    Until *eta* the wait is scheduled. From then until the worker *received* the message, it is in
+    the broker's queue; after that, in the worker. So a message with a countdown that a worker
+    receives at once has waited in the schedule only.
     """
     received = started if received is None else received
     skewed = sent is not None and sent > received

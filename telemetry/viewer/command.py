@@ -183,7 +183,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Return host and port of ``host:port`` or ``[host]:port``. Raises ValueError."""
     url = urlsplit(f"//{address}")
     if not url.hostname or url.port is None or url.path or "@" in address:
-        raise ValueError(f"{address!r} is no host:port")
+        raise ValueError(f"{address!r} is not host:port")
     return url.hostname, url.port
 
 

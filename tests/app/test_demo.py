@@ -135,7 +135,7 @@ def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> N
     terminal.read_until("\x1b[1;32m✓ one trace")  # in colour
     terminal.read_until("See the traces at http://127.0.0.1:")
     terminal.read_until("curl '")
-    terminal.read_until("What each part says")
+    terminal.read_until("The log of each part")
     terminal.child.send_signal(signal.SIGINT)
     terminal.read_until("stopping every part")
     assert terminal.child.wait(30) == 0
@@ -178,7 +178,7 @@ def test_nothing_is_opened_in_ci_or_where_it_is_not_wanted(
 
 def test_what_is_pinged_by_hand_is_shown(env: dict[str, str]) -> None:
     run = demo(env, "--keep", "--count", "1")
-    run.wait_for_line("What each part says")
+    run.wait_for_line("The log of each part")
     url = re.search(r"curl '(http[^']+)'", run.output)
     assert url is not None
     with urllib.request.urlopen(url[1]) as answer:

@@ -331,7 +331,7 @@ def test_a_propagator_that_is_not_installed_stops_nothing(run, receiver: Receive
 def test_an_endpoint_of_another_scheme_stops_nothing(run, receiver: Receiver) -> None:
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_EXPORTER_OTLP_ENDPOINT="ftp://nowhere")
     assert process.output.splitlines() == [
-        "OTEL_EXPORTER_OTLP_ENDPOINT is no address for OTLP over gRPC (ftp://nowhere): "
+        "OTEL_EXPORTER_OTLP_ENDPOINT is not an address for OTLP over gRPC (ftp://nowhere): "
         "it takes http:// or https://host:port, or a target of gRPC such as unix:/path; "
         "no spans are sent"
     ]

@@ -27,8 +27,8 @@ CREATE = f"{PROJECT}:create_app"
         (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", "telemetry.flask"], "telemetry.flask has no Celery app"),
         (["--celery", "celery:Celery"], "that is no Celery app, but a type; give --celery "),
-        (["--flask", CREATE, "--timeout", "soon"], "'soon' is no number of seconds"),
-        (["--flask", CREATE, "--timeout", "-1"], "'-1' is no number of seconds"),
+        (["--flask", CREATE, "--timeout", "soon"], "'soon' is not a number of seconds"),
+        (["--flask", CREATE, "--timeout", "-1"], "'-1' is not a number of seconds"),
     ],
 )
 def test_usage(args: list[str], said: str) -> None:

@@ -127,7 +127,7 @@ def status(program: Program) -> list[object]:
 @pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
 @pytest.mark.parametrize(
     ("size", "said"),
-    [(5_000_000, "dropped 1 spans: "), (20_000_000, "tracing could not keep a span")],
+    [(5_000_000, "dropped 1 spans: "), (20_000_000, "tracing could not write a span")],
 )
 def test_a_span_that_is_too_large_costs_itself_alone(
     program: Program, collector: Collector, size: int, said: str

@@ -55,11 +55,11 @@ def test_an_address_that_is_taken(option: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--http", "nonsense"), "'nonsense' is no host:port"),
-        (("--http", "127.0.0.1:99999"), "'127.0.0.1:99999' is no host:port"),
-        (("--grpc", "user@127.0.0.1:1"), "is no host:port"),
-        (("--max-spans", "0"), "'0' is no whole number"),
-        (("--max-age", "soon"), "'soon' is no whole number"),
+        (("--http", "nonsense"), "'nonsense' is not host:port"),
+        (("--http", "127.0.0.1:99999"), "'127.0.0.1:99999' is not host:port"),
+        (("--grpc", "user@127.0.0.1:1"), "is not host:port"),
+        (("--max-spans", "0"), "'0' is not a whole number"),
+        (("--max-age", "soon"), "'soon' is not a whole number"),
     ],
 )
 def test_options_that_make_no_sense(argv: tuple[str, ...], said: str) -> None:
