@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from .record import Record, SpanTemplate
+from .record import Record, RecordedLog, SpanTemplate
 
 __all__ = ["Sink"]
 
@@ -19,6 +19,9 @@ class Sink(Protocol):
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Take one finished record."""
+
+    def append_log(self, log: RecordedLog) -> None:
+        """Take one log record. It is dropped where the sink has no target for logs."""
 
     def resource_changed(self) -> None:
         """Use the new resource of the process from the next record on."""

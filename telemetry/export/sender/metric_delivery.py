@@ -18,9 +18,9 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE
 
 from ..aggregation import Aggregation
 from .backoff import Backoff
+from .batch_delivery import Source
 from .collector import Collector, Outcome
 from .segment import Item
-from .span_delivery import Source
 
 __all__ = ["MetricDelivery"]
 

@@ -9,7 +9,7 @@ from opentelemetry.sdk.resources import Resource
 from telemetry.export.outgoing import Outgoing, origin_of, outgoing
 from telemetry.otlp.decode import ReceivedSpan, decode
 from telemetry.otlp.encode import encode_request
-from telemetry.tracing.record import Record, SpanTemplate, pack, unpack
+from telemetry.tracing.record import Record, RecordedLog, SpanTemplate, pack, unpack
 
 RESOURCE = Resource({"service.name": "test"})
 
@@ -27,6 +27,9 @@ class ListSink:
         with self._grown:
             self.records.append((template, unpack(pack(record))))
             self._grown.notify_all()
+
+    def append_log(self, log: RecordedLog) -> None:
+        pass
 
     def resource_changed(self) -> None:
         pass
