@@ -13,10 +13,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 
 from .bounds import Malformed, TooLarge
@@ -37,17 +40,21 @@ _LENGTH = struct.Struct("<I")
 _BOOT = "import sys, importlib; importlib.import_module(sys.argv[1]).main()"
 
 
-def from_json(body: bytes) -> ExportTraceServiceRequest:
-    """Read an export from *body*. Raises Malformed."""
-    request = ExportTraceServiceRequest()
+Export = TypeVar("Export", ExportTraceServiceRequest, ExportLogsServiceRequest)
+
+
+def from_json(body: bytes, kind: type[Export]) -> Export:
+    """Read an export of that *kind* from *body*. Raises Malformed."""
+    request = kind()
+    names = _NAMES[kind]
     try:
         document = json.loads(body)
         if not isinstance(document, dict):
-            raise Malformed("the body is not a JSON object with resourceSpans")
+            raise Malformed(f"the body is not a JSON object with {names[0]}")
         _check_numbers(document)
-        for span in spans_in(document):
-            _hex_to_base64(span)
-            for link in span.get("links") or ():
+        for item in _items_in(document, names):
+            _hex_to_base64(item)
+            for link in item.get("links") or ():
                 _hex_to_base64(link)
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
     except Malformed:
@@ -56,8 +63,7 @@ def from_json(body: bytes) -> ExportTraceServiceRequest:
         raise Malformed("the body is no OTLP in JSON: it is nested too deeply") from None
     except (TypeError, AttributeError):
         raise Malformed(
-            "the body is no OTLP in JSON: resourceSpans, scopeSpans, spans and links are arrays of "
-            "objects"
+            f"the body is no OTLP in JSON: {', '.join(names)} and links are arrays of objects"
         ) from None
     except (SystemError, UnicodeError):  # upb's, for half of a surrogate pair
         raise Malformed("the body is no OTLP in JSON: it has text that is no Unicode") from None
@@ -69,7 +75,14 @@ def from_json(body: bytes) -> ExportTraceServiceRequest:
 #: The numbers that JSON may have as strings: protobuf's integers of 64 bits, and its doubles.
 _NUMBERS = {
     **dict.fromkeys(
-        ("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "intValue"), re.compile("-?[0-9]+")
+        (
+            "startTimeUnixNano",
+            "endTimeUnixNano",
+            "timeUnixNano",
+            "observedTimeUnixNano",
+            "intValue",
+        ),
+        re.compile("-?[0-9]+"),
     ),
     "doubleValue": re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|NaN|-?Infinity"),
 }
@@ -94,9 +107,21 @@ def _check_numbers(document: Any) -> None:
 
 def spans_in(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Yield the spans of an export in JSON."""
-    for resource_spans in document.get("resourceSpans") or ():
-        for scope in resource_spans.get("scopeSpans") or ():
-            yield from scope.get("spans") or ()
+    return _items_in(document, _NAMES[ExportTraceServiceRequest])
+
+
+#: What an export in JSON is made of, from the outside to the inside.
+_NAMES: Mapping[type, tuple[str, str, str]] = {
+    ExportTraceServiceRequest: ("resourceSpans", "scopeSpans", "spans"),
+    ExportLogsServiceRequest: ("resourceLogs", "scopeLogs", "logRecords"),
+}
+
+
+def _items_in(document: Mapping[str, Any], names: Iterable[str]) -> Iterable[dict[str, Any]]:
+    resources, scopes, items = names
+    for outer in document.get(resources) or ():
+        for scope in outer.get(scopes) or ():
+            yield from scope.get(items) or ()
 
 
 def _hex_to_base64(item: dict[str, Any]) -> None:
@@ -111,13 +136,13 @@ def _hex_to_base64(item: dict[str, Any]) -> None:
 _HEX = re.compile("([0-9a-fA-F]{2})+")
 
 
-def read_apart(body: bytes) -> ExportTraceServiceRequest:
+def read_apart(body: bytes, kind: type[Export]) -> Export:
     """Do what ``from_json`` does, in another process. Raises Malformed and TooLarge."""
     if not sys.executable:  # embedded in another program
-        return from_json(body)
+        return from_json(body, kind)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _BOOT, __name__],
+            [sys.executable, "-P", "-c", _BOOT, __name__, kind.__name__],
             input=body,
             capture_output=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
@@ -129,7 +154,7 @@ def read_apart(body: bytes) -> ExportTraceServiceRequest:
         raise Malformed(done.stderr.decode())
     if done.returncode:
         raise TooLarge("the body takes too much memory or time to read")
-    request, at = ExportTraceServiceRequest(), 0
+    request, at = kind(), 0
     while at < len(done.stdout):
         (length,) = _LENGTH.unpack_from(done.stdout, at)
         at += _LENGTH.size + length
@@ -142,16 +167,20 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     try:
-        request = from_json(sys.stdin.buffer.read())
+        body = sys.stdin.buffer.read()
+        if sys.argv[2:] == [ExportLogsServiceRequest.__name__]:
+            pieces = _pieces_of_logs(from_json(body, ExportLogsServiceRequest))
+        else:
+            pieces = _pieces(from_json(body, ExportTraceServiceRequest))
     except Malformed as exc:
         sys.stderr.write(str(exc))
         sys.exit(_MALFORMED)
-    for piece in _pieces(request):
+    for piece in pieces:
         data = piece.SerializeToString()
         sys.stdout.buffer.write(_LENGTH.pack(len(data)) + data)
 
 
-def _pieces(request: ExportTraceServiceRequest) -> Iterator[ExportTraceServiceRequest]:
+def _pieces(request: ExportTraceServiceRequest) -> Iterator[Message]:
     for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
             spans = scope_spans.spans
@@ -167,3 +196,21 @@ def _pieces(request: ExportTraceServiceRequest) -> Iterator[ExportTraceServiceRe
                     scope_spans=[scope],
                 )
                 yield ExportTraceServiceRequest(resource_spans=[whole])
+
+
+def _pieces_of_logs(request: ExportLogsServiceRequest) -> Iterator[Message]:
+    for resource_logs in request.resource_logs:
+        for scope_logs in resource_logs.scope_logs:
+            logs = scope_logs.log_records
+            for at in range(0, len(logs), _AT_A_TIME):
+                scope = ScopeLogs(
+                    scope=scope_logs.scope,
+                    schema_url=scope_logs.schema_url,
+                    log_records=logs[at : at + _AT_A_TIME],
+                )
+                whole = ResourceLogs(
+                    resource=resource_logs.resource,
+                    schema_url=resource_logs.schema_url,
+                    scope_logs=[scope],
+                )
+                yield ExportLogsServiceRequest(resource_logs=[whole])

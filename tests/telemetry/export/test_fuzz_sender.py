@@ -86,7 +86,7 @@ CONTENTS = [pack(record(number)) for number in range(COUNT)]
 
 
 def framed(content: bytes, kind: bytes = frames.RECORD, id: bytes = DEFINITION.id) -> bytes:
-    return frames.frame(SEED, kind, id, content)
+    return frames.frame(SEED, kind + id + content)
 
 
 HEAD = framed(DEFINITION.content, frames.DEFINITION)
@@ -244,7 +244,7 @@ def test_a_span_of_other_bytes_costs_itself_alone(number: int, content: bytes) -
     assert len(names) + unreadable == 2 * COUNT + 1
 
 
-HEADER = frames.frame(SEED, b"x", b"12345678", b"x" * 100)[:4]
+HEADER = frames.frame(SEED, b"x" + b"12345678" + b"x" * 100)[:4]
 
 
 @pytest.mark.parametrize("length", [9, 1_000, 100_000, 900_000, 5_000_000, 2**24, 2**32 - 1])
