@@ -1,4 +1,4 @@
-"""The whole system on one machine, and the traces of its pings: what ``make demo`` runs."""
+"""The whole system on one machine, its traces in the viewer: what ``make demo`` runs."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,16 +22,19 @@ from rich.console import Console
 
 from telemetry.export.spool.directory import SpoolDirectory
 from telemetry.otlp.decode import ReceivedSpan
-from telemetry.otlp.receiver import Receiver
-from telemetry.viewer.analysis.verdict import by_trace, judge
+from telemetry.viewer.analysis.verdict import judge
 from telemetry.viewer.terminal import ping_header, ping_line, render_tree
 
 from .parts import Part, PartEnded, stop
+from .traces import ReceivedTraces
 
 __all__ = ["main"]
 
 #: Seconds until every part is up, and until the spans of the last ping are there.
 START, ARRIVAL = 40.0, 15.0
+
+#: Seconds between two looks at what the viewer has received.
+LOOK_EVERY = 0.3
 
 #: Seconds until the last batch is delivered once the parts have ended.
 LAST_BATCH = 3.0
@@ -94,15 +98,17 @@ class Demo:
         self._directory = directory
         self._env = dict(os.environ, PYTHONUNBUFFERED="1")
         self._parts: list[Part] = []
-        self._receiver: Receiver | None = None
+        self._traces: ReceivedTraces | None = None
+        self._viewer_url = ""
 
     def run(self) -> int:
         """Start, ping, show; stay up on a terminal; stop everything."""
         good: bool | None = None
         with ExitStack() as cleanup:
             try:
-                self._start_receiver(cleanup)
-                web = self._start_parts(cleanup)
+                cleanup.callback(self._stop)
+                self._start_viewer()
+                web = self._start_parts()
                 good = self._ping(web)
                 self._conclude(good)
                 if self._options.keep:
@@ -123,28 +129,32 @@ class Demo:
     def _said(self, name: str, what: str) -> None:
         self._console.print(f"  [bold]{name:9}[/] {what}", soft_wrap=True)
 
-    def _start_receiver(self, cleanup: ExitStack) -> None:
+    def _start_viewer(self) -> None:
         self._say("starting")
         elsewhere = _elsewhere(os.environ)
         if elsewhere:
             self._said("traces", f"go to {elsewhere}, not to this terminal")
             return
-        try:
-            self._receiver = cleanup.enter_context(Receiver(port=self._options.otlp_port))
-        except OSError:
-            raise CannotStart(_taken(self._options.otlp_port, "--otlp-port")) from None
-        self._env["OTEL_EXPORTER_OTLP_ENDPOINT"] = self._receiver.endpoint
-        # What waits for this receiver is of no use to another.
+        otlp = f"127.0.0.1:{_port(self._options.otlp_port, '--otlp-port')}"
+        page = f"127.0.0.1:{_port(self._options.viewer_port, '--viewer-port')}"
+        self._viewer_url = f"http://{page}"
+        viewer = self._start(
+            *("viewer", sys.executable, "-m", "telemetry", "view", "--grpc", otlp),
+            *("--http", page, "--db", str(self._directory / "traces.db")),
+        )
+        self._env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{otlp}"
+        # What waits for this viewer is of no use to another.
         self._env["QUEUEHOP_STATE_DIR"] = str(self._directory / "state")
         # Spans are looked at as soon as they are there.
         self._env.setdefault("OTEL_BSP_SCHEDULE_DELAY", "200")
-        self._said("receiver", f"OTLP over gRPC at {self._receiver.endpoint}")
+        self._said("viewer", f"traces at {self._viewer_url}/ (pid {viewer.pid})")
+        self._wait("for the viewer", START, lambda: _answers(f"{self._viewer_url}/healthz"))
+        self._traces = ReceivedTraces(self._viewer_url)
 
-    def _start_parts(self, cleanup: ExitStack) -> str:
+    def _start_parts(self) -> str:
         """Start broker, worker and web; return the address of the last once all are ready."""
         given = os.environ.get("CELERY_BROKER_URL")
         port = _port(self._options.web_port, "--web-port")
-        cleanup.callback(self._stop)
         if given:
             self._said("broker", f"{_without_secrets(given)}, yours")
         else:
@@ -181,11 +191,11 @@ class Demo:
     def _stop(self) -> None:
         # A second Ctrl-C means now.
         try:
-            others = [part for part in self._parts if part.name != "broker"]
-            stop(others)
+            stop(part for part in self._parts if part.name not in ("broker", "viewer"))
         finally:
             stop(part for part in self._parts if part.name == "broker")
             self._wait_for_senders()
+            stop(part for part in self._parts if part.name == "viewer")
 
     def _wait_for_senders(self) -> None:
         """Let those who deliver for the parts end: they outlive them by the last batch."""
@@ -224,25 +234,23 @@ class Demo:
         if not answered:
             for line in client.last_lines(8):
                 self._say(f"  client: {line}")
-        if self._receiver is None:
+        if self._traces is None:
             for line in client.last_lines(count):
                 self._say(f"  {line}")
             return answered
         return self._show(count) and answered
 
     def _show(self, count: int) -> bool:
-        assert self._receiver is not None
-
-        def complete(spans: Sequence[ReceivedSpan]) -> bool:
-            pings = _pings(spans)
+        def complete() -> bool:
+            pings = self._pings()
             return len(pings) >= count and all(judge(trace).ok for trace in pings)
 
         with self._status("waiting for their spans"):
             deadline = time.monotonic() + ARRIVAL
-            while not complete(self._receiver.spans) and time.monotonic() < deadline:
+            while not complete() and time.monotonic() < deadline:
                 self._check()
-                self._arrived(complete, 0.5)
-        pings = _pings(self._receiver.spans)
+                time.sleep(LOOK_EVERY)
+        pings = self._pings()
         self._console.print(ping_header())
         for number, trace in enumerate(pings, 1):
             self._console.print(ping_line(number, trace))
@@ -252,14 +260,14 @@ class Demo:
         self._console.print()
         if len(pings) < count:
             self._say(f"only {len(pings)} of {count} pings left a trace")
-        return complete(self._receiver.spans)
+        return complete()
 
     def _conclude(self, good: bool) -> None:
-        if self._receiver is None:
+        if self._traces is None:
             said = "every ping was answered" if good else "a ping was not answered"
             self._console.print(f"{said}; look at its trace where you send them", style="bold")
             return
-        pings = _pings(self._receiver.spans)
+        pings = self._pings()
         broken = [trace for trace in pings if not judge(trace).ok]
         if not pings:
             self._console.print("✗ no trace arrived", style="bold red")
@@ -273,8 +281,12 @@ class Demo:
 
     def _stay(self, web: str) -> None:
         """Show what arrives until Ctrl-C."""
-        shown = {trace[0].trace_id for trace in self._traces()}
+        shown = {trace[0].trace_id for trace in self._received()}
         self._console.print()
+        if self._viewer_url:
+            self._console.print(f"[bold]See the traces at {self._viewer_url}/[/]", soft_wrap=True)
+            if self._options.open and _has_display(os.environ):
+                webbrowser.open(f"{self._viewer_url}/")
         self._say("Everything stays up until Ctrl-C. Ping by hand:")
         self._say(f"  curl '{web}/ping?wait=5'")
         self._say(f"  curl '{web}/ping?task=retry&wait=5'")
@@ -282,26 +294,25 @@ class Demo:
         number = self._options.count
         while True:
             self._check()
-            for trace in self._traces():
+            for trace in self._received():
                 if trace[0].trace_id not in shown and judge(trace).ok:
                     shown.add(trace[0].trace_id)
                     number += 1
                     self._console.print()
                     self._console.print(ping_line(number, trace))
                     self._console.print(render_tree(trace))
-            self._arrived(lambda spans: False, 0.5)
+            time.sleep(LOOK_EVERY)
 
-    def _traces(self) -> list[list[ReceivedSpan]]:
-        return list(by_trace(self._receiver.spans).values()) if self._receiver else []
-
-    def _arrived(self, predicate: Callable[[Sequence[ReceivedSpan]], bool], seconds: float) -> None:
-        if self._receiver is None:
-            time.sleep(seconds)
-            return
+    def _received(self) -> list[list[ReceivedSpan]]:
         try:
-            self._receiver.wait_for(predicate, seconds)
-        except TimeoutError:
-            return
+            return self._traces.read() if self._traces else []
+        except OSError:
+            # If the viewer has ended, the next check says so.
+            return []
+
+    def _pings(self) -> list[list[ReceivedSpan]]:
+        """Return the traces of the client's pings, in their order."""
+        return [trace for trace in self._received() if any(span.name == "ping" for span in trace)]
 
     def _wait(self, what: str, seconds: float, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + seconds
@@ -327,11 +338,6 @@ class Demo:
             return self._console.status(text)
         self._say(text)
         return ExitStack()
-
-
-def _pings(spans: Sequence[ReceivedSpan]) -> list[list[ReceivedSpan]]:
-    """Return the traces of the client's pings, in their order."""
-    return [trace for trace in by_trace(spans).values() if any(s.name == "ping" for s in trace)]
 
 
 def _elsewhere(env: Mapping[str, str]) -> str:
@@ -384,6 +390,21 @@ def _is_listening(port: int) -> bool:
         return False
 
 
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5):
+            return True
+    except (HTTPError, URLError, OSError):
+        return False
+
+
+def _has_display(env: Mapping[str, str]) -> bool:
+    """Return whether a person sees what a browser shows: not in CI, nor over SSH without X."""
+    if env.get("CI") or not sys.stdout.isatty():
+        return False
+    return sys.platform == "darwin" or bool(env.get("DISPLAY") or env.get("WAYLAND_DISPLAY"))
+
+
 def _is_healthy(web: str) -> bool:
     # Under a parent that is not sampled: looking whether it is up is no trace of its own.
     request = Request(f"{web}/healthz", headers={"traceparent": f"00-{1:032x}-{1:016x}-00"})
@@ -404,7 +425,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=_count, default=5, help="how many pings (%(default)s)")
     parser.add_argument("--web-port", type=int, default=0, help="port of the web side (a free one)")
     parser.add_argument(
-        "--otlp-port", type=int, default=0, help="port of the OTLP receiver (a free one)"
+        "--otlp-port", type=int, default=0, help="port of the viewer's OTLP/gRPC (a free one)"
+    )
+    parser.add_argument(
+        "--viewer-port", type=int, default=0, help="port of the viewer's page (a free one)"
+    )
+    parser.add_argument(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="open the viewer in a browser (on a terminal with a display, outside CI)",
     )
     parser.add_argument(
         "--keep",

@@ -1,8 +1,9 @@
-"""Makes the pictures in docs/images: the system of this repository, seen in the viewer.
+"""Makes the pictures in docs/images: the viewer, with the traces of two systems.
 
-Starts a viewer, sends it the traces of ``python -m app.demo`` and photographs its pages:
-``python docs/screenshots.py``. Needs Chromium, and the packages of ``make check``; with pngquant
-they are a third of the size.
+Starts a viewer, sends it the traces of ``python -m app.demo`` and of a shop in trouble
+(``busy_shop.py``), and photographs its pages: ``python docs/screenshots.py``. It takes three
+minutes. Needs Chromium, and the packages of ``make check``; with pngquant the pictures are a third
+of the size.
 """
 
 import json
@@ -13,22 +14,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 
 PINGS = 12
 
-IN_MEMORY = ("--db", ":memory:")
+#: Seconds for which the shop takes orders; for the second half nobody sends its mail.
+BUSY = 120
 
+#: Seconds after which a message is stuck, in the pictures.
+STUCK_AFTER = 30
 
 #: Each hop, by what its row in the trace is.
-HOPS: dict[str, Callable[[dict[str, object]], bool]] = {
+HOPS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "request": lambda row: row["name"] == "GET" and row["service"] == "queuehop-client",
     "server": lambda row: row["name"] == "GET /ping",
     "send": lambda row: str(row["name"]).startswith("send "),
@@ -39,84 +46,150 @@ HOPS: dict[str, Callable[[dict[str, object]], bool]] = {
 #: The tree and the panel beside it.
 WATERFALL = "main .trace-body"
 
+PYTHON = sys.executable
 
-def free_address() -> str:
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def ask(url: str) -> dict[str, list[dict[str, object]]]:
-    found: dict[str, list[dict[str, object]]] = json.load(urlopen(url, timeout=10))
+def ask(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.load(urlopen(url, timeout=10))
     return found
 
 
 def main() -> int:
     chromium = shutil.which("chromium")
-    if chromium is None:
-        print("Chromium is missing. On Debian and Ubuntu: apt install chromium", file=sys.stderr)
+    redis = shutil.which("redis-server") or shutil.which("valkey-server")
+    if chromium is None or redis is None:
+        print("Chromium or Redis is missing: apt install chromium redis-server", file=sys.stderr)
         return 1
     IMAGES.mkdir(exist_ok=True)
-    grpc, http = free_address(), free_address()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as state:
-        viewer = subprocess.Popen(
-            [sys.executable, "-m", "telemetry", "view", "--grpc", grpc, "--http", http, *IN_MEMORY],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
+    grpc, http, broker = (free_port() for _ in range(3))
+    viewer = f"http://127.0.0.1:{http}"
+    with ExitStack() as cleanup:
+        directory = cleanup.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        env = dict(
+            os.environ,
+            CELERY_BROKER_URL=f"redis://127.0.0.1:{broker}/0",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{grpc}",
+            QUEUEHOP_STATE_DIR=directory,
+            PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'docs'}",
         )
-        assert viewer.stdout is not None
-        print(viewer.stdout.readline().strip())
-        try:
-            env = dict(
-                os.environ,
-                OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{grpc}",
-                QUEUEHOP_STATE_DIR=state,
-            )
-            demo = [sys.executable, "-m", "app.demo", "--count", str(PINGS)]
-            subprocess.run(demo, cwd=ROOT, env=env, check=True, stdin=subprocess.DEVNULL)
-            while len(ask(f"http://{http}/api/traces")["traces"]) < PINGS:
-                time.sleep(0.1)
-            photograph(f"http://{http}", chromium)
-        finally:
-            viewer.terminate()
-            viewer.wait()
+
+        def start(*argv: str, **more: str) -> subprocess.Popen[bytes]:
+            return cleanup.enter_context(running(argv, {**env, **more}))
+
+        start(
+            *(PYTHON, "-m", "telemetry", "view", "--grpc", f"127.0.0.1:{grpc}"),
+            *("--http", f"127.0.0.1:{http}", "--db", ":memory:"),
+            *("--stuck-after", str(STUCK_AFTER)),
+        )
+        wait_for(http)
+        start(redis, "--port", str(broker), "--bind", "127.0.0.1", "--save", "")
+        wait_for(broker)
+        demo = [PYTHON, "-m", "app.demo", "--count", str(PINGS)]
+        subprocess.run(demo, cwd=ROOT, env=env, check=True, stdin=subprocess.DEVNULL)
+        celery = (PYTHON, "-m", "celery", "-A", "busy_shop", "worker", "--loglevel", "ERROR")
+        start(
+            *(*celery, "-Q", "orders,payments,reports,images", "-c", "4", "-n", "shop@%h"),
+            OTEL_SERVICE_NAME="shop-worker",
+        )
+        mail = start(*celery, "-Q", "mail", "-n", "mail@%h", OTEL_SERVICE_NAME="mail-worker")
+        orders = start(PYTHON, str(ROOT / "docs" / "busy_shop.py"), str(BUSY))
+        time.sleep(BUSY / 2)
+        mail.terminate()
+        orders.wait()
+        while ask(f"{viewer}/api/stats")["pending"]:
+            time.sleep(0.1)
+        photograph(viewer, chromium)
     return 0
 
 
+@contextmanager
+def running(argv: tuple[str, ...], env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the end of the block."""
+    none = subprocess.DEVNULL
+    process = subprocess.Popen(argv, cwd=ROOT, env=env, stdin=none, stdout=none, stderr=none)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(port: int) -> None:
+    """Wait until something listens on *port*."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def photograph(url: str, chromium: str) -> None:
-    """Take each page in light, and the trace in dark too."""
-    plain = ask(f"{url}/api/traces?task=workers.tasks.ping&sort=wait")["traces"][0]["trace_id"]
+    """Take each page in light, and some in dark or on a phone too."""
+
+    def trace_of(**query: str) -> str:
+        found: str = ask(f"{url}/api/traces?{urlencode(query)}")["traces"][0]["trace_id"]
+        return found
+
+    plain = trace_of(task="workers.tasks.ping", sort="wait")
     rows = ask(f"{url}/api/traces/{plain}/hops")["rows"]
     hops = {f"hop-{name}": next(row["id"] for row in rows if of(row)) for name, of in HOPS.items()}
+    chord = trace_of(task="reports.total")
+    retried = trace_of(task="payments.charge", q="status:retry")
+    killed = trace_of(task="images.resize", status="error")
+    since = urlencode({"since_s": 300})
     pages = {
-        "traces": ("/", "light"),
-        "trace": (f"/trace/{plain}", "light"),
-        "trace-dark": (f"/trace/{plain}", "dark"),
-        **{name: (f"/trace/{plain}/{row}", "light") for name, row in hops.items()},
-        "queues": ("/queues", "light"),
-        "map": ("/map", "light"),
+        "traces": ("/", "light", 1280),
+        "trace": (f"/trace/{plain}", "light", 1280),
+        "trace-dark": (f"/trace/{plain}", "dark", 1280),
+        "trace-chord": (f"/trace/{chord}", "light", 1280),
+        "trace-retries": (f"/trace/{retried}", "light", 1280),
+        "trace-killed": (f"/trace/{killed}", "light", 1280),
+        **{name: (f"/trace/{plain}/{row}", "light", 1280) for name, row in hops.items()},
+        "queues": (f"/queues?{since}", "light", 1280),
+        "queues-phone": (f"/queues?{since}", "dark", 390),
+        "queue": (f"/queue?queue=payments&{since}", "light", 1280),
+        "map": (f"/map?{since}", "light", 1280),
     }
     options = ["--no-sandbox", "--disable-background-networking"]
-    with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=options)
-        for name, (path, scheme) in pages.items():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        for name, (path, scheme, width) in pages.items():
             page = browser.new_page(
-                viewport={"width": 1280, "height": 640},
+                viewport={"width": width, "height": 844 if width < 1000 else 700},
                 color_scheme="dark" if scheme == "dark" else "light",
             )
             page.goto(url + path)
-            page.locator("main h1, main tbody tr").first.wait_for()
-            page.wait_for_timeout(500)
-            # Of a hop its place in the tree and what is said of it, not the head of the page again.
-            clip = page.locator(WATERFALL).bounding_box() if name in hops else None
-            image = IMAGES / f"{name}.png"
-            page.screenshot(path=image, clip=clip)
-            if shrink := shutil.which("pngquant"):
-                command = [shrink, "--force", "--skip-if-larger", "--strip", "--output", image]
-                subprocess.run([*command, "64", image], check=True)
-            print(f"docs/images/{name}.png")
+            page.locator("main h1, main tbody tr, main .node").first.wait_for()
+            page.wait_for_timeout(700)
+            take(page, name, whole=name == "queue", only=WATERFALL if name in hops else None)
+            page.close()
         browser.close()
+
+
+def take(page: Page, name: str, whole: bool, only: str | None) -> None:
+    """Write the picture of a page, of the *whole* of it, or *only* of the element named."""
+    image = IMAGES / f"{name}.png"
+    # Of a hop its place in the tree and what is said of it, not the head of the page again.
+    clip = page.locator(only).bounding_box() if only else None
+    page.screenshot(path=image, clip=clip, full_page=whole)
+    if shrink := shutil.which("pngquant"):
+        command = [shrink, "--force", "--skip-if-larger", "--strip", "--output", image]
+        # 98 and 99 are: it would be larger, or worse. The picture stays as it is.
+        status = subprocess.run([*command, "64", image]).returncode
+        if status not in (0, 98, 99):
+            raise SystemExit(status)
+    print(f"docs/images/{name}.png")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
-        if package not in ("flask", "rich", "werkzeug"):
+        if package not in ("flask", "graphlay", "rich", "werkzeug"):
             raise
         print(MISSING.format(package), file=sys.stderr)
         return 1
@@ -50,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument(
         "--max-age", type=_count, default=7 * 86_400, metavar="SECONDS",
         help="for so long a trace is kept (%(default)s)",
+    )  # fmt: skip
+    view.add_argument(
+        "--stuck-after", type=_count, default=60, metavar="SECONDS",
+        help="a message that nobody has taken for so long is stuck (%(default)s)",
     )  # fmt: skip
     view.add_argument("--follow", action="store_true", help="print each complete trace")
     # It has options of its own, and reads them itself.

@@ -34,6 +34,9 @@ _SYSTEMS = {
     "confluentkafka": "kafka",
 }
 
+#: Which of Redis's databases, or of RabbitMQ's virtual hosts; absent for the default one.
+CELERY_VIRTUAL_HOST = "celery.broker.virtual_host"
+
 
 class Broker:
     """A broker: system, address and port. Never its user or password.
@@ -55,6 +58,10 @@ class Broker:
             attributes[SERVER_ADDRESS] = host
         if port:
             attributes[SERVER_PORT] = int(port)
+        # Two databases of one server are two brokers. Without one named it is the default.
+        part = str(info.get("virtual_host") or "").strip("/")
+        if part not in ("", "0"):
+            attributes[CELERY_VIRTUAL_HOST] = part
         return attributes
 
 

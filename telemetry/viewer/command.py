@@ -69,7 +69,11 @@ def _serve(options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    store = Store(Database(options.db), Bounds(options.max_spans, options.max_age))
+    store = Store(
+        Database(options.db),
+        Bounds(options.max_spans, options.max_age),
+        options.stuck_after * 10**9,
+    )
     events = Events(store)
     cleanup: list[Callable[[], object]] = [store.close, events.close]
     try:

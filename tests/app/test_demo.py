@@ -85,6 +85,7 @@ def test_without_a_terminal_it_pings_shows_and_ends(env: dict[str, str], mark: s
                  "send workers.tasks.ping  PRODUCER", "process workers.tasks.ping  CONSUMER",
                  "SET  CLIENT redis", "INSERT pings  CLIENT sqlite"):  # fmt: skip
         assert name in tree
+    assert re.search(r"viewer +traces at http://127\.0\.0\.1:\d+/", tree)
     assert re.fullmatch(r"✓ one trace: [0-9a-f]{32}, [89] spans, 3 processes", lines[-1])
     assert "\x1b" not in tree
     assert left_behind(mark) == []
@@ -132,12 +133,47 @@ def terminal(env: dict[str, str]) -> Iterator[Terminal]:
 
 def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> None:
     terminal.read_until("\x1b[1;32m✓ one trace")  # in colour
+    terminal.read_until("See the traces at http://127.0.0.1:")
     terminal.read_until("curl '")
     terminal.read_until("What each part says")
     terminal.child.send_signal(signal.SIGINT)
     terminal.read_until("stopping every part")
     assert terminal.child.wait(30) == 0
     assert left_behind(mark) == []
+
+
+@pytest.fixture
+def browser(env: dict[str, str], tmp_path: Path) -> Path:
+    """A display, and a browser that notes what it is to open; return where."""
+    opened, script = tmp_path / "opened", tmp_path / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
+    script.chmod(0o755)
+    env |= {"DISPLAY": ":0", "BROWSER": str(script)}
+    return opened
+
+
+def test_a_terminal_with_a_display_opens_the_viewer(env: dict[str, str], browser: Path) -> None:
+    terminal = Terminal(env, "--count", "1")
+    try:
+        terminal.read_until("See the traces at ")
+        terminal.read_until("Everything stays up")
+        [address] = browser.read_text().split()
+        with urllib.request.urlopen(f"{address}api/traces") as answer:
+            assert len(json.load(answer)["traces"]) == 1
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize(("argv", "ci"), [(("--no-open",), ""), ((), "true")])
+def test_nothing_is_opened_in_ci_or_where_it_is_not_wanted(
+    env: dict[str, str], browser: Path, argv: tuple[str, ...], ci: str
+) -> None:
+    terminal = Terminal({**env, "CI": ci}, "--count", "1", *argv)
+    try:
+        terminal.read_until("Everything stays up")
+        assert not browser.exists()
+    finally:
+        terminal.close()
 
 
 def test_what_is_pinged_by_hand_is_shown(env: dict[str, str]) -> None:
@@ -160,7 +196,7 @@ def test_nothing_stays_behind_however_it_ends(
     run.wait_for_line("stays up until")
     # The server hides its environment, so what the demo says of it counts too.
     started = sorted({*left_behind(mark), *map(int, re.findall(r"\(pid (\d+)\)", run.output))})
-    assert len(started) >= 6  # the demo, broker, worker and its two children, web
+    assert len(started) >= 7  # the demo, viewer, broker, worker and its two children, web
     run.signal(number)
     status = run.wait(30)
     assert status == {signal.SIGINT: 0, signal.SIGKILL: -9}.get(number, 128 + number)
@@ -179,7 +215,7 @@ def test_ctrl_c_while_it_starts(env: dict[str, str], mark: str) -> None:
     assert gone(mark, left_behind(mark))
 
 
-@pytest.mark.parametrize("part", ["worker", "web"])
+@pytest.mark.parametrize("part", ["worker", "web", "viewer"])
 def test_a_part_that_dies_is_named(env: dict[str, str], mark: str, part: str) -> None:
     run = demo(env, "--keep", "--count", "1")
     run.wait_for_line("stays up until")
@@ -191,7 +227,7 @@ def test_a_part_that_dies_is_named(env: dict[str, str], mark: str, part: str) ->
     assert left_behind(mark) == []
 
 
-@pytest.mark.parametrize("flag", ["--web-port", "--otlp-port"])
+@pytest.mark.parametrize("flag", ["--web-port", "--otlp-port", "--viewer-port"])
 def test_a_port_that_is_taken(env: dict[str, str], mark: str, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

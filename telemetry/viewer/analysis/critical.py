@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from ...otlp.decode import ReceivedSpan
 from .wait import Node, Wait
@@ -16,15 +16,17 @@ Above = Callable[[Node], Node | None]
 Candidates = dict[int, list[tuple[int, Node]]]
 
 
-def critical_path(nodes: Iterable[Node], above: Above, start_ns: int, end_ns: int) -> list[Segment]:
+def critical_path(
+    nodes: Iterable[Node], above: Above, last_waits: Container[int], start_ns: int, end_ns: int
+) -> list[Segment]:
     """Return the critical path from *start_ns* to *end_ns*, its last part first.
 
     *above* says what led to a node: to a run its wait, to that its send, to any other span its
-    parent. From the end of a span one goes back to the last of those below it that it may have
-    waited for, from the start of that one up again to the span, and so on. The parts do not
-    overlap and leave nothing out.
+    parent. *last_waits* are the ids of the waits whose run is not among *nodes*. From the end of
+    a span one goes back to the last of those below it that it may have waited for, from the start
+    of that one up again to the span, and so on. The parts do not overlap and leave nothing out.
     """
-    waited_for = _waited_for(nodes, above)
+    waited_for = _waited_for(nodes, above, last_waits)
     segments: list[Segment] = []
     now = end_ns
     # What is under way at *now*, innermost last; None is the trace as a whole.
@@ -75,7 +77,7 @@ def _segments(node: Node | None, start: int, end: int) -> Iterable[Segment]:
         yield node, start, end
 
 
-def _waited_for(nodes: Iterable[Node], above: Above) -> Candidates:
+def _waited_for(nodes: Iterable[Node], above: Above, last_waits: Container[int]) -> Candidates:
     """Return by node what it may have waited for, with when that ended, in that order.
 
     Whoever is above something and was still there when it ended may have waited for it: the
@@ -92,11 +94,13 @@ def _waited_for(nodes: Iterable[Node], above: Above) -> Candidates:
         node = pending.pop()
         pending += below[id(node)]
         waiter, end = above(node), _end(node, above)
-        while waiter is not None and (isinstance(waiter, Wait) or waiter.end_ns < end):
-            # Those in between ended even earlier.
+        while waiter is not None and (
+            isinstance(waiter, Wait) or waiter.end_ns < end or end < waiter.start_ns
+        ):
+            # Those in between ended even earlier, or, by a clock that is ahead, began later.
             waiter = above(waiter) if isinstance(waiter, Wait) else waiters[id(waiter)]
         waiters[id(node)] = waiter
-        if isinstance(node, ReceivedSpan) or node.live:
+        if isinstance(node, ReceivedSpan) or id(node) in last_waits:
             candidates[id(waiter)].append((end, node))
     for ended in candidates.values():
         ended.sort(key=lambda candidate: candidate[0])

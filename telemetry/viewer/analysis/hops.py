@@ -5,7 +5,7 @@ nanoseconds.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -14,31 +14,51 @@ from ...otlp.decode import ReceivedSpan
 from .critical import Segment, critical_path
 from .messaging import message_id_of, retries_of, role_of, state_of, task_of
 from .sentence import sentence
-from .wait import Node, Wait, live_wait, wait_of
+from .wait import NEVER, STUCK_AFTER, LiveState, Node, Wait, live_wait, wait_of
 
-__all__ = ["Elsewhere", "Status", "Trace"]
+__all__ = ["LIVE_STATES", "Elsewhere", "Part", "Status", "Trace"]
 
-Status = Literal["ok", "error", "waiting", "broken"]
+Status = Literal[
+    "ok", "error", "stuck", "expired", "overdue", "waiting", "scheduled", "broken", "revoked"
+]
 
-#: For so long a message without a run is taken to wait, in nanoseconds: an hour.
-PLAUSIBLE = 3600 * 10**9
+#: The states of a message that nobody has taken, the most urgent first.
+LIVE_STATES: tuple[LiveState, ...] = ("stuck", "expired", "overdue", "waiting", "scheduled")
+
+PartKind = Literal["web", "client", "scheduled", "waiting", "worker", "gap"]
 
 #: For so long after the last span arrived a missing one may still come: the SDKs send every 5 s.
 GRACE = 15 * 10**9
 
 #: States of a message that was to run and never did.
-NEVER_RAN = ("EXPIRED", "REJECTED", "UNKNOWN")
+NEVER_RAN = frozenset({"EXPIRED", "REJECTED", "UNKNOWN"})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the critical path spent time on, in nanoseconds, and the words for it.
+
+    A wait is by queue, and says how much of it was spent in the worker (*prefetch_ns*); the rest
+    is by service.
+    """
+
+    kind: PartKind
+    name: str
+    ns: int
+    service: str = ""
+    queue: str = ""
+    prefetch_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     """What other traces know of this one.
 
-    *picked_up* are the sends of this trace whose runs are in others, *sends* those of others, by
-    span id, that runs of this trace link to.
+    *runs* are those in other traces, by the span id of their send in this one; *sends* those of
+    others, by span id, that runs of this trace link to.
     """
 
-    picked_up: frozenset[str] = frozenset()
+    runs: Mapping[str, Sequence[ReceivedSpan]] = field(default_factory=dict)
     sends: Mapping[str, ReceivedSpan] = field(default_factory=dict)
 
 
@@ -56,8 +76,10 @@ class Trace:
         now_ns: int,
         arrived_ns: int = 0,
         elsewhere: Elsewhere | None = None,
+        stuck_after_ns: int = STUCK_AFTER,
     ) -> None:
         self.now_ns = now_ns
+        self.stuck_after_ns = stuck_after_ns
         self.elsewhere = elsewhere or Elsewhere()
         #: Whether more of it may still be on its way.
         self.arriving = now_ns - arrived_ns < GRACE
@@ -138,7 +160,7 @@ class Trace:
         A send that is no PRODUCER put another's context into the message; that one is followed if
         it is here too, as that of a retry is.
         """
-        if send.status == "ERROR" or send.span_id in self.elsewhere.picked_up:
+        if send.status == "ERROR" or send.span_id in self.elsewhere.runs:
             return False
         if any(child.service != send.service for child in self.children.get(send.span_id, ())):
             return False
@@ -154,15 +176,18 @@ class Trace:
             send = self.causes.get(run.span_id) or next(filter(None, others), None)
             if wait := wait_of(run, send):
                 self.waits[run.span_id] = wait
-        self.live = [
-            live_wait(send, self.now_ns)
-            for send in self.untaken
-            if self.now_ns - send.end_ns < PLAUSIBLE
+        self.live = [live_wait(send, self.now_ns, self.stuck_after_ns) for send in self.untaken]
+        #: Waits of messages that a run in another trace took.
+        self.picked_up = [
+            wait
+            for send in self.sends
+            for run in self.elsewhere.runs.get(send.span_id, ())
+            if (wait := wait_of(run, send)) is not None
         ]
         starts = [span.start_ns for span in self.spans]
-        starts += [wait.start_ns for wait in self.waits.values()]
+        starts += [wait.start_ns for wait in (*self.waits.values(), *self.picked_up)]
         ends = [max(span.start_ns, span.end_ns) for span in self.spans]
-        ends += [wait.end_ns for wait in self.live]
+        ends += [wait.end_ns for wait in (*self.live, *self.picked_up)]
         self.start_ns, self.end_ns = min(starts, default=0), max(ends, default=0)
 
     @property
@@ -173,8 +198,9 @@ class Trace:
     @cached_property
     def path(self) -> list[Segment]:
         """The critical path, its last part first."""
-        nodes: tuple[Node, ...] = (*self.spans, *self.waits.values(), *self.live)
-        return critical_path(nodes, self._above, self.start_ns, self.end_ns)
+        nodes: tuple[Node, ...] = (*self.spans, *self.all_waits)
+        last = {id(wait) for wait in (*self.live, *self.picked_up)}
+        return critical_path(nodes, self._above, last, self.start_ns, self.end_ns)
 
     def _above(self, node: Node) -> Node | None:
         """Return what led to *node*: to a run its wait, to that its send, to others the parent."""
@@ -197,48 +223,109 @@ class Trace:
                 total["worker" if self._in_run[node.span_id] else "web"] += end - start
         return total
 
+    @cached_property
+    def parts(self) -> list[Part]:
+        """What the critical path consists of, for a sentence, a bar and its legend alike."""
+        work: Counter[tuple[bool, str]] = Counter()
+        queues: Counter[str] = Counter()
+        prefetched: Counter[str] = Counter()
+        for node, start, end in self.path:
+            if isinstance(node, Wait):
+                prefetch = _overlap(node.phases["prefetch"], start, end)
+                queues[node.queue] += _overlap(node.phases["queue"], start, end) + prefetch
+                prefetched[node.queue] += prefetch
+            elif node is not None:
+                work[self._in_run[node.span_id], node.service] += end - start
+        is_web = any(s.kind == "SERVER" and not self._in_run[s.span_id] for s in self.spans)
+        front: PartKind = "web" if is_web else "client"
+        ordered = work.most_common()
+        return [
+            *(Part(front, front, ns, service) for (run, service), ns in ordered if not run),
+            Part("scheduled", "scheduled", self.critical_ns["scheduled"]),
+            *(
+                Part(
+                    *("waiting", f"waiting in `{queue}`" if queue else "waiting in the queue", ns),
+                    queue=queue,
+                    prefetch_ns=prefetched[queue],
+                )
+                for queue, ns in queues.most_common()
+            ),
+            *(Part("worker", "worker", ns, service) for (run, service), ns in ordered if run),
+            Part("gap", "unaccounted for", self.duration_ns - self.critical_ns.total()),
+        ]
+
     @property
     def sentence(self) -> str:
         """The trace in one sentence: ``412 ms: 6 web, 380 waiting in `celery`, 26 worker``."""
-        queues: Counter[str] = Counter()
-        for node, start, end in self.path:
-            if isinstance(node, Wait):
-                queues[node.queue] += _overlap(node.phases["queue"], start, end)
-        critical = self.critical_ns
-        web = any(s.kind == "SERVER" and not self._in_run[s.span_id] for s in self.spans)
-        parts = [
-            ("web" if web else "client", critical["web"]),
-            ("scheduled", critical["scheduled"]),
-            *(
-                (f"waiting in `{queue}`" if queue else "waiting in the queue", length)
-                for queue, length in queues.most_common()
-            ),
-            ("waiting for a free process", critical["prefetch"]),
-            ("worker", critical["worker"]),
-            ("unaccounted for", self.duration_ns - critical.total()),
+        lengths: Counter[str] = Counter()
+        for part in self.parts:
+            lengths[part.name] += part.ns
+        return sentence(self.duration_ns, list(lengths.items()), so_far=self._goes_on)
+
+    @property
+    def _goes_on(self) -> bool:
+        return any(wait.state != "expired" for wait in self.live)
+
+    @cached_property
+    def live_states(self) -> dict[LiveState, int]:
+        """How many messages nobody has taken, by their state, the most urgent first."""
+        counted = Counter(wait.state for wait in self.live)
+        return {state: counted[state] for state in LIVE_STATES if counted[state]}
+
+    @property
+    def all_waits(self) -> list[Wait]:
+        """The waits of its messages, those included that go on or ended in another trace."""
+        return [*self.waits.values(), *self.live, *self.picked_up]
+
+    @property
+    def lasting_status(self) -> Status | None:
+        """The status, if it does not depend on the time; None if messages are untaken."""
+        states = {state_of(span) for span in self.runs}
+        if states & NEVER_RAN or any(
+            span.status == "ERROR" and span.span_id not in self._made_good for span in self.spans
+        ):
+            return "error"
+        if self.live:
+            return None
+        if self.circular or (self.orphans and not self.arriving):
+            return "broken"
+        return "revoked" if "REVOKED" in states else "ok"
+
+    @cached_property
+    def first_error(self) -> ReceivedSpan | None:
+        """The first span to fail of which no later attempt made good, or None."""
+        failed = [
+            span
+            for span in self.spans
+            if span.status == "ERROR" and span.span_id not in self._made_good
         ]
-        return sentence(self.duration_ns, parts, so_far=bool(self.live))
+        return min(failed, key=lambda span: span.end_ns, default=None)
 
     @cached_property
     def status(self) -> Status:
         """What became of it: an error that no later attempt made good comes first."""
-        if any(
-            state_of(span) in NEVER_RAN
-            or (span.status == "ERROR" and span.span_id not in self._made_good)
-            for span in self.spans
-        ):
-            return "error"
-        if self.live:
-            return "waiting"
-        return "broken" if self.circular or (self.orphans and not self.arriving) else "ok"
+        if (lasting := self.lasting_status) is not None:
+            return lasting
+        return next(state for state in LIVE_STATES if state in self.live_states)
+
+    @property
+    def changes_ns(self) -> int | None:
+        """When a message that nobody has taken changes its state, or None."""
+        times = [
+            time
+            for wait in self.live
+            for time in (wait.due_ns, wait.due_ns + self.stuck_after_ns, wait.expires_ns)
+            if self.now_ns < time < NEVER
+        ]
+        return min(times, default=None)
 
     @property
     def revisit_ns(self) -> int | None:
-        """When it will look different though nothing more arrives, or None."""
-        times = [wait.start_ns + PLAUSIBLE for wait in self.live]
-        if self.orphans and self.arriving:
-            times.append(self._arrived_ns + GRACE)
-        return min(times, default=None)
+        """When its status may change though nothing more arrives, or None.
+
+        A wait that goes on is no reason: its state is worked out whenever somebody looks.
+        """
+        return self._arrived_ns + GRACE if self.orphans and self.arriving else None
 
 
 def _overlap(phase: tuple[int, int], start: int, end: int) -> int:

@@ -14,12 +14,15 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_MESSAGE_ID,
     MESSAGING_OPERATION,
     MESSAGING_OPERATION_TYPE,
+    MESSAGING_SYSTEM,
 )
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 
 from ...otlp.decode import ReceivedSpan
 from ...propagation.doctor import DOCTOR_MEMBER, DOCTOR_TASK
 
 __all__ = [
+    "broker_of",
     "consumer_of",
     "is_doctors",
     "message_id_of",
@@ -43,6 +46,9 @@ _OPERATIONS: dict[str, Role] = {
 }
 _KINDS: dict[str, Role] = {"PRODUCER": "send", "CONSUMER": "run"}
 
+
+#: Which of Redis's databases, or of RabbitMQ's virtual hosts; absent for the default one.
+VIRTUAL_HOST = "celery.broker.virtual_host"
 
 SENTRY_OP = "sentry.op"
 #: Names that were others' before, or are.
@@ -118,6 +124,21 @@ def state_of(span: ReceivedSpan) -> str:
 def retries_of(span: ReceivedSpan) -> int:
     """Return how many attempts came before this one, as far as it says."""
     return int(number(span.attributes, *_RETRIES) or 0)
+
+
+def broker_of(span: ReceivedSpan) -> str:
+    """Return which broker *span* talks to, as ``redis://host:6379/1``, as far as it says."""
+    attributes = span.attributes
+    system, host = text(attributes, MESSAGING_SYSTEM), text(attributes, SERVER_ADDRESS)
+    if not host:
+        return system
+    port = number(attributes, SERVER_PORT)
+    part = text(attributes, VIRTUAL_HOST)
+    return (
+        f"{system}://{host}"
+        + (f":{int(port)}" if port is not None else "")
+        + (f"/{part}" if part else "")
+    )
 
 
 def consumer_of(span: ReceivedSpan) -> tuple[str, str]:

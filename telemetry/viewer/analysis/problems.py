@@ -1,9 +1,13 @@
 """What is wrong with a trace, in words, and the likely reason."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from ...otlp.decode import ReceivedSpan
 from .hops import Trace
+from .messaging import task_of
+from .sentence import sentence
+from .wait import LiveState, Wait
 
 __all__ = ["missing_parent", "problems"]
 
@@ -27,13 +31,7 @@ def problems(trace: Trace) -> list[str]:
         told.append(f"the parents of {len(trace.orphans) - MOST} more spans did not arrive")
     if trace.circular:
         told.append("some spans are their own ancestors; the circle is cut at the earliest")
-    live = {wait.of.span_id for wait in trace.live}
-    given_up = [send for send in trace.untaken if send.span_id not in live]
-    told += [
-        f"{send.name} ({_service(send)}): nobody is known to have taken its message"
-        for send in given_up[:MOST]
-    ]
-    return [*told, *_disagreements(trace)]
+    return [*told, *_untaken(trace), *_disagreements(trace)]
 
 
 def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
@@ -54,6 +52,28 @@ def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
         "its parent, in the same process, did not arrive: it has not ended, or was lost when the "
         "process did"
     )
+
+
+def _untaken(trace: Trace) -> Iterator[str]:
+    """Yield what is wrong with messages that nobody has taken, by queue, task and state."""
+    groups: dict[tuple[LiveState | None, str, str], list[Wait]] = defaultdict(list)
+    for wait in trace.live:
+        if wait.state in ("stuck", "expired") or not wait.knows:
+            groups[wait.state, wait.queue, task_of(wait.of) or wait.of.name].append(wait)
+    for (state, queue, task), waits in list(groups.items())[:MOST]:
+        count = f"{len(waits)} messages" if len(waits) > 1 else "1 message"
+        where = f" in `{queue}`" if queue else ""
+        longest = sentence(max(wait.waited_ns for wait in waits), [])
+        told = f"{count} of {task}{where}"
+        if state == "stuck":
+            yield f"{told} stuck for {longest}: check that a worker consumes from this queue"
+        elif state == "expired":
+            yield f"{told} expired before a worker took {'them' if len(waits) > 1 else 'it'}"
+        else:
+            yield (
+                f"{told}: no consumer is known. The producer does not record countdowns, and the "
+                "consumer may not be traced"
+            )
 
 
 def _disagreements(trace: Trace) -> Iterator[str]:

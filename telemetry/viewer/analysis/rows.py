@@ -1,8 +1,10 @@
 """The rows in which a trace is drawn, as the API has them: times in milliseconds."""
 
 from collections import defaultdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_ROUTE
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_MESSAGE,
@@ -11,31 +13,150 @@ from opentelemetry.semconv.attributes.exception_attributes import (
 
 from ...otlp.decode import ReceivedSpan
 from .hops import Trace
-from .messaging import consumer_of, state_of, task_of
+from .messaging import consumer_of, state_of, task_of, text
 from .problems import missing_parent, problems
 from .wait import Node, Wait
 
-__all__ = ["hops"]
+__all__ = ["error_of", "hops", "in_ms"]
+
+#: Of more attempts than this, all but the last are folded into one row.
+FOLDED = 2
+
+#: Other traces that are named.
+MOST_LINKED = 20
+
+
+class Attempt(NamedTuple):
+    """Which attempt a run is: at which message, its number, and of how many."""
+
+    key: object
+    number: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempts:
+    """All attempts at a message but the last, as one row."""
+
+    runs: list[ReceivedSpan]
+
+    @property
+    def id(self) -> str:
+        return f"attempts:{self.runs[0].span_id}"
+
+    @property
+    def start_ns(self) -> int:
+        return self.runs[0].start_ns
+
+    @property
+    def end_ns(self) -> int:
+        return max(run.end_ns for run in self.runs)
+
 
 #: A node to draw, how deep, and under which row.
-Drawn = tuple[Node, int, str | None]
+Drawn = tuple[Node | Attempts, int, str | None]
 
 
-def hops(trace: Trace) -> dict[str, Any]:
-    """Return the rows of *trace*, the links between them, and what there is to say."""
+def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
+    """Return the rows of *trace*, the links between them, and what there is to say.
+
+    *stored* is how many spans the trace has, if there are more than those looked at.
+    """
     rows = _Rows(trace)
     return {
         "trace_id": trace.spans[0].trace_id if trace.spans else "",
+        "root": _root(trace),
+        "error": _first_error(trace),
+        "linked": _linked(trace),
+        "spans": len(trace.spans),
+        "stored_spans": stored or len(trace.spans),
         "sentence": trace.sentence,
         "start_ns": str(trace.start_ns),
         "duration_ms": trace.duration_ns / 1e6,
         "status": trace.status,
+        "live": trace.live_states,
+        "changes_in_ms": in_ms(trace.changes_ns, trace.now_ns),
         "services": [{"name": name, "index": at} for name, at in rows.services.items()],
         "rows": rows.rows,
         "links": _links(trace),
         "problems": problems(trace),
+        "parts": [
+            {
+                "kind": part.kind,
+                "name": part.name,
+                "ms": part.ns / 1e6,
+                "service": part.service,
+                "service_index": rows.services.get(part.service),
+                "queue": part.queue,
+                "prefetch_ms": part.prefetch_ns / 1e6,
+            }
+            for part in trace.parts
+            if part.ns > 0
+        ],
         "critical_ms": {name: length / 1e6 for name, length in trace.critical_ns.items()},
     }
+
+
+def _root(trace: Trace) -> dict[str, str] | None:
+    """Return what the trace is called after: its root, or else its first span."""
+    first = next((span for span in trace.roots if not span.parent_id), None)
+    first = first or next(iter(trace.roots), None)
+    if first is None:
+        return None
+    served = [span for span in trace.spans if span.kind == "SERVER"]
+    routes = (text(span.attributes, HTTP_ROUTE) for span in served)
+    return {
+        "id": first.span_id,
+        "name": first.name,
+        "service": first.service,
+        "route": next(filter(None, routes), ""),
+    }
+
+
+def _first_error(trace: Trace) -> dict[str, str] | None:
+    span = trace.first_error
+    if span is None:
+        return None
+    return {
+        "id": span.span_id,
+        "name": span.name,
+        "service": span.service,
+        "message": error_of(span) or "",
+    }
+
+
+def _linked(trace: Trace) -> list[dict[str, Any]]:
+    """Return the links of messages to other traces, each trace once."""
+    links = [link for wait in trace.all_waits if (link := _link_of(trace, wait))]
+    by_trace: dict[tuple[str, str], dict[str, Any]] = {}
+    for link in links:
+        by_trace.setdefault((link["relation"], link["trace_id"]), link)
+    return [*by_trace.values()][:MOST_LINKED]
+
+
+def _link_of(trace: Trace, wait: Wait) -> dict[str, Any] | None:
+    """Return where the other end of *wait* is, if it is in another trace."""
+    if wait.run is not None and wait.run.span_id not in trace.known:
+        other, relation = wait.run, "picked up by"
+    elif wait.send is not None and wait.send.span_id not in trace.known:
+        other, relation = wait.send, "sent by"
+    else:
+        return None
+    sent = wait.send.end_ns if wait.send else wait.start_ns
+    started = wait.run.start_ns if wait.run else wait.end_ns
+    return {
+        "relation": relation,
+        "trace_id": other.trace_id,
+        "span_id": other.span_id,
+        "name": other.name,
+        "service": other.service,
+        "later_ms": max(0, started - sent) / 1e6,
+    }
+
+
+def in_ms(time_ns: int | None, now_ns: int) -> float | None:
+    """Return how far *time_ns* is from *now_ns*, in milliseconds."""
+    return None if time_ns is None else (time_ns - now_ns) / 1e6
 
 
 def _links(trace: Trace) -> list[dict[str, str]]:
@@ -75,6 +196,9 @@ class _Rows:
         self._live: dict[str, list[Wait]] = defaultdict(list)
         for wait in trace.live:
             self._live[_place(trace, wait.of)].append(wait)
+        for wait in trace.picked_up:
+            if wait.send is not None:
+                self._live[wait.send.span_id].append(wait)
         self._orphans = {orphan.span_id for orphan in trace.orphans}
         for root in trace.roots:
             self._add_tree(root)
@@ -87,9 +211,17 @@ class _Rows:
         while pending:
             node, depth, parent = pending.pop()
             below: list[Drawn] = []
-            if isinstance(node, ReceivedSpan):
+            if isinstance(node, Attempts):
+                for run in node.runs:
+                    below += self._with_wait(run, depth + 1, node.id)
+            elif isinstance(node, ReceivedSpan):
+                earlier = self._earlier_attempts(node)
                 for child in self._trace.children.get(node.span_id, ()):
-                    below += self._with_wait(child, depth + 1, node.span_id)
+                    group = earlier.get(child.span_id)
+                    if group is None:
+                        below += self._with_wait(child, depth + 1, node.span_id)
+                    elif child is group.runs[0]:
+                        below.append((group, depth + 1, node.span_id))
                 below += [(wait, depth + 1, node.span_id) for wait in self._live[node.span_id]]
             place = {
                 "depth": depth,
@@ -100,9 +232,44 @@ class _Rows:
                 "has_children": bool(below),
                 "children": len(below),
             }
-            row = self._span_row(node) if isinstance(node, ReceivedSpan) else self._wait_row(node)
-            self.rows.append(row | place)
+            self.rows.append(self._row(node) | place)
             pending += reversed(below)
+
+    def _row(self, node: Node | Attempts) -> dict[str, Any]:
+        match node:
+            case ReceivedSpan():
+                return self._span_row(node)
+            case Wait():
+                return self._wait_row(node)
+        return self._attempts_row(node)
+
+    def _earlier_attempts(self, send: ReceivedSpan) -> dict[str, Attempts]:
+        """Return the attempts at a message of *send* that are folded into one row, by run."""
+        groups: dict[object, list[ReceivedSpan]] = defaultdict(list)
+        for child in self._trace.children.get(send.span_id, ()):
+            attempt = self._attempts.get(child.span_id)
+            if attempt is not None and FOLDED < attempt.of > attempt.number:
+                groups[attempt.key].append(child)
+        found = (Attempts(runs) for runs in groups.values())
+        return {run.span_id: group for group in found for run in group.runs}
+
+    def _attempts_row(self, node: Attempts) -> dict[str, Any]:
+        return {
+            "id": node.id,
+            "kind": "attempts",
+            "name": f"{len(node.runs)} earlier attempts",
+            **self._service_of(node.runs[0]),
+            "open": node.runs[0].span_id,
+            "span_kind": None,
+            "self_ms": 0.0,
+            "status": "unset",
+            "state": None,
+            "message": error_of(node.runs[-1]),
+            "attempt": None,
+            "wait": None,
+            "link": None,
+            "missing_parent": None,
+        }
 
     def _with_wait(self, span: ReceivedSpan, depth: int, parent: str | None) -> list[Drawn]:
         wait = self._trace.waits.get(span.span_id)
@@ -120,13 +287,16 @@ class _Rows:
             "kind": "span",
             "name": span.name,
             **self._service_of(span),
+            "open": span.span_id,
             "span_kind": span.kind,
+            "flags": span.flags & 0xFF,
             "self_ms": self._self_ms(span),
             "status": span.status.lower(),
             "state": state_of(span) or None,
-            "message": _error(span),
-            "attempt": self._attempts.get(span.span_id),
+            "message": error_of(span),
+            "attempt": self._number_of(span),
             "wait": None,
+            "link": None,
             "missing_parent": missing_parent(self._trace, span) if orphaned else None,
         }
 
@@ -136,15 +306,25 @@ class _Rows:
             "kind": "wait",
             "name": f"waiting in {wait.queue}" if wait.queue else "waiting",
             **self._service_of(wait.of),
+            "open": next(
+                span.span_id
+                for span in (wait.run, wait.send)
+                if span is not None and span.span_id in self._trace.known
+            ),
             "span_kind": None,
             "self_ms": (wait.end_ns - wait.start_ns) / 1e6,
             "status": "unset",
             "state": None,
             "message": None,
-            "attempt": self._attempts.get(wait.of.span_id),
+            "attempt": self._number_of(wait.of),
             "wait": wait.as_dict(),
+            "link": _link_of(self._trace, wait),
             "missing_parent": None,
         }
+
+    def _number_of(self, run: ReceivedSpan) -> int | None:
+        attempt = self._attempts.get(run.span_id)
+        return None if attempt is None else attempt.number
 
     def _self_ms(self, span: ReceivedSpan) -> float:
         """Return how long nothing below *span* was under way within it."""
@@ -165,8 +345,8 @@ def _place(trace: Trace, send: ReceivedSpan) -> str:
     return next((i for i in named if trace.roles.get(i) == "send"), send.span_id)
 
 
-def _attempts(trace: Trace) -> dict[str, int]:
-    """Return the number of each attempt at a message of which there were several.
+def _attempts(trace: Trace) -> dict[str, Attempt]:
+    """Return which attempt each run is at a message of which there were several.
 
     Several consumers that each get the message are not attempts at it.
     """
@@ -176,14 +356,14 @@ def _attempts(trace: Trace) -> dict[str, int]:
         message = trace.message_ids[run.span_id] or sent_by
         tries[message, task_of(run), consumer_of(run)].append(run)
     return {
-        run.span_id: at
-        for runs in tries.values()
+        run.span_id: Attempt(key, at, len(runs))
+        for key, runs in tries.items()
         if len(runs) > 1
         for at, run in enumerate(runs, 1)
     }
 
 
-def _error(span: ReceivedSpan) -> str | None:
+def error_of(span: ReceivedSpan) -> str | None:
     """Return what went wrong in *span*, in its own words, or None."""
     for event in reversed(span.events):
         if kind := event.attributes.get(EXCEPTION_TYPE):

@@ -2,12 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...otlp.decode import ReceivedSpan
-from .messaging import number, queue_of
+from ...tracing.waits import parse_eta
+from .messaging import number, queue_of, text
 
-__all__ = ["Node", "Wait", "live_wait", "wait_of"]
+__all__ = ["NEVER", "STUCK_AFTER", "LiveState", "Node", "Wait", "live_wait", "wait_of"]
+
+#: What a message is that nobody has taken: not due yet, due, due after a countdown, due for too
+#: long, or no longer wanted.
+LiveState = Literal["scheduled", "waiting", "overdue", "stuck", "expired"]
+
+#: Nanoseconds after which a message that is due counts as stuck.
+STUCK_AFTER = 60 * 10**9
+
+#: A time that never comes, in Unix nanoseconds: the largest integer of SQLite.
+NEVER = 2**63 - 1
+
+ETA, EXPIRES = "celery.task.eta", "celery.task.expires"
 
 SCHEDULED, QUEUE, PREFETCH = "celery.wait.scheduled", "celery.wait.queue", "celery.wait.prefetch"
 SKEWED = "celery.wait.skewed"
@@ -26,7 +39,9 @@ class Wait:
     """A wait in nanoseconds; without a *run* it still goes on.
 
     *estimated*: from the spans' times, for want of anything better. *skewed*: the clocks of the
-    two sides disagree, by *skew_ns* at least where that can be seen.
+    two sides disagree, by *skew_ns* at least where that can be seen. A live one has a *state*, and
+    the Unix times at which its message is due and expires. *knows*: its producer records a
+    countdown and an expiry where there is one, so that their absence means something.
     """
 
     send: ReceivedSpan | None
@@ -40,6 +55,15 @@ class Wait:
     skewed: bool = False
     skew_ns: int | None = None
     estimated: bool = False
+    state: LiveState | None = None
+    due_ns: int = 0
+    expires_ns: int = NEVER
+    knows: bool = True
+
+    @property
+    def waited_ns(self) -> int:
+        """The one number that is shown, sorted and searched: in the queue and in the worker."""
+        return self.queue_ns + self.prefetch_ns
 
     @property
     def live(self) -> bool:
@@ -70,6 +94,7 @@ class Wait:
     def as_dict(self) -> dict[str, Any]:
         """Return it as the API has it, in milliseconds."""
         return {
+            "waited_ms": self.waited_ns / 1e6,
             "scheduled_ms": self.scheduled_ns / 1e6,
             "queue_ms": self.queue_ns / 1e6,
             "prefetch_ms": self.prefetch_ns / 1e6,
@@ -77,6 +102,10 @@ class Wait:
             "skew_ms": None if self.skew_ns is None else self.skew_ns / 1e6,
             "queue": self.queue,
             "live": self.live,
+            "state": self.state,
+            "due_ns": str(self.due_ns) if self.live else None,
+            "expires_ns": str(self.expires_ns) if self.expires_ns < NEVER else None,
+            "knows": self.knows,
             "estimated": self.estimated,
         }
 
@@ -116,11 +145,46 @@ def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
     )
 
 
-def live_wait(send: ReceivedSpan, now_ns: int) -> Wait:
-    """Return the wait of a message that nobody has taken until *now_ns*."""
-    start = max(send.start_ns, send.end_ns)
-    end = max(now_ns, start)
-    return Wait(send, None, start, end, 0, end - start, 0, queue_of(send), estimated=True)
+def live_wait(send: ReceivedSpan, now_ns: int, stuck_after_ns: int = STUCK_AFTER) -> Wait:
+    """Return the wait of a message that nobody has taken until *now_ns*.
+
+    Its state follows from the send's attributes and the time alone. A message of a producer that
+    records neither countdown nor expiry is never stuck: it may be scheduled.
+    """
+    sent = max(send.start_ns, send.end_ns)
+    eta, expires = _time(send, ETA), _time(send, EXPIRES)
+    due = sent if eta is None else max(sent, eta)
+    end = max(sent, min(now_ns, NEVER if expires is None else expires))
+    scheduled = min(due, end) - sent
+    knows = bool(text(send.attributes, ETA, EXPIRES, "celery.task.name"))
+    state: LiveState = "waiting" if eta is None else "overdue"
+    if expires is not None and expires <= now_ns:
+        state = "expired"
+    elif due > now_ns:
+        state = "scheduled"
+    elif knows and now_ns - due >= stuck_after_ns:
+        state = "stuck"
+    return Wait(
+        send=send,
+        run=None,
+        start_ns=sent,
+        end_ns=end,
+        scheduled_ns=scheduled,
+        queue_ns=end - sent - scheduled,
+        prefetch_ns=0,
+        queue=queue_of(send),
+        estimated=True,
+        state=state,
+        due_ns=due,
+        expires_ns=NEVER if expires is None else expires,
+        knows=knows,
+    )
+
+
+def _time(send: ReceivedSpan, key: str) -> int | None:
+    """Return the Unix nanoseconds of an ISO 8601 attribute, or None."""
+    seconds = parse_eta(send.attributes.get(key))
+    return None if seconds is None else max(0, min(round(seconds * 1e9), NEVER))
 
 
 def _nanoseconds(run: ReceivedSpan, key: str) -> int | None:

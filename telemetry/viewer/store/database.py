@@ -14,7 +14,7 @@ __all__ = ["MEMORY", "Database", "Unusable", "default_path"]
 MEMORY = ":memory:"
 
 #: Raised with every change of the schema. What another version wrote is not read.
-VERSION = 2
+VERSION = 5
 
 #: Readers kept open for the next.
 IDLE_READERS = 8
@@ -34,12 +34,28 @@ CREATE TABLE traces (
     seen_ns INTEGER NOT NULL,
     revisit_ns INTEGER,
     spans INTEGER NOT NULL DEFAULT 0,
-    waiting TEXT,   -- JSON: [[queue, task], …] of the messages that nobody has taken yet
     counted TEXT,   -- JSON: what this trace adds to the counts
     row TEXT        -- JSON: its row in the list
 );
 CREATE INDEX traces_revisit ON traces (revisit_ns) WHERE revisit_ns IS NOT NULL;
-CREATE INDEX traces_waiting ON traces (id) WHERE waiting IS NOT NULL;
+
+-- The messages that nobody has taken yet; see waiting.py for what each of them is at which time.
+-- expires_ns is the largest integer where there is no expiry. knows: whether the producer records
+-- a countdown, so that a message without one is due.
+CREATE TABLE waiting (
+    trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
+    broker TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    task TEXT NOT NULL,
+    sent_ns INTEGER NOT NULL,
+    due_ns INTEGER NOT NULL,
+    expires_ns INTEGER NOT NULL,
+    knows INTEGER NOT NULL,
+    PRIMARY KEY (trace, span_id)
+) WITHOUT ROWID;
+CREATE INDEX waiting_queue
+    ON waiting (queue, task, broker, due_ns, sent_ns, expires_ns, knows);
 
 CREATE TABLE spans (
     trace INTEGER NOT NULL,
@@ -54,16 +70,49 @@ CREATE TABLE links (
     target_trace BLOB NOT NULL,
     target_span BLOB NOT NULL,
     trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
     is_run INTEGER NOT NULL,
-    PRIMARY KEY (target_trace, target_span, trace)
+    PRIMARY KEY (target_trace, target_span, trace, span_id)
 ) WITHOUT ROWID;
 CREATE INDEX links_trace ON links (trace);
+
+-- The runs of tasks, for a queue's page; flow, failure, worker and producer are terms, 0 for none.
+-- wait_ns is NULL where it is unknown. outcome is a metric of analysis/counts.py, or 0.
+CREATE TABLE runs (
+    flow INTEGER NOT NULL,
+    start_ns INTEGER NOT NULL,
+    trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
+    wait_ns INTEGER,
+    prefetch_ns INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    outcome INTEGER NOT NULL,
+    failure INTEGER NOT NULL,
+    worker INTEGER NOT NULL,
+    producer INTEGER NOT NULL,
+    PRIMARY KEY (flow, start_ns, trace, span_id)
+) WITHOUT ROWID;
+CREATE INDEX runs_trace ON runs (trace);
+CREATE INDEX runs_failed ON runs (flow, start_ns, failure) WHERE failure <> 0;
+
+-- Spans by their id alone, and messages by theirs: a task id is one.
+CREATE INDEX spans_id ON spans (span_id);
+CREATE TABLE messages (
+    message_id TEXT NOT NULL,
+    trace INTEGER NOT NULL,
+    PRIMARY KEY (message_id, trace)
+) WITHOUT ROWID;
+CREATE INDEX messages_trace ON messages (trace);
 
 CREATE TABLE terms (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
 );
 
--- What a search goes through: narrow rows by term; the term 0 is every trace's.
+-- What a search goes through: narrow rows by term; the term 0 is every trace's. duration_ns,
+-- wait_ns (the longest of its messages) and status are as of the last summing up. What goes on
+-- since then follows from due_ns, the earliest of the messages that wait without an expiry (the
+-- largest integer if there is none), and expiring, whether others have one. status is '' where it
+-- depends on the time.
 CREATE TABLE found (
     term INTEGER NOT NULL,
     trace INTEGER NOT NULL,
@@ -71,9 +120,30 @@ CREATE TABLE found (
     duration_ns INTEGER NOT NULL,
     wait_ns INTEGER NOT NULL,
     status TEXT NOT NULL,
+    due_ns INTEGER NOT NULL,
+    expiring INTEGER NOT NULL,
     PRIMARY KEY (term, trace)
 ) WITHOUT ROWID;
 CREATE INDEX found_trace ON found (trace);
+-- In the order in which the list may be sorted; and the traces that depend on the time.
+CREATE INDEX found_wait ON found (wait_ns, trace) WHERE term = 0;
+CREATE INDEX found_duration ON found (duration_ns, trace) WHERE term = 0;
+CREATE INDEX found_live ON found (term, trace)
+    WHERE due_ns < 9223372036854775807 OR expiring;
+
+-- Which trace has which term: names of spans and states of runs too, which found does not have.
+CREATE TABLE named (
+    term INTEGER NOT NULL, trace INTEGER NOT NULL, PRIMARY KEY (term, trace)
+) WITHOUT ROWID;
+CREATE INDEX named_trace ON named (trace);
+
+-- The attributes that a trace may have; see attributes.py.
+CREATE TABLE attributes (
+    trace INTEGER PRIMARY KEY,
+    w0 INTEGER, w1 INTEGER, w2 INTEGER, w3 INTEGER, w4 INTEGER, w5 INTEGER, w6 INTEGER, w7 INTEGER,
+    w8 INTEGER, w9 INTEGER, w10 INTEGER, w11 INTEGER, w12 INTEGER, w13 INTEGER, w14 INTEGER,
+    w15 INTEGER
+);
 
 -- How often what happened within seconds of which time; see queues.py.
 CREATE TABLE counts (

@@ -1,168 +1,247 @@
-"""Queues and tasks over time, and the map of who feeds whom: from counts, never from spans."""
+"""The queues: how much waits in each and for how long, what goes in and out, and what fails."""
 
 import json
 import sqlite3
-import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..analysis.summary import DURATIONS, FAILURES, RETRIES, SENT, TOTAL, WAITS, middle_of
-from .trace_store import RESOLUTIONS
+from ..analysis import counts
+from ..analysis.counts import DURATIONS, WAITS, Flow
+from .counts import Metrics, Range, percentiles, points, terms, totals
+from .waiting import BACKLOG, STATES, times
 
-__all__ = ["queues", "service_map"]
+__all__ = ["Backlog", "backlogs", "facts", "flows", "queue_state", "queues", "series_of", "sum_of"]
 
-#: As many points in time at most.
-MOST_POINTS = 120
+#: The exceptions of a queue that are shown.
+MOST_GROUPS = 20
 
-PERCENTILES = (50, 95, 99)
+#: Metrics that are counted, by their names in the API.
+NAMES = {
+    "sent": counts.SENT,
+    "runs": counts.TOTAL,
+    "failures": counts.FAILURES,
+    "retries": counts.RETRIES,
+    "expired": counts.EXPIRED,
+    "rejected": counts.REJECTED,
+    "revoked": counts.REVOKED,
+}
 
-Metrics = Counter[int]
+#: States of a queue, the most urgent first.
+STALLED, GROWING, WAITING, OK = "stalled", "growing", "waiting", "ok"
+ORDER = (STALLED, GROWING, WAITING, OK)
 
-
-def queues(
-    db: sqlite3.Connection, since_s: float, queue: str = "", task: str = ""
-) -> dict[str, Any]:
-    """Return what happened in each queue, by task, in the last *since_s* seconds."""
-    since_s = _sane(since_s)
-    resolution, step = _steps(since_s)
-    flows: dict[tuple[str, str], dict[int, Metrics]] = defaultdict(lambda: defaultdict(Counter))
-    for bucket, key, metric, n in _read(db, "flow", resolution, since_s):
-        if (not queue or key[0] == queue) and (not task or key[1] == task):
-            flows[key[0], key[1]][bucket // step * step][metric] += n
-    waiting = _waiting(db)
-    for name in waiting:
-        if (not queue or name[0] == queue) and (not task or name[1] == task):
-            flows[name]  # one that waits is listed, whenever it was sent
-    return {
-        "since_s": since_s,
-        "bucket_s": step,
-        "queues": [
-            _flow(name, points, since_s, waiting[name]) for name, points in sorted(flows.items())
-        ],
-    }
+#: A queue grows if this much more came in than went out in the last tenth of the time, at least.
+GROWTH = 10
 
 
-def _flow(
-    name: tuple[str, str], points: dict[int, Metrics], since_s: float, waiting: int
-) -> dict[str, Any]:
-    total: Metrics = Counter()
-    for metrics in points.values():
-        total.update(metrics)
-    return {
-        "queue": name[0],
-        "task": name[1],
-        "sent": total[SENT],
-        "runs": total[TOTAL],
-        "per_s": total[TOTAL] / since_s,
-        "failures": total[FAILURES],
-        "retries": total[RETRIES],
-        "waiting": waiting,
-        "wait_ms": _percentiles(total, WAITS),
-        "run_ms": _percentiles(total, DURATIONS),
-        "series": [_point(at, metrics) for at, metrics in sorted(points.items())],
-    }
+@dataclass(slots=True)
+class Backlog:
+    """The messages of a flow that nobody has taken: how many, and the oldest's Unix nanoseconds."""
+
+    depth: int = 0
+    oldest_ns: int | None = None
+    scheduled: int = 0
+    stuck: int = 0
+    expired: int = 0
+    #: How many became due in which bucket; those before the range are in the first.
+    due: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: "Backlog") -> None:
+        """Add the messages of another flow."""
+        self.depth += other.depth
+        self.scheduled += other.scheduled
+        self.stuck += other.stuck
+        self.expired += other.expired
+        self.due.update(other.due)
+        oldest = [ns for ns in (self.oldest_ns, other.oldest_ns) if ns is not None]
+        self.oldest_ns = min(oldest, default=None)
 
 
-def _point(at: int, metrics: Metrics) -> dict[str, Any]:
-    point: dict[str, Any] = {
-        "t": at,
-        "runs": metrics[TOTAL],
-        "failures": metrics[FAILURES],
-        "retries": metrics[RETRIES],
-    }
-    for name, base in (("wait", WAITS), ("run", DURATIONS)):
-        point |= {f"{name}_{p}": value for p, value in _percentiles(metrics, base).items()}
-    return point
-
-
-def _percentiles(metrics: Metrics, base: int) -> dict[str, float | None]:
-    """Return p50, p95 and p99 of the histogram that begins at *base*, in milliseconds."""
-    bins = sorted((m - base, n) for m, n in metrics.items() if base <= m < base + 2000 and n > 0)
-    count = sum(n for _, n in bins)
-    result: dict[str, float | None] = {}
-    for percent in PERCENTILES:
-        seen, value = 0, None
-        for number, n in bins:
-            seen += n
-            if seen * 100 >= count * percent:
-                value = round(middle_of(number), 3)
-                break
-        result[f"p{percent}"] = value
-    return result
-
-
-def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
-    """Return services, queues and stores, and how often one calls or feeds another."""
-    since_s = _sane(since_s)
-    resolution, _ = _steps(since_s)
-    nodes: dict[str, Metrics] = defaultdict(Counter)
-    edges: dict[tuple[str, str], Metrics] = defaultdict(Counter)
-    for _, key, metric, n in _read(db, "node", resolution, since_s):
-        nodes[key[0]][metric] += n
-    for _, key, metric, n in _read(db, "edge", resolution, since_s):
-        edges[key[0], key[1]][metric] += n
-    for edge in edges:
-        for end in edge:
-            nodes[end]
-    return {
-        "nodes": [
+def queues(db: sqlite3.Connection, since_s: float, stuck_after_ns: int) -> dict[str, Any]:
+    """Return each queue, those that need somebody first, with its tasks."""
+    asked = Range.last(since_s)
+    names = flows(db)
+    waiting = backlogs(db, asked, stuck_after_ns)
+    counted = totals(db, asked, names)
+    over_time = points(db, asked, names, WAITS)
+    failed = failures(db, asked, names)
+    grouped: dict[tuple[str, str], list[Flow]] = defaultdict(list)
+    number_of = {flow: number for number, flow in names.items()}
+    for flow in {*(names[number] for number in counted), *waiting}:
+        grouped[flow[0], flow[1]].append(flow)
+    found = []
+    for (broker, queue), of_queue in grouped.items():
+        numbers = [number_of[flow] for flow in of_queue if flow in number_of]
+        backlog = Backlog()
+        for flow in of_queue:
+            backlog.add(waiting.get(flow, Backlog()))
+        metrics = sum_of(counted.get(number, Counter()) for number in numbers)
+        last_ns = _last_run(db, numbers)
+        series = series_of(asked, [over_time.get(number, {}) for number in numbers], backlog)
+        found.append(
             {
-                "id": node,
-                "kind": node.partition(":")[0],
-                "name": node.partition(":")[2],
-                "count": metrics[TOTAL],
-                "errors": metrics[FAILURES],
+                "queue": queue,
+                "broker": broker,
+                "tasks": sorted(flow[2] for flow in of_queue),
+                "state": queue_state(asked, backlog, series, last_ns, stuck_after_ns),
+                "last_run_ns": None if last_ns is None else str(last_ns),
+                **facts(asked, metrics, backlog),
+                "exceptions": _merge([failed.get(number, Counter()) for number in numbers]),
+                "series": series,
             }
-            for node, metrics in sorted(nodes.items())
-        ],
-        "edges": [
-            {
-                "from": start,
-                "to": end,
-                "count": metrics[TOTAL],
-                "per_s": metrics[TOTAL] / since_s,
-                "errors": metrics[FAILURES],
-                # Out of a queue it is the wait, else how long the call took.
-                "p50_ms": _percentiles(metrics, WAITS if start[:6] == "queue:" else DURATIONS)[
-                    "p50"
-                ],
-            }
-            for (start, end), metrics in sorted(edges.items())
-        ],
+        )
+    found.sort(key=_urgency)
+    return {"since_s": asked.since_s, "bucket_s": asked.step, "now": asked.now, "queues": found}
+
+
+def _urgency(queue: Mapping[str, Any]) -> tuple[Any, ...]:
+    waits = queue["wait_ms"]["p95"] or 0
+    age = queue["oldest_ms"] or 0
+    return ORDER.index(queue["state"]), -age, -queue["depth"], -waits, queue["queue"]
+
+
+def flows(db: sqlite3.Connection) -> dict[int, Flow]:
+    """Return every broker, queue and task by its number."""
+    return {n: (v[0], v[1], v[2]) for n, v in terms(db, "flow").items() if len(v) == 3}
+
+
+def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
+    """Return the numbers of a queue or a task, as the API has them."""
+    now_ns = int(asked.now * 1e9)
+    oldest = backlog.oldest_ns
+    return {
+        "depth": backlog.depth,
+        "oldest_ms": None if oldest is None else max(0, now_ns - oldest) / 1e6,
+        "scheduled": backlog.scheduled,
+        "stuck": backlog.stuck,
+        "expired_waiting": backlog.expired,
+        **{name: metrics[metric] for name, metric in NAMES.items()},
+        "in_per_s": metrics[counts.SENT] / asked.since_s,
+        "out_per_s": metrics[counts.TOTAL] / asked.since_s,
+        "wait_ms": percentiles(metrics, WAITS),
+        "run_ms": percentiles(metrics, DURATIONS),
     }
 
 
-def _sane(since_s: float) -> float:
-    return max(60.0, min(since_s, 366 * 86_400.0))
-
-
-def _steps(since_s: float) -> tuple[int, int]:
-    """Return which resolution to read, and the seconds from one point in time to the next."""
-    resolution = next(r for r, kept in RESOLUTIONS if kept is None or since_s <= kept)
-    points = since_s / resolution
-    return resolution, resolution * max(1, -int(-points // MOST_POINTS))
-
-
-def _read(
-    db: sqlite3.Connection, kind: str, resolution: int, since_s: float
-) -> Iterable[tuple[int, list[str], int, int]]:
-    keys = {
-        number: json.loads(value)
-        for number, value in db.execute("SELECT id, value FROM terms WHERE kind = ?", (kind,))
-    }
-    first = int(time.time() - since_s) // resolution * resolution
-    for bucket, term, metric, n in db.execute(
-        "SELECT bucket, term, metric, n FROM counts WHERE resolution = ? AND bucket >= ?",
-        (resolution, first),
-    ):
-        if term in keys and n > 0:
-            yield bucket, keys[term], metric, n
-
-
-def _waiting(db: sqlite3.Connection) -> Counter[tuple[str, str]]:
-    return Counter(
-        (queue, task)
-        for (names,) in db.execute("SELECT waiting FROM traces WHERE waiting IS NOT NULL")
-        for queue, task in json.loads(names)
+def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[Flow, Backlog]:
+    """Return the messages that nobody has taken, by flow."""
+    states = ", ".join(
+        f"total(iif({STATES[state]}, 1, 0))" for state in ("scheduled", "stuck", "expired")
     )
+    rows = db.execute(
+        f"SELECT broker, queue, task, max(due_ns / 1000000000 / :step * :step, :first) AS bucket, "
+        f"total(iif({BACKLOG}, 1, 0)), min(iif({BACKLOG}, due_ns, NULL)), {states} "
+        "FROM waiting GROUP BY broker, queue, task, bucket",
+        {
+            "step": asked.step,
+            "first": asked.first,
+            **times(int(asked.now * 1e9), stuck_after_ns),
+        },
+    )
+    found: dict[Flow, Backlog] = defaultdict(Backlog)
+    for broker, queue, task, bucket, depth, oldest, scheduled, stuck, expired in rows:
+        due = Counter({bucket: int(depth)}) if depth else Counter[int]()
+        found[broker, queue, task].add(
+            Backlog(int(depth), oldest, int(scheduled), int(stuck), int(expired), due)
+        )
+    return found
+
+
+def depths(asked: Range, over_time: Iterable[Mapping[int, Metrics]], backlog: Backlog) -> list[int]:
+    """Return how many messages waited at the end of each bucket.
+
+    That is those that still wait and were due by then, and those that were taken later. Of these
+    none is left now, so they are counted from the end.
+    """
+    net: Counter[int] = Counter()
+    for found in over_time:
+        for bucket, metrics in found.items():
+            net[bucket] += metrics[counts.ARRIVED] - metrics[counts.TAKEN]
+    taken_later, later = [], 0
+    for bucket in reversed(asked.buckets):
+        taken_later.append(later)
+        later -= net[bucket]
+    depth, still = [], 0
+    for bucket, of_taken in zip(asked.buckets, reversed(taken_later), strict=True):
+        still += backlog.due[bucket]
+        depth.append(max(0, still + of_taken))
+    return depth
+
+
+def series_of(
+    asked: Range, over_time: Sequence[Mapping[int, Metrics]], backlog: Backlog
+) -> list[dict[str, Any]]:
+    """Return for each bucket what came in and went out, and the depth at its end."""
+    merged = {
+        bucket: sum_of(found[bucket] for found in over_time if bucket in found)
+        for bucket in asked.buckets
+    }
+    return [
+        {
+            "t": bucket,
+            "depth": depth,
+            **{name: merged[bucket][NAMES[name]] for name in ("sent", "runs", "failures")},
+        }
+        for bucket, depth in zip(asked.buckets, depths(asked, over_time, backlog), strict=True)
+    ]
+
+
+def queue_state(
+    asked: Range,
+    backlog: Backlog,
+    series: list[dict[str, Any]],
+    last_ns: int | None,
+    stuck_after_ns: int,
+) -> str:
+    """Return the state: stalled is a queue whose messages are stuck, and nobody takes any."""
+    if not backlog.depth:
+        return OK
+    idle_ns = asked.now * 1e9 - last_ns if last_ns is not None else float("inf")
+    if backlog.stuck and idle_ns >= stuck_after_ns:
+        return STALLED
+    tail = series[-max(2, len(series) // 10) :]
+    if tail[-1]["depth"] - tail[0]["depth"] >= GROWTH:
+        return GROWING
+    return WAITING
+
+
+def _last_run(db: sqlite3.Connection, numbers: Iterable[int]) -> int | None:
+    """Return when the last run of these flows began, in Unix nanoseconds."""
+    found: int | None = db.execute(
+        "SELECT max((SELECT max(start_ns) FROM runs WHERE flow = value)) FROM json_each(?)",
+        (json.dumps(list(numbers)),),
+    ).fetchone()[0]
+    return found
+
+
+def failures(
+    db: sqlite3.Connection, asked: Range, numbers: Iterable[int]
+) -> dict[int, Counter[str]]:
+    """Return for each flow how often which exception ended a run."""
+    rows = db.execute(
+        "SELECT one.value, coalesce(terms.value, ''), count(*) FROM json_each(:flows) AS one "
+        "CROSS JOIN runs CROSS JOIN terms WHERE flow = one.value AND start_ns >= :first "
+        "AND failure <> 0 AND terms.id = failure GROUP BY 1, 2",
+        {"flows": json.dumps(list(numbers)), "first": asked.first_ns},
+    )
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for flow, kind, count in rows:
+        found[flow][kind] += count
+    return found
+
+
+def _merge(found: Iterable[Counter[str]]) -> list[dict[str, Any]]:
+    merged: Counter[str] = Counter()
+    for one in found:
+        merged.update(one)
+    return [{"type": kind, "count": count} for kind, count in merged.most_common(MOST_GROUPS)]
+
+
+def sum_of(found: Iterable[Metrics]) -> Metrics:
+    """Return all of *found* together."""
+    total: Metrics = Counter()
+    for metrics in found:
+        total.update(metrics)
+    return total

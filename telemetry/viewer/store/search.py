@@ -1,33 +1,45 @@
 """Finding traces: what the list asks for, in SQL that goes through narrow rows only."""
 
+import heapq
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+from ..analysis.hops import LIVE_STATES
+from ..analysis.sentence import sentence
 from ..analysis.summary import summarise
+from ..analysis.wait import STUCK_AFTER
+from .conditions import DURATION, LIVE, WAIT, Conditions
 from .incoming import MAX_TIME
+from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
 from .read import read_trace
+from .waiting import STATES, times
 
 __all__ = ["Search", "facets", "find"]
 
 FACETS = {"services": "service", "tasks": "task", "queues": "queue", "routes": "route"}
 MOST_FACETS = 500
 
-STATUSES = ("ok", "error", "waiting", "broken")
-_SORTS = {"recent": "trace", "duration": "duration_ns", "wait": "wait_ns"}
+_SORTS = ("recent", "duration", "wait")
 LONGEST_PAGE = 200
 
-#: A waiting trace with more spans is shown as it was when it was last summed up.
-MOST_SPANS_ANEW = 1000
+#: Spans of waiting traces that are summed up anew for one page of the list; the waits of the
+#: others are read from the table of messages.
+MOST_SPANS_ANEW = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for. Texts are exact, *trace_id* is a prefix; times in ms, *since_s* in s."""
+    """What to look for, all of it. Texts are exact, *trace_id* is a prefix; times in ms.
 
+    *parts* are those of the search field, *since_s* is in seconds.
+    """
+
+    parts: tuple[Part, ...] = ()
     service: str = ""
     task: str = ""
     queue: str = ""
@@ -43,10 +55,10 @@ class Search:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Search":
-        """Read a query string. Raises ValueError, naming the parameter."""
+        """Read a query string. Raises ValueError, naming the parameter; QueryError for ``q``."""
         status, sort = query.get("status", ""), query.get("sort") or "recent"
-        if status and status not in STATUSES:
-            raise ValueError(f"status is one of {', '.join(STATUSES)}")
+        if status and status not in (*STATUSES, *CELERY_STATES):
+            raise ValueError(f"status is one of {', '.join((*STATUSES, *CELERY_STATES))}")
         if sort not in _SORTS:
             raise ValueError(f"sort is one of {', '.join(_SORTS)}")
         trace_id = query.get("trace_id", "").strip().lower()
@@ -54,6 +66,7 @@ class Search:
             raise ValueError("trace_id is up to 32 hexadecimal digits")
         limit = int(_number("limit", query.get("limit"))) or 50
         return cls(
+            parts=tuple(parse_query(query.get("q", ""))),
             service=query.get("service", ""),
             task=query.get("task", ""),
             queue=query.get("queue", ""),
@@ -79,46 +92,78 @@ def _number(key: str, value: str | None) -> float:
     raise ValueError(f"{key} is a number of at least 0")
 
 
-def find(db: sqlite3.Connection, search: Search) -> dict[str, Any]:
+def find(
+    db: sqlite3.Connection, search: Search, stuck_after_ns: int = STUCK_AFTER
+) -> dict[str, Any]:
     """Return the rows that *search* is for, and the cursor of the next ones."""
     terms = _terms(db, search)
     if terms is None:
         return {"traces": [], "next": None}
-    column = _SORTS[search.sort]
+    # A page is as of the moment of the first one: the next begins where it ended.
+    cursor = _cursor(search.before) if search.before else None
+    now = cursor[2] if cursor else time.time_ns()
+    asked = Conditions(db, now, stuck_after_ns)
     first, *others = terms or [0]
-    conditions, values = ["found.term = ?"], [first]
-
-    def where(condition: str, *given: Any) -> None:
-        conditions.append(condition)
-        values.extend(given)
-
+    asked.where(f"found.term = {first}")
     for term in others:
-        where("EXISTS (SELECT 1 FROM found o WHERE o.term = ? AND o.trace = found.trace)", term)
+        asked.where(
+            f"EXISTS (SELECT 1 FROM found o WHERE o.term = {term} AND o.trace = found.trace)"
+        )
+    for part in search.parts:
+        asked.add(part)
     if search.status:
-        where("found.status = ?", search.status)
+        asked.has_status(search.status)
     if search.min_ms:
-        where("duration_ns >= ?", min(int(search.min_ms * 1e6), MAX_TIME))
+        asked.add(Bound("duration", ">=", min(int(search.min_ms * 1e6), MAX_TIME)))
     if search.min_wait_ms:
-        where("wait_ns >= ?", min(int(search.min_wait_ms * 1e6), MAX_TIME))
+        asked.add(Bound("wait", ">=", min(int(search.min_wait_ms * 1e6), MAX_TIME)))
     if search.since_s:
-        where("start_ns >= ?", max(time.time_ns() - int(search.since_s * 1e9), 0))
+        oldest = max(time.time_ns() - int(search.since_s * 1e9), 0)
+        asked.where(f"start_ns >= {asked.value(oldest)}")
     if search.trace_id:
-        low, high = (bytes.fromhex(search.trace_id.ljust(32, digit)) for digit in "0f")
-        where("trace IN (SELECT id FROM traces WHERE trace_id BETWEEN ? AND ?)", low, high)
-    if search.before:
-        value, number = _cursor(search.before)
-        where(f"({column}, trace) < (?, ?)", value, number)
-    found = db.execute(
-        f"SELECT {column}, trace FROM found WHERE {' AND '.join(conditions)} "
-        f"ORDER BY {column} DESC, trace DESC LIMIT ?",
-        (*values, search.limit + 1),
-    ).fetchall()
+        asked.add(Id("trace", search.trace_id))
+    if cursor:
+        asked.where(
+            f"({{{search.sort}}}, found.trace) "
+            f"< ({asked.value(cursor[0])}, {asked.value(cursor[1])})"
+        )
+    found = list(islice(_in_order(db, search, asked, is_of_all=not terms), search.limit + 1))
     page = found[: search.limit]
     more = len(found) > search.limit
     return {
-        "traces": [_row(db, number) for _, number in page],
-        "next": f"{page[-1][0]}:{page[-1][1]}" if more else None,
+        "traces": _rows(db, [number for _, number in page], stuck_after_ns),
+        "next": f"{page[-1][0]}:{page[-1][1]}:{now}" if more else None,
     }
+
+
+def _in_order(
+    db: sqlite3.Connection, search: Search, asked: Conditions, is_of_all: bool
+) -> Iterator[tuple[int, int]]:
+    """Yield what rows are sorted by, and the number of each trace, the largest first."""
+    settled = {"wait": "wait_ns", "duration": "duration_ns", "recent": "found.trace"}
+    live = {"wait": WAIT, "duration": DURATION, "recent": "found.trace"}
+    # Traces that are settled are read from an index in their order; of the others, which are few,
+    # what they are sorted by depends on the time.
+    # Without statistics SQLite would rather sort all rows.
+    index = f"INDEXED BY found_{search.sort}" if is_of_all and not asked.is_narrow else ""
+    kinds = (
+        [(live, "", "1")]
+        if search.sort == "recent"
+        else [(settled, index, f"NOT ({LIVE})"), (live, "INDEXED BY found_live", f"({LIVE})")]
+    )
+    limit = "" if asked.has_attributes else f"LIMIT {search.limit + 1}"
+    queries = (
+        db.execute(
+            f"SELECT {columns[search.sort]} AS place, found.trace FROM found "
+            f"{index} "
+            f"WHERE {' AND '.join(text.format_map(columns) for text in (*asked.texts, kind))} "
+            f"ORDER BY place DESC, found.trace DESC {limit}",
+            asked.values,
+        )
+        for columns, index, kind in kinds
+    )
+    rows = heapq.merge(*queries, reverse=True)
+    return (row for row in rows if asked.admits(row[1]))
 
 
 def _terms(db: sqlite3.Connection, search: Search) -> list[int] | None:
@@ -135,22 +180,59 @@ def _terms(db: sqlite3.Connection, search: Search) -> list[int] | None:
     return numbers
 
 
-def _cursor(text: str) -> tuple[int, int]:
+def _cursor(text: str) -> tuple[int, int, int]:
     try:
-        value, number = map(int, text.split(":"))
+        value, number, now = map(int, text.split(":"))
     except ValueError:
         raise ValueError("before is the `next` of the page before") from None
-    if max(abs(value), abs(number)) >= 2**63:
+    if max(abs(value), abs(number), abs(now)) >= 2**63:
         raise ValueError("before is the `next` of the page before")
-    return value, number
+    return value, number, now
 
 
-def _row(db: sqlite3.Connection, number: int) -> dict[str, Any]:
-    (text,) = db.execute("SELECT row FROM traces WHERE id = ?", (number,)).fetchone()
-    row: dict[str, Any] = json.loads(text)
-    if row["status"] == "waiting" and row["spans"] <= MOST_SPANS_ANEW:
-        return summarise(read_trace(db, number, time.time_ns())).row
-    return row
+def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> list[dict[str, Any]]:
+    """Return the rows of traces as they are now."""
+    room = MOST_SPANS_ANEW
+    now = time.time_ns()
+    rows = []
+    for number in numbers:
+        (text,) = db.execute("SELECT row FROM traces WHERE id = ?", (number,)).fetchone()
+        row: dict[str, Any] = json.loads(text)
+        if row["live"] and row["spans"] <= room:
+            room -= row["spans"]
+            row = summarise(read_trace(db, number, now, stuck_after_ns)).row
+        elif row["live"]:
+            row = _brought_forward(db, number, row, times(now, stuck_after_ns))
+        rows.append(row)
+    return rows
+
+
+def _brought_forward(
+    db: sqlite3.Connection, number: int, row: dict[str, Any], at: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the *row* of a trace with many spans, its waits as they are now.
+
+    Its sentence is the duration alone: the critical path would need the spans.
+    """
+    sums = ", ".join(f"sum({condition})" for condition in STATES.values())
+    *counts, longest, end = db.execute(
+        f"SELECT {sums}, max(min(:now, expires_ns) - due_ns), max(min(:now, expires_ns)) "
+        "FROM waiting WHERE trace = :trace",
+        {**at, "trace": number},
+    ).fetchone()
+    by_state = dict(zip(STATES, counts, strict=True))
+    # The backlog consists of the three.
+    by_state["overdue"] = min(by_state["overdue"], by_state["waiting"] - by_state["stuck"])
+    by_state["waiting"] -= by_state["overdue"] + by_state["stuck"]
+    live = {state: by_state[state] for state in LIVE_STATES if by_state[state]}
+    duration = max(row["duration_ms"], (end - int(row["start_ns"])) / 1e6)
+    return row | {
+        "live": live,
+        "status": row["status"] if row["status"] == "error" else next(iter(live)),
+        "wait_ms": max(row["wait_ms"], longest / 1e6),
+        "duration_ms": duration,
+        "sentence": sentence(round(duration * 1e6), [], so_far=True),
+    }
 
 
 def facets(db: sqlite3.Connection) -> dict[str, list[str]]:

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ..analysis.summary import BUCKET, Summary, summarise, to_text
+from ..analysis.counts import BUCKET
+from ..analysis.summary import Summary, summarise, to_text
+from ..analysis.wait import NEVER, STUCK_AFTER
+from .attributes import write_attributes
 from .database import Database
 from .incoming import MAX_TIME, REFUSED, Incoming, incoming
 from .read import read_trace
+from .runs import write_runs
+from .waiting import earliest_due, write_waiting
 
 __all__ = ["RESOLUTIONS", "Bounds", "Store"]
 
@@ -36,7 +41,18 @@ SUMMING = 0.1
 
 #: Names that are told apart; the others are one.
 MOST_TERMS = 20_000
+#: The same for names of spans, which do not crowd out those of services, tasks and queues.
+MOST_SEARCHED = 50_000
 OTHER = "(other)"
+
+#: Kinds of names that are lists of names, in JSON.
+LISTS = frozenset({"flow", "node", "edge", "worker"})
+
+#: Keys of attributes that are suggested.
+MOST_KEYS = 1_000
+
+#: What there is of each trace.
+TABLES = ("spans", "links", "found", "waiting", "messages", "named", "attributes", "runs")
 
 #: Seconds to a bucket, and for how many seconds such counts are kept; None is as long as traces.
 RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
@@ -61,11 +77,20 @@ Listener = Callable[[Summary], None]
 
 
 class Store:
-    """Keeps what arrives in *database*, within *bounds*."""
+    """Keeps what arrives in *database*, within *bounds*.
 
-    def __init__(self, database: Database, bounds: Bounds | None = None) -> None:
+    A message that is due and that nobody has taken for *stuck_after_ns* is stuck.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        bounds: Bounds | None = None,
+        stuck_after_ns: int = STUCK_AFTER,
+    ) -> None:
         self.database = database
         self.bounds = bounds or Bounds()
+        self.stuck_after_ns = stuck_after_ns
         self.received = 0
         self.dropped = 0
         self._listeners: list[Listener] = []
@@ -76,8 +101,11 @@ class Store:
         self._writing = 0
         self._failing = ""
         self._closing = False
+        self._is_behind = False  # whether more traces are due than there was time for
         self._sources: OrderedDict[bytes, int] = OrderedDict()
         self._terms: dict[tuple[str, str], int] = {}
+        self._searched: dict[tuple[str, str], int] = {}
+        self._keys: set[str] = set()
         self._next_prune = 0.0
         with database.reading() as db:
             (self.spans,) = db.execute("SELECT coalesce(sum(spans), 0) FROM traces").fetchone()
@@ -169,7 +197,8 @@ class Store:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing, 0.1)
+                pause = 0.0 if self._is_behind else 0.1
+                self._changed.wait_for(lambda: self._pending or self._closing, pause)
                 count = min(BATCH, len(self._pending))
                 batch = [self._pending.popleft() for _ in range(count)]
                 self._pending_bytes -= sum(len(span.body) for span in batch)
@@ -189,6 +218,8 @@ class Store:
         if not self._failing:
             logger.error("%s cannot be written: %s", self.database.path, exc)
         self._terms.clear()
+        self._searched.clear()
+        self._keys.clear()
         self._sources.clear()
         with self._changed:
             self._failing = f"the database cannot be written: {exc}"
@@ -227,8 +258,8 @@ class Store:
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
-                    "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
-                    (target_trace, target_span, traces[span.trace_id], span.is_run),
+                    "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?)",
+                    (target_trace, target_span, traces[span.trace_id], span.span_id, span.is_run),
                 )
                 if span.is_run:
                     db.execute(
@@ -279,6 +310,7 @@ class Store:
                 "SELECT id FROM traces WHERE revisit_ns <= ? ORDER BY revisit_ns LIMIT 500",
                 (time.time_ns(),),
             ).fetchall()
+        self._is_behind = False
         if not due:
             return
         summaries = []
@@ -287,6 +319,7 @@ class Store:
             for (number,) in due:
                 summaries.append(self._sum_up_one(db, number, changes))
                 if time.monotonic() >= until:
+                    self._is_behind = True
                     break
             _count(db, changes)
         for summary in filter(None, summaries):
@@ -298,7 +331,7 @@ class Store:
     ) -> Summary | None:
         db.execute("UPDATE traces SET revisit_ns = NULL WHERE id = ?", (number,))
         try:
-            trace = read_trace(db, number, time.time_ns())
+            trace = read_trace(db, number, time.time_ns(), self.stuck_after_ns)
             summary = summarise(trace)
         except (ArithmeticError, LookupError, TypeError, ValueError):
             # A trace that is too odd must not keep all others from being summed up.
@@ -312,13 +345,12 @@ class Store:
         for (bucket, term, metric), n in counts.items():
             changes[bucket, term, metric] += n
         db.execute(
-            "UPDATE traces SET row = ?, revisit_ns = ?, counted = ?, waiting = ?, "
+            "UPDATE traces SET row = ?, revisit_ns = ?, counted = ?, "
             "spans = (SELECT count(*) FROM spans WHERE trace = traces.id) WHERE id = ?",
             (
                 to_text(row),
                 trace.revisit_ns,
                 to_text([[*key, n] for key, n in counts.items()]),
-                to_text(summary.waiting) if summary.waiting else None,
                 number,
             ),
         )
@@ -326,12 +358,30 @@ class Store:
         facts = (
             min(trace.start_ns, MAX_TIME),
             min(trace.duration_ns, MAX_TIME),
-            min(trace.critical_ns["queue"], MAX_TIME),
-            row["status"],
+            min(max((w.waited_ns for w in trace.waits.values()), default=0), MAX_TIME),
+            trace.lasting_status or "",
+            earliest_due(summary.untaken),
+            any(wait.expires_ns < NEVER for wait in summary.untaken),
         )
+        write_waiting(db, number, summary.untaken)
+        write_runs(db, number, summary.runs, self._term)
+        write_attributes(db, number, trace.spans)
+        db.execute("DELETE FROM messages WHERE trace = ?", (number,))
+        db.executemany(
+            "INSERT OR IGNORE INTO messages VALUES (?, ?)",
+            [(message_id, number) for message_id in summary.message_ids],
+        )
+        names = [self._term(db, *term) for term in summary.names]
+        db.execute("DELETE FROM named WHERE trace = ?", (number,))
+        db.executemany(
+            "INSERT OR IGNORE INTO named VALUES (?, ?)",
+            [(term, number) for term in (*terms[1:], *names)],
+        )
+        for key in summary.keys:
+            self._note_key(db, key)
         db.execute("DELETE FROM found WHERE trace = ?", (number,))
         db.executemany(
-            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(term, number, *facts) for term in terms],
         )
         return summary
@@ -348,18 +398,26 @@ class Store:
         )
 
     def _term(self, db: sqlite3.Connection, kind: str, value: str) -> int:
-        number = self._terms.get((kind, value))
+        searched = kind in ("name", "state", "key")
+        known = self._searched if searched else self._terms
+        number = known.get((kind, value))
         if number is not None:
             return number
-        if len(self._terms) >= MOST_TERMS:
-            value = OTHER if kind not in ("flow", "node", "edge") else to_text([OTHER, OTHER])
+        if len(known) >= (MOST_SEARCHED if searched else MOST_TERMS):
+            value = to_text([OTHER] * len(json.loads(value))) if kind in LISTS else OTHER
         (number,) = db.execute(
             "INSERT INTO terms (kind, value) VALUES (?, ?) "
             "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
             (kind, value),
         ).fetchone()
-        self._terms[kind, value] = int(number)
+        known[kind, value] = int(number)
         return int(number)
+
+    def _note_key(self, db: sqlite3.Connection, key: str) -> None:
+        """Remember a key of an attribute, which the search field suggests."""
+        if len(self._keys) < MOST_KEYS and key not in self._keys:
+            self._keys.add(key)
+            self._term(db, "key", key)
 
     # Out
 
@@ -385,7 +443,7 @@ class Store:
             self._forget(oldest)
 
     def _delete(self, db: sqlite3.Connection, last: int) -> int:
-        for table in ("spans", "links", "found"):
+        for table in TABLES:
             db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
         db.execute("DELETE FROM sources WHERE newest <= ?", (last,))
         self._sources.clear()  # some of them may be among those
@@ -400,6 +458,12 @@ class Store:
                     "DELETE FROM counts WHERE resolution = ? AND bucket < ?",
                     (resolution, int(oldest / 1e9 if kept is None else now - kept)),
                 )
+            if len(self._searched) >= MOST_SEARCHED:
+                db.execute(
+                    "DELETE FROM terms WHERE kind = 'name' "
+                    "AND NOT EXISTS (SELECT 1 FROM named WHERE term = terms.id)"
+                )
+                self._searched.clear()
 
 
 def _count(db: sqlite3.Connection, changes: Counter[tuple[int, int, int]]) -> None:

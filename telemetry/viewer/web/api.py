@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, abort, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
-from ...otlp.bounds import MAX_IMPORTED, TooLarge
+from ...otlp.bounds import TooLarge
 from ...otlp.decode import ReceivedSpan
 from ...otlp.server import (
     JSON,
@@ -26,9 +26,22 @@ from ...otlp.server import (
 )
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
-from ..store.queues import queues, service_map
-from ..store.read import number_of, read_spans, read_trace, stored_spans
+from ..import_files import read_file
+from ..map_layout import lay_out
+from ..store.query import QueryError
+from ..store.queue_page import Asked, queue_page
+from ..store.queues import queues
+from ..store.read import (
+    count_spans,
+    linked_from,
+    number_of,
+    read_spans,
+    read_trace,
+    stored_spans,
+)
 from ..store.search import Search, facets, find
+from ..store.service_map import service_map
+from ..store.suggest import suggest
 from ..store.trace_store import PATIENCE, Store
 from .events import Events
 
@@ -43,6 +56,9 @@ POLICY = (
 
 #: The largest body taken as it comes, in bytes.
 MAX_BODY = 64 * 1024 * 1024
+
+#: How a file may be sent: as bytes of any kind, or as JSON.
+FILE_TYPES = ("application/octet-stream", JSON, "application/gzip", "application/x-ndjson")
 
 #: What an attribute may be long on the page, in characters; the download has all of it.
 LONGEST_VALUE = 65_536
@@ -89,6 +105,10 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
         answer.headers["Retry-After"] = "1"
         return answer
 
+    @app.errorhandler(QueryError)
+    def explain_query(exc: QueryError) -> Response:
+        return _json({"error": str(exc), "position": exc.position}, 400)
+
     @app.errorhandler(ValueError)
     def explain_value(exc: ValueError) -> Response:
         return _json({"error": str(exc)}, 400)
@@ -110,7 +130,14 @@ def _add_page(app: Flask) -> None:
             abort(404, "this installation has no page; its API is at /api/traces")
         return send_from_directory(STATIC, "index.html")
 
-    for rule in ("/", "/trace/<trace_id>", "/trace/<trace_id>/<span_id>", "/queues", "/map"):
+    for rule in (
+        "/",
+        "/trace/<trace_id>",
+        "/trace/<trace_id>/<span_id>",
+        "/queues",
+        "/queue",
+        "/map",
+    ):
         app.add_url_rule(rule, endpoint=rule, view_func=page)
 
     @app.get("/static/<path:name>")
@@ -123,7 +150,12 @@ def _add_traces(app: Flask, store: Store) -> None:
     def list_traces() -> Response:
         search = Search.parse(request.args)
         with store.database.reading() as db:
-            return _json(find(db, search))
+            return _json(find(db, search, store.stuck_after_ns))
+
+    @app.get("/api/suggest")
+    def suggestions() -> Response:
+        with store.database.reading() as db:
+            return _json(suggest(db, request.args.get("q", "")))
 
     @app.get("/api/traces/<trace_id>")
     def export(trace_id: str) -> Response:
@@ -139,7 +171,9 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces/<trace_id>/hops")
     def show_hops(trace_id: str) -> Response:
         with store.database.reading() as db:
-            return _json(hops(read_trace(db, _number(db, trace_id), time.time_ns())))
+            number = _number(db, trace_id)
+            trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
+            return _json(hops(trace, count_spans(db, number)))
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:
@@ -148,7 +182,7 @@ def _add_traces(app: Flask, store: Store) -> None:
             found = list(read_spans(db, number, _bytes(span_id)))
             if not found:
                 abort(404, f"trace {trace_id} has no span {span_id[:100]} here")
-            return _json(_span(found[0], lambda *ids: _is_known(db, *ids)))
+            return _json(_span(db, found[0]))
 
 
 def _number(db: Any, trace_id: str) -> int:
@@ -165,13 +199,31 @@ def _bytes(span_id: str) -> bytes:
         return b""
 
 
-def _is_known(db: Any, trace_id: str, span_id: str) -> bool:
+def _linked(db: Any, trace_id: str, span_id: str) -> dict[str, Any]:
+    """Return what is known of the span that a link names."""
     number = number_of(db, trace_id)
-    query = "SELECT 1 FROM spans WHERE trace = ? AND span_id = ?"
-    return number is not None and bool(db.execute(query, (number, _bytes(span_id))).fetchone())
+    found = list(read_spans(db, number, _bytes(span_id))) if number is not None else []
+    return {
+        "known": bool(found),
+        "name": found[0].name if found else None,
+        "service": found[0].service if found else None,
+    }
 
 
-def _span(span: ReceivedSpan, is_known: Any) -> dict[str, Any]:
+def _linked_from(db: Any, span: ReceivedSpan) -> list[dict[str, Any]]:
+    return [
+        {
+            "trace_id": other.trace_id,
+            "span_id": other.span_id,
+            "name": other.name,
+            "service": other.service,
+            "later_ms": (other.start_ns - max(span.start_ns, span.end_ns)) / 1e6,
+        }
+        for other in linked_from(db, span.trace_id, span.span_id)
+    ]
+
+
+def _span(db: Any, span: ReceivedSpan) -> dict[str, Any]:
     attributes, events, links = span.dropped
     return {
         "span_id": span.span_id,
@@ -199,10 +251,11 @@ def _span(span: ReceivedSpan, is_known: Any) -> dict[str, Any]:
                 "trace_id": link.trace_id,
                 "span_id": link.span_id,
                 "attributes": _plain(link.attributes),
-                "known": is_known(link.trace_id, link.span_id),
+                **_linked(db, link.trace_id, link.span_id),
             }
             for link in span.links
         ],
+        "linked_from": _linked_from(db, span),
         "traceparent": f"00-{span.trace_id}-{span.span_id}-{span.flags & 0xFF:02x}",
         "dropped": {"attributes": attributes, "events": events, "links": links},
     }
@@ -231,14 +284,22 @@ def _plain(value: Any) -> Any:
 def _add_rest(app: Flask, store: Store, events: Events) -> None:
     @app.get("/api/queues")
     def list_queues() -> Response:
-        args = request.args
         with store.database.reading() as db:
-            return _json(queues(db, _since(), args.get("queue", ""), args.get("task", "")))
+            return _json(queues(db, _since(), store.stuck_after_ns))
+
+    @app.get("/api/queue")
+    def show_queue() -> Response:
+        args = request.args
+        asked = Asked(args.get("queue", ""), args.get("task"), args.get("broker"))
+        with store.database.reading() as db:
+            return _json(queue_page(db, asked, _since(), store.stuck_after_ns))
 
     @app.get("/api/map")
     def show_map() -> Response:
+        direction = request.args.get("direction", "right")
         with store.database.reading() as db:
-            return _json(service_map(db, _since()))
+            found = service_map(db, _since())
+        return _json(lay_out(found, direction))
 
     @app.get("/api/facets")
     def list_facets() -> Response:
@@ -258,7 +319,7 @@ def _add_rest(app: Flask, store: Store, events: Events) -> None:
     def listen() -> Response:
         listener = events.subscribe()
         if listener is None:
-            abort(503, "too many pages are open: close one")
+            abort(503, "too many browsers have this viewer open: close one")
 
         def stream() -> Iterator[str]:
             try:
@@ -298,20 +359,24 @@ def _add_otlp(app: Flask, store: Store) -> None:
 
     @app.post("/api/import")
     def take_file() -> Response:
-        if request.mimetype != JSON:
-            abort(415, f"the file is sent with Content-Type: {JSON}")
+        # A page of another site could send the three types of a form without being asked.
+        if request.mimetype not in FILE_TYPES:
+            abort(415, f"a file is sent with Content-Type: {FILE_TYPES[0]}")
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            abort(403, "files are taken from this viewer's own page only")
-        with receive(request.content_length, _body, _encoding(), JSON, MAX_IMPORTED) as exported:
-            count = sum(len(s.spans) for r in exported.resource_spans for s in r.scope_spans)
-            refused, reason = store.take(exported)
+            abort(403, "files are imported from this viewer's own page only")
+        imported = read_file(_body())
+        count = imported.spans
+        refused, reason = store.take(imported.request)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
         # Whoever opens a file looks at its trace next. A busy database gives up within the time.
         if reason := store.wait_until_written(2 * PATIENCE):
             abort(503, f"its spans were not written: {reason}")
-        return _json({"accepted": count})
+        ids = imported.trace_ids
+        return _json(
+            {"accepted": count, "traces": len(ids), "trace_id": ids[0], "format": imported.kind}
+        )
 
 
 def _kind() -> str:

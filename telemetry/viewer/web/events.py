@@ -11,8 +11,13 @@ from ..store.trace_store import Store
 
 __all__ = ["Events"]
 
-#: Pages that may listen at the same time, and traces that wait to be told to one that is slow.
+#: Streams that may be open at the same time (a browser opens one for all of its tabs), and traces
+#: that wait to be sent to one that is slow.
 MOST_LISTENERS, MOST_WAITING = 32, 500
+
+#: Seconds between two deliveries to a stream: a browser draws no faster, and many traces of one
+#: moment are sent together.
+PACE = 0.25
 
 #: Seconds between two sets of numbers, each of which also keeps the connection alive.
 STATS_EVERY = 3.0
@@ -69,6 +74,7 @@ class Events:
             "dropped": store.dropped,
             "pending": store.pending(),
             "db_bytes": store.size(),
+            "streams": len(self._listeners),
         }
 
     def _tell(self, summary: Summary) -> None:
@@ -112,6 +118,9 @@ class _Listener:
                 rows = list(self._rows.values())
                 self._rows.clear()
             yield "".join(f"event: trace\ndata: {to_text(row)}\n\n" for row in rows)
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closed, PACE):
+                    return
             if time.monotonic() >= due:
                 due = time.monotonic() + STATS_EVERY
                 yield self._stats()

@@ -71,11 +71,11 @@ StartViewer = Callable[..., Viewer]
 
 @pytest.fixture
 def start_viewer(tmp_path: Path) -> Iterator[StartViewer]:
-    """Start viewers; *argv* are further options."""
+    """Start viewers; *argv* are further options, *http* an address that is free."""
     starter = Starter(HOME=str(tmp_path), COLUMNS="100")
 
-    def start(*argv: str, db: str = str(tmp_path / "traces.db")) -> Viewer:
-        grpc, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    def start(*argv: str, db: str = str(tmp_path / "traces.db"), http: str = "") -> Viewer:
+        grpc, http = f"127.0.0.1:{free_port()}", http or f"127.0.0.1:{free_port()}"
         options = ("--grpc", grpc, "--http", http, *(("--db", db) if db else ()))
         process = starter("telemetry", "view", *options, *argv)
         process.wait_for_line(f"http://{http}/")

@@ -149,7 +149,7 @@ def test_a_trace_that_is_not_there(start_viewer: StartViewer, tmp_path: Path) ->
     assert unknown.lines == [f"trace {TRACE} is not in {db}"]
 
 
-@pytest.mark.parametrize("missing", ["flask", "rich"])
+@pytest.mark.parametrize("missing", ["flask", "graphlay", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"

@@ -1,4 +1,4 @@
-// What the server says: JSON, and what it tells of by itself.
+// What the server answers: JSON, or an error that names cause and remedy.
 
 /** Fetch JSON; an error carries what the server says of cause and remedy. */
 export async function get(path, signal) {
@@ -7,28 +7,24 @@ export async function get(path, signal) {
     answer = await fetch(path, { signal, headers: { accept: "application/json" } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The viewer does not answer. Is it still running?");
+    throw Object.assign(new Error("The viewer does not answer. Is it still running?"), { unreachable: true });
   }
+  return read(answer);
+}
+
+/** Send a file; return how many spans of how many traces were imported, and the first trace's id. */
+export async function send(file) {
+  let answer;
+  try {
+    answer = await fetch("/api/import", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
+  } catch {
+    throw new Error("The viewer does not answer, or the file cannot be read.");
+  }
+  return read(answer);
+}
+
+async function read(answer) {
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(body.error || answer.statusText), { status: answer.status });
+  if (!answer.ok) throw Object.assign(new Error(body.error || answer.statusText), { status: answer.status, position: body.position });
   return body;
-}
-
-/** Send a file of OTLP JSON; return the trace id of its first span. */
-export async function send(text) {
-  const document_ = JSON.parse(text);
-  const answer = await fetch("/api/import", { method: "POST", headers: { "content-type": "application/json" }, body: text });
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(body.error || answer.statusText);
-  const spans = (document_.resourceSpans || []).flatMap((r) => (r.scopeSpans || []).flatMap((scope) => scope.spans || []));
-  return { accepted: body.accepted, trace: spans.length ? String(spans[0].traceId).toLowerCase() : null };
-}
-
-/** Tell `heard(kind, value)` of each event, and `connected(bool)` of the connection; return a stop. */
-export function listen(heard, connected) {
-  const source = new EventSource("/api/events");
-  source.onopen = () => connected(true);
-  source.onerror = () => connected(false);
-  for (const kind of ["trace", "stats"]) source.addEventListener(kind, (event) => heard(kind, JSON.parse(event.data)));
-  return () => source.close();
 }

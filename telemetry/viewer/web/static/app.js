@@ -1,11 +1,14 @@
 // The frame around every page: routes, live events, keys, theme.
 
-import { listen, send } from "./api.js";
+import { send } from "./api.js";
 import { h, toast } from "./dom.js";
 import { count, rate } from "./format.js";
 import { keyboard } from "./keys.js";
 import { showMap } from "./map.js";
+import { showQueue } from "./queue.js";
 import { showQueues } from "./queues.js";
+import { keepPlace } from "./scrolling.js";
+import { listen } from "./stream.js";
 import { theme } from "./theme.js";
 import { showTrace } from "./trace.js";
 import { showTraces } from "./traces.js";
@@ -14,19 +17,31 @@ const ROUTES = [
   [/^\/$/, "traces", showTraces],
   [/^\/trace\/([0-9a-fA-F]+)(?:\/([0-9a-fA-F]+))?$/, "trace", showTrace],
   [/^\/queues$/, "queues", showQueues],
+  [/^\/queue$/, "queues", showQueue],
   [/^\/map$/, "map", showMap],
 ];
 
+// Milliseconds that the first page waits for the stream: what it reads then, it need not read again.
+const PATIENCE = 300;
+
 const view = document.getElementById("view");
+const places = keepPlace();
 let page = null;
+let isOpen = false;
 
 /** Go to an address of this page, as a link does. */
 export function go(address, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"]({}, "", address);
+  places.toTop();
   show();
 }
 
+function start() {
+  if (!isOpen) show();
+}
+
 function show() {
+  isOpen = true;
   const path = location.pathname;
   page?.close?.();
   for (const [pattern, name, open] of ROUTES) {
@@ -50,33 +65,46 @@ document.addEventListener("click", (event) => {
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   go(link.getAttribute("href"));
-  window.scrollTo(0, 0);
+  // Whoever reads the page aloud, or goes on with Tab, is at its beginning.
+  view.focus({ preventScroll: true });
 });
-window.addEventListener("popstate", show);
+window.addEventListener("popstate", () => {
+  show();
+  places.restore();
+});
 
 const live = document.getElementById("live");
-listen(
-  (kind, value) => {
+const words = document.getElementById("live-text");
+const offline = h("p", { class: "offline", role: "status" });
+document.querySelector(".top").after(offline);
+listen({
+  heard(kind, value) {
     if (kind === "stats") {
       const now = value.received_per_s ? `, ${rate(value.received_per_s)} now` : "";
-      document.getElementById("live-text").textContent = `${count(value.spans)} spans${now}`;
+      words.textContent = `${count(value.spans)} spans${now}`;
       live.title = value.dropped ? `${count(value.dropped)} spans were dropped` : "";
     }
     page?.heard?.(kind, value);
   },
-  (up) => {
+  connected(up) {
     live.classList.toggle("up", up);
-    if (!up) document.getElementById("live-text").textContent = "not connected";
+    document.body.classList.toggle("is-old", !up);
+    if (!up) words.textContent = "not connected";
+    offline.textContent = up ? "" : `No connection to the viewer since ${new Date().toLocaleTimeString(undefined, { hour12: false })}. The data below is from then. Reconnecting…`;
   },
-);
+  missed() {
+    if (isOpen) page?.refresh?.();
+    else start();
+  },
+});
 
 async function open(file) {
   try {
-    const { accepted, trace } = await send(await file.text());
-    toast(`${accepted} spans were taken from ${file.name}`);
-    if (trace) go(`/trace/${trace}`);
+    const { accepted, traces, trace_id: trace } = await send(file);
+    toast(`Imported ${count(accepted)} ${accepted === 1 ? "span" : "spans"}${traces > 1 ? ` in ${count(traces)} traces` : ""} from ${file.name}`);
+    go(traces === 1 ? `/trace/${trace}` : "/");
   } catch (error) {
-    toast(`${file.name} was not taken: ${error.message}`);
+    toast(`${file.name} was not imported: ${error.message}`);
   }
 }
 
@@ -93,4 +121,5 @@ window.addEventListener("drop", (event) => {
 
 theme(document.getElementById("theme"));
 keyboard({ go, page: () => page, help: document.getElementById("help"), dialog: document.getElementById("keys") });
-show();
+if (document.visibilityState === "visible") setTimeout(start, PATIENCE);
+else start();

@@ -1,28 +1,93 @@
-// Small charts: three percentiles over time.
+// Charts over time: small ones in a row of a table, and large ones with axes.
 
-import { s } from "./dom.js";
-import { duration } from "./format.js";
+import { h, s } from "./dom.js";
+import { ticks } from "./format.js";
 
-const LINES = ["p50", "p95", "p99"];
+const MARGIN = { left: 70, right: 10, top: 8, bottom: 20 };
 
-/** Draw `series` of `name` (wait or run): a line for each percentile. */
-export function chart(series, name, { since, bucket, width = 112, height = 40 }) {
-  const now = Date.now() / 1000;
-  const begin = now - since;
-  const values = series.flatMap((point) => LINES.map((line) => point[`${name}_${line}`])).filter((value) => value !== null && value !== undefined);
-  const top = Math.max(...values, 0.001);
-  const x = (t) => Math.max(3, Math.min(width - 3, ((t - begin) / since) * width));
-  const y = (ms) => height - 2 - (ms / top) * (height - 6);
-  const last = series.at(-1);
-  const said = last ? LINES.map((line) => `${line} ${duration(last[`${name}_${line}`])}`).join(", ") : "nothing yet";
+/** The path of a line through the values at `key`; where there is none it is broken. */
+function path(series, key, x, y) {
+  const parts = [];
+  let drawing = false;
+  for (const [at, point] of series.entries()) {
+    const value = point[key];
+    if (value === null || value === undefined) {
+      drawing = false;
+      continue;
+    }
+    const alone = !drawing && (series[at + 1]?.[key] ?? null) === null;
+    // A single point is a short line: it would not be seen.
+    parts.push(`${drawing ? "L" : "M"}${x(point.t).toFixed(1)},${y(value).toFixed(1)}${alone ? "h2" : ""}`);
+    drawing = true;
+  }
+  return parts.join("");
+}
+
+function largest(series, lines) {
+  return Math.max(0, ...series.flatMap((point) => lines.map(({ key }) => point[key] ?? 0)));
+}
+
+/** A small chart without axes. `label` says what it shows, for those who do not see it. */
+export function sparkline(series, lines, { label, width = 96, height = 26 }) {
+  const top = Math.max(largest(series, lines), 1);
+  const [first, last] = [series[0]?.t ?? 0, series.at(-1)?.t ?? 1];
+  const x = (t) => 1 + ((t - first) / Math.max(1, last - first)) * (width - 4);
+  const y = (value) => height - 2 - (value / top) * (height - 4);
   return s(
     "svg",
-    { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${name === "wait" ? "Wait" : "Run"} over time; latest: ${said}; highest: ${duration(top)}` },
+    { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
     s("line", { class: "base", x1: 0, x2: width, y1: height - 1.5, y2: height - 1.5 }),
-    LINES.map((line) => {
-      const points = series.filter((point) => point[`${name}_${line}`] !== null && point[`${name}_${line}`] !== undefined);
-      if (points.length === 1) return s("circle", { class: `point ${line}`, cx: x(points[0].t + bucket / 2), cy: y(points[0][`${name}_${line}`]), r: 2.5 });
-      return s("polyline", { class: `line ${line}`, points: points.map((point) => `${x(point.t + bucket / 2).toFixed(1)},${y(point[`${name}_${line}`]).toFixed(1)}`).join(" ") });
-    }),
+    lines.map(({ key, name }) => s("path", { class: `line ${name}`, d: path(series, key, x, y) })),
   );
+}
+
+/** A chart with axes from 0 to `least` at least, a legend, and the values of each moment on hover. */
+export function chart(series, lines, { title, format, since, now, bucket, height = 180, width = 620, dots = null, least = 0.001 }) {
+  // Not wider than the page, so that its text is not scaled down.
+  width = Math.min(width, document.documentElement.clientWidth - 46);
+  const begin = now - since;
+  const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
+  const top = Math.max(largest(series, lines), ...(dots ?? []).map((dot) => dot.value), least);
+  const scale = ticks(top, 4);
+  const highest = Math.max(top, scale.at(-1));
+  const x = (t) => MARGIN.left + Math.max(0, Math.min(1, (t - begin) / since)) * inner.width;
+  const y = (value) => MARGIN.top + inner.height - (value / highest) * inner.height;
+  const hours = times(begin, now);
+  return h(
+    "figure",
+    { class: "chart", "data-key": title },
+    h("figcaption", {}, h("span", { class: "chart-title" }, title), h("span", { class: "legend" }, lines.map(({ name, label }) => h("span", {}, h("i", { class: `swatch stroke ${name}`, "aria-hidden": "true" }), label)))),
+    s(
+      "svg",
+      { viewBox: `0 0 ${width} ${height}`, role: dots ? "group" : "img", "aria-label": `${title}: ${summary(series, lines, format)}` },
+      scale.map((value) => [s("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }), s("text", { class: "tick", x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value))]),
+      hours.map(({ t, text }, at) => s("text", { class: "tick", x: x(t), y: height - 4, "text-anchor": at === 0 && x(t) < MARGIN.left + 16 ? "start" : x(t) > width - 24 ? "end" : "middle" }, text)),
+      lines.map(({ key, name }) => s("path", { class: `line ${name}`, d: path(series, key, (t) => x(t + bucket / 2), y) })),
+      series.map((point) => s("rect", { class: "moment", x: x(point.t), y: MARGIN.top, width: Math.max(0.5, x(point.t + bucket) - x(point.t)), height: inner.height }, s("title", {}, `${clock(point.t)}\n${lines.map(({ key, label }) => `${label}: ${format(point[key])}`).join("\n")}`))),
+      (dots ?? []).map((dot) => s("a", { href: dot.href, "data-link": "", tabindex: "-1", "aria-hidden": "true", class: "dot-link" }, s("title", {}, dot.title), s("circle", { class: `point ${dot.name}`, cx: x(dot.t).toFixed(1), cy: y(dot.value).toFixed(1), r: 3.5 }))),
+    ),
+  );
+}
+
+function summary(series, lines, format) {
+  return lines
+    .map(({ key, label }) => {
+      const values = series.map((point) => point[key]).filter((value) => value !== null && value !== undefined);
+      return values.length ? `${label} now ${format(values.at(-1))}, highest ${format(Math.max(...values))}` : `${label} none`;
+    })
+    .join("; ");
+}
+
+/** Round times between two, with as few as fit, and how each is written. */
+function times(begin, end) {
+  const steps = [60, 300, 600, 900, 1800, 3600, 10800, 21600, 43200, 86400, 172800, 604800];
+  const step = steps.find((seconds) => (end - begin) / seconds <= 6) ?? 604800;
+  const shift = new Date(begin * 1000).getTimezoneOffset() * 60;
+  const found = [];
+  for (let t = Math.ceil((begin - shift) / step) * step + shift; t <= end; t += step) found.push({ t, text: step >= 86400 ? new Date(t * 1000).toLocaleDateString(undefined, { month: "short", day: "numeric" }) : clock(t) });
+  return found;
+}
+
+function clock(t) {
+  return new Date(t * 1000).toLocaleTimeString(undefined, { hour12: false, hour: "2-digit", minute: "2-digit" });
 }

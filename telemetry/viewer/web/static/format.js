@@ -1,5 +1,7 @@
 // Numbers and times as people read them.
 
+import { h } from "./dom.js";
+
 /** Milliseconds, with as many digits as say something. */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
@@ -7,9 +9,17 @@ export function duration(ms) {
   if (ms < 1) return `${(ms * 1000).toFixed(0)} µs`;
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${ms.toFixed(0)} ms`;
-  if (ms < 60000) return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
-  if (ms < 3600000) return `${Math.floor(ms / 60000)} min ${Math.round((ms % 60000) / 1000)} s`;
-  return `${Math.floor(ms / 3600000)} h ${Math.round((ms % 3600000) / 60000)} min`;
+  if (ms < 59950) return `${(ms / 1000).toFixed(ms < 9995 ? 2 : 1)} s`;
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 3600) return inTwo(seconds, 60, "min", "s");
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 2880) return inTwo(minutes, 60, "h", "min");
+  return inTwo(Math.round(minutes / 60), 24, "d", "h");
+}
+
+function inTwo(number, each, large, small) {
+  const rest = number % each;
+  return `${Math.floor(number / each)} ${large}${rest ? ` ${rest} ${small}` : ""}`;
 }
 
 /** A time of day from nanoseconds since the epoch, which come as text. */
@@ -20,7 +30,14 @@ export function clock(ns) {
   return sameDay ? time : `${date.toLocaleDateString()} ${time}`;
 }
 
-/** The same with milliseconds and a date, for a title. */
+/** A moment as an element: in the browser's time zone, in UTC on hover. */
+export function timeOf(ns) {
+  const date = new Date(Number(BigInt(ns) / 1000000n));
+  const time = date.toLocaleTimeString(undefined, { hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+  return h("time", { datetime: exactly(ns), title: exactly(ns) }, `${date.toLocaleDateString()} ${time}`);
+}
+
+/** The same in UTC, with milliseconds and a date, for a title. */
 export function exactly(ns) {
   return new Date(Number(BigInt(ns) / 1000000n)).toISOString();
 }
@@ -36,12 +53,16 @@ export function rate(perSecond) {
   return `${(perSecond * 3600).toFixed(perSecond * 3600 < 10 ? 1 : 0)}/h`;
 }
 
+// Steps of an axis that is longer than a minute, in milliseconds.
+const LONG_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800].map((seconds) => seconds * 1000);
+
 /** Steps of an axis: round numbers, about `wanted` of them. */
 export function ticks(end, wanted = 5) {
   if (!(end > 0)) return [0];
   const rough = end / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+  const long = end > 60000 ? LONG_STEPS.find((n) => n >= rough) : undefined;
+  const step = long ?? [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
   const found = [];
   for (let at = 0; at <= end * 1.0001; at += step) found.push(at);
   return found.length > 1 ? found : [0, end];

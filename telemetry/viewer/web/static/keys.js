@@ -4,8 +4,8 @@ import { h } from "./dom.js";
 
 const SHEET = [
   ["Everywhere", [["?", "this sheet"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["t", "light or dark"], ["Esc", "close, or leave a field"]]],
-  ["Traces", [["j k", "next, previous"], ["Enter", "open"], ["r", "read again"]]],
-  ["A trace", [["↑ ↓", "row"], ["→ ←", "open, close, go to its parent"], ["Home End", "first, last"], ["Enter", "details"], ["*", "open or close all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
+  ["Traces", [["↑ ↓", "previous, next"], ["j k", "next, previous"], ["Enter", "open"], ["r", "read again"]]],
+  ["A trace", [["↑ ↓", "row"], ["→ ←", "open, close, go to its parent"], ["Home End", "first, last"], ["Enter", "details"], ["/", "search spans"], ["n N", "next match, previous match"], ["+ -", "zoom in, zoom out"], ["0", "reset zoom"], ["*", "open or close all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
 ];
 
 function sheet(dialog) {
@@ -24,9 +24,16 @@ export function keyboard({ go, page, help, dialog }) {
     dialog.showModal();
   };
   help.addEventListener("click", show);
+  // Focus the search of this page, or go to the list and focus it there.
+  const search = () => {
+    const field = () => document.querySelector("[data-search]");
+    if (!field()) go("/");
+    field()?.focus();
+    field()?.select();
+  };
   const everywhere = {
     "?": show,
-    "/": () => document.querySelector("[data-search]")?.focus() ?? go("/"),
+    "/": search,
     t: () => document.getElementById("theme").click(),
     "g t": () => go("/"),
     "g q": () => go("/queues"),

@@ -1,103 +1,159 @@
-// Services, queues and stores, and what goes between them.
+// Services, queues and stores, and what goes between them. The server lays it out.
 
 import { get } from "./api.js";
 import { h, s } from "./dom.js";
 import { count, duration, rate } from "./format.js";
-import { range } from "./queues.js";
+import { update } from "./morph.js";
+import { pageOf } from "./queues.js";
+import { range } from "./range.js";
+import { everySeconds } from "./stream.js";
 
-const WIDTH = 150;
-const HEIGHT = 46;
-const ACROSS = 104;
-const DOWN = 34;
+const narrow = matchMedia("(max-width: 56rem)");
+const CORNER = 12;
 
 /** Show the map in `view`. */
 export function showMap(view) {
   document.title = "Map · queuehop";
-  const place = h("div");
+  const note = h("p", { class: "empty", hidden: true });
+  const drawing = h("div", { class: "scroll map-scroll", tabindex: "0", role: "region", "aria-label": "Map", hidden: true });
+  const list = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Map as a table", hidden: true });
   const chosen = range("/map", () => read());
   let closed = false;
-  view.append(h("div", { class: "page-head" }, h("h1", {}, "Map"), chosen.element), place);
+  let drawn = "";
+  view.append(h("div", { class: "page-head" }, h("h1", {}, "Map"), chosen.element, legend()), note, drawing, list);
 
   async function read() {
     let answer;
     try {
-      answer = await get(`/api/map?since_s=${chosen.value()}`);
+      answer = await get(`/api/map?since_s=${chosen.value()}&direction=${narrow.matches ? "down" : "right"}`);
     } catch (error) {
-      place.replaceChildren(h("p", { class: "empty" }, error.message));
+      // What was read before stays, marked as old by the frame.
+      if (!closed && !(error.unreachable && drawn)) say(error.message);
       return;
     }
     if (closed) return;
-    place.replaceChildren(...(answer.nodes.length ? [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The map" }, graph(answer)), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The map as a table" }, table(answer))] : [h("p", { class: "empty" }, "Nothing has gone anywhere in this time. Choose a longer one, or wait.")]));
+    const text = JSON.stringify(answer);
+    if (text === drawn) return;
+    drawn = text;
+    if (!answer.nodes.length) return say("No spans in this time range. Choose a longer one; the page updates by itself.");
+    note.hidden = true;
+    drawing.hidden = list.hidden = false;
+    update(drawing, graph(answer, chosen.value()));
+    update(list, table(answer, chosen.value()));
+  }
+
+  function say(text) {
+    note.textContent = text;
+    note.hidden = false;
+    drawing.hidden = list.hidden = true;
   }
 
   read();
-  const timer = setInterval(read, 10000);
+  const stop = everySeconds(10, read);
+  narrow.addEventListener("change", read);
   return {
+    refresh: read,
     keys: { r: read },
     close() {
       closed = true;
-      clearInterval(timer);
+      stop();
+      narrow.removeEventListener("change", read);
     },
   };
 }
 
-/** The column of each node: behind everything that leads to it; what leads back is not followed. */
-function columns(nodes, edges) {
-  const from = new Map(nodes.map((node) => [node.id, edges.filter((edge) => edge.to === node.id && edge.from !== node.id).map((edge) => edge.from)]));
-  const found = new Map();
-  const column = (id, above) => {
-    if (found.has(id)) return found.get(id);
-    if (above.has(id)) return -1;
-    above.add(id);
-    const at = 1 + Math.max(-1, ...(from.get(id) || []).map((before) => column(before, above)));
-    above.delete(id);
-    found.set(id, at);
-    return at;
-  };
-  for (const node of nodes) column(node.id, new Set());
-  return found;
+function legend() {
+  return h("p", { class: "legend" }, ["service", "queue", "store"].map((kind) => h("span", {}, h("i", { class: `swatch kind-${kind}`, "aria-hidden": "true" }), kind)), h("span", {}, "on an edge: rate, and the median of the call, or of the wait behind a queue"));
 }
 
-function graph({ nodes, edges }) {
-  const at = columns(nodes, edges);
-  const places = new Map();
-  const filled = [];
-  for (const node of nodes.toSorted((a, b) => b.count - a.count)) {
-    const column = at.get(node.id);
-    filled[column] = filled[column] || 0;
-    places.set(node.id, { x: 12 + column * (WIDTH + ACROSS), y: 14 + filled[column] * (HEIGHT + DOWN) });
-    filled[column] += 1;
-  }
-  const width = 24 + filled.length * (WIDTH + ACROSS) - ACROSS;
-  const height = 20 + Math.max(...filled.map((count_) => count_ || 0)) * (HEIGHT + DOWN);
+/** The page that says more of a node: a queue's own, or the traces of a service. */
+function address(node, since) {
+  if (node.kind === "queue") return pageOf(node.name, node.broker, since);
+  if (node.kind === "service") return `/?${new URLSearchParams({ service: node.name })}`;
+  return null;
+}
+
+/** The traces that went over an edge. */
+function traces(edge, nodes) {
+  const ends = [edge.from, edge.to].map((id) => nodes.get(id));
+  const asked = new URLSearchParams();
+  const queue = ends.find((node) => node.kind === "queue");
+  const service = ends.findLast((node) => node.kind === "service");
+  if (service) asked.set("service", service.name);
+  if (queue) asked.set("queue", queue.name);
+  return `/?${asked}`;
+}
+
+function graph({ nodes, edges, width, height }, since) {
+  const known = new Map(nodes.map((node) => [node.id, node]));
   return s(
     "svg",
-    { class: "map", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "What calls what; the table below says the same" },
-    s("defs", {}, s("marker", { id: "tip", viewBox: "0 0 8 8", refX: 8, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" }))),
-    edges.map((edge) => arrow(edge, places)),
-    nodes.map((node) => box(node, places.get(node.id))),
+    { class: "map", viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": "What calls what. The table below has the same data." },
+    s("defs", {}, ["", "bad-"].map((kind) => s("marker", { id: `${kind}tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" })))),
+    edges.map((edge) => line(edge)),
+    nodes.map((node) => box(node, since)),
+    edges.map((edge) => label(edge, known)),
   );
 }
 
-function arrow(edge, places) {
-  const [from, to] = [places.get(edge.from), places.get(edge.to)];
-  if (!from || !to) return null;
-  const [x1, y1] = [from.x + WIDTH, from.y + HEIGHT / 2];
-  const [x2, y2] = [to.x, to.y + HEIGHT / 2];
-  const back = x2 <= x1;
-  const bend = back ? 70 : Math.max(30, (x2 - x1) / 2);
-  const path = `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`;
-  const [mx, my] = [(x1 + x2) / 2, (y1 + y2) / 2 + (back ? 24 : 0)];
-  return s("g", { class: `edge ${edge.errors ? "bad" : ""}` }, s("title", {}, `${edge.from} to ${edge.to}: ${count(edge.count)}, ${edge.errors} failed`), s("path", { d: path, "marker-end": "url(#tip)" }), s("text", { x: mx, y: my - 5, "text-anchor": "middle" }, rate(edge.per_s)), edge.p50_ms === null || edge.p50_ms === undefined ? null : s("text", { class: "small", x: mx, y: my + 10, "text-anchor": "middle" }, duration(edge.p50_ms)));
+function line(edge) {
+  const tip = edge.errors ? "bad-tip" : "tip";
+  return s("path", { class: `edge ${edge.errors ? "bad" : ""} ${edge.back ? "back" : ""}`, d: path(edge.points), "marker-end": `url(#${tip})`, "aria-hidden": "true" });
 }
 
-function box(node, { x, y }) {
-  const shape = node.kind === "queue" ? { rx: HEIGHT / 2 } : node.kind === "store" ? { rx: 3, "stroke-dasharray": "4 3" } : { rx: 8 };
-  const name = node.name.length > 20 ? `${node.name.slice(0, 19)}…` : node.name;
-  return s("g", { class: `node ${node.kind} ${node.errors ? "bad" : ""}`, transform: `translate(${x},${y})` }, s("title", {}, node.name), s("rect", { width: WIDTH, height: HEIGHT, ...shape }), s("text", { x: WIDTH / 2, y: 20, "text-anchor": "middle" }, name), s("text", { class: "small", x: WIDTH / 2, y: 36, "text-anchor": "middle" }, `${node.kind}, ${count(node.count)}${node.errors ? `, ${count(node.errors)} failed` : ""}`));
+/** A path through the points, with round corners. */
+function path(points) {
+  const parts = [`M${points[0]}`];
+  for (let at = 1; at < points.length - 1; at++) {
+    const [before, corner, after] = [points[at - 1], points[at], points[at + 1]];
+    parts.push(`L${towards(corner, before)}`, `Q${corner} ${towards(corner, after)}`);
+  }
+  return [...parts, `L${points.at(-1)}`].join(" ");
 }
 
-function table({ nodes, edges }) {
-  const name = (id) => nodes.find((node) => node.id === id)?.name ?? id;
-  return h("table", { class: "edges" }, h("caption", {}, "The same as a table"), h("thead", {}, h("tr", {}, ["From", "To", "Times", "Rate", "Failed", "p50"].map((text, at) => h("th", { scope: "col", class: at > 1 ? "number" : null }, text)))), h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, count(edge.count)), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: "number" }, count(edge.errors)), h("td", { class: "number" }, edge.p50_ms === null ? "–" : duration(edge.p50_ms))))));
+function towards([x, y], [toX, toY]) {
+  const length = Math.hypot(toX - x, toY - y);
+  const share = length ? Math.min(CORNER, length / 2) / length : 0;
+  return [x + (toX - x) * share, y + (toY - y) * share].map((value) => value.toFixed(1));
+}
+
+function label(edge, nodes) {
+  if (!edge.label) return null;
+  const [x, y] = edge.label;
+  const [first, second] = [rate(edge.per_s), duration(edge.p50_ms)];
+  const width = Math.min(70, 7.5 * Math.max(first.length, second.length) + 8);
+  const name = `${nodes.get(edge.from).name} to ${nodes.get(edge.to).name}: ${count(edge.count)} times, ${count(edge.errors)} failed`;
+  return s("a", { class: "edge-label", href: traces(edge, nodes), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 15, width, height: 30, rx: 4 }), s("text", { x, y: y - 2, "text-anchor": "middle" }, first), s("text", { class: "small", x, y: y + 11, "text-anchor": "middle" }, second));
+}
+
+function box(node, since) {
+  const { x, y, width, height, lines } = node;
+  const shape = node.kind === "queue" ? { rx: height / 2 } : node.kind === "store" ? { rx: 3, "stroke-dasharray": "4 3" } : { rx: 8 };
+  const words = `${node.kind} · ${count(node.count)}${node.errors ? ` · ${count(node.errors)} failed` : ""}`;
+  const middle = y + (height - 17 * lines.length - 14) / 2;
+  const drawn = [
+    s("title", {}, `${node.name}: ${words}`),
+    s("rect", { x, y, width, height, ...shape }),
+    lines.map((text, at) => s("text", { x: x + width / 2, y: middle + 13 + 17 * at, "text-anchor": "middle" }, text)),
+    s("text", { class: "small", x: x + width / 2, y: middle + 17 * lines.length + 11, "text-anchor": "middle" }, words),
+  ];
+  const kind = `node ${node.kind} ${node.errors ? "bad" : ""}`;
+  const href = address(node, since);
+  return href ? s("a", { class: kind, href, "data-link": "", "data-key": node.id, "aria-label": `${node.name}, ${words}` }, drawn) : s("g", { class: kind }, drawn);
+}
+
+function table({ nodes, edges }, since) {
+  const known = new Map(nodes.map((node) => [node.id, node]));
+  const name = (id) => {
+    const node = known.get(id);
+    const href = address(node, since);
+    return href ? h("a", { href, "data-link": "", "data-key": `table ${id}` }, node.name) : node.name;
+  };
+  return h(
+    "table",
+    { class: "edges" },
+    h("caption", {}, "Calls and messages"),
+    h("thead", {}, h("tr", {}, ["From", "To", "Count", "Rate", "Failed", "p50"].map((text, at) => h("th", { scope: "col", class: at > 1 ? "number" : null }, text)))),
+    h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, h("a", { href: traces(edge, known), "data-link": "", "data-key": `table ${edge.from} ${edge.to}` }, count(edge.count))), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: `number ${edge.errors ? "bad" : ""}` }, count(edge.errors)), h("td", { class: "number" }, duration(edge.p50_ms))))),
+  );
 }

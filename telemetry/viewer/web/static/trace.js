@@ -3,22 +3,31 @@
 import { get } from "./api.js";
 import { detail } from "./detail.js";
 import { h, prose, toast } from "./dom.js";
-import { count, duration, exactly } from "./format.js";
+import { count, duration, timeOf } from "./format.js";
+import { badges } from "./status.js";
+import { backToList } from "./traces.js";
 import { waterfall } from "./waterfall.js";
+
+const PAUSE = 120;
+const AGAIN = 2000;
 
 /** Show the trace, and the span if one is named, in `view`. */
 export function showTrace(view, [traceId, spanId], go) {
   document.title = `Trace ${traceId.slice(0, 8)} · queuehop`;
   const id = traceId.toLowerCase();
-  const head = h("header", { class: "trace-head" });
+  const head = header(id, { goTo: (span) => { drawing?.goTo(span); choose(span); }, copyJson });
   const place = h("div", { class: "trace-body" });
-  const side = h("aside", { class: "detail", "aria-label": "The chosen span", hidden: true });
+  const side = h("aside", { class: "detail", "aria-label": "Span details", hidden: true });
+  const kept = history.state?.trace === id ? history.state.waterfall : null;
   let drawing = null;
   let closed = false;
   let timer = null;
+  let changes = null;
+  let turning = null;
+  let saving = null;
   let version = 0;
   let orphans = new Map();
-  view.append(head, place);
+  view.append(head.element, place);
 
   async function read() {
     const mine = ++version;
@@ -26,55 +35,54 @@ export function showTrace(view, [traceId, spanId], go) {
     try {
       trace = await get(`/api/traces/${id}/hops`);
     } catch (error) {
-      if (drawing) toast(error.message);
-      else if (!closed) {
-        place.replaceChildren(h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
-      }
+      if (closed || mine !== version) return;
+      if (!drawing) place.replaceChildren(h("h1", {}, error.status === 404 ? "Trace not found" : "The trace cannot be shown"), h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
+      else if (error.status) toast(error.message);
       return;
     }
     if (closed || mine !== version) return;
     const known = orphans;
     orphans = new Map(trace.rows.map((row) => [row.id, row.missing_parent]));
     const shown = side.hidden ? undefined : side.dataset.span;
-    if (known.get(shown) !== orphans.get(shown)) choose(shown, false);
-    tell(trace);
+    if (shown && known.get(shown) !== orphans.get(shown)) choose(shown, false);
+    if (trace.root) document.title = `${trace.root.name} · queuehop`;
+    head.tell(trace);
     if (drawing) drawing.update(trace);
     else {
-      drawing = waterfall(trace, { chosen: spanId?.toLowerCase() ?? null, open: choose });
+      drawing = waterfall(trace, { chosen: spanId?.toLowerCase() ?? null, open: choose, moved: turn, kept, changed: save });
       place.replaceChildren(drawing.element, side);
       if (spanId) choose(spanId.toLowerCase(), false);
       drawing.focus();
     }
+    clearTimeout(changes);
+    // The numbers of the sentence go on with those of the rows.
+    const soonest = Math.min(trace.changes_in_ms === null ? Infinity : trace.changes_in_ms + 50, Object.keys(trace.live).length ? AGAIN * Math.max(1, trace.spans / 500) : Infinity);
+    if (soonest < Infinity) changes = setTimeout(read, soonest);
   }
 
-  function tell(trace) {
-    const parts = Object.entries(trace.critical_ms).filter(([, ms]) => ms > 0);
-    head.replaceChildren(
-      h("h1", { class: "sentence" }, prose(trace.sentence)),
-      h("div", { class: "path", role: "img", "aria-label": `Where the time went: ${parts.map(([what, ms]) => `${WORDS[what] || what} ${duration(ms)}`).join(", ")}` }, parts.map(([what, ms]) => h("i", { class: `part ${what}`, style: { "flex-grow": String(ms) }, title: `${WORDS[what] || what}: ${duration(ms)}` }))),
-      h("p", { class: "legend" }, parts.map(([what, ms]) => h("span", {}, h("i", { class: `swatch ${what}`, "aria-hidden": "true" }), `${WORDS[what] || what} ${duration(ms)}`)), h("span", { class: "critical-key" }, h("i", { class: "swatch critical", "aria-hidden": "true" }), "critical path")),
-      h(
-        "p",
-        { class: "facts" },
-        h("span", { class: `badge ${trace.status}` }, trace.status === "broken" ? "parent missing" : trace.status),
-        h("code", { class: "id" }, id),
-        h("time", { datetime: exactly(trace.start_ns) }, exactly(trace.start_ns)),
-        h("span", {}, `${count(trace.rows.filter((row) => row.kind === "span").length)} spans`),
-        h("span", { class: "actions" }, h("button", { type: "button", onclick: () => copy(id, "trace id"), title: "c" }, "Copy trace id"), h("button", { type: "button", onclick: copyJson, title: "o" }, "Copy OTLP JSON"), h("a", { class: "button", href: `/api/traces/${id}?download=1`, download: `trace-${id}.json`, title: "d" }, "Download")),
-      ),
-      trace.problems.length ? h("ul", { class: "problems", "aria-label": "What is wrong with this trace" }, trace.problems.map((text) => h("li", {}, text))) : "",
-    );
+  // The panel, once open, follows the row.
+  function turn(span) {
+    if (side.hidden) return;
+    clearTimeout(turning);
+    turning = setTimeout(() => choose(span), PAUSE);
   }
 
   function choose(span, navigate = true) {
-    if (navigate) history.replaceState({}, "", `/trace/${id}/${span}`);
+    clearTimeout(turning);
+    if (navigate) history.replaceState(history.state, "", `/trace/${id}/${span}`);
     detail(side, id, span, { orphaned: orphans.get(span), close, copy });
   }
 
   function close() {
     side.hidden = true;
-    history.replaceState({}, "", `/trace/${id}`);
+    history.replaceState(history.state, "", `/trace/${id}`);
     drawing?.focus();
+  }
+
+  // What is folded and zoomed is there again for whoever comes back.
+  function save() {
+    clearTimeout(saving);
+    saving = setTimeout(() => drawing && history.replaceState({ ...history.state, trace: id, waterfall: drawing.state() }, ""), 200);
   }
 
   async function copyJson() {
@@ -95,25 +103,97 @@ export function showTrace(view, [traceId, spanId], go) {
         if (!closed) read();
       }, 300);
     },
+    refresh: read,
     keys: {
       c: () => copy(id, "trace id"),
       o: copyJson,
       d: () => document.querySelector("a[download]")?.click(),
       p: () => drawing?.traceparent((text) => copy(text, "traceparent"), id),
+      n: () => drawing?.next(),
+      N: () => drawing?.previous(),
+      "+": () => drawing?.zoomIn(),
+      "=": () => drawing?.zoomIn(),
+      "-": () => drawing?.zoomOut(),
+      0: () => drawing?.zoomReset(),
       "*": () => drawing?.toggleAll(),
-      u: () => go("/"),
+      u: () => backToList(go),
       Escape: () => !side.hidden && close(),
     },
     close() {
       closed = true;
-      clearTimeout(timer);
+      for (const running of [timer, changes, turning, saving]) clearTimeout(running);
       drawing?.close();
     },
   };
 }
 
-/** What each part of the critical path is called. */
-export const WORDS = { web: "web", client: "client", scheduled: "until it was due", queue: "in the queue", prefetch: "for a free process", worker: "worker", other: "other", gap: "between spans" };
+/** What stands above the drawing; each part of it is made anew only when it changes. */
+function header(id, { goTo, copyJson }) {
+  const parts = Object.fromEntries(["title", "sentence", "path", "legend", "facts", "error", "linked", "problems"].map((name) => [name, part(name)]));
+  const actions = h("p", { class: "actions" }, h("code", { class: "id" }, id), h("button", { type: "button", onclick: () => copy(id, "trace id"), title: "c" }, "Copy trace id"), h("button", { type: "button", onclick: copyJson, title: "o" }, "Copy OTLP JSON"), h("a", { class: "button", href: `/api/traces/${id}?download=1`, download: `trace-${id}.json`, title: "d" }, "Download"));
+  const element = h("header", { class: "trace-head" }, parts.title.element, parts.sentence.element, parts.path.element, parts.legend.element, parts.facts.element, parts.error.element, parts.linked.element, parts.problems.element, actions);
+
+  function part(name) {
+    const tag = { sentence: "h1", title: "p", facts: "p", legend: "ul", error: "p", problems: "ul", linked: "ul" }[name] ?? "div";
+    const place = h(tag, { class: name, hidden: true });
+    let last = null;
+    return {
+      element: place,
+      show(value, children, properties = {}) {
+        const text = JSON.stringify(value);
+        if (text === last) return;
+        last = text;
+        const made = children();
+        place.hidden = !made.length;
+        for (const [key, it] of Object.entries(properties)) place.setAttribute(key, it);
+        place.replaceChildren(...made);
+      },
+    };
+  }
+
+  function tell(trace) {
+    const root = trace.root;
+    parts.title.show(root, () => (root ? [h("strong", {}, root.name), h("span", {}, root.service), root.route && !root.name.includes(root.route) ? h("span", {}, `route ${root.route}`) : ""] : []));
+    parts.sentence.show(trace.sentence, () => prose(trace.sentence));
+    parts.path.show(trace.parts, () => trace.parts.map(piece), { role: "img", "aria-label": `Critical path: ${trace.parts.map((it) => `${named(it)} ${duration(it.ms)}`).join(", ")}` });
+    const rest = trace.services.filter(({ name }) => !trace.parts.some((it) => it.service === name));
+    parts.legend.show([trace.parts, rest], () => [
+      ...trace.parts.map((it) => h("li", {}, h("i", { class: `swatch ${shade(it)}`, "aria-hidden": "true" }), `${named(it)} ${duration(it.ms)}${it.prefetch_ms >= 0.05 ? ` (${duration(it.prefetch_ms)} for a free process)` : ""}`)),
+      ...rest.map(({ name, index }) => h("li", {}, h("i", { class: `swatch s${index % 8}`, "aria-hidden": "true" }), name)),
+      h("li", {}, h("i", { class: "swatch critical", "aria-hidden": "true" }), "critical path"),
+    ]);
+    const cut = trace.stored_spans > trace.spans;
+    parts.facts.show([trace.status, trace.live, trace.start_ns, trace.spans, trace.stored_spans], () => [
+      h("span", {}, badges(trace)),
+      h("span", {}, "Start ", timeOf(trace.start_ns)),
+      h("span", {}, `${count(trace.stored_spans)} ${trace.stored_spans === 1 ? "span" : "spans"}`),
+      h("span", {}, `${count(trace.services.length)} ${trace.services.length === 1 ? "service" : "services"}`),
+      cut ? h("strong", { class: "late" }, `Only ${count(trace.spans)} of them are shown. The download has all.`) : "",
+    ]);
+    parts.error.show(trace.error, () => (trace.error ? [h("strong", {}, "First error: "), h("span", {}, trace.error.message || "no message"), " ", h("a", { href: `/trace/${id}/${trace.error.id}`, onclick: (event) => { if (event.metaKey || event.ctrlKey || event.shiftKey) return; event.preventDefault(); goTo(trace.error.id); } }, `${trace.error.name} (${trace.error.service})`)] : []));
+    parts.linked.show(trace.linked, () => trace.linked.map((link) => h("li", {}, link.relation === "picked up by" ? "Picked up by → " : "Sent by ← ", h("a", { href: `/trace/${link.trace_id}/${link.span_id}`, "data-link": "" }, `${link.name} (${link.service})`), link.relation === "picked up by" ? `, ${duration(link.later_ms)} later` : `, ${duration(link.later_ms)} earlier`)), { "aria-label": "Linked traces" });
+    parts.problems.show(trace.problems, () => trace.problems.map((text) => h("li", {}, prose(text))), { "aria-label": "Problems" });
+  }
+
+  return { element, tell };
+}
+
+const WORK = ["web", "client", "worker"];
+
+/** The words for a part of the critical path: those of the sentence, with the service. */
+function named(part) {
+  if (part.kind === "waiting") return part.queue ? `waiting in ${part.queue}` : "waiting in the queue";
+  return WORK.includes(part.kind) && part.service ? `${part.service} (${part.name})` : part.name;
+}
+
+const shade = (part) => (WORK.includes(part.kind) ? `s${(part.service_index ?? 0) % 8}` : part.kind === "waiting" ? "queue" : part.kind);
+
+function piece(part) {
+  const title = `${named(part)}: ${duration(part.ms)}`;
+  const style = { "flex-grow": String(part.ms) };
+  if (part.kind !== "waiting") return h("i", { class: `part ${shade(part)}`, style, title });
+  return h("span", { class: "part", style, title }, h("i", { class: "queue", style: { "flex-grow": String(part.ms - part.prefetch_ms) } }), h("i", { class: "prefetch", style: { "flex-grow": String(part.prefetch_ms) } }));
+}
 
 async function copy(text, what) {
   try {

@@ -3,197 +3,340 @@
 import { get } from "./api.js";
 import { h, prose } from "./dom.js";
 import { clock, count, duration, exactly } from "./format.js";
+import { searchField } from "./search.js";
+import { badges } from "./status.js";
 
-const FIELDS = [
+const PAGE = 50;
+const LONGEST = 200;
+const PAUSE = 700;
+const FACETS = [
   ["service", "Service", "services"],
   ["task", "Task", "tasks"],
   ["queue", "Queue", "queues"],
   ["route", "Route", "routes"],
 ];
-const STATUSES = [["", "any"], ["ok", "ok"], ["error", "error"], ["waiting", "still waiting"], ["broken", "parent missing"]];
-const SORTS = [["recent", "newest first"], ["wait", "longest wait first"], ["duration", "longest first"]];
-const PARAMETERS = ["service", "task", "queue", "route", "status", "min_ms", "min_wait_ms", "trace_id", "sort"];
-const STATE_WORDS = { waiting: "waiting", broken: "parent missing", error: "error", ok: "ok" };
+const STATUSES = [["", "Any"], ["stuck", "Stuck"], ["waiting", "Waiting"], ["overdue", "Overdue"], ["scheduled", "Scheduled"], ["expired", "Expired"], ["error", "Error"], ["revoked", "Revoked"], ["broken", "Parent missing"], ["ok", "OK"]];
+const SORTS = [["recent", "Newest first"], ["wait", "Longest wait first"], ["duration", "Longest first"]];
+const RANGES = [["", "Any time"], ["900", "Last 15 minutes"], ["3600", "Last hour"], ["21600", "Last 6 hours"], ["86400", "Last 24 hours"], ["604800", "Last 7 days"]];
+// What other pages and older links may ask for besides.
+const OTHERS = ["min_ms", "min_wait_ms", "trace_id"];
+
+// Where somebody was in the list who goes back to it with a key.
+let left = null;
+
+/** Go back to the list as it was left: its filter, how much of it was shown, and the row. */
+export function backToList(go) {
+  const back = left;
+  go(back?.address ?? "/");
+  left = back;
+}
 
 /** Show the list in `view`. */
 export function showTraces(view, _, go) {
   document.title = "Traces · queuehop";
+  const address = location.pathname + location.search;
+  const back = history.state?.shown ? history.state : left?.address === address ? left : null;
+  left = null;
   const rows = new Map();
-  const body = h("tbody");
-  const status = h("p", { class: "status", role: "status" });
-  const fresh = h("button", { type: "button", class: "fresh", hidden: true, onclick: () => read() });
-  const more = h("button", { type: "button", class: "more", hidden: true, onclick: () => read(true) }, "Show more");
+  const body = h("tbody", { role: "rowgroup" });
+  const said = h("p", { class: "hidden", role: "status" });
+  const nothing = h("div");
+  const fresh = h("button", { type: "button", class: "fresh", hidden: true, onclick: () => { window.scrollTo(0, 0); read({ quiet: true }); } });
+  const more = h("button", { type: "button", class: "more", hidden: true, onclick: () => read({ further: true }) }, "Show more");
   const table = h(
     "table",
-    { class: "traces" },
-    h("caption", { class: "hidden" }, "Traces"),
-    h("thead", {}, h("tr", {}, ["Began", "Trace", "Lasted", "Waited", "Spans", "Status"].map((text, at) => h("th", { scope: "col", class: at >= 2 && at <= 4 ? "number" : null }, text)))),
+    { class: "traces", role: "table", "aria-label": "Traces", hidden: true, onclick: (event) => click(event), onauxclick: (event) => click(event) },
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ["Start", "Trace", "Duration", "Waited", "Spans", "Status"].map((text, at) => h("th", { role: "columnheader", scope: "col", class: at >= 2 && at <= 4 ? "number" : null }, text)))),
     body,
   );
   let next = null;
   let request = null;
-  let chosen = -1;
-  let unseen = 0;
   let closed = false;
+  let timer = null;
+  let changes = null;
+  let busy = false;
 
-  const form = filters(new URLSearchParams(location.search), (parameters) => {
-    const text = parameters.toString();
-    history.replaceState({}, "", text ? `/?${text}` : "/");
+  const form = filters(new URLSearchParams(location.search), (done) => {
+    const text = form.parameters().toString();
+    history[done ? "pushState" : "replaceState"]({}, "", text ? `/?${text}` : "/");
     read();
   });
-  view.append(form.element, status, fresh, table, more);
+  view.append(h("h1", { class: "hidden" }, "Traces"), form.element, said, nothing, h("div", { class: "fresh-bar" }, fresh), table, more);
 
-  async function read(further = false) {
+  /** Read the list: anew, the next page of it, or the part that is shown once more. */
+  async function read({ further = false, again = false, quiet = false, limit = PAGE } = {}) {
     request?.abort();
     request = new AbortController();
+    busy = true;
     const parameters = form.parameters();
     if (further && next) parameters.set("before", next);
-    parameters.set("limit", "50");
+    parameters.set("limit", String(again ? Math.min(LONGEST, rows.size + PAGE) : limit));
     let answer;
     try {
       answer = await get(`/api/traces?${parameters}`, request.signal);
     } catch (error) {
-      if (error.name !== "AbortError") status.textContent = error.message;
+      if (error.name === "AbortError" || closed) return;
+      busy = false;
+      if (error.status === 400) {
+        // What is shown does not answer what is asked.
+        form.complain(error.message, error.position);
+        replace([]);
+        nothing.replaceChildren();
+        more.hidden = fresh.hidden = true;
+      } else if (!rows.size) nothing.replaceChildren(h("p", { class: "empty" }, error.message));
       return;
     }
     if (closed) return;
-    if (!further) {
-      rows.clear();
-      body.replaceChildren();
-      chosen = -1;
+    busy = false;
+    form.complain("");
+    if (further) for (const trace of answer.traces) put(trace);
+    else if (again) takeAgain(answer);
+    else replace(answer.traces);
+    if (!again) {
+      next = answer.next;
+      if (!quiet) said.textContent = rows.size ? `${count(rows.size)}${next ? " or more" : ""} ${rows.size === 1 && !next ? "trace" : "traces"}` : "No traces match";
+      if (!further) fresh.hidden = true;
     }
-    const longest = Math.max(1, ...answer.traces.map((trace) => trace.duration_ms));
-    for (const trace of answer.traces) put(trace, longest);
-    next = answer.next;
     more.hidden = !next;
-    unseen = 0;
-    fresh.hidden = true;
     table.hidden = !rows.size;
-    status.replaceChildren(...(rows.size ? [] : empty(form.isFiltered())));
+    nothing.replaceChildren(...(rows.size ? [] : empty(form.isFiltered())));
+    watch();
   }
 
-  function put(trace, longest) {
-    const row = line(trace, longest);
-    const known = rows.get(trace.trace_id);
-    if (known) known.replaceWith(row);
-    else body.append(row);
-    rows.set(trace.trace_id, row);
+  function replace(traces) {
+    const wanted = new Set(traces.map((trace) => trace.trace_id));
+    for (const id of [...rows.keys()]) if (!wanted.has(id)) drop(id);
+    traces.forEach((trace, at) => {
+      const row = put(trace);
+      if (body.rows[at] !== row.element) body.insertBefore(row.element, body.rows[at] ?? null);
+    });
+    table.hidden = !rows.size;
+  }
+
+  // Where somebody reads, nothing moves until they ask for it.
+  function isRead() {
+    const selection = getSelection();
+    return window.scrollY >= 40 || body.contains(document.activeElement) || body.matches(":hover") || (!selection.isCollapsed && body.contains(selection.anchorNode));
+  }
+
+  function takeAgain(answer) {
+    const there = new Map(answer.traces.map((trace) => [trace.trace_id, trace]));
+    const arrived = answer.traces.filter((trace) => !rows.has(trace.trace_id));
+    // Rows that are gone from the answer match no longer, unless newer ones have pushed them out.
+    const sure = answer.next ? answer.traces.length - arrived.length : Infinity;
+    [...body.rows].forEach((element, at) => {
+      const id = element.dataset.trace;
+      if (there.has(id)) rows.get(id).update(there.get(id));
+      else if (at < sure) drop(id);
+    });
+    if (!arrived.length) fresh.hidden = true;
+    else if (!rows.size || !isRead()) {
+      const length = Math.max(PAGE, rows.size);
+      replace(answer.traces.slice(0, length));
+      if (answer.traces.length > length) read({ quiet: true, limit: Math.min(length, LONGEST) });
+      fresh.hidden = true;
+    } else {
+      const newer = arrived.length > PAGE && answer.next ? `${PAGE} or more` : count(arrived.length);
+      const text = `Show ${newer} more ${arrived.length === 1 ? "trace" : "traces"}`;
+      if (fresh.textContent !== text) fresh.textContent = text;
+      fresh.hidden = false;
+    }
+  }
+
+  function put(trace) {
+    let row = rows.get(trace.trace_id);
+    if (row) row.update(trace);
+    else {
+      row = line(trace);
+      rows.set(trace.trace_id, row);
+      body.append(row.element);
+    }
+    return row;
+  }
+
+  function drop(id) {
+    const { element } = rows.get(id);
+    const focused = element.contains(document.activeElement);
+    const beside = element.nextElementSibling ?? element.previousElementSibling;
+    rows.delete(id);
+    element.remove();
+    if (focused) beside?.querySelector("a")?.focus({ preventScroll: true });
+  }
+
+  // A wait that goes on is read again when it is said to change, and every ten seconds.
+  function watch() {
+    clearTimeout(changes);
+    const soonest = Math.min(...[...rows.values()].map((row) => row.changes()));
+    if (soonest < Infinity) changes = setTimeout(() => later(0), Math.min(10_000, Math.max(500, soonest)));
+  }
+
+  function later(pause = PAUSE) {
+    timer ??= setTimeout(() => {
+      timer = null;
+      if (closed || document.visibilityState !== "visible") return;
+      if (busy) later();
+      else read({ again: true });
+    }, pause);
   }
 
   function choose(step) {
     const all = [...body.rows];
     if (!all.length) return;
-    chosen = Math.max(0, Math.min(all.length - 1, chosen + step));
-    all[chosen].querySelector("a").focus();
+    const at = all.findIndex((row) => row.contains(document.activeElement));
+    const to = at < 0 ? (step > 0 ? 0 : all.length - 1) : Math.max(0, Math.min(all.length - 1, at + step));
+    all[to].querySelector("a").focus();
   }
 
-  function heard(kind, trace) {
-    if (kind !== "trace") return;
-    if (rows.has(trace.trace_id)) {
-      const focused = rows.get(trace.trace_id).contains(document.activeElement);
-      put(trace, Math.max(trace.duration_ms, 1));
-      if (focused) rows.get(trace.trace_id).querySelector("a").focus();
-      return;
-    }
-    if (!rows.size || (!form.isFiltered() && window.scrollY < 40 && !body.contains(document.activeElement) && !body.matches(":hover"))) {
-      later();
-    } else {
-      // Where somebody reads, nothing moves until they say so.
-      unseen += 1;
-      fresh.hidden = false;
-      fresh.textContent = `${count(unseen)} more ${unseen === 1 ? "trace" : "traces"} arrived: show`;
-    }
+  function leave(element) {
+    left = { address: location.pathname + location.search, shown: rows.size, trace: element.dataset.trace };
+    history.replaceState({ shown: left.shown, trace: left.trace }, "");
   }
 
-  let timer = null;
-  function later() {
-    timer ??= setTimeout(() => {
-      timer = null;
-      if (!closed) read();
-    }, 700);
+  // The whole row opens its trace, as its link does.
+  function click(event) {
+    const element = event.target.closest("tbody tr");
+    if (!element || event.button > 1) return;
+    const link = element.querySelector("a");
+    const onLink = event.target.closest("a");
+    const elsewhere = event.button === 1 || event.metaKey || event.ctrlKey || event.shiftKey;
+    if (!elsewhere) leave(element);
+    if (onLink || !getSelection().isCollapsed) return;
+    if (elsewhere) window.open(link.href, "_blank", "noopener");
+    else link.click();
   }
 
-  read();
+  read({ limit: Math.min(LONGEST, Math.max(PAGE, back?.shown ?? 0)), quiet: true }).then(() => {
+    if (back?.trace) rows.get(back.trace)?.element.querySelector("a").focus({ preventScroll: Boolean(history.state?.shown) });
+  });
+  const arrow = (step) => (event) => {
+    if (event.target.closest?.("select, button, [role=dialog]")) return;
+    choose(step);
+  };
   return {
-    heard,
-    keys: { j: () => choose(1), k: () => choose(-1), r: () => read() },
+    heard: (kind) => kind === "trace" && later(),
+    refresh: () => read({ again: rows.size > 0, quiet: true }),
+    keys: { j: () => choose(1), k: () => choose(-1), ArrowDown: arrow(1), ArrowUp: arrow(-1), r: () => read({ again: rows.size > 0 }) },
     close: () => {
       closed = true;
       clearTimeout(timer);
+      clearTimeout(changes);
       request?.abort();
+      form.close();
     },
   };
 }
 
-function line(trace, longest) {
-  const waited = Math.min(trace.wait_ms, trace.duration_ms);
-  const states = Object.entries(trace.states).filter(([state]) => !["SUCCESS", "RETRY"].includes(state));
-  return h(
-    "tr",
-    { class: `is-${trace.status}` },
-    h("td", {}, h("time", { datetime: exactly(trace.start_ns), title: exactly(trace.start_ns) }, clock(trace.start_ns))),
-    h("th", { scope: "row" }, h("a", { href: `/trace/${trace.trace_id}`, "data-link": "" }, trace.name), h("span", { class: "where" }, trace.services.join(" → ")), h("span", { class: "sentence" }, prose(trace.sentence))),
-    h("td", { class: "number" }, duration(trace.duration_ms), h("span", { class: "share", "aria-hidden": "true" }, h("i", { class: "work", style: { width: `${(100 * (trace.duration_ms - waited)) / longest}%` } }), h("i", { class: "queue", style: { width: `${(100 * waited) / longest}%` } }))),
-    h("td", { class: "number" }, trace.queues.length ? duration(trace.wait_ms) : "–"),
-    h("td", { class: "number" }, count(trace.spans)),
-    h("td", {}, h("span", { class: `badge ${trace.status}` }, STATE_WORDS[trace.status] || trace.status), states.map(([state, times]) => h("span", { class: "badge state" }, times > 1 ? `${state} ×${times}` : state))),
-  );
+/** Make the row of a trace, which stays the same element as the trace changes. */
+function line(trace) {
+  const link = h("a", { "data-link": "" });
+  const [start, name, lasted, waited, spans, status] = ["td", "th", "td", "td", "td", "td"].map((tag, at) => h(tag, { role: tag === "th" ? "rowheader" : "cell", scope: tag === "th" ? "row" : null, class: at >= 2 && at <= 4 ? "number" : null }));
+  const where = h("span", { class: "where" });
+  const sentence = h("span", { class: "sentence" });
+  name.append(link, " ", where, " ", sentence);
+  const element = h("tr", { role: "row", "data-trace": trace.trace_id }, start, name, lasted, waited, spans, status);
+  let shown = "";
+  let current = trace;
+  let since = Date.now();
+
+  function update(fresh) {
+    current = fresh;
+    since = Date.now();
+    const text = JSON.stringify({ ...fresh, changes_in_ms: null });
+    if (text === shown) return;
+    shown = text;
+    element.className = `is-${fresh.status}`;
+    link.href = `/trace/${fresh.trace_id}`;
+    if (link.textContent !== fresh.name) link.textContent = fresh.name;
+    where.textContent = fresh.services.join(" → ");
+    sentence.replaceChildren(...prose(fresh.sentence));
+    start.replaceChildren(h("time", { datetime: exactly(fresh.start_ns), title: exactly(fresh.start_ns) }, clock(fresh.start_ns)));
+    const wait = Math.min(fresh.wait_ms, fresh.duration_ms);
+    lasted.replaceChildren(h("span", {}, duration(fresh.duration_ms)), h("span", { class: "share", "aria-hidden": "true" }, h("i", { class: "work", style: { "flex-grow": String(fresh.duration_ms - wait) } }), h("i", { class: "queue", style: { "flex-grow": String(wait) } })));
+    waited.replaceChildren(...waits(fresh));
+    spans.textContent = count(fresh.spans);
+    status.replaceChildren(...badges(fresh));
+  }
+
+  update(trace);
+  return {
+    element,
+    update,
+    changes: () => (Object.keys(current.live ?? {}).length ? (current.changes_in_ms === null ? 10_000 : current.changes_in_ms - (Date.now() - since)) : Infinity),
+  };
+}
+
+// The longest wait of a message, and beside it what all waits add up to, if that is more.
+function waits(trace) {
+  if (!trace.queues.length && !trace.wait_ms) return ["–"];
+  const sum = trace.wait_sum_ms > trace.wait_ms * 1.001 ? h("span", { class: "aside", title: "the waits of all messages added up" }, `sum ${duration(trace.wait_sum_ms)}`) : "";
+  const scheduled = trace.scheduled_ms >= 1 ? h("span", { class: "aside", title: "until the message was due" }, `+ ${duration(trace.scheduled_ms)} scheduled`) : "";
+  return [h("span", {}, duration(trace.wait_ms)), sum, scheduled];
 }
 
 function empty(filtered) {
-  if (filtered) return [h("span", {}, "No trace is like that. Take away a filter, or wait: they appear here as they arrive.")];
+  if (filtered) return [h("p", { class: "empty" }, "No traces match. Remove a filter, or wait: new traces appear here as they arrive.")];
   const host = location.hostname;
   return [
     h(
-      "span",
+      "p",
       { class: "empty" },
-      "No trace has arrived yet. Send some: ",
+      "No traces yet. To send some, set ",
       h("code", {}, `OTEL_EXPORTER_OTLP_ENDPOINT=http://${host}:4317`),
-      " over gRPC (or the address given with ",
+      " for gRPC (or the address given with ",
       h("code", {}, "--grpc"),
-      "), or OTLP/HTTP to ",
+      "), or send OTLP/HTTP to ",
       h("code", {}, location.origin),
-      ". They appear here by themselves.",
+      ". They appear here as they arrive.",
     ),
   ];
 }
 
 function filters(given, changed) {
-  const lists = Object.fromEntries(FIELDS.map(([name]) => [name, h("datalist", { id: `list-${name}` })]));
-  const text = (name, label, properties = {}) => h("label", {}, label, h("input", { name, value: given.get(name), autocomplete: "off", ...properties }));
-  const choice = (name, label, options) => h("label", {}, label, h("select", { name }, options.map(([value, shown]) => h("option", { value, selected: given.get(name) === value }, shown))));
+  const field = searchField(given.get("q") ?? "", (_, done) => changed(done));
+  const choice = (name, label, options) => h("label", {}, label, h("select", { name, onchange: () => changed(true) }, withGiven(options, given.get(name)).map(([value, shown]) => h("option", { value, selected: (given.get(name) ?? "") === value }, shown))));
+  const facets = FACETS.map(([name, label]) => choice(name, label, [["", "Any"]]));
+  const others = OTHERS.filter((name) => given.get(name)).map((name) => h("label", {}, name, h("input", { name, value: given.get(name), size: 8, onchange: () => changed(true) })));
   const element = h(
     "form",
-    { class: "filters", role: "search", "aria-label": "Find traces", onsubmit: (event) => event.preventDefault() },
-    text("trace_id", "Trace id", { "data-search": true, placeholder: "its beginning", spellcheck: "false" }),
-    FIELDS.map(([name, label]) => [text(name, label, { list: `list-${name}`, placeholder: "any" }), lists[name]]),
-    choice("status", "Status", STATUSES),
-    text("min_ms", "Lasted at least, ms", { inputmode: "decimal", size: "6" }),
-    text("min_wait_ms", "Waited at least, ms", { inputmode: "decimal", size: "6" }),
-    choice("sort", "Order", SORTS),
-    h("button", { type: "reset" }, "Clear"),
+    { class: "filters", role: "search", "aria-label": "Traces", onsubmit: (event) => event.preventDefault() },
+    field.element,
+    h("div", { class: "facets" }, choice("status", "Status", STATUSES), facets, others, choice("since_s", "Time range", RANGES), choice("sort", "Order", SORTS), h("button", { type: "button", class: "clear", onclick: clear }, "Clear")),
   );
-  get("/api/facets").then((facets) => {
-    for (const [name, , key] of FIELDS) lists[name].append(...(facets[key] || []).map((value) => h("option", { value })));
+
+  function clear() {
+    field.set("");
+    for (const select of element.querySelectorAll("select")) select.selectedIndex = 0;
+    for (const input of element.querySelectorAll(".facets input")) input.closest("label").remove();
+    changed(true);
+  }
+
+  get("/api/facets").then((known) => {
+    for (const [name, , key] of FACETS) {
+      const select = element.querySelector(`select[name="${name}"]`);
+      const there = new Set([...select.options].map((option) => option.value));
+      select.append(...(known[key] || []).filter((value) => !there.has(value)).map((value) => h("option", { value }, value)));
+      select.closest("label").hidden = select.options.length < 2;
+    }
   }, () => {});
+
   const parameters = () => {
     const found = new URLSearchParams();
-    for (const name of PARAMETERS) {
-      const value = String(new FormData(element).get(name) || "").trim();
-      if (value && !(name === "sort" && value === "recent")) found.set(name, name === "trace_id" ? value.toLowerCase() : value);
+    if (field.value()) found.set("q", field.value());
+    for (const [name, value] of new FormData(element)) {
+      const text = String(value).trim();
+      if (text && !(name === "sort" && text === "recent")) found.set(name, name === "trace_id" ? text.toLowerCase() : text);
     }
     return found;
   };
-  let timer = null;
-  const say = () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => changed(parameters()), 250);
+  return {
+    element,
+    parameters,
+    complain: field.complain,
+    close: field.close,
+    isFiltered: () => [...parameters().keys()].some((name) => name !== "sort"),
   };
-  element.addEventListener("input", say);
-  element.addEventListener("reset", () => {
-    for (const field of element.elements) if ("defaultValue" in field) field.defaultValue = "";
-    for (const option of element.querySelectorAll("option")) option.defaultSelected = false;
-    setTimeout(say);
-  });
-  return { element, parameters, isFiltered: () => parameters().size > 0 };
+}
+
+function withGiven(options, given) {
+  return given && !options.some(([value]) => value === given) ? [...options, [given, given]] : options;
 }

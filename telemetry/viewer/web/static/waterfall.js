@@ -1,24 +1,34 @@
 // The rows of a trace against time. Only those in sight are elements, however many there are.
 
+import { arrowsOf } from "./arrows.js";
 import { h, s } from "./dom.js";
-import { duration, ticks } from "./format.js";
+import { clock, duration, ticks } from "./format.js";
+import { minimap } from "./minimap.js";
+import { STATUS_WORDS } from "./status.js";
 
-const ROW = 30;
+// Pixels to a row; on a phone its bar is below its name.
+const NARROW = matchMedia("(max-width: 34rem)");
+const rowHeight = () => (NARROW.matches ? 52 : 30);
 const BEYOND = 10;
 const LABEL = 60;
-const MOST_ARROWS = 250;
-const WAITS = [["scheduled", "until due"], ["queue", "in the queue"], ["prefetch", "for a process"]];
+const SMALLEST = 0.001;
+const WAITS = [["scheduled", "scheduled"], ["queue", "in the queue"], ["prefetch", "for a free process"]];
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Draw `trace`; return the element, and what may be done with it. */
-export function waterfall(trace, { chosen, open }) {
+/** Draw `trace`; return the element, and what may be done with it. `kept` is what `state` gave. */
+export function waterfall(trace, { chosen, open, moved, kept, changed }) {
   let rows = [];
   let shown = [];
-  let byId = new Map();
+  let places = new Map();
   let active = 0;
   let began = Date.now();
   let found = false;
-  const closed = new Set();
+  let matches = [];
+  let wanted = "";
+  let zoom = kept?.zoom ?? null;
+  const drawn = new Map();
+  const closed = new Set(kept?.closed ?? trace.rows.filter((row) => row.kind === "attempts").map((row) => row.id));
+  const seen = new Set(trace.rows.map((row) => row.id));
   const axis = h("div", { class: "axis", "aria-hidden": "true" });
   const canvas = h("div", { class: "canvas", role: "presentation" });
   const arrows = s("svg", { class: "arrows", "aria-hidden": "true" });
@@ -28,31 +38,51 @@ export function waterfall(trace, { chosen, open }) {
     tabindex: "0",
     "aria-label": "Spans and waits of the trace",
     "aria-readonly": "true",
-    onscroll: () => draw(),
+    "aria-colcount": "2",
+    onscroll: () => {
+      draw();
+      changed();
+    },
     onkeydown: (event) => press(event),
     onclick: (event) => click(event),
   }, canvas, arrows);
-  const element = h("section", { class: "waterfall" }, h("div", { class: "columns", "aria-hidden": "true" }, h("span", {}, "Span"), axis), scroller);
+  const field = h("input", { type: "search", "data-search": true, "aria-label": "Search spans", placeholder: "Search spans", autocomplete: "off", spellcheck: "false", value: kept?.wanted ?? "", oninput: () => look(field.value), onkeydown: (event) => event.key === "Enter" && (event.preventDefault(), step(event.shiftKey ? -1 : 1)) });
+  const tally = h("span", { class: "tally", role: "status" });
+  const previous = h("button", { type: "button", "aria-label": "Previous match", title: "Previous match (N)", onclick: () => step(-1) }, "↑");
+  const following = h("button", { type: "button", "aria-label": "Next match", title: "Next match (n)", onclick: () => step(1) }, "↓");
+  const closer = h("button", { type: "button", "aria-label": "Zoom in", title: "Zoom in (+)", onclick: () => scale(0.5) }, "+");
+  const farther = h("button", { type: "button", "aria-label": "Zoom out", title: "Zoom out (-)", onclick: () => scale(2) }, "−");
+  const all = h("button", { type: "button", title: "The whole trace (0)", onclick: () => show(null) }, "Reset zoom");
+  const tools = h("div", { class: "tools" }, h("div", { class: "find" }, field, previous, following, tally), h("div", { class: "zoom", role: "group", "aria-label": "Zoom" }, farther, closer, all));
+  const overview = minimap((from, to) => show(from === null ? null : [from, to]));
+  const element = h("section", { class: "waterfall", "aria-label": "Timeline" }, tools, overview.element, h("div", { class: "columns", "aria-hidden": "true" }, h("span", {}, "Span"), axis), scroller);
   const watched = new ResizeObserver(() => draw(true));
   watched.observe(scroller);
-  // Rows are made anew as a wait goes on, but not under a button that is held down.
-  let held = false;
-  const release = () => setTimeout(() => (held = false));
-  scroller.addEventListener("pointerdown", () => (held = true));
-  window.addEventListener("pointerup", release);
-  const clock = setInterval(() => !held && trace.rows.some((row) => row.wait?.live) && draw(true), CALM.matches ? 1000 : 250);
+  const relayout = () => {
+    layout();
+    draw(true);
+  };
+  NARROW.addEventListener("change", relayout);
+  const isLive = () => trace.rows.some((row) => row.wait?.live && row.wait.state !== "expired");
+  const clock_ = setInterval(() => isLive() && draw(true), CALM.matches ? 1000 : 250);
 
   function take(fresh) {
     const at = shown[active]?.id;
     trace = fresh;
     began = Date.now();
     rows = trace.rows;
-    byId = new Map(rows.map((row) => [row.id, row]));
+    places = new Map(rows.map((row, index) => [row.id, index]));
+    for (const row of rows) {
+      if (row.kind === "attempts" && !seen.has(row.id)) closed.add(row.id);
+      seen.add(row.id);
+    }
     layout();
-    const wanted = chosen && !found ? chosen : at;
-    const again = wanted ? shown.findIndex((row) => row.id === wanted) : -1;
+    if (chosen && !found) reveal(chosen);
+    const wantedRow = chosen && !found ? chosen : at;
+    const again = wantedRow ? shown.findIndex((row) => row.id === wantedRow) : -1;
     if (again >= 0) active = again;
     found ||= !chosen || again >= 0;
+    look(field.value, false);
   }
 
   function layout() {
@@ -64,126 +94,259 @@ export function waterfall(trace, { chosen, open }) {
       shown.push(row);
     }
     active = Math.max(0, Math.min(active, shown.length - 1));
-    canvas.style.setProperty("height", `${shown.length * ROW}px`);
+    canvas.style.setProperty("height", `${shown.length * rowHeight()}px`);
     scroller.setAttribute("aria-rowcount", shown.length);
   }
 
+  // Open everything that a row is in.
+  function reveal(id) {
+    let at = places.get(id);
+    let opened = false;
+    while (at !== undefined && rows[at].parent !== null) {
+      at = places.get(rows[at].parent);
+      if (at !== undefined) opened = closed.delete(rows[at].id) || opened;
+    }
+    if (opened) layout();
+  }
+
   // A wait that still lasts goes on between two answers of the server.
-  const grown = () => (trace.rows.some((row) => row.wait?.live) ? Date.now() - began : 0);
-  const endOf = (row) => row.end_ms + (row.wait?.live ? grown() : 0);
+  const goesOn = (row) => row.wait?.live && row.wait.state !== "expired";
+  const grown = () => (isLive() ? Date.now() - began : 0);
+  const endOf = (row) => row.end_ms + (goesOn(row) ? grown() : 0);
+  const whole = () => {
+    const first = Math.min(0, ...rows.slice(0, 1).map((row) => row.start_ms));
+    return [first, first + Math.max(SMALLEST, trace.duration_ms + grown() - first)];
+  };
 
   let last = "";
   function draw(anew = false) {
-    const from = Math.max(0, Math.floor(scroller.scrollTop / ROW) - BEYOND);
-    const to = Math.min(shown.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + BEYOND);
+    const from = Math.max(0, Math.floor(scroller.scrollTop / rowHeight()) - BEYOND);
+    const to = Math.min(shown.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / rowHeight()) + BEYOND);
     const key = `${from} ${to}`;
     if (!anew && key === last) return;
     last = key;
     // Asked before anything changes: it costs no layout.
     const room = Math.max(1, Math.min(5, Math.floor(axis.clientWidth / LABEL)));
-    const first = Math.min(0, ...trace.rows.slice(0, 1).map((row) => row.start_ms));
-    const whole = Math.max(0.001, trace.duration_ms + grown() - first);
-    const percent = (ms) => (100 * (ms - first)) / whole;
-    const wanted = Array.from({ length: to - from }, (_, at) => from + at);
-    if (active < from || active >= to) wanted.push(active);
-    canvas.replaceChildren(...wanted.filter((at) => shown[at]).map((at) => line(shown[at], at, percent)));
-    axis.replaceChildren(...ticks(whole, room).map((ms) => h("span", { style: { left: `${percent(ms + first)}%` } }, ms ? duration(ms) : "0")));
+    const [begin, end] = zoom ?? whole();
+    const percent = (ms) => (100 * (ms - begin)) / (end - begin);
+    const needed = Array.from({ length: to - from }, (_, at) => from + at);
+    if ((active < from || active >= to) && shown[active]) needed.push(active);
+    const stay = new Set();
+    for (const at of needed) {
+      const row = shown[at];
+      const text = JSON.stringify(row);
+      let known = drawn.get(row.id);
+      if (known?.text !== text) {
+        known?.element.remove();
+        known = { text, ...line(row) };
+        drawn.set(row.id, known);
+        canvas.append(known.element);
+      }
+      known.place(at, percent);
+      stay.add(row.id);
+    }
+    for (const [id, { element: gone }] of drawn) {
+      if (stay.has(id)) continue;
+      gone.remove();
+      drawn.delete(id);
+    }
+    axis.replaceChildren(...ticks(end - begin, room).map((ms) => h("span", { style: { left: `${percent(ms + begin)}%` } }, ms + begin ? duration(ms + begin) : "0")));
     scroller.setAttribute("aria-activedescendant", shown[active] ? domId(shown[active]) : "");
-    drawArrows(from, to, percent);
+    arrowsOf(arrows, { canvas, shown, links: trace.links, from, to, percent, height: rowHeight(), middle: NARROW.matches ? 38 : 15 });
+    overview.draw(rows, whole(), zoom, endOf);
+    all.disabled = !zoom;
   }
 
-  function line(row, at, percent) {
+  /** Make the element of a row; `place` puts it where it is now. */
+  function line(row) {
     const wait = row.wait;
-    const label = wait ? waitLabel(row) : row.name;
+    const label = h("span", { class: "label" });
+    const fold = h("span", { class: "fold", "aria-hidden": "true" });
+    const lasted = h("span", { class: "lasted" });
+    const bar = row.kind === "attempts" ? h("i", { class: "bar attempts" }) : wait ? waitBar(row) : h("i", { class: `bar s${row.service_index % 8} ${row.status}` });
+    const path = row.critical.map(() => h("i", { class: "on-path" }));
     const marks = [
       row.attempt ? h("span", { class: "badge" }, `attempt ${row.attempt}`) : null,
       row.state && row.state !== "SUCCESS" ? h("span", { class: `badge ${row.status === "error" ? "error" : "state"}` }, row.state) : row.status === "error" ? h("span", { class: "badge error" }, "ERROR") : null,
-      wait?.live ? h("span", { class: "badge waiting" }, "still waiting") : null,
+      wait?.live ? h("span", { class: `badge ${wait.state}` }, STATUS_WORDS[wait.state]) : null,
       wait?.skewed ? h("span", { class: "badge broken", title: "the clocks of producer and worker disagree" }, wait.skew_ms ? `clocks differ by ${duration(wait.skew_ms)}` : "clocks differ") : null,
       row.missing_parent ? h("span", { class: "badge broken", title: row.missing_parent }, "parent missing") : null,
+      row.link ? h("a", { class: "other-trace", href: `/trace/${row.link.trace_id}/${row.link.span_id}`, "data-link": "", tabindex: "-1" }, linkText(row.link)) : null,
     ];
-    const foldable = row.has_children;
-    const lasted = endOf(row) - row.start_ms;
-    return h(
-      "div",
-      {
-        class: `row ${row.kind} ${at === active ? "active" : ""} ${row.status}`,
-        id: domId(row),
-        role: "row",
-        "aria-rowindex": at + 1,
-        "aria-level": row.depth + 1,
-        "aria-expanded": foldable ? String(!closed.has(row.id)) : null,
-        "aria-selected": String(at === active),
-        "data-at": at,
-        style: { top: `${at * ROW}px` },
-      },
-      h(
-        "div",
-        { class: "name", role: "gridcell", style: { "padding-left": `${Math.min(row.depth, 24) * 14 + 4}px` }, title: [label, row.message, row.missing_parent].filter(Boolean).join("\n") },
-        foldable ? h("button", { type: "button", class: "fold", tabindex: "-1", "aria-hidden": "true" }, closed.has(row.id) ? "▸" : "▾") : h("span", { class: "fold" }),
-        wait ? h("i", { class: "hourglass queue", "aria-hidden": "true" }) : h("i", { class: `service s${row.service_index % 8}`, "aria-hidden": "true" }),
-        h("span", { class: "label" }, label),
-        wait ? null : h("span", { class: "who" }, row.service),
-        marks,
-      ),
-      h("div", { class: "time", role: "gridcell", "aria-label": `${duration(lasted)}, from ${duration(row.start_ms)}` }, wait ? waitBar(row, percent) : spanBar(row, percent), row.critical.map(([from, to]) => h("i", { class: "on-path", style: { left: `${percent(from)}%`, width: `${percent(to) - percent(from)}%` } })), h("span", { class: "lasted", style: { left: `calc(${percent(endOf(row))}% + 6px)` } }, duration(lasted))),
-    );
-  }
+    const name = h("div", { class: "name", role: "gridcell", style: { "padding-left": `${Math.min(row.depth, 24) * 14 + 2}px` } }, fold, wait ? h("i", { class: "hourglass queue", "aria-hidden": "true" }) : row.kind === "span" ? h("i", { class: `service s${row.service_index % 8}`, "aria-hidden": "true" }) : null, label, wait || row.kind !== "span" ? null : h("span", { class: "who" }, row.service), marks);
+    const time = h("div", { class: "time", role: "gridcell" }, bar, path, lasted);
+    const element = h("div", { id: domId(row), role: "row", "aria-level": row.depth + 1, style: {} }, name, time);
 
-  function spanBar(row, percent) {
-    const from = percent(row.start_ms);
-    return h("i", { class: `bar s${row.service_index % 8} ${row.status}`, style: { left: `${from}%`, width: `${Math.max(0, percent(row.end_ms) - from)}%` } });
-  }
-
-  function waitBar(row, percent) {
-    const parts = WAITS.map(([name]) => [name, row.wait[`${name}_ms`] || 0]);
-    if (row.wait.live) {
-      const known = parts.reduce((sum, [, ms]) => sum + ms, 0);
-      parts[1][1] += Math.max(0, endOf(row) - row.start_ms - known);
+    function place(at, percent) {
+      const end = endOf(row);
+      const text = wait ? waitLabel(row) : row.name;
+      const [left, right] = [clip(percent(row.start_ms)), clip(percent(end))];
+      const out = percent(end) < 0 || percent(row.start_ms) > 100;
+      element.className = `row ${row.kind} ${at === active ? "active" : ""} ${row.status} ${matches.includes(row.id) ? "match" : ""}`;
+      element.style.setProperty("top", `${at * rowHeight()}px`);
+      element.dataset.at = at;
+      element.setAttribute("aria-rowindex", at + 1);
+      element.setAttribute("aria-selected", String(at === active));
+      if (row.has_children) {
+        element.setAttribute("aria-expanded", String(!closed.has(row.id)));
+        fold.textContent = closed.has(row.id) ? "▸" : "▾";
+      }
+      if (label.textContent !== text) {
+        label.textContent = text;
+        name.title = [text, row.message, row.missing_parent].filter(Boolean).join("\n");
+      }
+      bar.style.setProperty("left", `${left}%`);
+      bar.style.setProperty("width", `${right - left}%`);
+      bar.classList.toggle("out", out);
+      if (wait) fillWait(bar, row, right - left);
+      path.forEach((mark, index) => {
+        const [from, to] = row.critical[index];
+        const stop = goesOn(row) && index === path.length - 1 ? end : to;
+        mark.style.setProperty("left", `${clip(percent(from))}%`);
+        mark.style.setProperty("width", `${clip(percent(stop)) - clip(percent(from))}%`);
+      });
+      const length = duration(end - row.start_ms);
+      if (lasted.textContent !== length) lasted.textContent = length;
+      lasted.classList.toggle("out", out);
+      lasted.style.setProperty("left", `calc(${right}% + 6px)`);
+      time.setAttribute("aria-label", `${length}, from ${duration(row.start_ms)}`);
     }
-    const sum = parts.reduce((total, [, ms]) => total + ms, 0) || 1;
-    const from = percent(row.start_ms);
-    const width = Math.max(0, percent(endOf(row)) - from);
-    return h("span", { class: `bar wait ${row.wait.live ? "live" : ""} ${row.wait.estimated ? "estimated" : ""}`, style: { left: `${from}%`, width: `${width}%` } }, parts.filter(([, ms]) => ms > 0).map(([name, ms]) => h("i", { class: name, style: { width: `${(100 * ms) / sum}%` }, title: `${WAITS.find(([it]) => it === name)[1]}: ${duration(ms)}` }, (width * ms) / sum > 12 ? WAITS.find(([it]) => it === name)[1] : "")));
+    return { element, place };
+  }
+
+  const clip = (percent) => Math.max(0, Math.min(100, percent));
+
+  function waitBar(row) {
+    return h("span", { class: `bar wait ${row.wait.live ? "live" : ""} ${row.wait.estimated ? "estimated" : ""}` }, WAITS.map(([name]) => h("i", { class: name })));
+  }
+
+  function phases(row) {
+    const parts = WAITS.map(([name]) => row.wait[`${name}_ms`] || 0);
+    // What goes on is the schedule until the message is due, and then the queue.
+    if (goesOn(row)) {
+      const toGo = row.wait.state === "scheduled" ? Infinity : 0;
+      const scheduled = Math.min(toGo, grown());
+      parts[0] += scheduled;
+      parts[1] += grown() - scheduled;
+    }
+    return parts;
+  }
+
+  function fillWait(bar, row, width) {
+    const parts = phases(row);
+    const sum = parts.reduce((total, ms) => total + ms, 0) || 1;
+    parts.forEach((ms, at) => {
+      const part = bar.children[at];
+      const word = WAITS[at][1];
+      part.hidden = ms <= 0;
+      part.style.setProperty("width", `${(100 * ms) / sum}%`);
+      part.title = `${word}: ${duration(ms)}`;
+      part.textContent = (width * ms) / sum > 14 ? word : "";
+    });
   }
 
   function waitLabel(row) {
     const wait = row.wait;
-    const so = wait.live ? " so far" : "";
-    const told = WAITS.map(([name, word]) => [wait[`${name}_ms`] || 0, name === "queue" ? `in ${wait.queue || "the queue"}` : word]);
-    if (wait.live) told[1][0] += grown();
-    const said = told.filter(([ms]) => ms >= 0.05).map(([ms, word]) => `${duration(ms)} ${word}`);
-    return `waited ${said.join(", ") || duration(endOf(row) - row.start_ms)}${so}${wait.estimated ? ", by the clocks" : ""}`;
+    const [scheduled, queued, prefetched] = phases(row);
+    const where = wait.queue ? `in ${wait.queue}` : "in the queue";
+    const waited = queued + prefetched;
+    if (wait.live) {
+      const toGo = Number(BigInt(wait.due_ns) / 1000000n) - Date.now();
+      const long = duration(waited);
+      return {
+        scheduled: `scheduled until ${clock(wait.due_ns)}, ${duration(Math.max(0, toGo))} to go`,
+        waiting: `waiting ${long} ${where}${wait.knows ? "" : ", no consumer known"}`,
+        overdue: `overdue by ${long} ${where}`,
+        stuck: `stuck for ${long} ${where}`,
+        expired: `expired after ${long} ${where}`,
+      }[wait.state];
+    }
+    const said = [`waited ${duration(waited)} ${where}`];
+    if (prefetched >= 0.05 && queued >= 0.05) said.push(`of it ${duration(prefetched)} for a free process`);
+    else if (prefetched >= 0.05) said[0] = `waited ${duration(waited)} for a free process`;
+    if (scheduled >= 0.05) said.push(`after ${duration(scheduled)} scheduled`);
+    return `${said.join(", ")}${wait.estimated ? ", by the clocks" : ""}`;
   }
 
-  function drawArrows(from, to, percent) {
-    const time = canvas.querySelector(".time");
-    const [left, width] = [time?.offsetLeft ?? 0, time?.clientWidth ?? 0];
-    const at = new Map(shown.map((row, index) => [row.id, index]));
-    const x = (ms) => left + (width * percent(ms)) / 100;
-    arrows.replaceChildren();
-    arrows.setAttribute("height", shown.length * ROW);
-    arrows.style.setProperty("height", `${shown.length * ROW}px`);
-    const inSight = (index) => index >= from && index < to;
-    let drawn = 0;
-    for (const link of trace.links) {
-      if (link.kind === "link") continue;
-      const [body, header] = [at.get(link.from), at.get(link.to)];
-      if (body === undefined || header === undefined || !(inSight(body) || inSight(header))) continue;
-      if (++drawn > MOST_ARROWS) break;
-      const [x1, y1] = [x(shown[header].end_ms), header * ROW + ROW / 2];
-      const [x2, y2] = [x(shown[body].start_ms), body * ROW + ROW / 2];
-      const bend = Math.max(14, Math.abs(x2 - x1) / 2);
-      arrows.append(s("path", { class: `arrow ${link.kind}`, d: `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2 - 3},${y2}` }), s("path", { class: `tip ${link.kind}`, d: `M${x2},${y2} l-6,-4 l0,8 z` }));
-    }
+  const linkText = (link) => (link.relation === "picked up by" ? `picked up by → ${link.name} (${link.service})` : `sent by ← ${link.name} (${link.service})`);
+
+  // Finding
+
+  function look(text, jump = true) {
+    wanted = text.trim().toLowerCase();
+    const holds = (row) => [row.name, row.service, row.state, row.message, row.span_kind, row.id, row.wait?.queue, row.wait?.state].some((value) => value && String(value).toLowerCase().includes(wanted));
+    matches = wanted ? rows.filter(holds).map((row) => row.id) : [];
+    const at = matches.indexOf(shown[active]?.id);
+    if (jump && matches.length && at < 0) step(1);
+    else tell();
+    draw(true);
+    if (jump) changed();
   }
+
+  function tell() {
+    const at = matches.indexOf(shown[active]?.id);
+    tally.textContent = !wanted ? "" : matches.length ? `${at < 0 ? "–" : at + 1} of ${matches.length}` : "No spans match";
+    previous.disabled = following.disabled = !matches.length;
+  }
+
+  function step(by) {
+    if (!matches.length) return tell();
+    const here = places.get(shown[active]?.id) ?? -1;
+    const order = matches.map((id) => places.get(id));
+    let next = by > 0 ? order.findIndex((at) => at > here) : order.findLastIndex((at) => at < here);
+    if (next < 0) next = by > 0 ? 0 : order.length - 1;
+    goTo(matches[next]);
+    tell();
+  }
+
+  /** Go to a row, opening what it is in. */
+  function goTo(id) {
+    reveal(id);
+    const at = shown.findIndex((row) => row.id === id);
+    if (at >= 0) move(at);
+  }
+
+  // Zoom
+
+  function show(range) {
+    const [begin, end] = whole();
+    zoom = range && range[1] - range[0] < (end - begin) * 0.999 ? [Math.max(begin, range[0]), Math.min(end, range[1])] : null;
+    if (zoom && zoom[1] - zoom[0] < SMALLEST) zoom = null;
+    draw(true);
+    changed();
+  }
+
+  function scale(by) {
+    const [begin, end] = zoom ?? whole();
+    const row = shown[active];
+    const middle = row && by < 1 ? (row.start_ms + endOf(row)) / 2 : (begin + end) / 2;
+    const [first, last_] = whole();
+    const length = Math.min(last_ - first, (end - begin) * by);
+    const from = Math.max(first, Math.min(last_ - length, middle - length / 2));
+    show([from, from + length]);
+  }
+
+  function pan(by) {
+    if (!zoom) return;
+    const [begin, end] = whole();
+    const length = zoom[1] - zoom[0];
+    const from = Math.max(begin, Math.min(end - length, zoom[0] + by * length));
+    show([from, from + length]);
+  }
+
+  // Moving
 
   function move(to) {
+    const before = shown[active]?.id;
     active = Math.max(0, Math.min(shown.length - 1, to));
-    const top = active * ROW;
+    const top = active * rowHeight();
     if (top < scroller.scrollTop) scroller.scrollTop = top;
-    else if (top + ROW > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + ROW - scroller.clientHeight;
+    else if (top + rowHeight() > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + rowHeight() - scroller.clientHeight;
     draw(true);
+    // The rows themselves may reach below the window.
+    drawn.get(shown[active]?.id)?.element.scrollIntoView({ block: "nearest" });
+    tell();
+    if (shown[active] && shown[active].id !== before) moved(shown[active].open);
   }
 
   function fold(row, close) {
@@ -191,12 +354,13 @@ export function waterfall(trace, { chosen, open }) {
     closed[close ? "add" : "delete"](row.id);
     layout();
     draw(true);
+    changed();
   }
 
   function press(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const row = shown[active];
-    const page = Math.max(1, Math.floor(scroller.clientHeight / ROW) - 1);
+    const page = Math.max(1, Math.floor(scroller.clientHeight / rowHeight()) - 1);
     const does = {
       ArrowDown: () => move(active + 1),
       ArrowUp: () => move(active - 1),
@@ -204,12 +368,12 @@ export function waterfall(trace, { chosen, open }) {
       PageUp: () => move(active - page),
       Home: () => move(0),
       End: () => move(shown.length - 1),
-      ArrowRight: () => (closed.has(row.id) ? fold(row, false) : row.has_children && move(active + 1)),
-      ArrowLeft: () => (row.has_children && !closed.has(row.id) ? fold(row, true) : row.parent !== null && move(shown.findIndex((it) => it.id === row.parent))),
-      Enter: () => choose(row),
-      " ": () => choose(row),
+      ArrowRight: () => (event.shiftKey ? pan(0.25) : closed.has(row.id) ? fold(row, false) : row.has_children && move(active + 1)),
+      ArrowLeft: () => (event.shiftKey ? pan(-0.25) : row.has_children && !closed.has(row.id) ? fold(row, true) : row.parent !== null && move(shown.findIndex((it) => it.id === row.parent))),
+      Enter: () => open(row.open),
+      " ": () => open(row.open),
     }[event.key];
-    if (!does) return;
+    if (!does || !row) return;
     event.preventDefault();
     event.stopPropagation();
     does();
@@ -217,20 +381,15 @@ export function waterfall(trace, { chosen, open }) {
 
   function click(event) {
     const line_ = event.target.closest(".row");
-    if (!line_) return;
+    if (!line_ || event.target.closest("a") || !getSelection().isCollapsed) return;
     active = Number(line_.dataset.at);
     const row = shown[active];
-    if (event.target.closest(".fold") && row.has_children) fold(row, !closed.has(row.id));
-    else choose(row);
-  }
-
-  function choose(row) {
+    if (event.target.closest(".fold") && row.has_children) return fold(row, !closed.has(row.id));
     draw(true);
-    open(spanOf(row));
+    tell();
+    open(row.open);
   }
 
-  // A wait is told by the span that it led to, or the one that it began with.
-  const spanOf = (row) => (row.kind === "wait" ? row.id.slice("wait:".length) : row.id);
   const domId = (row) => `row-${row.id.replace(":", "-")}`;
 
   take(trace);
@@ -242,20 +401,33 @@ export function waterfall(trace, { chosen, open }) {
     },
     focus() {
       scroller.focus({ preventScroll: true });
-      move(active);
+      if (kept?.top) scroller.scrollTop = kept.top;
+      else move(active);
+      kept = null;
     },
+    goTo,
     toggleAll() {
       const close = !closed.size;
       closed.clear();
       if (close) for (const row of rows) if (row.has_children && row.depth > 0) closed.add(row.id);
       layout();
       draw(true);
+      changed();
     },
-    traceparent: (use, id) => use(`00-${id}-${spanOf(shown[active])}-01`),
+    next: () => step(1),
+    previous: () => step(-1),
+    zoomIn: () => scale(0.5),
+    zoomOut: () => scale(2),
+    zoomReset: () => show(null),
+    state: () => ({ closed: [...closed], zoom, wanted: field.value, top: scroller.scrollTop }),
+    traceparent(use, id) {
+      const span = rows.find((row) => row.id === shown[active]?.open);
+      if (span) use(`00-${id}-${span.id}-${span.flags.toString(16).padStart(2, "0")}`);
+    },
     close() {
-      clearInterval(clock);
+      clearInterval(clock_);
       watched.disconnect();
-      window.removeEventListener("pointerup", release);
+      NARROW.removeEventListener("change", relayout);
     },
   };
 }

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +10,7 @@ from telemetry.otlp.decode import Link, ReceivedSpan
 from telemetry.viewer.analysis.hops import Trace
 from telemetry.viewer.analysis.rows import hops
 from telemetry.viewer.analysis.sentence import sentence
+from telemetry.viewer.analysis.summary import summarise
 
 from ..spans import TRACE, WEB, WORKER, derived, in_other_trace, ms, rows_of, run, send, span
 
@@ -61,6 +63,7 @@ def test_a_wait_is_its_own_row_and_its_parts_are_told_apart() -> None:
     assert wait["wait"] == {
         **{"scheduled_ms": 60, "queue_ms": 30, "prefetch_ms": 8, "queue": "celery"},
         **{"skewed": False, "skew_ms": None, "live": False, "estimated": False},
+        **{"waited_ms": 38, "state": None, "due_ns": None, "expires_ns": None, "knows": True},
     }
 
 
@@ -148,19 +151,97 @@ def test_a_message_that_nobody_took_yet_waits_so_far() -> None:
     assert trace.sentence == "3.01 s so far: 0.01 web, 3.00 waiting in `celery`"
 
 
-def test_a_message_is_given_up_when_it_is_no_longer_plausible() -> None:
-    trace = derived(send("send", "", (0, 1)), now=2 * 3600 * 1000)
-    assert trace.status == "ok"
-    assert list(rows_of(trace)) == ["send"]
-    assert hops(trace)["problems"] == [
-        "send charge (shop): nobody is known to have taken its message"
+ETA, EXPIRES = "celery__task__eta", "celery__task__expires"
+HOUR = 3_600_000
+
+
+def iso(at: float) -> str:
+    """Return the time of *at* milliseconds after the trace's begin, as Celery writes it."""
+    return datetime.fromtimestamp(ms(at) / 1e9, UTC).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("now", "facts", "state", "waited"),
+    [
+        (59_000, {}, "waiting", 58_999),
+        (60_001, {}, "stuck", 60_000),
+        (48 * HOUR, {}, "stuck", 48 * HOUR - 1),
+        (HOUR - 1, {ETA: iso(HOUR)}, "scheduled", 0),
+        (HOUR + 5, {ETA: iso(HOUR)}, "overdue", 5),
+        (HOUR + 60_000, {ETA: iso(HOUR)}, "stuck", 60_000),
+        (8_999, {EXPIRES: iso(9_000)}, "waiting", 8_998),
+        (9_000, {EXPIRES: iso(9_000)}, "expired", 8_999),
+        (48 * HOUR, {EXPIRES: iso(9_000)}, "expired", 8_999),
+        (48 * HOUR, {EXPIRES: iso(9_000), ETA: iso(HOUR)}, "expired", 0),
+    ],
+)
+def test_what_a_message_is_that_nobody_took(
+    now: float, facts: dict[str, str], state: str, waited: float
+) -> None:
+    trace = derived(send("send", "", (0, 1), **facts), now=now)
+    assert (trace.status, trace.live_states) == (state, {state: 1})
+    wait = rows_of(trace)["wait:send"]["wait"]
+    assert (wait["state"], wait["waited_ms"], wait["live"]) == (state, waited, True)
+    assert ("so far" in trace.sentence) == (state != "expired")
+
+
+@pytest.mark.parametrize("now", [59_000, 48 * HOUR])
+def test_a_sender_that_records_no_countdown_is_never_known_to_be_stuck(now: float) -> None:
+    trace = derived(span("send", "", "PRODUCER", (0, 1), name="apply_async/charge"), now=now)
+    assert trace.status == "waiting"
+    assert not rows_of(trace)["wait:send"]["wait"]["knows"]
+    [problem] = hops(trace)["problems"]
+    assert "The producer does not record countdowns" in problem
+
+
+@pytest.mark.parametrize("value", ["soon", 7, None, "9999-12-31T23:59:59+00:00", "0001-01-01"])
+def test_a_countdown_that_is_odd(value: object) -> None:
+    trace = derived(send("send", "", (0, 1), **{ETA: value}), now=100)
+    assert trace.status in ("waiting", "overdue", "scheduled")
+
+
+def test_what_is_stuck_says_where_to_look() -> None:
+    sends = [send(f"s{at}", "", (0, at), messaging__message__id=f"{at}") for at in (1, 2)]
+    assert hops(derived(*sends, now=48 * HOUR))["problems"] == [
+        "2 messages of charge in `celery` stuck for 48.0 h: "
+        "check that a worker consumes from this queue"
     ]
 
 
 def test_it_says_when_it_will_look_different() -> None:
-    assert derived(send("send", "", (0, 1)), now=5).revisit_ns == ms(1) + 3600 * 10**9
+    lone = send("send", "", (0, 1), **{ETA: iso(HOUR), EXPIRES: iso(2 * HOUR)})
+    times = [derived(lone, now=now).changes_ns for now in (5, HOUR, HOUR + 60_000, 2 * HOUR)]
+    assert times == [ms(HOUR), ms(HOUR + 60_000), ms(2 * HOUR), None]
+    assert derived(lone, now=5).revisit_ns is None
     assert derived(span("a", "gone", "SERVER", (0, 1)), now=5).revisit_ns == ms(15_000)
     assert derived(span("a", "", "SERVER", (0, 1)), now=5).revisit_ns is None
+
+
+def test_a_revoked_message_is_not_ok() -> None:
+    trace = derived(send("send", "", (0, 1)), run("run", "send", (9, 9), (0, 8, 0), "REVOKED"))
+    assert trace.status == "revoked"
+
+
+def test_what_waited_is_queue_and_prefetch_off_the_critical_path_too() -> None:
+    spans = [span("web", "", "SERVER", (0, 10))]
+    for at, waited in enumerate(((50, 20, 10), (0, 80, 5))):
+        message = {"messaging__message__id": f"m{at}"}
+        spans.append(send(f"send{at}", "web", (at, at + 1), **message))
+        spans.append(run(f"run{at}", f"send{at}", (90, 100 + at), waited, **message))
+    row = summarise(derived(*spans)).row
+    assert (row["wait_ms"], row["wait_sum_ms"], row["scheduled_ms"]) == (85, 115, 50)
+
+
+def test_the_worker_of_a_clock_that_is_behind_is_on_the_path() -> None:
+    trace = derived(send("send", "", (100, 102)), run("run", "send", (40, 60), None))
+    assert trace.sentence == "62 ms: 2 client, 20 worker, 40 unaccounted for"
+
+
+def test_sentence_bar_and_legend_have_one_set_of_numbers(order: list[ReceivedSpan]) -> None:
+    parts = hops(derived(*order))["parts"]
+    assert [(p["kind"], p["ms"], p["service_index"]) for p in parts] == [
+        *[("web", 6, 0), ("waiting", 380, None), ("worker", 26, 1)],
+    ]
 
 
 def test_a_message_whose_publish_failed_does_not_wait() -> None:
@@ -169,7 +250,31 @@ def test_a_message_whose_publish_failed_does_not_wait() -> None:
 
 
 def test_a_message_taken_in_another_trace_does_not_wait() -> None:
-    assert not derived(send("send", "", (0, 1)), now=9, picked_up=frozenset({"send"})).live
+    taken = in_other_trace(run("run", "", (2101, 2110), None))
+    trace = derived(send("send", "", (0, 1)), now=9999, runs={"send": [taken]})
+    assert (trace.live, trace.status) == ([], "ok")
+    assert trace.sentence == "2.10 s: 2.10 waiting in `celery`"
+    row = rows_of(trace)["wait:run"]
+    assert (row["parent"], row["open"], row["wait"]["waited_ms"]) == ("send", "send", 2100)
+    assert row["link"] == {
+        **{"relation": "picked up by", "trace_id": "f" * 32, "span_id": "run"},
+        **{"name": "process charge", "service": WORKER, "later_ms": 2100},
+    }
+    assert hops(trace)["linked"] == [row["link"]]
+
+
+def test_of_many_attempts_the_earlier_are_one_row() -> None:
+    spans = [send("send", "", (0, 1))]
+    for at in range(1, 6):
+        spans.append(run(f"try{at}", "send", (at * 10, at * 10 + 5), celery__task__retries=at - 1))
+    rows = rows_of(derived(*spans))
+    group = rows["attempts:try1"]
+    assert (group["name"], group["parent"], group["children"]) == (
+        *("4 earlier attempts", "send", 8),
+    )
+    assert (group["start_ms"], group["end_ms"]) == (10, 45)
+    assert rows["try4"]["parent"] == "attempts:try1"
+    assert (rows["try5"]["parent"], rows["try5"]["attempt"]) == ("send", 5)
 
 
 def test_a_run_in_a_trace_of_its_own_has_its_wait_before_it() -> None:
@@ -179,9 +284,7 @@ def test_a_run_in_a_trace_of_its_own_has_its_wait_before_it() -> None:
     assert [row["id"] for row in hops(trace)["rows"]] == ["wait:run", "run"]
     assert trace.sentence == "108 ms: 98 waiting in `celery`, 10 worker"
     known = derived(replace(alone, attributes=run("r", "", (0, 0), (0, 40, 5)).attributes))
-    assert known.sentence == (
-        "55 ms: 40 waiting in `celery`, 5 waiting for a free process, 10 worker"
-    )
+    assert known.sentence == ("55 ms: 45 waiting in `celery`, 10 worker")
 
 
 def retried() -> list[ReceivedSpan]:

@@ -1,0 +1,48 @@
+"""The traces of a viewer's API: what the demo prints of them."""
+
+import json
+from collections.abc import Iterator
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+from telemetry.otlp.decode import ReceivedSpan, decode
+from telemetry.otlp.server import JSON, parse
+
+__all__ = ["ReceivedTraces"]
+
+#: Seconds that an answer may take, and traces in one: the most that the API lists.
+PATIENCE, MOST = 10.0, 200
+
+
+class ReceivedTraces:
+    """The traces that the viewer at *url* has received, read again when they have changed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._traces: dict[str, list[ReceivedSpan]] = {}
+
+    def read(self) -> list[list[ReceivedSpan]]:
+        """Return the spans of each trace, the oldest trace first. Raises OSError."""
+        found: dict[str, list[ReceivedSpan]] = {}
+        for row in reversed(list(self._rows())):
+            trace_id = str(row["trace_id"])
+            spans = self._traces.get(trace_id, [])
+            if len(spans) != row["spans"]:
+                spans = decode(parse(self._get(f"/api/traces/{trace_id}"), JSON))
+                spans.sort(key=lambda span: span.start_ns)
+            found[trace_id] = spans
+        self._traces = found
+        return list(found.values())
+
+    def _rows(self) -> Iterator[dict[str, str | int]]:
+        before: str | None = ""
+        while before is not None:
+            query = urlencode({"limit": MOST, "before": before})
+            page = json.loads(self._get(f"/api/traces?{query}"))
+            yield from page["traces"]
+            before = page["next"]
+
+    def _get(self, path: str) -> bytes:
+        with urlopen(f"{self._url}{path}", timeout=PATIENCE) as answer:
+            body: bytes = answer.read()
+            return body

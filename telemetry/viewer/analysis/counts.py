@@ -1,0 +1,219 @@
+"""What a trace adds to the counts of queues, tasks, services and stores, and each of its runs."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from opentelemetry.semconv._incubating.attributes.db_attributes import DB_SYSTEM, DB_SYSTEM_NAME
+from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
+
+from ...otlp.decode import ReceivedSpan
+from .hops import Trace
+from .messaging import broker_of, is_doctors, queue_of, retries_of, state_of, task_of, text
+
+__all__ = ["Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
+
+#: A name that is longer is cut.
+LONGEST_NAME = 200
+
+#: What is counted. ARRIVED is when a message that was taken later was due, TAKEN when it was taken.
+#: From WAITS and DURATIONS on, one metric for each bin of a histogram.
+SENT, TOTAL, FAILURES, RETRIES, ARRIVED, TAKEN, EXPIRED, REJECTED, REVOKED = range(9)
+WAITS, DURATIONS = 1000, 3000
+
+#: Bins of a histogram to a doubling: within 2.2 % of the truth.
+BINS = 16
+
+#: Seconds to a bucket at the finest.
+BUCKET = 10
+
+#: A thing that is counted: ("flow", broker, queue, task), ("node", id) or ("edge", from, to).
+Key = tuple[str, ...]
+
+#: A task in a queue of a broker, each "" if unknown.
+Flow = tuple[str, str, str]
+
+#: How a run that is over ended, where Celery's state says it.
+OUTCOMES = {
+    "EXPIRED": EXPIRED,
+    "REJECTED": REJECTED,
+    "UNKNOWN": REJECTED,
+    "REVOKED": REVOKED,
+    "RETRY": RETRIES,
+    "FAILURE": FAILURES,
+}
+
+#: The name of a worker in opentelemetry-instrumentation-celery.
+CELERY_HOSTNAME = "celery.hostname"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a task. *wait_ns* is queue and prefetch, None if unknown; *outcome* a metric or 0.
+
+    *failure* is the type of its exception. *worker* is its service, and the host or process.
+    """
+
+    span_id: str
+    flow: Flow
+    start_ns: int
+    wait_ns: int | None
+    prefetch_ns: int
+    duration_ns: int
+    outcome: int
+    failure: str
+    worker: tuple[str, str]
+    producer: str
+
+
+def counted(trace: Trace) -> Iterator[tuple[int, Key, int]]:
+    """Yield what is counted: the bucket in Unix seconds, what it is of, and the metric."""
+    flows = _Flows(trace)
+    for span in trace.spans:
+        if is_doctors(span):
+            continue
+        for time_ns, key, metrics in _facts(trace, span, flows):
+            bucket = time_ns // (BUCKET * 10**9) * BUCKET
+            for metric in metrics:
+                yield bucket, tuple(map(cut, key)), metric
+
+
+def runs_of(trace: Trace) -> list[Run]:
+    """Return the runs of *trace*."""
+    flows = _Flows(trace)
+    found = []
+    for span in trace.runs:
+        if is_doctors(span):
+            continue
+        wait = trace.waits.get(span.span_id)
+        send = flows.send_of(span)
+        outcome = _outcome(span)
+        found.append(
+            Run(
+                span_id=span.span_id,
+                flow=flows.of(span),
+                start_ns=span.start_ns,
+                wait_ns=wait.waited_ns if wait else None,
+                prefetch_ns=wait.prefetch_ns if wait else 0,
+                duration_ns=max(0, span.end_ns - span.start_ns),
+                outcome=outcome,
+                failure=_failure(span) if outcome in (FAILURES, RETRIES) else "",
+                worker=(cut(span.service), cut(_worker(span))),
+                producer=cut(send.service) if send else "",
+            )
+        )
+    return found
+
+
+class _Flows:
+    """The flows of the messages of a trace: either end may know more of one than the other."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._runs = {send.span_id: run for run in trace.runs if (send := self.send_of(run))}
+
+    def send_of(self, run: ReceivedSpan) -> ReceivedSpan | None:
+        """Return the send of *run*, also one in another trace."""
+        wait = self._trace.waits.get(run.span_id)
+        return self._trace.causes.get(run.span_id) or (wait.send if wait else None)
+
+    def of(self, span: ReceivedSpan) -> Flow:
+        """Return the flow of a send or a run. Its broker is as the producer calls it."""
+        is_run = self._trace.roles[span.span_id] == "run"
+        other = self.send_of(span) if is_run else self._runs.get(span.span_id)
+        both = (other, span) if is_run else (span, other)
+        ends = [end for end in both if end is not None]
+
+        def first(values: Iterator[str]) -> str:
+            return cut(next(filter(None, values), ""))
+
+        return (
+            first(map(broker_of, ends)),
+            first(map(queue_of, reversed(ends))),
+            first(map(task_of, reversed(ends))),
+        )
+
+
+def queue_node(broker: str, queue: str) -> str:
+    """Return the id of a queue on the map."""
+    return f"queue:{queue}\n{broker}" if broker else f"queue:{queue}"
+
+
+def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[int, Key, list[int]]]:
+    """Yield what *span* says of queues, and of the map of services, queues and stores."""
+    at = span.start_ns
+    service = f"service:{span.service}"
+    failed = [FAILURES] if span.status == "ERROR" else []
+    role = trace.roles[span.span_id]
+    if role:
+        flow = flows.of(span)
+        node = queue_node(flow[0], flow[1])
+    if role == "send":
+        yield at, ("flow", *flow), [SENT]
+        # A retry is another attempt at the same message, published by the worker.
+        yield at, ("edge", service, node), [TOTAL, *failed, _duration(span)]
+        yield at, ("node", node), [TOTAL, *failed]
+    elif role == "run":
+        outcome = [found] if (found := _outcome(span)) else []
+        wait = trace.waits.get(span.span_id)
+        waited = [WAITS + bin_of(wait.waited_ns)] if wait else []
+        if wait:
+            yield max(0, at - wait.waited_ns), ("flow", *flow), [ARRIVED]
+            outcome.append(TAKEN)
+        yield at, ("flow", *flow), [TOTAL, *outcome, *waited, _duration(span)]
+        yield at, ("edge", node, service), [TOTAL, *outcome, *waited]
+        yield at, ("node", service), [TOTAL, *outcome]
+    elif store := text(span.attributes, DB_SYSTEM_NAME, DB_SYSTEM):
+        yield at, ("edge", service, f"store:{store}"), [TOTAL, *failed, _duration(span)]
+        yield at, ("node", f"store:{store}"), [TOTAL, *failed]
+    parent = trace.known.get(span.parent_id)
+    if role:
+        return
+    if parent is None:
+        yield at, ("node", service), [TOTAL, *failed]
+    elif parent.service != span.service:
+        caller = f"service:{parent.service}"
+        yield at, ("edge", caller, service), [TOTAL, *failed, _duration(span)]
+        yield at, ("node", service), [TOTAL, *failed]
+
+
+def _outcome(run: ReceivedSpan) -> int:
+    """Return the metric of how *run* ended, or 0 if it succeeded."""
+    state = state_of(run)
+    if state in OUTCOMES:
+        return OUTCOMES[state]
+    if run.status == "ERROR":
+        return FAILURES
+    return RETRIES if not state and retries_of(run) else 0
+
+
+def _failure(run: ReceivedSpan) -> str:
+    for event in reversed(run.events):
+        if kind := text(event.attributes, EXCEPTION_TYPE):
+            return cut(kind)
+    return cut(text(run.attributes, ERROR_TYPE))
+
+
+def _worker(run: ReceivedSpan) -> str:
+    return text(run.attributes, CELERY_HOSTNAME) or text(run.resource, HOST_NAME) or run.instance
+
+
+def _duration(span: ReceivedSpan) -> int:
+    return DURATIONS + bin_of(span.end_ns - span.start_ns)
+
+
+def cut(name: str) -> str:
+    """Return *name*, or the beginning of one that is too long."""
+    return name[:LONGEST_NAME]
+
+
+def bin_of(nanoseconds: int) -> int:
+    """Return the bin of a histogram that a duration belongs to; all up to 1 µs are in the first."""
+    return int(math.log2(max(nanoseconds, 1000) / 1000) * BINS)
+
+
+def middle_of(number: int) -> float:
+    """Return the middle of a bin, in milliseconds."""
+    return float(2 ** ((number + 0.5) / BINS) / 1000)

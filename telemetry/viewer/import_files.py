@@ -1,0 +1,217 @@
+"""Files that a person opens, as OTLP: this viewer's own, the Collector's, Jaeger's and Tempo's.
+
+A file of another kind is refused in words that name the kind, and what to do instead.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from ..otlp.bounds import MAX_IMPORTED, Malformed, check_json
+from ..otlp.server import JSON, gunzip, parse
+from .jaeger import JAEGER, from_jaeger
+
+__all__ = ["Imported", "read_file"]
+
+#: What a compressed file may become, in bytes.
+LARGEST = 128 * 1024 * 1024
+
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+
+KNOWN = (
+    "The viewer opens OTLP as JSON or JSON lines, and the JSON of Jaeger and Tempo, "
+    "also compressed with gzip"
+)
+
+#: Objects of others that hold no spans: the name of a field, and what the file is.
+OTHERS = {
+    "traceEvents": "a Chrome trace, which is a profile of one program",
+    "resourceMetrics": "metrics in OTLP; the viewer shows traces only",
+    "resourceLogs": "logs in OTLP; the viewer shows traces only",
+    "resourceProfiles": "profiles in OTLP; the viewer shows traces only",
+    "traces": "the result of a search in Tempo, without spans; download one of its traces",
+    "log": "a HAR file, which holds requests of a browser",
+    "errors": "an error that the other viewer answered, without spans",
+    "error": "an error that the other viewer answered, without spans",
+    "message": "an error that the other viewer answered, without spans",
+}
+
+#: The lengths of ids in base64, in which Tempo writes them: of a trace, and of a span.
+BASE64 = {24: 16, 12: 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The spans of a file. *kind* is the name of its format."""
+
+    request: ExportTraceServiceRequest
+    kind: str
+
+    @property
+    def spans(self) -> int:
+        """How many spans there are."""
+        return sum(len(scope.spans) for scope in self._scopes())
+
+    @property
+    def trace_ids(self) -> list[str]:
+        """The ids of its traces, in their order."""
+        ids = (span.trace_id.hex() for scope in self._scopes() for span in scope.spans)
+        return list(dict.fromkeys(ids))
+
+    def _scopes(self) -> Iterator[Any]:
+        return (scope for r in self.request.resource_spans for scope in r.scope_spans)
+
+
+def read_file(body: bytes) -> Imported:
+    """Read the spans of a file. Raises Malformed in words for a person, or TooLarge."""
+    if body.startswith(GZIP):
+        body = gunzip(body, LARGEST)
+    if body.startswith(ZIP):
+        raise Malformed(f"it is a zip archive: unpack it first. {KNOWN}")
+    body = body.removeprefix(b"\xef\xbb\xbf").strip()
+    if not body:
+        raise Malformed("it is empty")
+    if body[:1] not in (b"{", b"["):
+        raise Malformed(f"it is not JSON. {KNOWN}")
+    check_json(body, MAX_IMPORTED)
+    try:
+        documents = list(_documents(body))
+        imported = _import(documents)
+    except RecursionError:
+        raise Malformed("it is nested too deeply") from None
+    if not imported.spans:
+        raise Malformed(f"there are no spans in it: it is {imported.kind}, and empty")
+    return imported
+
+
+def _documents(body: bytes) -> Iterator[Any]:
+    """Yield the one document of *body*, or that of each of its lines."""
+    try:
+        yield json.loads(body)
+        return
+    except UnicodeDecodeError:
+        raise Malformed(f"it is not text in UTF-8. {KNOWN}") from None
+    except json.JSONDecodeError as exc:
+        whole = exc
+    lines = body.splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except ValueError as exc:
+            # A file of lines has an object in the first, and a document over many lines has not.
+            if number == 1:
+                raise Malformed(f"it is not JSON: {whole}") from None
+            if number == len(lines):
+                raise Malformed(f"line {number}, the last, ends too early: {exc}") from None
+            raise Malformed(f"line {number} is not JSON: {exc}") from None
+        yield document
+
+
+def _import(documents: list[Any]) -> Imported:
+    first = documents[0]
+    if isinstance(first, list):
+        raise Malformed(f"it is {_list_kind(first)}. {KNOWN}")
+    if not isinstance(first, dict):
+        raise Malformed(f"it holds no object. {KNOWN}")
+    if (traces := _jaeger_traces(documents)) is not None:
+        return Imported(from_jaeger(traces), JAEGER)
+    kind = "OTLP" if len(documents) == 1 else "OTLP, an export a line"
+    spans: list[Any] = []
+    found = False
+    for document in documents:
+        if not isinstance(document, dict):
+            raise Malformed(f"it holds no object. {KNOWN}")
+        inner = document.get("trace", document)  # Tempo's answer in its second version
+        if not isinstance(inner, dict):
+            raise Malformed(f"it holds no object. {KNOWN}")
+        for name in ("resourceSpans", "batches"):
+            if name in inner:
+                found = True
+                spans += _sequence(inner[name], name)
+                kind = "Tempo's JSON" if name == "batches" or inner is not document else kind
+    if not found:
+        for name, what in OTHERS.items():
+            if name in first:
+                raise Malformed(f"it is {what}")
+        raise Malformed(f"it is JSON of an unknown kind. {KNOWN}")
+    for span in _spans(spans):
+        _use_hex(span)
+        for link in _sequence(span.get("links") or [], "links"):
+            _use_hex(link)
+    request = parse(json.dumps({"resourceSpans": spans}).encode(), JSON, MAX_IMPORTED)
+    return Imported(request, kind)
+
+
+def _jaeger_traces(documents: list[Any]) -> list[Any] | None:
+    """Return the traces of Jaeger's JSON: its API's answer, or one trace; None if it is another."""
+    if len(documents) > 1:
+        return None
+    [document] = documents
+    if "data" in document and isinstance(document["data"], list):
+        traces = document["data"]
+        # An answer to another question is a list of names, or of services.
+        if traces and not all(isinstance(t, dict) and "spans" in t for t in traces):
+            raise Malformed("it is an answer of Jaeger's without spans; download a trace")
+        return list(traces)
+    return [document] if "spans" in document and "processes" in document else None
+
+
+def _list_kind(items: list[Any]) -> str:
+    first = items[0] if items else None
+    if isinstance(first, list):
+        first = first[0] if first else None
+    if isinstance(first, dict):
+        if "localEndpoint" in first or ("traceId" in first and "id" in first):
+            return "Zipkin's JSON, which this viewer does not read"
+        if "trace_id" in first and "meta" in first:
+            return "Datadog's JSON, which this viewer does not read"
+        if "ph" in first:
+            return OTHERS["traceEvents"]
+    return "a JSON list of an unknown kind"
+
+
+def _spans(resource_spans: list[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the spans, with the names of fields as they are today."""
+    for resource in resource_spans:
+        if not isinstance(resource, dict):
+            raise Malformed("resourceSpans is not an array of objects")
+        for old in ("instrumentationLibrarySpans", "ilSpans"):
+            if old in resource:
+                resource.setdefault("scopeSpans", []).extend(_sequence(resource.pop(old), old))
+        for scope in _sequence(resource.get("scopeSpans") or [], "scopeSpans"):
+            if not isinstance(scope, dict):
+                raise Malformed("scopeSpans is not an array of objects")
+            if "instrumentationLibrary" in scope:
+                scope.setdefault("scope", scope.pop("instrumentationLibrary"))
+            for span in _sequence(scope.get("spans") or [], "spans"):
+                if not isinstance(span, dict):
+                    raise Malformed("spans is not an array of objects")
+                yield span
+
+
+def _sequence(value: Any, name: str) -> Iterable[Any]:
+    if not isinstance(value, list):
+        raise Malformed(f"{name} is not an array")
+    return value
+
+
+def _use_hex(item: Any) -> None:
+    """Write the ids of a span or link in hex where they are in base64."""
+    if not isinstance(item, dict):
+        raise Malformed("a link is not an object")
+    for field in ("traceId", "spanId", "parentSpanId"):
+        value = item.get(field)
+        if isinstance(value, str) and len(value) in BASE64 and value.endswith("="):
+            try:
+                raw = base64.b64decode(value, validate=True)
+            except binascii.Error:
+                continue
+            if len(raw) == BASE64[len(value)]:
+                item[field] = raw.hex()

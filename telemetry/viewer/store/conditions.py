@@ -1,0 +1,183 @@
+"""What a search asks for, as conditions in SQL over the rows of ``found``."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from .attributes import has_attribute, is_possible
+from .incoming import MAX_TIME
+from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
+from .waiting import STATES, times
+
+__all__ = ["DURATION", "LIVE", "NAMES", "WAIT", "Conditions"]
+
+#: The traces of which something still depends on the time; that of an index, word for word.
+LIVE = f"due_ns < {MAX_TIME} OR expiring"
+
+# What a live trace has: a message that nobody has taken goes on waiting after it was summed up.
+DURATION = (
+    "max(duration_ns, (due_ns < :never) * (:now - start_ns), "
+    "iif(expiring, (SELECT max(min(:now, w.expires_ns)) FROM waiting w "
+    "WHERE w.trace = found.trace) - start_ns, 0))"
+)
+WAIT = (
+    "max(wait_ns, :now - due_ns, "
+    "iif(expiring, (SELECT max(min(:now, w.expires_ns) - w.due_ns) FROM waiting w "
+    "WHERE w.trace = found.trace), 0))"
+)
+
+#: What no trace is.
+NONE = "found.trace < 0"
+
+#: The kinds of terms that a word may be part of.
+NAMES = ("service", "task", "queue", "route", "name")
+
+#: Up to so many traces that have a term are listed; where more have it, most of those that one
+#: goes through will.
+FEW = 3_000
+
+#: The newest traces that are looked at for how common an attribute is.
+SAMPLE = 2_000
+
+#: Traces that one id may belong to.
+MOST_WITH_ID = 1_000
+
+
+class Conditions:
+    """The conditions of one search, joined by AND, and their parameters.
+
+    In them ``{wait}`` and ``{duration}`` stand for what a trace has of each.
+    """
+
+    def __init__(self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int) -> None:
+        self._db = db
+        self.texts: list[str] = []
+        self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
+        self._attributes: list[Attribute] = []
+        #: Whether a condition names the traces, or most of them are to be gone through.
+        self.is_narrow = False
+
+    def value(self, value: Any) -> str:
+        """Add a parameter; return its name in SQL."""
+        name = f"v{len(self.values)}"
+        self.values[name] = value
+        return f":{name}"
+
+    def where(self, text: str) -> None:
+        """Add a condition."""
+        self.texts.append(text)
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether ``admits`` must be asked."""
+        return bool(self._attributes)
+
+    def admits(self, trace: int) -> bool:
+        """Return whether *trace*, which fulfils all conditions, has the attributes too."""
+        return all(has_attribute(self._db, trace, a.key, a.value) for a in self._attributes)
+
+    def add(self, part: Part) -> None:
+        """Add a part of a query."""
+        match part:
+            case Word(text):
+                traces = self._with_message(text)
+                if len(text) >= 8 and set(text.lower()) <= set("0123456789abcdef"):
+                    traces += self._with_trace_id(text.lower())
+                self._any_of(traces, self._containing(NAMES, text))
+            case Id("trace", text):
+                traces = self._with_trace_id(text)
+                self._any_of(traces if len(text) < 32 else traces + self._with_message(text))
+            case Id("span", text):
+                self._any_of(self._with_span(text) + self._with_trace_id(text))
+            case Id(_, text):
+                self._any_of(self._with_message(text))
+            case Field("status", text):
+                self.has_status(text)
+            case Field(name, text, exact):
+                terms = self._equal(name, text) if exact else self._containing((name,), text)
+                self._any_of([], terms)
+            case Bound(name, operator, ns):
+                self.where(f"{{{name}}} {operator} {self.value(ns)}")
+            case Attribute(key, value):
+                self.where(self._may_have(is_possible(key, value)))
+                self._attributes.append(part)
+
+    def has_status(self, status: str) -> None:
+        """Ask for a status of the trace, a state of one of its messages or of one of its runs."""
+        live = next((condition for state, condition in STATES.items() if state == status), None)
+        ran = self._equal("state", status.upper()) if status in CELERY_STATES else []
+        if live is not None:
+            # ``found`` has a due_ns, too.
+            condition = live.replace("due_ns", "waiting.due_ns")
+            known = (
+                f"(({LIVE}) AND EXISTS (SELECT 1 FROM waiting "
+                f"WHERE waiting.trace = found.trace AND {condition}))"
+            )
+        else:
+            known = f"status = {self.value(status)}"
+        self.texts.append(f"({known} OR {self._has_term(ran)})" if ran else known)
+
+    def _any_of(self, traces: list[int], terms: list[int] | None = None) -> None:
+        """Ask for one of *traces*, or a trace that has one of *terms*."""
+        conditions = []
+        self.is_narrow |= not terms
+        if traces:
+            conditions.append(f"found.trace IN ({_list(traces)})")
+        if terms:
+            conditions.append(self._has_term(terms))
+        self.texts.append(f"({' OR '.join(conditions)})" if conditions else NONE)
+
+    def _has_term(self, terms: list[int]) -> str:
+        (count,) = self._db.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM named WHERE term IN ({_list(terms)}) LIMIT {FEW})"
+        ).fetchone()
+        if count < FEW:
+            self.is_narrow = True
+            return f"found.trace IN (SELECT trace FROM named WHERE term IN ({_list(terms)}))"
+        return (
+            "EXISTS (SELECT 1 FROM named INDEXED BY named_trace "
+            f"WHERE named.trace = found.trace AND named.term IN ({_list(terms)}))"
+        )
+
+    def _may_have(self, condition: str) -> str:
+        """Return the condition that a trace may have an attribute."""
+        (common,) = self._db.execute(
+            f"SELECT coalesce(sum({condition}), 0) FROM "
+            f"(SELECT * FROM attributes ORDER BY trace DESC LIMIT {SAMPLE})"
+        ).fetchone()
+        if common < SAMPLE // 20:
+            self.is_narrow = True
+            return f"found.trace IN (SELECT trace FROM attributes WHERE {condition})"
+        return (
+            "EXISTS (SELECT 1 FROM attributes "
+            f"WHERE attributes.trace = found.trace AND {condition})"
+        )
+
+    def _containing(self, kinds: Iterable[str], text: str) -> list[int]:
+        """Return the terms of *kinds* of which *text* is a part, in any case."""
+        marks = ", ".join(f"'{kind}'" for kind in kinds)
+        wanted = text.casefold()
+        rows = self._db.execute(f"SELECT id, value FROM terms WHERE kind IN ({marks})")
+        return [number for number, value in rows if wanted in value.casefold()]
+
+    def _equal(self, kind: str, text: str) -> list[int]:
+        query = "SELECT id FROM terms WHERE kind = ? AND value = ?"
+        return [number for (number,) in self._db.execute(query, (kind, text))]
+
+    def _with_trace_id(self, prefix: str) -> list[int]:
+        low, high = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
+        return self._traces("SELECT id FROM traces WHERE trace_id BETWEEN ? AND ?", low, high)
+
+    def _with_span(self, span_id: str) -> list[int]:
+        return self._traces("SELECT trace FROM spans WHERE span_id = ?", bytes.fromhex(span_id))
+
+    def _with_message(self, message_id: str) -> list[int]:
+        return self._traces("SELECT trace FROM messages WHERE message_id = ?", message_id)
+
+    def _traces(self, query: str, *values: Any) -> list[int]:
+        rows = self._db.execute(f"{query} LIMIT {MOST_WITH_ID}", values)
+        return [number for (number,) in rows]
+
+
+def _list(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,124 @@
+"""The counts of what happened when, read for a range of time."""
+
+import json
+import sqlite3
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..analysis.counts import DURATIONS, WAITS, middle_of
+from .trace_store import RESOLUTIONS
+
+__all__ = ["Metrics", "Range", "percentiles", "points", "terms", "totals"]
+
+#: As many points in time at most, and as few as are still a line.
+MOST_POINTS, FEWEST_POINTS = 120, 48
+
+PERCENTILES = (50, 95, 99)
+
+#: How often each metric of analysis/counts.py was counted.
+Metrics = Counter[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The last *since_s* seconds until *now*, in buckets of *step* seconds, from *first* on."""
+
+    since_s: float
+    now: float
+    resolution: int
+    step: int
+    first: int
+
+    @classmethod
+    def last(cls, since_s: float) -> "Range":
+        """Return the range of the last *since_s* seconds, a minute to a year."""
+        since_s = max(60.0, min(since_s, 366 * 86_400.0))
+        kept = [r for r, seconds in RESOLUTIONS if seconds is None or since_s <= seconds]
+        # The coarsest counts that still make a line: there are far fewer of them.
+        resolution = next((r for r in reversed(kept) if since_s / r >= FEWEST_POINTS), kept[0])
+        step = resolution * max(1, -int(-since_s / resolution // MOST_POINTS))
+        now = time.time()
+        return cls(since_s, now, resolution, step, int(now - since_s) // step * step)
+
+    @property
+    def buckets(self) -> range:
+        """When each bucket begins, in Unix seconds."""
+        return range(self.first, int(self.now) + 1, self.step)
+
+    @property
+    def first_ns(self) -> int:
+        """Unix nanoseconds of the beginning."""
+        return int((self.now - self.since_s) * 1e9)
+
+
+def terms(db: sqlite3.Connection, kind: str) -> dict[int, list[str]]:
+    """Return the names of the *kind*, which are lists, by their numbers."""
+    found = db.execute("SELECT id, value FROM terms WHERE kind = ?", (kind,))
+    return {number: json.loads(value) for number, value in found}
+
+
+def totals(
+    db: sqlite3.Connection, asked: Range, numbers: Iterable[int], most_metric: int = 2**31
+) -> dict[int, Metrics]:
+    """Return for each term of *numbers* what was counted in the range."""
+    found: dict[int, Metrics] = defaultdict(Counter)
+    for term, metric, n in _seek(db, asked, numbers, "0", most_metric):
+        found[term][metric] += n
+    return found
+
+
+def points(
+    db: sqlite3.Connection, asked: Range, numbers: Iterable[int], most_metric: int = 2**31
+) -> dict[int, dict[int, Metrics]]:
+    """Return for each term of *numbers*, by bucket, what was counted."""
+    found: dict[int, dict[int, Metrics]] = defaultdict(lambda: defaultdict(Counter))
+    for term, bucket, metric, n in _seek(db, asked, numbers, "at.bucket", most_metric):
+        found[term][bucket // asked.step * asked.step][metric] += n
+    return found
+
+
+def _seek(
+    db: sqlite3.Connection,
+    asked: Range,
+    numbers: Iterable[int],
+    by: str,
+    most_metric: int,
+) -> Iterable[tuple[int, ...]]:
+    """Yield sums of counts. Each bucket of each term is a seek: the others are not gone through."""
+    columns = "term, metric" if by == "0" else f"term, {by}, metric"
+    return db.execute(
+        "WITH RECURSIVE at (bucket) AS (VALUES (:first) UNION ALL "
+        "SELECT bucket + :resolution FROM at WHERE bucket + :resolution <= :now), "
+        "one (id) AS (SELECT value FROM json_each(:terms)) "
+        f"SELECT {columns}, sum(n) FROM at CROSS JOIN one CROSS JOIN counts "
+        "WHERE resolution = :resolution AND counts.bucket = at.bucket AND term = one.id "
+        f"AND metric < :most GROUP BY {columns} HAVING sum(n) > 0",
+        {
+            "first": asked.first // asked.resolution * asked.resolution,
+            "resolution": asked.resolution,
+            "now": int(asked.now),
+            "terms": json.dumps(list(numbers)),
+            "most": most_metric,
+        },
+    )
+
+
+def percentiles(
+    metrics: Metrics, base: int, wanted: Sequence[int] = PERCENTILES
+) -> dict[str, float | None]:
+    """Return percentiles, as ``p50``, of the histogram that begins at *base*, in milliseconds."""
+    width = DURATIONS - WAITS
+    bins = sorted((m - base, n) for m, n in metrics.items() if base <= m < base + width and n > 0)
+    count = sum(n for _, n in bins)
+    result: dict[str, float | None] = {}
+    for percent in wanted:
+        seen, value = 0, None
+        for number, n in bins:
+            seen += n
+            if seen * 100 >= count * percent:
+                value = round(middle_of(number), 3)
+                break
+        result[f"p{percent}"] = value
+    return result

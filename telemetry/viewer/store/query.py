@@ -1,0 +1,182 @@
+"""The text of the search field, parsed: words, ids, fields, bounds and attributes.
+
+Parts are separated by spaces and must all hold. Double quotes hold spaces together, and make a
+field exact: ``queue:"mail"``.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from ..analysis.hops import LIVE_STATES
+
+__all__ = [
+    "CELERY_STATES",
+    "FIELDS",
+    "STATUSES",
+    "Attribute",
+    "Bound",
+    "Field",
+    "Id",
+    "Part",
+    "QueryError",
+    "Word",
+    "parse_query",
+]
+
+#: The fields that name something, as ``queue:mail``.
+FIELDS = ("service", "task", "queue", "route")
+
+STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
+
+#: What a run reports, which ``status:`` finds too.
+CELERY_STATES = (
+    *("success", "failure", "retry", "ignored", "expired", "rejected", "unknown", "revoked"),
+)
+
+#: Nanoseconds to a unit. A number without a unit is in seconds.
+_UNITS = {
+    **{"": 10**9, "s": 10**9, "sec": 10**9, "ms": 10**6, "us": 1000, "µs": 1000, "ns": 1},
+    **{"m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9},
+}
+
+LONGEST = 2_000
+
+_DURATION = re.compile(r"(\d+(?:[.,]\d+)?|[.,]\d+) ?([a-zµ]*)", re.I)
+_BOUND = re.compile(r"([A-Za-z_.]+)\s*(>=|<=|>|<)\s*(.*)", re.S)
+_ATTRIBUTE = re.compile(r"([^\s=<>\"]+)=(.*)", re.S)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.I)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+_TOKEN = re.compile(r'(?:wait|duration)\s*[<>]=?\s*[^\s"]*(?=\s|$)|(?:"[^"]*"|[^\s"])+|"', re.I)
+
+
+class QueryError(ValueError):
+    """The text cannot be understood; *position* is where, in characters from its start."""
+
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Part of any name, in any case; or an id as a whole."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    """An id and nothing else: of a trace (a prefix will do), a span, or a message."""
+
+    kind: Literal["trace", "span", "message"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Part of a name of one kind, or all of it if *exact*; or a status."""
+
+    name: str
+    text: str
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A comparison of a duration, in nanoseconds."""
+
+    name: Literal["wait", "duration"]
+    operator: str
+    ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute of a span, of its resource or of its events, with exactly this value."""
+
+    key: str
+    value: str
+
+
+Part = Word | Id | Field | Bound | Attribute
+
+
+def parse_query(text: str) -> list[Part]:
+    """Return the parts of *text*. Raises QueryError, which says where and what is wrong."""
+    if len(text) > LONGEST:
+        raise QueryError(LONGEST, f"a search has {LONGEST} characters at most")
+    parts: list[Part] = []
+    for found in _TOKEN.finditer(text):
+        if found[0].count('"') % 2:
+            raise QueryError(found.start(), 'this quote is not closed: add a "')
+        parts += _part(found[0], found.start())
+    return parts
+
+
+def _part(token: str, position: int) -> list[Part]:
+    bare = token.replace('"', "")
+    if not bare:
+        raise QueryError(position, "there is nothing between the quotes")
+    if token.startswith('"'):
+        return [Word(bare)]
+    if found := _TRACEPARENT.fullmatch(token):
+        return [Id("trace", found[1].lower()), Id("span", found[2].lower())]
+    if _UUID.fullmatch(token):
+        return [Id("message", token)]
+    if re.fullmatch(r"[0-9a-fA-F]{32}", token):
+        return [Id("trace", token.lower())]
+    if re.fullmatch(r"[0-9a-fA-F]{16}", token):
+        return [Id("span", token.lower())]
+    name, colon, value = token.partition(":")
+    if colon and name.lower() in (*FIELDS, "status", "trace", "span", "id"):
+        return [_field(name.lower(), value, position + len(name) + 1)]
+    if found := _BOUND.fullmatch(token):
+        known = found[1].lower()
+        if known == "wait" or known == "duration":
+            at = position + found.start(3)
+            ns = _nanoseconds(found[3].replace('"', ""), at)
+            return [Bound("wait" if known == "wait" else "duration", found[2], ns)]
+        if found[3][:1].isdigit():
+            raise QueryError(
+                position, f"{found[1]} cannot be compared; wait and duration can: wait>2s"
+            )
+    if found := _ATTRIBUTE.fullmatch(token):
+        value = found[2].replace('"', "")
+        if not value:
+            raise QueryError(position + len(token), f"write the value after {found[1]}=")
+        known = found[1].lower()
+        if known in ("wait", "duration"):
+            raise QueryError(position, f"compare {known} with > or <: {known}>{value}")
+        if known in (*FIELDS, "status"):
+            return [_field(known, f'"{value}"', position + len(known) + 1)]
+        return [Attribute(found[1], value)]
+    return [Word(bare)]
+
+
+def _field(name: str, value: str, position: int) -> Part:
+    bare = value.replace('"', "")
+    if not bare:
+        raise QueryError(position, f"write what to look for after {name}:")
+    if name == "id":
+        return Id("message", bare)
+    if name in ("trace", "span"):
+        longest = 32 if name == "trace" else 16
+        if not re.fullmatch(rf"[0-9a-fA-F]{{1,{longest}}}", bare):
+            raise QueryError(position, f"the id of a {name} is up to {longest} hexadecimal digits")
+        if name == "span" and len(bare) < longest:
+            raise QueryError(position, f"the id of a span is {longest} hexadecimal digits")
+        return Id("trace" if name == "trace" else "span", bare.lower())
+    if name == "status" and bare.lower() not in (*STATUSES, *CELERY_STATES):
+        known = ", ".join(dict.fromkeys((*STATUSES, *CELERY_STATES)))
+        raise QueryError(position, f"there is no status {bare[:40]!r}; there are {known}")
+    return Field(name, bare.lower() if name == "status" else bare, value.startswith('"'))
+
+
+def _nanoseconds(text: str, position: int) -> int:
+    found = _DURATION.fullmatch(text.strip())
+    unit = _UNITS.get(found[2].lower()) if found else None
+    if found is None or unit is None:
+        what = f"{text[:40]!r} is no duration" if text.strip() else "write a duration here"
+        raise QueryError(position, f"{what}: for example 200ms, 1.5s or 2min")
+    return min(round(float(found[1].replace(",", ".")) * unit), 2**63 - 1)

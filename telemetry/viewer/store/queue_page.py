@@ -1,0 +1,325 @@
+"""One queue, or one task in it: what its page shows beyond the numbers of the list of queues."""
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..analysis import counts
+from ..analysis.counts import DURATIONS, WAITS, Flow, queue_node
+from ..analysis.rows import error_of
+from .counts import Metrics, Range, percentiles, points, terms, totals
+from .queues import Backlog, backlogs, facts, flows, queue_state, series_of, sum_of
+from .read import read_spans
+from .waiting import BACKLOG, STATES, times
+
+__all__ = ["Asked", "queue_page"]
+
+#: The newest runs that are looked at one by one.
+MOST_RUNS = 30_000
+
+#: Dots of the scatter besides the longest wait of each moment, and rows of each list.
+MOST_DOTS, MOST_ROWS = 500, 10
+
+#: How a run ended, by its metric.
+OUTCOMES = {
+    0: "ok",
+    counts.FAILURES: "failed",
+    counts.RETRIES: "retried",
+    counts.EXPIRED: "expired",
+    counts.REJECTED: "rejected",
+    counts.REVOKED: "revoked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A queue, and the task in it unless that is None; *broker* is None for all that have it."""
+
+    queue: str
+    task: str | None = None
+    broker: str | None = None
+
+    def matches(self, flow: Flow) -> bool:
+        """Return whether *flow* is a part of it."""
+        broker, queue, task = flow
+        return queue == self.queue and self.task in (None, task) and self.broker in (None, broker)
+
+
+class Ran(NamedTuple):
+    """A row of the table of runs."""
+
+    start_ns: int
+    wait_ns: int | None
+    prefetch_ns: int
+    duration_ns: int
+    outcome: int
+    failure: int
+    worker: int
+    producer: int
+    trace: int
+    span_id: bytes
+
+
+def queue_page(
+    db: sqlite3.Connection, asked: Asked, since_s: float, stuck_after_ns: int
+) -> dict[str, Any]:
+    """Return all that the page of a queue or task shows."""
+    during = Range.last(since_s)
+    names = {number: flow for number, flow in flows(db).items() if asked.matches(flow)}
+    waiting = {
+        flow: backlog
+        for flow, backlog in backlogs(db, during, stuck_after_ns).items()
+        if asked.matches(flow)
+    }
+    backlog = Backlog()
+    for of_task in waiting.values():
+        backlog.add(of_task)
+    over_time = points(db, during, names)
+    counted = {number: sum_of(found.values()) for number, found in over_time.items()}
+    series = series_of(during, list(over_time.values()), backlog)
+    runs = _runs(db, during, names)
+    last_ns = runs[0].start_ns if runs else None
+    return {
+        "since_s": during.since_s,
+        "bucket_s": during.step,
+        "now": during.now,
+        "queue": asked.queue,
+        "task": asked.task,
+        "brokers": sorted({flow[0] for flow in (*names.values(), *waiting)}),
+        "state": queue_state(during, backlog, series, last_ns, stuck_after_ns),
+        "last_run_ns": None if last_ns is None else str(last_ns),
+        **facts(during, sum_of(counted.values()), backlog),
+        "series": [
+            {**point, **_times(sum_of(found[point["t"]] for found in over_time.values()))}
+            for point in series
+        ],
+        "tasks": [] if asked.task is not None else _tasks(during, names, counted, waiting),
+        "producers": _producers(db, during, asked, names, runs),
+        "looked_at": len(runs),
+        "complete": len(runs) < MOST_RUNS,
+        "workers": _workers(db, runs),
+        "exceptions": _exceptions(db, runs),
+        "scatter": _scatter(db, during, runs),
+        "slowest": _slowest(db, runs),
+        "oldest": _oldest(db, asked, int(during.now * 1e9), stuck_after_ns),
+    }
+
+
+def _times(metrics: Metrics) -> dict[str, float | None]:
+    return {
+        f"{name}_{percent[1:]}": value
+        for name, base in (("wait", WAITS), ("run", DURATIONS))
+        for percent, value in percentiles(metrics, base).items()
+    }
+
+
+def _tasks(
+    during: Range,
+    names: dict[int, Flow],
+    counted: dict[int, Metrics],
+    waiting: dict[Flow, Backlog],
+) -> list[dict[str, Any]]:
+    by_task: dict[str, list[Flow]] = defaultdict(list)
+    numbers = {flow: number for number, flow in names.items()}
+    for flow in {*waiting, *(names[number] for number in counted)}:
+        by_task[flow[2]].append(flow)
+    found = []
+    for task, of_task in by_task.items():
+        backlog = Backlog()
+        for flow in of_task:
+            backlog.add(waiting.get(flow, Backlog()))
+        metrics = sum_of(counted.get(numbers.get(flow, 0), Counter()) for flow in of_task)
+        found.append({"task": task, **facts(during, metrics, backlog)})
+    return sorted(found, key=lambda task: (-task["depth"], -task["runs"], task["task"]))
+
+
+def _runs(db: sqlite3.Connection, during: Range, numbers: Iterable[int]) -> list[Ran]:
+    """Return the newest runs of these flows, the newest first."""
+    found: list[Ran] = []
+    for number in numbers:
+        rows = db.execute(
+            "SELECT start_ns, wait_ns, prefetch_ns, duration_ns, outcome, failure, worker, "
+            "producer, trace, span_id FROM runs WHERE flow = ? AND start_ns >= ? "
+            "ORDER BY start_ns DESC LIMIT ?",
+            (number, during.first_ns, MOST_RUNS),
+        )
+        found += map(Ran._make, rows)
+    found.sort(key=lambda run: run.start_ns, reverse=True)
+    return found[:MOST_RUNS]
+
+
+def _producers(
+    db: sqlite3.Connection,
+    during: Range,
+    asked: Asked,
+    names: dict[int, Flow],
+    runs: list[Ran],
+) -> list[dict[str, Any]]:
+    """Return who sends how much: of a queue all that was sent, of a task what was taken."""
+    sent: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    if asked.task is None:
+        nodes = {queue_node(flow[0], flow[1]) for flow in names.values()}
+        edges = {n: ends for n, ends in terms(db, "edge").items() if ends[1] in nodes}
+        for number, metrics in totals(db, during, edges, WAITS).items():
+            service = edges[number][0].partition(":")[2]
+            sent[service] += metrics[counts.TOTAL]
+            failed[service] += metrics[counts.FAILURES]
+    else:
+        known = _names(db, (run.producer for run in runs))
+        sent.update(known[run.producer] for run in runs if run.producer)
+    return [
+        {"service": service, "sent": count, "failures": failed[service]}
+        for service, count in sent.most_common(MOST_ROWS)
+    ]
+
+
+def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
+    by_worker: dict[int, list[Ran]] = defaultdict(list)
+    for run in runs:
+        by_worker[run.worker].append(run)
+    names = _names(db, by_worker)
+    found = []
+    for worker, its in by_worker.items():
+        service, host = json.loads(names[worker])
+        found.append(
+            {
+                "service": service,
+                "worker": host,
+                "runs": len(its),
+                "share": len(its) / len(runs),
+                "failures": sum(run.outcome == counts.FAILURES for run in its),
+                "run_p50_ms": _percentile([run.duration_ns for run in its], 50),
+                "prefetch_p50_ms": _percentile([run.prefetch_ns for run in its], 50),
+                "prefetch_p95_ms": _percentile([run.prefetch_ns for run in its], 95),
+                "last_run_ns": str(its[0].start_ns),
+            }
+        )
+    return sorted(found, key=lambda worker: -worker["runs"])
+
+
+def _percentile(values: list[int], percent: int) -> float:
+    """Return a percentile in milliseconds, of nanoseconds."""
+    values.sort()
+    return values[min(len(values) - 1, len(values) * percent // 100)] / 1e6
+
+
+def _exceptions(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
+    """Return the exceptions, the most frequent first, each with its newest run."""
+    groups: dict[int, list[Ran]] = defaultdict(list)
+    for run in runs:
+        if run.failure:
+            groups[run.failure].append(run)
+    names = _names(db, groups)
+    found = []
+    for failure, its in sorted(groups.items(), key=lambda group: -len(group[1]))[:MOST_ROWS]:
+        newest = its[0]
+        spans = list(read_spans(db, newest.trace, newest.span_id))
+        found.append(
+            {
+                "type": names[failure],
+                "count": len(its),
+                "retried": sum(run.outcome == counts.RETRIES for run in its),
+                "message": (error_of(spans[0]) or "")[:300] if spans else "",
+                **_link(db, newest),
+            }
+        )
+    return found
+
+
+def _scatter(db: sqlite3.Connection, during: Range, runs: list[Ran]) -> list[dict[str, Any]]:
+    """Return a dot for some runs: the longest wait of each moment, and as many others evenly."""
+    waited = [run for run in runs if run.wait_ns is not None]
+    longest: dict[int, Ran] = {}
+    for run in waited:
+        bucket = run.start_ns // (during.step * 10**9)
+        best = longest.get(bucket)
+        if best is None or (run.wait_ns or 0) > (best.wait_ns or 0):
+            longest[bucket] = run
+    step = max(1, len(waited) // MOST_DOTS)
+    # Which ones must not change with every new run, or the picture would flicker.
+    others = [run for run in waited if run.start_ns // 1000 % step == 0]
+    shown = dict.fromkeys([*longest.values(), *others])
+    ids = _trace_ids(db, (run.trace for run in shown))
+    return [
+        {
+            "t": run.start_ns / 1e9,
+            "wait_ms": (run.wait_ns or 0) / 1e6,
+            "outcome": OUTCOMES.get(run.outcome, "ok"),
+            "trace_id": ids[run.trace],
+        }
+        for run in sorted(shown, key=lambda run: run.start_ns)
+        if run.trace in ids
+    ]
+
+
+def _slowest(db: sqlite3.Connection, runs: list[Ran]) -> dict[str, list[dict[str, Any]]]:
+    def row(run: Ran) -> dict[str, Any]:
+        return {
+            "start_ns": str(run.start_ns),
+            "wait_ms": None if run.wait_ns is None else run.wait_ns / 1e6,
+            "run_ms": run.duration_ns / 1e6,
+            "outcome": OUTCOMES.get(run.outcome, "ok"),
+            **_link(db, run),
+        }
+
+    by_wait = sorted(runs, key=lambda run: -(run.wait_ns or 0))[:MOST_ROWS]
+    by_run = sorted(runs, key=lambda run: -run.duration_ns)[:MOST_ROWS]
+    return {"wait": [row(run) for run in by_wait], "run": [row(run) for run in by_run]}
+
+
+def _oldest(
+    db: sqlite3.Connection, asked: Asked, now_ns: int, stuck_after_ns: int
+) -> list[dict[str, Any]]:
+    """Return the messages that wait for the longest time, or that are due next."""
+    rows = db.execute(
+        "SELECT traces.trace_id, waiting.span_id, task, due_ns, "
+        f"({BACKLOG}), ({STATES['stuck']}) FROM waiting JOIN traces ON traces.id = waiting.trace "
+        "WHERE queue = :queue AND (:task IS NULL OR task = :task) "
+        "AND (:broker IS NULL OR broker = :broker) AND expires_ns > :now "
+        "ORDER BY due_ns LIMIT :most",
+        {
+            "queue": asked.queue,
+            "task": asked.task,
+            "broker": asked.broker,
+            "most": MOST_ROWS,
+            **times(now_ns, stuck_after_ns),
+        },
+    )
+    return [
+        {
+            "trace_id": trace_id.hex(),
+            "span_id": span_id.hex(),
+            "task": task,
+            "due_ns": str(due),
+            "waited_ms": max(0, now_ns - due) / 1e6,
+            "state": "stuck" if stuck else "waiting" if is_due else "scheduled",
+        }
+        for trace_id, span_id, task, due, is_due, stuck in rows
+    ]
+
+
+def _names(db: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
+    rows = db.execute(
+        "SELECT id, value FROM terms WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(set(numbers))),),
+    )
+    return dict(rows)
+
+
+def _trace_ids(db: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
+    rows = db.execute(
+        "SELECT id, trace_id FROM traces WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(set(numbers))),),
+    )
+    return {number: trace_id.hex() for number, trace_id in rows}
+
+
+def _link(db: sqlite3.Connection, run: Ran) -> dict[str, str]:
+    return {
+        "trace_id": _trace_ids(db, [run.trace]).get(run.trace, ""),
+        "span_id": run.span_id.hex(),
+    }

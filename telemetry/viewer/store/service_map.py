@@ -1,0 +1,66 @@
+"""The map of who calls or feeds whom: from counts, never from spans."""
+
+import sqlite3
+from collections import Counter
+from typing import Any
+
+from ..analysis.counts import DURATIONS, FAILURES, TOTAL, WAITS
+from .counts import Metrics, Range, percentiles, terms, totals
+
+__all__ = ["service_map"]
+
+
+def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
+    """Return services, queues and stores, and how often one calls or feeds another."""
+    asked = Range.last(since_s)
+    names = terms(db, "node")
+    nodes: dict[str, Metrics] = {
+        names[number][0]: metrics for number, metrics in totals(db, asked, names, WAITS).items()
+    }
+    ends = terms(db, "edge")
+    edges = {
+        (ends[number][0], ends[number][1]): metrics
+        for number, metrics in totals(db, asked, ends).items()
+    }
+    for edge in edges:
+        for end in edge:
+            nodes.setdefault(end, Counter())
+    drawn = [_node(node, metrics) for node, metrics in sorted(nodes.items())]
+    names_of_queues = Counter(node["name"] for node in drawn if node["kind"] == "queue")
+    for node in drawn:
+        if node["broker"] and names_of_queues[node["name"]] > 1:
+            # Two queues of one name are told apart by their brokers.
+            node["label"] = f"{node['name']} {node['broker'].partition('://')[2] or node['broker']}"
+    return {
+        "nodes": drawn,
+        "edges": [
+            _edge(start, end, metrics, asked.since_s)
+            for (start, end), metrics in sorted(edges.items())
+        ],
+    }
+
+
+def _node(node: str, metrics: Metrics) -> dict[str, Any]:
+    kind, _, rest = node.partition(":")
+    name, _, broker = rest.partition("\n") if kind == "queue" else (rest, "", "")
+    return {
+        "id": node,
+        "kind": kind,
+        "name": name,
+        "broker": broker,
+        "count": metrics[TOTAL],
+        "errors": metrics[FAILURES],
+    }
+
+
+def _edge(start: str, end: str, metrics: Metrics, since_s: float) -> dict[str, Any]:
+    # Out of a queue it is the wait, else how long the call took.
+    base = WAITS if start.startswith("queue:") else DURATIONS
+    return {
+        "from": start,
+        "to": end,
+        "count": metrics[TOTAL],
+        "per_s": metrics[TOTAL] / since_s,
+        "errors": metrics[FAILURES],
+        "p50_ms": percentiles(metrics, base, (50,))["p50"],
+    }

@@ -1,0 +1,82 @@
+"""What the search field suggests: how the part that is being typed could go on."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from .query import CELERY_STATES, FIELDS, LONGEST, STATUSES
+
+__all__ = ["suggest"]
+
+MOST = 10
+
+#: What a part may begin with, and what that means.
+_BEGINNINGS = {
+    "status:": "state of the trace or its messages",
+    "wait>": "longest wait, for example wait>2s",
+    "duration>": "duration, for example duration>200ms",
+    "task:": "task",
+    "queue:": "queue",
+    "service:": "service",
+    "route:": "route",
+}
+
+_LAST = re.compile(r'(?:"[^"]*"|[^\s"])*(?:"[^"]*)?$')
+
+
+def suggest(db: sqlite3.Connection, text: str) -> dict[str, Any]:
+    """Return how *text*, what stands before the cursor, could go on.
+
+    Each suggestion replaces the characters from ``from`` on.
+    """
+    text = text[:LONGEST]
+    found = _LAST.search(text)
+    start = found.start() if found else len(text)
+    seen: dict[str, str] = {}
+    for suggestion, kind in _suggestions(db, text[start:]):
+        if suggestion != text[start:]:
+            seen.setdefault(suggestion, kind)
+        if len(seen) == MOST:
+            break
+    return {
+        "from": start,
+        "suggestions": [{"text": suggestion, "kind": kind} for suggestion, kind in seen.items()],
+    }
+
+
+def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]]:
+    name, colon, value = typed.partition(":")
+    wanted = value.replace('"', "").casefold()
+    if colon and name.lower() == "status":
+        states = dict.fromkeys((*STATUSES, *CELERY_STATES))
+        yield from ((f"status:{state}", "status") for state in states if state.startswith(wanted))
+        return
+    if colon and name.lower() in FIELDS:
+        kind = name.lower()
+        yield from ((f'{kind}:"{v}"', kind) for _, v in _names(db, (kind,), wanted))
+        return
+    wanted = typed.replace('"', "").casefold()
+    for beginning, means in _BEGINNINGS.items():
+        if beginning.startswith(wanted):
+            yield beginning, means
+    if not wanted:
+        return
+    for kind, value in _names(db, (*FIELDS, "name"), wanted):
+        if kind != "name":
+            yield f'{kind}:"{value}"', kind
+        else:
+            yield (f'"{value}"' if re.search(r"\s", value) else value), "span"
+    for _, key in _names(db, ("key",), wanted):
+        yield f"{key}=", "attribute"
+
+
+def _names(
+    db: sqlite3.Connection, kinds: tuple[str, ...], wanted: str
+) -> Iterator[tuple[str, str]]:
+    """Yield kind and value of names that contain *wanted*, those first that begin with it."""
+    marks = ", ".join(f"'{kind}'" for kind in kinds)
+    rows = db.execute(f"SELECT kind, value FROM terms WHERE kind IN ({marks}) ORDER BY value")
+    found = [(k, v) for k, v in rows if wanted in v.casefold() and '"' not in v]
+    found.sort(key=lambda row: (not row[1].casefold().startswith(wanted), kinds.index(row[0])))
+    yield from found[:MOST]

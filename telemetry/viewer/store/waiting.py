@@ -1,0 +1,57 @@
+"""The messages that nobody has taken yet: written with their trace, their state read from the time.
+
+A state is never stored, so none has to be rewritten as time passes.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+
+from ..analysis.messaging import broker_of, task_of
+from ..analysis.wait import NEVER, LiveState, Wait
+
+__all__ = ["BACKLOG", "STATES", "earliest_due", "times", "write_waiting"]
+
+#: Rows of ``waiting`` that a worker could take now: due, and not expired. Conditions have the
+#: parameters of ``times``.
+BACKLOG = "due_ns <= :now AND expires_ns > :now"
+
+#: The condition of each state. A message that is overdue or stuck is waiting, too.
+STATES: dict[LiveState, str] = {
+    "scheduled": "due_ns > :now AND expires_ns > :now",
+    "waiting": BACKLOG,
+    "overdue": f"{BACKLOG} AND due_ns > sent_ns",
+    "stuck": f"{BACKLOG} AND knows AND due_ns <= :stuck",
+    "expired": "expires_ns <= :now",
+}
+
+
+def times(now_ns: int, stuck_after_ns: int) -> dict[str, int]:
+    """Return the parameters of the conditions."""
+    return {"now": now_ns, "stuck": now_ns - stuck_after_ns}
+
+
+def write_waiting(db: sqlite3.Connection, trace: int, waits: Iterable[Wait]) -> None:
+    """Replace the messages of *trace* that nobody has taken."""
+    db.execute("DELETE FROM waiting WHERE trace = ?", (trace,))
+    db.executemany(
+        "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                trace,
+                bytes.fromhex(wait.of.span_id),
+                broker_of(wait.of),
+                wait.queue,
+                task_of(wait.of),
+                min(wait.start_ns, NEVER),
+                wait.due_ns,
+                wait.expires_ns,
+                wait.knows,
+            )
+            for wait in waits
+        ],
+    )
+
+
+def earliest_due(waits: Iterable[Wait]) -> int:
+    """Return when the first of *waits* that never expire is due; NEVER if there is none."""
+    return min((wait.due_ns for wait in waits if wait.expires_ns == NEVER), default=NEVER)

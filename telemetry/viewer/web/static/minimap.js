@@ -1,0 +1,62 @@
+// The whole trace in a strip: which part of it is shown, and a way to choose another.
+
+import { h, s } from "./dom.js";
+
+const HEIGHT = 44;
+const MOST = 300;
+const CLICK = 4;
+
+/** Make the strip; `choose(from, to)` hears of a part in milliseconds, or of null for all of it. */
+export function minimap(choose) {
+  const bars = s("g");
+  const left = s("rect", { class: "shade", x: 0, y: 0, height: HEIGHT });
+  const right = s("rect", { class: "shade", y: 0, height: HEIGHT });
+  const svg = s("svg", { height: HEIGHT, preserveAspectRatio: "none", viewBox: `0 0 1000 ${HEIGHT}`, "aria-hidden": "true" }, bars, left, right);
+  const element = h("div", { class: "minimap", title: "Drag to zoom, double-click to reset", onpointerdown: (event) => drag(event), ondblclick: () => choose(null) }, svg);
+  let range = [0, 1];
+  let shown = "";
+
+  const at = (event) => {
+    const box = svg.getBoundingClientRect();
+    return range[0] + ((range[1] - range[0]) * Math.max(0, Math.min(1, (event.clientX - box.left) / box.width)));
+  };
+
+  function drag(event) {
+    if (event.button) return;
+    const start = at(event);
+    const x = event.clientX;
+    element.setPointerCapture(event.pointerId);
+    const move = (to) => Math.abs(to.clientX - x) > CLICK && shade([Math.min(start, at(to)), Math.max(start, at(to))]);
+    const end = (to) => {
+      element.removeEventListener("pointermove", move);
+      if (Math.abs(to.clientX - x) > CLICK) choose(Math.min(start, at(to)), Math.max(start, at(to)));
+    };
+    element.addEventListener("pointermove", move);
+    element.addEventListener("pointerup", end, { once: true });
+  }
+
+  function shade(zoom) {
+    const scale = (ms) => (1000 * (ms - range[0])) / (range[1] - range[0]);
+    const [from, to] = zoom ? zoom.map(scale) : [0, 1000];
+    left.setAttribute("width", Math.max(0, from));
+    right.setAttribute("x", Math.min(1000, to));
+    right.setAttribute("width", Math.max(0, 1000 - to));
+  }
+
+  return {
+    element,
+    draw(rows, whole, zoom, endOf) {
+      const step = Math.max(1, Math.ceil(rows.length / MOST));
+      const some = rows.filter((row, index) => row.kind !== "attempts" && index % step === 0);
+      const height = Math.max(1, Math.min(4, HEIGHT / Math.max(1, some.length)));
+      const scale = (ms) => (1000 * (ms - whole[0])) / (whole[1] - whole[0]);
+      const key = JSON.stringify([some.length, rows[0]?.id, whole.map((ms) => Math.round(ms * 200 / (whole[1] - whole[0])))]) + rows.length;
+      range = whole;
+      if (key !== shown) {
+        shown = key;
+        bars.replaceChildren(...some.map((row, index) => s("rect", { class: row.wait ? "queue" : row.status === "error" ? "error" : `s${row.service_index % 8}`, x: scale(row.start_ms), y: (HEIGHT * index) / some.length, width: Math.max(2, scale(endOf(row)) - scale(row.start_ms)), height })));
+      }
+      shade(zoom);
+    },
+  };
+}

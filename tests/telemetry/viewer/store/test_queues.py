@@ -1,0 +1,206 @@
+"""The queues, counted: what waits, since when, what came in and out, and who did it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.store.database import Database
+from telemetry.viewer.store.queue_page import Asked, queue_page
+from telemetry.viewer.store.queues import queues
+from telemetry.viewer.store.service_map import service_map
+from telemetry.viewer.store.trace_store import Store
+
+from ..exports import export
+from ..spans import BEGIN, WEB, WORKER, run, send, span
+
+STUCK = 60 * 10**9
+MINUTE = 60_000.0
+
+
+class Kept:
+    """A store that traces are put into, and what it says of its queues."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._count = 0
+
+    def add(self, *spans: ReceivedSpan, ago: float) -> str:
+        """Add a trace whose begin was *ago* milliseconds ago; return its id."""
+        self._count += 1
+        trace_id = f"{self._count:032x}"
+        shift = time.time_ns() - round(ago * 1e6) - BEGIN
+        moved = [
+            replace(
+                s,
+                trace_id=trace_id,
+                start_ns=s.start_ns + shift,
+                end_ns=s.end_ns + shift,
+                links=tuple(replace(link, trace_id=trace_id) for link in s.links),
+            )
+            for s in spans
+        ]
+        assert self.store.take(export(moved))[0] == 0
+        return trace_id
+
+    def settle(self) -> None:
+        """Wait until all is written and summed up."""
+        assert self.store.wait_until_written(30) == ""
+        deadline = time.monotonic() + 30
+        while self.store.pending():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def queues(self, since_s: float = 3600) -> list[dict[str, Any]]:
+        self.settle()
+        with self.store.database.reading() as db:
+            found: list[dict[str, Any]] = queues(db, since_s, STUCK)["queues"]
+        return found
+
+    def page(self, queue: str, **asked: Any) -> dict[str, Any]:
+        self.settle()
+        with self.store.database.reading() as db:
+            return queue_page(db, Asked(queue, **asked), 3600, STUCK)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    store = Store(Database(tmp_path / "traces.db"))
+    yield Kept(store)
+    store.close()
+
+
+def message(
+    wait: float | None, queue: str = "celery", task: str = "charge", **more: Any
+) -> list[ReceivedSpan]:
+    """Return a send, and its run after *wait* milliseconds unless that is None."""
+    named = {
+        "messaging__destination__name": queue,
+        "celery__task__name": task,
+        "messaging__system": "redis",
+        "server__address": more.pop("broker", "here"),
+    }
+    sent = send("send", "", (0, 0), **named, **more.pop("sent", {}))
+    if wait is None:
+        return [sent]
+    ran = run("run", "send", (wait, wait + 20), (0, wait, 0), links=("send",), **named, **more)
+    return [sent, ran]
+
+
+def test_the_stalled_queue_is_first_with_its_oldest_message(kept: Kept) -> None:
+    kept.add(*message(900_000.0, "busy"), ago=20 * MINUTE)
+    kept.add(*message(None, "busy"), ago=1000)
+    kept.add(*message(5.0, "dead"), ago=40 * MINUTE)
+    for ago in (10, 20, 30):
+        kept.add(*message(None, "dead"), ago=ago * MINUTE)
+    kept.add(*message(5.0, "fine"), ago=2000)
+    dead, busy, fine = kept.queues()
+    assert [q["queue"] for q in (dead, busy, fine)] == ["dead", "busy", "fine"]
+    assert [q["state"] for q in (dead, busy, fine)] == ["stalled", "waiting", "ok"]
+    assert (dead["depth"], dead["stuck"], busy["depth"], busy["stuck"]) == (3, 3, 1, 0)
+    assert dead["oldest_ms"] == pytest.approx(30 * MINUTE, abs=5000)
+    assert fine["oldest_ms"] is None
+
+
+def test_depth_over_time_counts_what_was_taken_since(kept: Kept) -> None:
+    # Ten waited from half an hour ago until a quarter of an hour ago, and one still does.
+    for _ in range(10):
+        kept.add(*message(15 * MINUTE), ago=30 * MINUTE)
+    kept.add(*message(None), ago=20 * MINUTE)
+    [queue] = kept.queues()
+    now = time.time()
+    depth = {round((now - point["t"]) / 60): point["depth"] for point in queue["series"]}
+    assert [depth[minute] for minute in (40, 25, 18, 5)] == [0, 10, 11, 1]
+    assert sum(point["sent"] for point in queue["series"]) == 11
+    assert sum(point["runs"] for point in queue["series"]) == 10
+
+
+def test_a_countdown_is_no_backlog(kept: Kept) -> None:
+    eta = datetime.fromtimestamp(time.time() + 600, UTC).isoformat()
+    kept.add(*message(None, sent={"celery__task__eta": eta}), ago=1000)
+    [queue] = kept.queues()
+    assert (queue["depth"], queue["scheduled"], queue["state"]) == (0, 1, "ok")
+    [waits] = kept.page("celery")["oldest"]
+    assert waits["state"] == "scheduled"
+
+
+def test_how_messages_end(kept: Kept) -> None:
+    for state in ("EXPIRED", "REJECTED", "UNKNOWN", "REVOKED", "RETRY", "FAILURE", "SUCCESS"):
+        kept.add(*message(5.0, state=state), ago=5000)
+    [queue] = kept.queues()
+    counted = ("runs", "expired", "rejected", "revoked", "retries", "failures")
+    assert [queue[name] for name in counted] == [7, 1, 2, 1, 1, 1]
+
+
+def test_queues_of_one_name_on_two_brokers_are_two(kept: Kept) -> None:
+    kept.add(*message(5.0, broker="one"), ago=5000)
+    kept.add(*message(5.0, broker="two"), ago=5000)
+    # Another database of a broker is another one, too.
+    vhost = {"celery__broker__virtual_host": "3"}
+    kept.add(*message(5.0, broker="two", sent=vhost, **vhost), ago=5000)
+    brokers = {queue["broker"] for queue in kept.queues()}
+    assert brokers == {"redis://one", "redis://two", "redis://two/3"}
+    assert kept.page("celery", broker="redis://one")["runs"] == 1
+    assert kept.page("celery")["runs"] == 3
+    with kept.store.database.reading() as db:
+        nodes = service_map(db, 3600)["nodes"]
+    found = {node["label"] for node in nodes if node["kind"] == "queue"}
+    assert found == {"celery one", "celery two", "celery two/3"}
+
+
+def test_a_consumer_that_does_not_name_its_broker_is_of_its_producers(kept: Kept) -> None:
+    sent, ran = message(5.0)
+    for name in ("server.address", "messaging.system", "messaging.destination.name"):
+        ran = replace(ran, attributes={k: v for k, v in ran.attributes.items() if k != name})
+    kept.add(sent, ran, ago=5000)
+    [queue] = kept.queues()
+    assert (queue["broker"], queue["sent"], queue["runs"]) == ("redis://here", 1, 1)
+
+
+def test_the_page_of_a_queue(kept: Kept) -> None:
+    on = {"service.name": WORKER, "host.name": "h1"}
+    for number in range(6):
+        sent, ran = message(100.0 * number, error="OSError: gone" if number == 5 else "")
+        slow = kept.add(sent, replace(ran, resource=on), ago=60_000)
+    sent, ran = message(7.0, task="refund")
+    kept.add(sent, replace(ran, resource={**on, "host.name": "h2"}), ago=60_000)
+    waiting = kept.add(*message(None), ago=30_000)
+    page = kept.page("celery")
+    assert (page["sent"], page["runs"], page["depth"]) == (8, 7, 1)
+    assert [(p["service"], p["sent"]) for p in page["producers"]] == [(WEB, 8)]
+    workers = [(w["worker"], w["runs"], round(w["share"], 2)) for w in page["workers"]]
+    assert workers == [("h1", 6, 0.86), ("h2", 1, 0.14)]
+    [failure] = page["exceptions"]
+    assert (failure["type"], failure["count"], failure["message"]) == (
+        "OSError",
+        1,
+        "OSError: gone",
+    )
+    assert failure["trace_id"] == page["slowest"]["wait"][0]["trace_id"] == slow
+    assert max(dot["wait_ms"] for dot in page["scatter"]) == 500
+    assert [message["trace_id"] for message in page["oldest"]] == [waiting]
+    assert [task["task"] for task in page["tasks"]] == ["charge", "refund"]
+    task = kept.page("celery", task="refund")
+    assert (task["runs"], task["depth"], task["tasks"]) == (1, 0, [])
+    assert [(p["service"], p["sent"]) for p in task["producers"]] == [(WEB, 1)]
+
+
+def test_a_queue_that_nobody_knows_is_empty(kept: Kept) -> None:
+    page = kept.page("nowhere")
+    assert (page["runs"], page["depth"], page["state"], page["workers"]) == (0, 0, "ok", [])
+    assert kept.queues() == []
+
+
+def test_kafkas_messages_have_no_task(kept: Kept) -> None:
+    topic = {"messaging__system": "kafka", "messaging__destination__name": "orders"}
+    sent = span("send", "", "PRODUCER", (0, 1), name="orders publish", **topic)
+    took = span("took", "send", "CONSUMER", (50, 60), WORKER, "orders process", **topic)
+    kept.add(sent, took, ago=5000)
+    [queue] = kept.queues()
+    assert (queue["queue"], queue["broker"], queue["tasks"]) == ("orders", "kafka", [""])
+    assert queue["wait_ms"]["p50"] == pytest.approx(49, rel=0.05)

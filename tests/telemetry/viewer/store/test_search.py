@@ -1,0 +1,266 @@
+"""Finding traces in the database, without a server: what each search finds, and what rows say."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.analysis.rows import hops
+from telemetry.viewer.store import read
+from telemetry.viewer.store.database import MEMORY, Database
+from telemetry.viewer.store.search import Search, find
+from telemetry.viewer.store.suggest import suggest
+from telemetry.viewer.store.trace_store import Bounds, Store
+
+from ..exports import export, shown
+from ..spans import order, send
+
+HOUR = 3600
+
+
+class Traces:
+    """A store in memory, and what is found in it: traces by the first digit of their id."""
+
+    def __init__(self) -> None:
+        self.store = Store(Database(MEMORY))
+
+    def add(self, *traces: list[ReceivedSpan]) -> None:
+        """Store *traces*, and wait until they can be found."""
+        for spans in traces:
+            self.store.take(export(spans))
+        assert self.store.wait_until_written(30) == ""
+        soon = "SELECT count(*) FROM traces WHERE revisit_ns < ?"
+        while True:  # a trace is summed up a moment after its last span
+            with self.store.database.reading() as db:
+                if db.execute(soon, (time.time_ns() + 2 * 10**9,)).fetchone() == (0,):
+                    return
+            time.sleep(0.01)
+
+    def rows(self, **query: Any) -> list[dict[str, Any]]:
+        search = Search.parse({key: str(value) for key, value in query.items()})
+        with self.store.database.reading() as db:
+            rows: list[dict[str, Any]] = find(db, search)["traces"]
+        return rows
+
+    def ids(self, **query: Any) -> str:
+        return "".join(row["trace_id"][0] for row in self.rows(**query))
+
+
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    found = Traces()
+    yield found
+    found.store.close()
+
+
+def at(seconds: float) -> str:
+    """Return the time that is *seconds* from now, as Celery writes it."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def untaken(letter: str, ago: float, **facts: Any) -> list[ReceivedSpan]:
+    """Return a request that sent a message *ago* seconds ago, which nobody has taken."""
+    web, sent, *_ = order(letter * 32, -ago * 1e3)
+    return [web, replace(sent, attributes={**sent.attributes, **facts})]
+
+
+ETA, EXPIRES = "celery.task.eta", "celery.task.expires"
+
+
+@pytest.fixture
+def messages(traces: Traces) -> Traces:
+    """Traces whose messages are in each of the states, and one that is done."""
+    traces.add(
+        order("a" * 32),
+        untaken("b", 2 * HOUR),
+        untaken("c", 5),
+        untaken("d", 2 * HOUR, **{ETA: at(HOUR)}),
+        untaken("e", 2 * HOUR, **{ETA: at(-30)}),
+        untaken("f", 2 * HOUR, **{EXPIRES: at(-HOUR)}),
+    )
+    return traces
+
+
+def test_waiting_is_what_a_worker_could_take_and_stuck_a_part_of_it(messages: Traces) -> None:
+    assert messages.ids(status="stuck") == "b"
+    assert messages.ids(status="waiting") == "ecb"
+    assert messages.ids(status="scheduled") == "d"
+    assert messages.ids(status="overdue") == "e"
+    assert messages.ids(status="expired") == "f"
+    assert messages.ids(status="ok") == "a"
+    assert [row["status"] for row in messages.rows()] == [
+        *("expired", "overdue", "scheduled", "waiting", "stuck", "ok")
+    ]
+
+
+def test_a_wait_that_goes_on_is_found_and_sorted_by_what_it_is_now(messages: Traces) -> None:
+    assert messages.ids(min_wait_ms=1.5 * HOUR * 1e3) == "b"
+    assert messages.ids(min_wait_ms=0.5 * HOUR * 1e3) == "fb"
+    assert messages.ids(sort="wait") == "bfecad"
+    assert messages.ids(min_ms=1.5 * HOUR * 1e3) == "edb"
+    waits = [row["wait_ms"] for row in messages.rows(sort="wait")]
+    assert waits == sorted(waits, reverse=True)
+    assert waits[0] >= 2 * HOUR * 1e3
+    assert waits[-1] == 0
+
+
+def test_a_message_that_is_taken_waits_no_longer(traces: Traces) -> None:
+    traces.add(untaken("b", 2 * HOUR))
+    assert traces.ids(status="stuck") == "b"
+    traces.add(order("b" * 32, -2 * HOUR * 1e3)[2:])
+    assert traces.ids(status="stuck") == traces.ids(status="waiting") == ""
+    assert traces.ids(status="ok") == "b"
+
+
+def test_a_trace_with_an_error_shows_what_is_stuck_in_it_too(traces: Traces) -> None:
+    web, sent = untaken("b", 2 * HOUR)
+    traces.add([replace(web, status="ERROR"), sent])
+    [row] = traces.rows(status="stuck")
+    assert (row["status"], row["live"]) == ("error", {"stuck": 1})
+    assert traces.ids(status="error") == "b"
+
+
+def test_the_waits_of_a_trace_with_many_spans_are_those_of_now(traces: Traces) -> None:
+    web, sent = untaken("b", 2 * HOUR)
+    many = [
+        replace(send(f"s{number}", "web", (0, 0)), **_of(sent))
+        for number in range(2100)
+    ]  # fmt: skip
+    traces.add([web, *many])
+    [row] = traces.rows()
+    assert (row["status"], row["live"]) == ("stuck", {"stuck": 2100})
+    assert row["wait_ms"] >= 2 * HOUR * 1e3
+    assert row["sentence"] == "2.0 h so far"
+
+
+def _of(span: ReceivedSpan) -> dict[str, Any]:
+    return {"trace_id": span.trace_id, "start_ns": span.start_ns, "end_ns": span.end_ns}
+
+
+TASK = "5f0c2b7e-6a0e-4d0e-9a55-0f7f2d3b6c11"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "cba"),
+        ("CHARGE", "ca"),
+        ("orders", "cba"),
+        ('"process charge"', "ca"),
+        ("report", "b"),
+        ("report charge", ""),
+        ("nothing-like-it", ""),
+        ("a" * 32, "a"),
+        ("a" * 8, "a"),
+        ("add", ""),
+        ("trace:b", "b"),
+        (shown("run"), "cba"),
+        ("f" * 16, ""),
+        (f"00-{'c' * 32}-{shown('run')}-01", "c"),
+        (TASK, "b"),
+        ("order-42", "c"),
+        ("id:order-42", "c"),
+        ("id:order-4", ""),
+        ("task:REP", "b"),
+        ('task:"rep"', ""),
+        ('task:"report"', "b"),
+        ("queue:cel", "ca"),
+        ("service:worker", "cba"),
+        ("route:/orders", "cba"),
+        ("status:error", "b"),
+        ("status:success", "cba"),
+        ("status:stuck", ""),
+        ("wait>300ms", "cba"),
+        ("wait>0.5s", ""),
+        ("wait<0.5", "cba"),
+        ("duration>=400ms duration<1s", "cba"),
+        ("user.id=7", "a"),
+        ("user.id=8", ""),
+        ("paid=true", "a"),
+        ("tags=gift", "a"),
+        ("ratio=0.5", "a"),
+        ("exception.type=OSError", "b"),
+        ("service.name=shop-worker", "cba"),
+        ("db.system.name=redis", "cba"),
+        ("service.name=shop-worker user.id=7 task:charge wait>300ms", "a"),
+    ],
+)
+def test_one_field_finds_all_of_it(searched: Traces, text: str, found: str) -> None:
+    assert searched.ids(q=text) == found
+    assert set(searched.ids(q=text, sort="wait")) == set(found)
+
+
+@pytest.fixture(scope="module")
+def searched() -> Iterator[Traces]:
+    """Three orders: one with attributes, one that failed in another queue, one with an id."""
+    facts = {"user__id": 7, "paid": True, "tags": ["gift", "eu"], "ratio": 0.5}
+    failed = order("b" * 32, error="OSError: gone", messaging__message__id=TASK)
+    report = {"celery.task.name": "report", "messaging.destination.name": "slow"}
+    for at in (1, 2):
+        attributes = {**failed[at].attributes, **report}
+        name = failed[at].name.replace("charge", "report")
+        failed[at] = replace(failed[at], name=name, attributes=attributes)
+    orders = [order("a" * 32, **facts), failed, order("c" * 32, messaging__message__id="order-42")]
+    found = Traces()
+    try:
+        found.add(*orders)
+        yield found
+    finally:
+        found.store.close()
+
+
+def test_a_trace_with_more_attributes_than_its_filter_holds(traces: Traces) -> None:
+    many = {f"key{number}": number for number in range(2000)}
+    traces.add(order("a" * 32, **many), order("b" * 32))
+    assert traces.ids(q="key1999=1999") == "a"
+    assert traces.ids(q="key1999=7") == ""
+
+
+def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
+    traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces.add(order("a" * 32))
+    monkeypatch.setattr(read, "MOST_SPANS", 3)
+    with traces.store.database.reading() as db:
+        trace = read.read_trace(db, 1, time.time_ns())
+        answer = hops(trace, read.count_spans(db, 1))
+        assert (answer["spans"], answer["stored_spans"]) == (3, 4)
+        assert len(list(read.stored_spans(db, 1))) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "first"),
+    [
+        ("", 0, "status:"),
+        ("charge st", 7, "status:"),
+        ("status:st", 0, "status:stuck"),
+        ("status:stuck", 0, None),
+        ("queue:SL", 0, 'queue:"slow"'),
+        ("wait>1s rep", 8, 'task:"report"'),
+        ('"process', 0, '"process charge"'),
+        ("celery.task.n", 0, "celery.task.name="),
+        ("nothing-like-it", 0, None),
+    ],
+)
+def test_how_a_search_could_go_on(
+    searched: Traces, text: str, start: int, first: str | None
+) -> None:
+    with searched.store.database.reading() as db:
+        answer = suggest(db, text)
+    assert answer["from"] == start
+    assert next((found["text"] for found in answer["suggestions"]), None) == first
+
+
+def test_what_is_deleted_is_found_no_more(traces: Traces) -> None:
+    traces.store.bounds = Bounds(max_spans=4)
+    traces.add(order("a" * 32, messaging__message__id="order-1"))
+    traces.add(order("b" * 32, messaging__message__id="order-2"))
+    with traces.store.database.reading() as db:
+        for table in ("spans", "found", "named", "messages", "attributes"):
+            assert db.execute(f"SELECT count(DISTINCT trace) FROM {table}").fetchone() == (1,)
+    assert traces.ids(q="order-1") == ""
+    assert traces.ids(q="order-2") == "b"

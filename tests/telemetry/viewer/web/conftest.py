@@ -1,0 +1,45 @@
+"""A real browser, and pages of it that must have nothing to complain of."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from ..conftest import Viewer
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser for all the tests of pages."""
+    path = shutil.which("chromium")
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI must install Chromium")
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as running:
+        options = ["--no-sandbox", "--disable-background-networking"]
+        browser = running.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, viewer: Viewer) -> Iterator[Page]:
+    """A page of the viewer's, which must have nothing to complain of."""
+    context = chromium.new_context(base_url=viewer.url, viewport={"width": 1280, "height": 800})
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    said: list[str] = []
+
+    def note(line: ConsoleMessage) -> None:
+        # The browser's own line for a search that the server refuses, as it should.
+        if line.type == "error" and "status of 400" not in line.text:
+            said.append(line.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page
+    context.close()
+    assert said == []

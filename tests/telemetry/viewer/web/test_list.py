@@ -1,0 +1,133 @@
+"""The list of traces: its search field, its rows as traces arrive, and its keys."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from ..conftest import Viewer
+from ..exports import export
+from ..spans import order
+from .pages import WEB, message, now
+
+
+def ping(viewer: Viewer) -> None:
+    viewer.send(export(now([WEB, *message("1", 5, (40, 50))])))
+    viewer.settled(3)
+
+
+def test_a_search_is_in_the_address_and_comes_back(page: Page, viewer: Viewer) -> None:
+    ping(viewer)
+    page.goto("/")
+    field = page.get_by_role("combobox", name="Search traces")
+    found = page.get_by_role("link", name="GET /ping")
+    field.fill("TASKS.ADD")
+    expect(page).to_have_url(re.compile(r"q=TASKS\.ADD"))
+    expect(found).to_be_visible()
+    field.fill("tasks.other")
+    expect(page.locator("p.empty")).to_contain_text("No traces match")
+    page.reload()
+    expect(field).to_have_value("tasks.other")
+    page.get_by_role("button", name="Clear").click()
+    expect(found).to_be_visible()
+    page.get_by_label("Queue").select_option("celery")
+    page.get_by_label("Order").select_option("wait")
+    expect(page).to_have_url(re.compile(r"queue=celery&sort=wait"))
+    page.go_back()
+    expect(page).to_have_url(re.compile(r"queue=celery$"))
+    expect(page.get_by_label("Order")).to_have_value("recent")
+
+
+def test_what_is_wrong_with_a_search_is_said_at_the_field(page: Page, viewer: Viewer) -> None:
+    ping(viewer)
+    page.goto("/")
+    field = page.get_by_role("combobox", name="Search traces")
+    found = page.get_by_role("link", name="GET /ping")
+    expect(found).to_be_visible()
+    field.fill("add wait>soon")
+    expect(page.get_by_role("alert")).to_contain_text("'soon' is no duration: for example 200ms")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(found).to_have_count(0)
+    field.fill("add wait<1s")
+    expect(found).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert field.get_attribute("aria-invalid") is None
+
+
+def test_the_search_suggests_how_to_go_on(page: Page, viewer: Viewer) -> None:
+    ping(viewer)
+    page.goto("/")
+    field = page.get_by_role("combobox", name="Search traces")
+    options = page.get_by_role("listbox", name="Suggestions").get_by_role("option")
+    field.fill("ping st")
+    options.filter(has_text="status:").first.click()
+    expect(options.filter(has_text="status:stuck")).to_be_visible()
+    field.press_sequentially("su")
+    expect(options).to_have_count(1)
+    field.press("ArrowDown")
+    field.press("Enter")
+    expect(field).to_have_value("ping status:success ")
+    expect(page.get_by_role("link", name="GET /ping")).to_be_visible()
+    field.press_sequentially("cel")
+    options.filter(has_text='queue:"celery"').click()
+    expect(page).to_have_url(re.compile("queue%3A%22celery%22"))
+
+
+def test_where_somebody_reads_nothing_moves(page: Page, viewer: Viewer) -> None:
+    def orders(*numbers: int) -> None:
+        viewer.send(*(export(order(f"{number:032x}")) for number in numbers))
+
+    orders(*range(1, 31))
+    viewer.settled(120)
+    page.goto("/?q=orders")
+    rows = page.locator(".traces tbody tr")
+    expect(rows).to_have_count(30)
+    link = page.get_by_role("link", name="POST /orders").nth(20)
+    link.focus()
+    link.evaluate("link => { link.mark = 'mine'; link.scrollIntoView(); }")
+    before = page.evaluate("scrollY")
+    orders(31, 32)
+    viewer.send(export(now([WEB])))  # which does not match
+    fresh = page.get_by_role("button", name="Show 2 more traces")
+    expect(fresh).to_be_in_viewport()
+    expect(rows).to_have_count(30)
+    assert page.evaluate("document.activeElement.mark") == "mine"
+    assert page.evaluate("scrollY") == before
+    fresh.click()
+    expect(rows).to_have_count(32)
+    expect(fresh).to_be_hidden()
+
+
+def test_a_row_stays_the_same_as_its_trace_goes_on_and_goes_when_it_matches_no_more(
+    page: Page, viewer: Viewer
+) -> None:
+    spans = now([WEB, *message("1", 5, (40, 50))])
+    viewer.send(export(spans[:2]))
+    page.goto("/?status=waiting")
+    row = page.locator(".traces tbody tr")
+    expect(row).to_have_count(1)
+    expect(row.locator(".badge")).to_have_text("Waiting")
+    row.evaluate("row => { row.mark = 'mine'; }")
+    page.get_by_role("link", name="GET /ping").focus()
+    viewer.send(export(spans[:1]))  # once more: nothing changes
+    viewer.settled(2)
+    assert row.evaluate("row => row.mark") == "mine"
+    viewer.send(export(spans[2:]))
+    expect(row).to_have_count(0)
+    expect(page.locator("p.empty")).to_contain_text("No traces match")
+
+
+def test_the_whole_row_opens_its_trace_and_u_goes_back_to_the_filter(
+    page: Page, viewer: Viewer
+) -> None:
+    ping(viewer)
+    page.goto("/?q=ping&sort=wait")
+    link = page.get_by_role("link", name="GET /ping")
+    page.locator(".traces tbody tr td").nth(1).click()
+    expect(page.get_by_role("treegrid")).to_be_focused()
+    page.keyboard.press("u")
+    expect(page).to_have_url(re.compile(r"/\?q=ping&sort=wait$"))
+    expect(link).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("treegrid")).to_be_focused()
+    page.go_back()
+    expect(link).to_be_focused()

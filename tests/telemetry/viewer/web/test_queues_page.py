@@ -1,0 +1,153 @@
+"""The Queues page, and those of a queue and a task, as somebody on call sees them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from ..conftest import Viewer
+from ..exports import export
+from ..spans import WORKER, order
+
+#: A queue with a name that needs care in an address.
+ODD = "mail/high priority&more"
+
+
+@pytest.fixture
+def page(chromium: Browser, viewer: Viewer) -> Iterator[Page]:
+    context = chromium.new_context(base_url=viewer.url, viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page
+    context.close()
+    assert said == []
+
+
+def incident(viewer: Viewer) -> None:
+    """Send what somebody is called for: a queue that nobody empties, and one that fails."""
+    minute = -60_000.0
+    sent = [order(f"{n:032x}", n * 10_000 - 600_000) for n in range(1, 31)]
+    sent += [order("e" * 31 + str(n), minute, error="OSError: gone") for n in range(3)]
+    odd = {"messaging.destination.name": ODD, "celery.task.name": "mailer.send"}
+    for n in range(5):
+        web, send, *_ = order("f" * 31 + str(n), (n + 5) * minute)
+        sent.append([web, replace(send, attributes={**send.attributes, **odd})])
+    for spans in sent:
+        viewer.send(export(spans))
+    viewer.settled(sum(map(len, sent)))
+
+
+def test_what_stalls_is_first_and_every_number_leads_on(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.goto("/queues")
+    rows = page.locator(".queues tbody tr")
+    expect(rows).to_have_count(2)
+    first = rows.nth(0)
+    expect(first.get_by_role("rowheader")).to_contain_text(ODD)
+    expect(first).to_contain_text("stalled")
+    expect(page.locator(".headline")).to_have_text(
+        re.compile(r"^1 stalled · 5 messages wait, the oldest for 9 min .* · 2 queues$")
+    )
+    expect(rows.nth(1)).to_contain_text("OSError \u00d73")
+
+    first.get_by_role("link", name="5", exact=True).click()
+    expect(page.locator(".traces tbody tr")).to_have_count(5)
+    page.go_back()
+    rows.nth(1).get_by_role("link", name="3", exact=True).click()
+    expect(page.locator(".traces tbody tr")).to_have_count(3)
+    page.go_back()
+
+    first.get_by_role("link", name=ODD).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(ODD)
+    oldest = page.locator("section").filter(has=page.get_by_role("heading", name="Oldest messages"))
+    expect(oldest.locator("tbody tr")).to_have_count(5)
+    expect(oldest).to_contain_text("stuck")
+    page.get_by_role("link", name="mailer.send").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("mailer.send")
+    page.get_by_role("link", name=ODD).click()
+    expect(page).to_have_url(re.compile(re.escape(quote(ODD, safe="").replace("%20", "+"))))
+
+
+def test_the_page_of_a_queue_says_who_and_why(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.goto("/queue?queue=celery")
+
+    def section(title: str):  # type: ignore[no-untyped-def]
+        return page.locator("section").filter(has=page.get_by_role("heading", name=title))
+
+    expect(section("Failures")).to_contain_text("OSError")
+    expect(section("Failures")).to_contain_text("gone")
+    expect(section("Workers")).to_contain_text(WORKER)
+    expect(section("Workers")).to_contain_text("100 %")
+    expect(section("Producers").get_by_role("link")).to_have_text("shop")
+    for title in ("Depth", "Wait", "Run"):
+        chart = page.locator("figure").filter(has_text=re.compile(f"^{title}"))
+        assert chart.locator(".tick").count() >= 4
+    dots = page.locator(".dot-link")
+    assert dots.count() > 10
+    dots.last.click()
+    expect(page).to_have_url(re.compile("/trace/"))
+
+
+def test_an_update_changes_numbers_and_nothing_else(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.set_viewport_size({"width": 700, "height": 300})
+    page.goto("/queues")
+    table = page.get_by_role("region", name="Queues")
+    link = table.get_by_role("link", name=ODD)
+    link.focus()
+    table.evaluate("one => one.scrollLeft = 120")
+    page.evaluate("window.scrollTo(0, 100)")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.headline'))")
+    element = link.element_handle()
+    viewer.send(export(order("a" * 32, error="KeyError: 'x'")))
+    expect(table).to_contain_text("KeyError \u00d71", timeout=10_000)
+    assert link.evaluate("(one, before) => one === before", element)
+    expect(link).to_be_focused()
+    assert table.evaluate("one => one.scrollLeft") == 120
+    assert page.evaluate("window.scrollY") == 100
+    assert "1 stalled" in page.evaluate("getSelection().toString()")
+
+
+def test_back_is_where_one_was(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.set_viewport_size({"width": 1280, "height": 400})
+    page.goto("/queue?queue=celery")
+    link = page.locator("section").filter(has_text="Longest runs").locator("tbody a").first
+    link.scroll_into_view_if_needed()
+    before = page.evaluate("window.scrollY")
+    assert before > 500
+    link.click()
+    expect(page.get_by_role("treegrid")).to_be_visible()
+    assert page.evaluate("window.scrollY") == 0
+    page.go_back()
+    expect(link).to_be_in_viewport()
+    assert abs(page.evaluate("window.scrollY") - before) < 2
+
+
+def test_on_a_phone_a_queue_is_readable(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in ("/queues", "/queue?queue=celery", "/map"):
+        page.goto(path)
+        expect(page.locator("main a").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.goto("/queues")
+    row = page.locator(".queues tbody tr").first
+    for label in ("State", "Depth", "Oldest", "Wait", "Failed"):
+        expect(row.locator(f'[data-label="{label}"]')).to_be_in_viewport(ratio=1)
+    box = row.bounding_box()
+    assert box is not None
+    assert box["height"] < 130
+
+
+def test_no_queue_and_an_unknown_one(page: Page) -> None:
+    page.goto("/queues")
+    expect(page.get_by_text("No messages in this time range")).to_be_visible()
+    page.goto("/queue?queue=nowhere")
+    expect(page.get_by_role("heading", level=1)).to_have_text("nowhere")
+    expect(page.get_by_text("No run in this time range")).to_be_visible()

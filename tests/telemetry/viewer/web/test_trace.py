@@ -1,0 +1,140 @@
+"""One trace: finding in it, zooming, folding, and going to the traces that it is linked to."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from ..conftest import Viewer
+from ..exports import export, shown
+from ..spans import TRACE, span
+from .pages import WEB, message, now, show
+
+
+def test_an_open_panel_follows_the_row(page: Page, viewer: Viewer) -> None:
+    show(viewer, page, [WEB, *message("1", 5, (40, 50))])
+    title = page.get_by_label("Span details").get_by_role("heading", level=2)
+    grid = page.get_by_role("treegrid")
+    grid.press("Enter")
+    expect(title).to_have_text("GET /ping")
+    grid.press("ArrowDown")
+    expect(title).to_have_text("send tasks.add")
+    grid.press("End")
+    expect(title).to_have_text("process tasks.add")
+    expect(grid).to_be_focused()
+
+
+def test_spans_are_found_where_they_are_folded_and_far_away(page: Page, viewer: Viewer) -> None:
+    many = [span(f"n{number}", "web", "INTERNAL", (1, 2)) for number in range(300)]
+    deep = span("deep", "n250", "CLIENT", (1, 2), name="SELECT needle", error="OSError: gone")
+    show(viewer, page, [WEB, *many, replace(deep, status="ERROR")])
+    page.keyboard.press("*")
+    page.keyboard.press("/")
+    field = page.get_by_role("searchbox", name="Search spans")
+    expect(field).to_be_focused()
+    field.fill("NEEDLE")
+    active = page.locator('.row[aria-selected="true"]')
+    expect(active).to_contain_text("SELECT needle")
+    expect(active).to_be_in_viewport()
+    expect(page.get_by_text("1 of 1", exact=True)).to_be_visible()
+    field.fill("n1")
+    field.press("Enter")
+    expect(page.get_by_text(re.compile(r"^\d+ of 111$"))).to_be_visible()
+    tally = page.locator(".tally")
+    before = tally.text_content()
+    page.get_by_role("button", name="Next match").click()
+    expect(tally).not_to_have_text(before or "")
+    page.get_by_role("button", name="Previous match").click()
+    expect(tally).to_have_text(before or "")
+    field.fill("nowhere")
+    expect(page.get_by_text("No spans match")).to_be_visible()
+    # The first error stands above, and leads to its span.
+    page.get_by_role("link", name="SELECT needle (shop)").click()
+    panel = page.get_by_label("Span details")
+    expect(panel.get_by_role("heading", level=3).first).to_contain_text("OSError")
+
+
+def width(bar: Locator) -> float:
+    box = bar.bounding_box()
+    assert box is not None
+    return box["width"]
+
+
+def test_a_part_of_the_trace_fills_the_page(page: Page, viewer: Viewer) -> None:
+    show(viewer, page, [WEB, *message("1", 5, (200, 210))])
+    bar = page.locator(".row.span .bar").first
+    whole = width(bar)
+    page.get_by_role("button", name="Zoom in").click()
+    expect(page.get_by_role("button", name="Reset zoom")).to_be_enabled()
+    assert width(bar) == pytest.approx(2 * whole, rel=0.1)
+    page.get_by_role("button", name="Reset zoom").click()
+    assert width(bar) == pytest.approx(whole, rel=0.1)
+    strip = page.locator(".minimap").bounding_box()
+    assert strip is not None
+    middle = strip["y"] + strip["height"] / 2
+    page.mouse.move(strip["x"] + 1, middle)
+    page.mouse.down()
+    page.mouse.move(strip["x"] + strip["width"] / 4, middle, steps=3)
+    page.mouse.up()
+    assert width(bar) == pytest.approx(4 * whole, rel=0.1)
+    viewer.wait_for(lambda: page.evaluate("history.state?.waterfall?.zoom ?? null"), bool)
+    page.reload()
+    expect(bar).to_be_visible()
+    assert width(bar) == pytest.approx(4 * whole, rel=0.1)
+
+
+def test_many_attempts_fold_into_one_row(page: Page, viewer: Viewer) -> None:
+    send, first = message("1", 5, (10, 15), celery__task__state="RETRY")
+    runs = [
+        replace(
+            first,
+            span_id=f"r{at}",
+            start_ns=first.start_ns + at * 10**7,
+            end_ns=first.end_ns + at * 10**7,
+        )
+        for at in range(5)
+    ]
+    show(viewer, page, [WEB, send, *runs])
+    group = page.get_by_role("row").filter(has_text="4 earlier attempts")
+    expect(group).to_have_attribute("aria-expanded", "false")
+    attempt = page.locator(".row.span").get_by_text("attempt 1", exact=True)
+    expect(attempt).to_have_count(0)
+    group.locator(".fold").click()
+    expect(attempt).to_be_visible()
+
+
+def test_a_send_links_to_the_run_in_another_trace_and_back(page: Page, viewer: Viewer) -> None:
+    send, run = message("1", 5, (2107, 2120))
+    viewer.send(export(now([WEB, send, replace(run, trace_id="e" * 32, parent_id="", flags=3)])))
+    viewer.settled(3)
+    page.goto(f"/trace/{TRACE}")
+    linked = page.get_by_label("Linked traces")
+    expect(linked).to_have_text("Picked up by → process tasks.add (shop-worker), 2.10 s later")
+    expect(page.locator(".row.wait .label")).to_have_text("waited 2.10 s in celery, by the clocks")
+    linked.get_by_role("link").click()
+    expect(page).to_have_url(re.compile(f"/trace/{'e' * 32}/{shown('r1')}"))
+    expect(page.get_by_label("Linked traces")).to_contain_text("Sent by ← send tasks.add (shop)")
+    page.get_by_role("treegrid").press("p")
+    expect(page.get_by_text("Copied the traceparent")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"00-{'e' * 32}-{shown('r1')}-03"
+    panel = page.get_by_label("Span details")
+    panel.get_by_role("link", name="send tasks.add (shop)").click()
+    expect(panel.get_by_role("heading", level=2)).to_have_text("send tasks.add")
+    expect(panel.get_by_role("link", name="process tasks.add (shop-worker)")).to_be_visible()
+
+
+def test_numbers_and_colours_are_the_same_all_over_the_page(page: Page, viewer: Viewer) -> None:
+    show(viewer, page, [WEB, *message("1", 5, (391, 412))])
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        "412 ms: 7 web, 384 waiting in celery, 21 worker"
+    )
+    legend = page.locator(".legend")
+    for text in ("shop (web) 7.0 ms", "waiting in celery 384 ms", "shop-worker (worker) 21 ms"):
+        expect(legend.get_by_text(text, exact=True)).to_be_visible()
+    color = "element => getComputedStyle(element).backgroundColor"
+    run = page.locator(".row.span").filter(has_text="process tasks.add")
+    swatch = legend.locator("li").filter(has_text="shop-worker").locator("i")
+    piece = page.locator(".path .part").last
+    assert run.locator(".bar").evaluate(color) == swatch.evaluate(color) == piece.evaluate(color)
