@@ -11,7 +11,7 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
 from .decode import decode_attributes, decode_value
 
-__all__ = ["ReceivedLog", "decode_logs"]
+__all__ = ["ReceivedLog", "decode_log", "decode_logs"]
 
 Attributes = Mapping[str, Any]
 
@@ -55,15 +55,18 @@ def decode_logs(request: ExportLogsServiceRequest) -> list[ReceivedLog]:
         resource = decode_attributes(resource_logs.resource.attributes)
         for scope_logs in resource_logs.scope_logs:
             scope = scope_logs.scope.name
-            logs += [_decode(log, resource, scope) for log in scope_logs.log_records]
+            logs += [decode_log(log, resource, scope) for log in scope_logs.log_records]
     return logs
 
 
-def _decode(log: logs_pb2.LogRecord, resource: Attributes, scope: str) -> ReceivedLog:
+def decode_log(
+    log: logs_pb2.LogRecord, resource: Attributes, scope: str, time_ns: int = 0
+) -> ReceivedLog:
+    """Return one log record of an export in plain Python. *time_ns* is for one without a time."""
     return ReceivedLog(
         trace_id=log.trace_id.hex(),
         span_id=log.span_id.hex(),
-        time_ns=log.time_unix_nano or log.observed_time_unix_nano,
+        time_ns=log.time_unix_nano or log.observed_time_unix_nano or time_ns,
         severity=log.severity_number,
         level=log.severity_text,
         body=decode_value(log.body),
