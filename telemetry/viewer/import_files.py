@@ -7,13 +7,14 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..otlp.bounds import MAX_IMPORTED, Malformed, check_json
-from ..otlp.server import JSON, gunzip, parse
+from ..otlp.server import JSON, gunzip, parse, parse_as
 from .jaeger import JAEGER, from_jaeger
 
 __all__ = ["Imported", "read_file"]
@@ -31,9 +32,8 @@ KNOWN = (
 #: Objects of others that hold no spans: the name of a field, and what the file is.
 OTHERS = {
     "traceEvents": "a Chrome trace, which is a profile of one program",
-    "resourceMetrics": "metrics in OTLP; the viewer shows traces only",
-    "resourceLogs": "logs in OTLP; the viewer shows traces only",
-    "resourceProfiles": "profiles in OTLP; the viewer shows traces only",
+    "resourceMetrics": "metrics in OTLP; the viewer shows traces and logs only",
+    "resourceProfiles": "profiles in OTLP; the viewer shows traces and logs only",
     "traces": "the result of a search in Tempo, without spans; download one of its traces",
     "log": "a HAR file, which holds requests of a browser",
     "errors": "an error that the other viewer answered, without spans",
@@ -47,15 +47,22 @@ BASE64 = {24: 16, 12: 8}
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The spans of a file. *kind* is the name of its format."""
+    """The spans and log records of a file. *kind* is the name of its format."""
 
     request: ExportTraceServiceRequest
     kind: str
+    log_request: ExportLogsServiceRequest = field(default_factory=ExportLogsServiceRequest)
 
     @property
     def spans(self) -> int:
         """How many spans there are."""
         return sum(len(scope.spans) for scope in self._scopes())
+
+    @property
+    def logs(self) -> int:
+        """How many log records there are."""
+        scopes = (scope for r in self.log_request.resource_logs for scope in r.scope_logs)
+        return sum(len(scope.log_records) for scope in scopes)
 
     @property
     def trace_ids(self) -> list[str]:
@@ -68,7 +75,10 @@ class Imported:
 
 
 def read_file(body: bytes) -> Imported:
-    """Read the spans of a file. Raises Malformed in words for a person, or TooLarge."""
+    """Read the spans and log records of a file.
+
+    Raises Malformed in words for a person, or TooLarge.
+    """
     if body.startswith(GZIP):
         body = gunzip(body, LARGEST)
     if body.startswith(ZIP):
@@ -84,7 +94,7 @@ def read_file(body: bytes) -> Imported:
         imported = _import(documents)
     except RecursionError:
         raise Malformed("it is nested too deeply") from None
-    if not imported.spans:
+    if not imported.spans and not imported.logs:
         raise Malformed(f"there are no spans in it: it is {imported.kind}, and empty")
     return imported
 
@@ -124,6 +134,7 @@ def _import(documents: list[Any]) -> Imported:
         return Imported(from_jaeger(traces), JAEGER)
     kind = "OTLP" if len(documents) == 1 else "OTLP, an export a line"
     spans: list[Any] = []
+    logs: list[Any] = []
     found = False
     for document in documents:
         if not isinstance(document, dict):
@@ -136,6 +147,9 @@ def _import(documents: list[Any]) -> Imported:
                 found = True
                 spans += _sequence(inner[name], name)
                 kind = "Tempo's JSON" if name == "batches" or inner is not document else kind
+        if "resourceLogs" in inner:
+            found = True
+            logs += _sequence(inner["resourceLogs"], "resourceLogs")
     if not found:
         for name, what in OTHERS.items():
             if name in first:
@@ -146,7 +160,11 @@ def _import(documents: list[Any]) -> Imported:
         for link in _sequence(span.get("links") or [], "links"):
             _use_hex(link)
     request = parse(json.dumps({"resourceSpans": spans}).encode(), JSON, MAX_IMPORTED)
-    return Imported(request, kind)
+    if not logs:
+        return Imported(request, kind)
+    text = json.dumps({"resourceLogs": logs}).encode()
+    records = parse_as(ExportLogsServiceRequest, text, JSON, MAX_IMPORTED)
+    return Imported(request, kind, records)
 
 
 def _jaeger_traces(documents: list[Any]) -> list[Any] | None:
@@ -206,12 +224,12 @@ def _use_hex(item: Any) -> None:
     """Write the ids of a span or link in hex where they are in base64."""
     if not isinstance(item, dict):
         raise Malformed("a link is not an object")
-    for field in ("traceId", "spanId", "parentSpanId"):
-        value = item.get(field)
+    for name in ("traceId", "spanId", "parentSpanId"):
+        value = item.get(name)
         if isinstance(value, str) and len(value) in BASE64 and value.endswith("="):
             try:
                 raw = base64.b64decode(value, validate=True)
             except binascii.Error:
                 continue
             if len(raw) == BASE64[len(value)]:
-                item[field] = raw.hex()
+                item[name] = raw.hex()

@@ -436,12 +436,21 @@ def _add_otlp(app: Flask, store: Store) -> None:
         refused, reason = store.take(imported.request)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
+        refused, reason = store.take_logs(imported.log_request)
+        if refused:
+            abort(422, f"{refused} of {imported.logs} log records were refused: {reason}")
         # Whoever opens a file looks at its trace next. A busy database gives up within the time.
         if reason := store.wait_until_written(2 * PATIENCE):
             abort(503, f"its spans were not written: {reason}")
         ids = imported.trace_ids
         return _json(
-            {"accepted": count, "traces": len(ids), "trace_id": ids[0], "format": imported.kind}
+            {
+                "accepted": count,
+                "logs": imported.logs,
+                "traces": len(ids),
+                "trace_id": ids[0] if ids else None,
+                "format": imported.kind,
+            }
         )
 
 
