@@ -267,7 +267,10 @@ def _number(query: Mapping[str, str], key: str, default: int) -> int:
 
 
 def find_logs(db: sqlite3.Connection, search: LogSearch) -> tuple[list[Stored], int | None]:
-    """Return the newest log records that *search* is for, and the ``before`` of the next ones."""
+    """Return the latest log records that *search* is for, and the ``before`` of the next ones.
+
+    A page has those that arrived last, in the order of their times.
+    """
     conditions = ["logs.id < :before", "severity >= :severity"]
     if search.text:
         conditions.append("instr(text, :text)")
@@ -287,7 +290,8 @@ def find_logs(db: sqlite3.Connection, search: LogSearch) -> tuple[list[Stored], 
     )
     found = list(_decoded(rows))
     page = found[: search.limit]
-    return page, page[-1].number if len(found) > search.limit else None
+    following = page[-1].number if len(found) > search.limit else None
+    return sorted(page, key=lambda stored: -stored.log.time_ns), following
 
 
 def traces_with_log(db: sqlite3.Connection, text: str) -> list[int]:

@@ -38,7 +38,7 @@ def trace(viewer: Viewer) -> None:
             exception__stacktrace="Traceback (most recent call last):\n  CardError",
             code__line__number=12,
         ),
-        log("charging order 7", TRACE, "r1", run.start_ns / 1e9 + 0.01),
+        log("charging order 7", TRACE, "r1", run.start_ns / 1e9 + 0.0123),
     )
     post(viewer, log("a worker starts", at=time.time()), log("lost", "ab" * 16, "x", time.time()))
     viewer.settled(len(spans))
@@ -52,7 +52,7 @@ class TestThePage:
         panel = page.get_by_label("Span details")
         lines = panel.locator(".log-lines li")
         expect(lines).to_have_count(2)
-        expect(lines.first).to_contain_text("+10.0 ms")
+        expect(lines.first).to_contain_text("+12 ms")
         expect(lines.first).to_contain_text("charging order 7")
         expect(lines.last).to_contain_text("ERROR")
         # What a line has more is behind it.
