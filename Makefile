@@ -7,11 +7,12 @@ OTHERS := bench/.venv-others
 PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$p .ci/suitable.py >/dev/null 2>&1 && { echo $$p; break; }; done)
 RUN := $(VENV)/bin/python -m
-SOURCES := app bench telemetry tests workers
+SOURCES := app bench deploy docs telemetry tests workers
+PAGES := $(wildcard *.md docs/*.md docs/*/*.md)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup ## start every part on free ports, ping, and print the traces
@@ -46,6 +47,18 @@ pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m interop
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest tests/docs
 
+.PHONY: monitoring
+monitoring: $(VENV)/.installed-dev ## write anew Prometheus' rules and Grafana's dashboard in deploy/
+	$(RUN) deploy.monitoring
+
+.PHONY: backends
+backends: ## build the OpenTelemetry Collector and Jaeger into .backends, with Go
+	@deploy/backends/build.sh
+
+.PHONY: test-backends
+test-backends: $(VENV)/.installed-dev backends ## run deploy/ and compose.yaml's files against them
+	QUEUEHOP_BACKENDS=.backends $(RUN) pytest tests/deploy/test_backends.py --numprocesses=0 $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.installed-dev format-check lint types audit test ## format, lint, types, audit and tests
 
@@ -59,8 +72,12 @@ format-check: $(VENV)/.installed-dev
 	$(RUN) ruff format --check $(SOURCES)
 
 .PHONY: lint
-lint: $(VENV)/.installed-dev ## ruff
+lint: $(VENV)/.installed-dev ## the code by ruff; the prose by codespell, proselint and the Markdown linter
 	$(RUN) ruff check $(SOURCES)
+	$(VENV)/bin/codespell $(PAGES) $(SOURCES) deploy Makefile compose.yaml
+	@if [ -x $(VENV)/bin/pymarkdown ]; then $(VENV)/bin/pymarkdown scan $(PAGES); \
+		else echo "The Markdown is not checked: pymarkdown cannot be installed on this Python."; fi
+	$(VENV)/bin/python .ci/prose.py
 
 .PHONY: types
 types: $(VENV)/.installed-dev ## mypy, strict
@@ -97,7 +114,7 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotat
 
 .PHONY: clean
 clean: ## remove .venv and what tools left
-	rm -rf $(VENV) $(BENCH) $(OTHERS) tests/interop/.venv .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(OTHERS) tests/interop/.venv .pythons .backends .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: requirements.lock
 	@$(call install,requirements.lock)

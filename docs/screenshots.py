@@ -147,7 +147,7 @@ def photograph(url: str, chromium: str) -> None:
     chord = trace_of(task="reports.total")
     retried = trace_of(task="payments.charge", q="status:retry")
     killed = trace_of(task="images.resize", status="error")
-    since = urlencode({"since_s": 300})
+    since = urlencode({"since_s": 900})
     pages = {
         "traces": ("/", "light", 1280),
         "trace": (f"/trace/{plain}", "light", 1280),

@@ -22,7 +22,7 @@ from opentelemetry.semconv.attributes.service_attributes import (
 
 from .config import exporter, settings
 from .config.sdk import set_global_textmap
-from .propagation import propagator
+from .propagation.configured import configured_propagators
 from .tracing.faults import is_soft_time_limit, log_internal_error, logger
 from .tracing.logs import correlate_logs
 from .tracing.provider import HopTracerProvider
@@ -78,7 +78,7 @@ def setup(service_name: str | None = None) -> None:
             return
         try:
             correlate_logs()
-            set_global_textmap(propagator())
+            set_global_textmap(configured_propagators())
             if exporter.traces_enabled() and not _has_provider():
                 _pipeline = _start(service_name)
                 trace.set_tracer_provider(_pipeline.provider)
@@ -103,8 +103,7 @@ def setup_worker(service_name: str | None = None) -> None:
         provider = _pipeline.provider
         if provider.resource.attributes.get(SERVICE_NAME) != service_name:
             provider.service_name = service_name
-            if provider.sink is not None:
-                provider.sink.resource_changed()
+            provider.sink.resource_changed()
 
 
 @cache
@@ -266,8 +265,8 @@ def names_in_code() -> list[str]:
     return list(_names)
 
 
-def _sink() -> Sink | None:
-    return _pipeline.provider.sink if _pipeline is not None else None
+def _sink() -> Sink:
+    return _pipeline.provider.sink if _pipeline is not None else Sink()
 
 
 def is_set_up() -> bool:
@@ -291,8 +290,7 @@ def flush(timeout: float = 10.0) -> bool:
         force_flush = getattr(provider, "force_flush", None)  # the SDK's, or another's
         if force_flush is not None:
             delivered = force_flush(int(timeout * 1000)) is not False
-        sink = _sink()
-        return (sink is None or sink.flush(timeout)) and delivered
+        return _sink().flush(timeout) and delivered
     except Exception:  # such as a change of user, who cannot use the directory
         log_internal_error("flush")
         return False
@@ -300,22 +298,17 @@ def flush(timeout: float = 10.0) -> bool:
 
 def recent_spans() -> Iterator[tuple[SpanTemplate, Record]]:
     """Yield the latest records of this process and its children, as far as they outlive one."""
-    sink = _sink()
-    if sink is not None:
-        yield from sink.recent_spans()
+    return _sink().recent_spans()
 
 
 def last_export_error() -> str:
     """Return why spans are not delivered at the moment, empty if nothing is known to fail."""
-    sink = _sink()
-    return sink.last_export_error() if sink is not None else ""
+    return _sink().last_export_error()
 
 
 def before_exit() -> None:
     """Do what a forked process must do before it ends, where nothing runs at its exit."""
-    sink = _sink()
-    if sink is not None:
-        sink.before_exit()
+    _sink().before_exit()
 
 
 def shutdown(timeout: float = 5.0) -> None:
@@ -323,6 +316,4 @@ def shutdown(timeout: float = 5.0) -> None:
 
     Undelivered spans wait on disk for the next start.
     """
-    sink = _sink()
-    if sink is not None:
-        sink.shutdown(timeout)
+    _sink().shutdown(timeout)

@@ -84,16 +84,13 @@ class _OpenSpans(SpanProcessor):
         return span_id in self._open
 
     def names(self) -> list[str]:
-        """Return the names of the spans, by start."""
         return [span.name for span in list(self._open.values())]
 
     def on_start(self, span: Any, parent_context: Context | None = None) -> None:
-        """Note *span*."""
         if not self._is_over:
             self._open[span.get_span_context().span_id] = span
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Forget *span*."""
         if span.context is not None:
             self._open.pop(span.context.span_id, None)
 

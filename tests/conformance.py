@@ -1,4 +1,4 @@
-"""Writes docs/conformance.md: how a message may end, and on which pools and brokers it was tried.
+"""Writes docs/conformance.md: how a message may end, and the pools and brokers it was tried on.
 
 A test says with ``@pytest.mark.conformance(row)`` which row it proves, and the worker that it
 starts says where. `make pages` writes the page. A run of all of these fails if the page is stale.
@@ -73,12 +73,12 @@ PLACES = (
 HEAD = """\
 # Conformance
 
-How a message may end, row by row of the span model, and where each row was tried. Every mark is a
-test that started a real `celery worker` (or needs none), published over a real broker, and judged
-the spans that an OTLP receiver got. `make pages` writes this page; a test fails if it is stale.
+Each row is a way in which a message may end. Each mark is a test that started a real `celery
+worker` with that pool and broker (or needs none), published a message, and checked the spans that
+an OTLP receiver got. `make pages` writes this page; a test fails if it is stale.
 
-Killed children and time limits are of pools with processes. On RabbitMQ the result backend is
-Redis, since chords need one.
+Killed children and time limits need a pool with processes. Chords need a result backend that
+counts, so the tests on RabbitMQ use Redis for results.
 
 """
 

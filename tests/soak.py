@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import redis
 import requests
 
 from telemetry.otlp.decode import decode
@@ -28,8 +29,11 @@ from .conftest import free_port
 from .processes import Process, Starter
 from .system import Server
 
-#: Seconds that the system has, after the last kill, to run what was accepted and to deliver it.
+#: Seconds that the system has to run what was accepted, from the last span on, and to deliver it.
 SETTLE = 120.0
+
+#: A worker that takes nothing for so many of them, while messages wait, is killed.
+STUCK = 20.0
 
 TASKS = ("ping", "ping", "ping", "retry", "fail")
 
@@ -137,6 +141,11 @@ class System:
             self.kills["web, by itself"] += 1
             self._web.kill()
             self._web = self._start_web()
+
+    def waiting(self) -> int:
+        """Return how many messages are in the queue, or taken and not acknowledged."""
+        with redis.Redis.from_url(self._redis.url) as client:
+            return int(client.llen("celery")) + int(client.hlen("unacked"))
 
     def _kill_child(self, process: Process) -> None:
         children = children_of(process.pid)
@@ -251,11 +260,23 @@ def soak(minutes: float, seed: int) -> int:
             def run_of(spans: Counter[str]) -> set[str]:
                 return {line[:32] for line in spans if " process " in line}
 
-            def all_have_run() -> bool:
-                system.supervise()
-                return load.accepted <= run_of(spans_in(system.ended))
+            seen = 0
+            stuck = over = time.monotonic()
 
-            wait_until(all_have_run, SETTLE)
+            def all_have_run() -> bool:
+                nonlocal seen, stuck, over
+                system.supervise()
+                spans, now = spans_in(system.ended), time.monotonic()
+                if len(spans) != seen:
+                    seen, stuck, over = len(spans), now + STUCK, now + SETTLE
+                elif now > stuck and system.waiting():
+                    system.kills["worker, stuck"] += 1
+                    system.kill_worker()
+                    stuck = now + STUCK
+                return load.accepted <= run_of(spans) or now > over
+
+            wait_until(all_have_run, 10 * SETTLE)
+            left = system.waiting()
             system.stop()
             system.deliver()
             ended = spans_in(system.ended)
@@ -271,6 +292,7 @@ def soak(minutes: float, seed: int) -> int:
     print(f"delivered more than once: {sum(count - 1 for count in taken.values())}")
     # A message that Celery has taken from Redis and not noted there yet goes with either of them.
     print(f"accepted {len(load.accepted)}, never run {len(load.accepted - run_of(ended))}")
+    print(f"still in the queue: {left}")
     for line in sorted(lost)[:20]:
         print(f"lost: {line}")
     return 1 if lost or not ended else 0

@@ -78,6 +78,10 @@ VARIABLES = (
     "OTEL_BSP_MAX_QUEUE_SIZE",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
     "OTEL_EXPORTER_OTLP_HEADERS",
     "OTEL_EXPORTER_OTLP_TIMEOUT",
     "OTEL_EXPORTER_OTLP_COMPRESSION",
@@ -98,6 +102,7 @@ VARIABLES = (
 value = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30),
     st.sampled_from(["1e999", "-1", "0", "nan", "inf", "9" * 400, "http://[", "https://:0", "/"]),
+    st.sampled_from(["http/protobuf", "http/json", "https://u:p@[::1]/a?b#c", "http://%ff@a"]),
     st.sampled_from(["http://a:99999", "a=b,c=%ff", "~", "~nobody-at-all/x", "\ud800", "٣"]),
 )
 
@@ -119,6 +124,7 @@ def test_environments(monkeypatch: pytest.MonkeyPatch, environment: dict[str, st
         telemetry_settings.spool()
         target = exporter.otlp()
         if target is not None:
+            assert "://u:" not in exporter.shown(target.endpoint)
             exporter.metrics_target(target)
 
 

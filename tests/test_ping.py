@@ -80,9 +80,12 @@ def test_every_ping_is_one_trace(
         assert len({s.instance for s in trace}) == 3
         system = {s.attributes["messaging.system"] for s in (send, run)}
         assert system == {broker_kind}
-        under = {s.name for s in trace if s.parent_id == run.span_id}
-        stores = {"SET", "GET"} if broker_kind == "redis" else set()
-        assert stores | {"INSERT pings"} <= under
+        functions = {s.span_id: s.name for s in trace if s.parent_id == run.span_id}
+        stores = (
+            {("touch_redis", "SET"), ("touch_redis", "GET")} if broker_kind == "redis" else set()
+        )
+        under = {(functions[s.parent_id], s.name) for s in trace if s.parent_id in functions}
+        assert stores | {("touch_sql", "INSERT pings")} <= under
         assert re.search(root.trace_id, client.output)
 
 
@@ -118,7 +121,11 @@ def test_stores_that_are_away_are_seen_and_the_ping_answers(
     client = ping(start, url, "--count", "1", "--wait", "20")
     assert client.wait(60) == 0, client.output
     (trace,) = wait_for_pings(receiver, 1)
-    failed = {s.name: s for s in trace if s.status == "ERROR"}
+    functions = {s.name: s for s in trace if s.name.startswith("touch_")}
+    assert {name: s.status for name, s in functions.items()} == dict.fromkeys(
+        ("touch_redis", "touch_mongo", "touch_sql"), "ERROR"
+    )
+    failed = {s.name: s for s in trace if s.status == "ERROR" and s.name not in functions}
     assert set(failed) == {"SET", "insert pings", "CREATE TABLE pings"}
     for span in failed.values():
         assert span.kind == "CLIENT"

@@ -1,7 +1,8 @@
-"""The stores that a ping touches. Each operation is a CLIENT span, made by hand, under the run.
+"""The stores that a ping writes to, traced by hand in two ways.
 
-A store that is away makes its span an ERROR and fails nothing else. Clients are made by the process
-that uses them, at first use: none is carried over a fork.
+A decorator makes an INTERNAL span for a function. Inside it, a ``with`` makes a CLIENT span for
+each operation. If a store is down, both spans are errors and the ping still succeeds. Each process
+opens its own clients at first use, since a connection does not survive a fork.
 """
 
 import logging
@@ -36,6 +37,7 @@ from .celery import app
 __all__ = ["touch"]
 
 logger = logging.getLogger(__name__)
+tracer = trace.get_tracer(__name__)
 
 Attributes = Mapping[str, AttributeValue]
 Touch = Callable[[int], None]
@@ -121,7 +123,6 @@ def _opened(store: _Store, pid: int) -> Touch:
 @contextmanager
 def _operation(name: str, attributes: Attributes) -> Iterator[None]:
     """Run one operation on a store inside a span of its own; an exception makes it an ERROR."""
-    tracer = trace.get_tracer(__name__)
     with tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
         try:
             yield
@@ -155,13 +156,14 @@ def _open_redis(url: str) -> Touch:
     key = "queuehop:length"
 
     # Redis' spans are named by the command alone: the database's number would only confuse.
-    def touch(length: int) -> None:
+    @tracer.start_as_current_span("touch_redis")
+    def touch_redis(length: int) -> None:
         with _operation("SET", {**where, DB_OPERATION_NAME: "SET"}):
             client.set(key, length, ex=3600)
         with _operation("GET", {**where, DB_OPERATION_NAME: "GET"}):
             client.get(key)
 
-    return touch
+    return touch_redis
 
 
 def _open_mongo(url: str) -> Touch:
@@ -187,11 +189,12 @@ def _open_mongo(url: str) -> Touch:
         if port is not None:
             where[SERVER_PORT] = port
 
-    def touch(length: int) -> None:
+    @tracer.start_as_current_span("touch_mongo")
+    def touch_mongo(length: int) -> None:
         with _operation(f"insert {PINGS}", where):
             pings.insert_one({"length": length})
 
-    return touch
+    return touch_mongo
 
 
 def _open_sql(url: str) -> Touch:
@@ -237,14 +240,15 @@ def _open_sql(url: str) -> Touch:
         with _operation(summary, attributes), engine.begin() as connection:
             connection.execute(statement, *values)
 
-    def touch(length: int) -> None:
+    @tracer.start_as_current_span("touch_sql")
+    def touch_sql(length: int) -> None:
         nonlocal created
         if not created:
             run("CREATE TABLE", create)
             created = True
         run("INSERT", insert, {"length": length})
 
-    return touch
+    return touch_sql
 
 
 _SQL_SYSTEMS = {

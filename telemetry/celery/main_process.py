@@ -24,7 +24,7 @@ from ..propagation.message import trace_headers
 from ..setup import recent_spans
 from ..tracing.context import detach
 from ..tracing.faults import log_internal_error
-from ..tracing.record import RunFacts, span_context
+from ..tracing.record import RunFacts
 from ..tracing.span import error_type
 from .chord import watch_chord
 from .consumer import RunTracer
@@ -210,9 +210,7 @@ def _reported_by_child(request: Any) -> Run | None:
         if record.start_time >= since:
             run = Run(template, facts)
             run.id = request.id
-            run.span = NonRecordingSpan(
-                span_context(record.trace_id, record.span_id, record.flags, False)
-            )
+            run.span = NonRecordingSpan(record.as_parent().span_context())
             return run
     return None
 
@@ -240,6 +238,7 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
                 return take(message, body, *args, **options)
             finally:
                 detach(token)
+                _arriving.set(None)  # a message may be large, and the next one long in coming
 
         return take_in_context
 

@@ -10,8 +10,9 @@ from celery import Celery
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span, SpanKind
 
-from ..propagation import extract_parent, fields, has_parent, headers_for
+from ..propagation import extract_parent, has_parent, headers_for
 from ..propagation.baggage import BAGGAGE, merge_baggage
+from ..propagation.configured import configured_propagators
 from ..propagation.message import LINKS, SENT_AT
 from ..propagation.traceparent import format_links
 from ..tracing.context import parent_of
@@ -151,7 +152,7 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
         return headers
     headers = {} if headers is None else headers
     if has_parent(headers) and _is_of_message(headers, run):
-        dropped = {LINKS, *fields()}
+        dropped = {LINKS, *configured_propagators().fields}
         headers = {name: value for name, value in headers.items() if name not in dropped}
     is_retry = options.get("retries") and options.get("task_id") == run.id
     if is_retry and run.parent is not None and not has_parent(headers):

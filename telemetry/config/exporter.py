@@ -96,6 +96,15 @@ class Otlp:
     #: Not in the description, which names the directory on disk: *endpoint* tells them apart.
     protocol: Protocol = field(default="grpc", repr=False)
 
+    @property
+    def address(self) -> str:
+        """The ``host:port`` to connect to, or a target of gRPC's."""
+        if self.protocol == "grpc":
+            return self.endpoint
+        url = urlsplit(self.endpoint)
+        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+        return f"{host}:{url.port or (80 if self.insecure else 443)}"
+
 
 def otlp(signal: Signal = "TRACES") -> Otlp | None:
     """Read ``OTEL_EXPORTER_OTLP_*`` and ``LS_ACCESS_TOKEN``; None if the target is unusable.

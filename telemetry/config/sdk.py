@@ -3,7 +3,7 @@
 While it is imported, the SDK reads three limits and raises on a malformed one. This module hides
 such a value from it meanwhile; ``settings.span_limits`` reads the limits again and logs what is
 wrong. OpenTelemetry's API raises on a propagator that is not installed, so ``OTEL_PROPAGATORS`` is
-hidden in the same way; ``propagation.propagator`` logs that.
+hidden in the same way; ``propagation.configured`` logs that.
 """
 
 import logging

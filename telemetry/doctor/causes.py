@@ -23,7 +23,7 @@ _CAUSES: Sequence[tuple[str, tuple[str, ...]]] = (
         ("request-apart", "header-stripped", "run-apart", "task-class-drops-headers"),
     ),
     ("celery-not-instrumented", ("header-stripped", "run-apart", "task-class-past-send")),
-    ("header-stripped", ("task-class-drops-headers", "run-apart")),
+    ("header-stripped", ("task-class-drops-headers", "run-apart", "probe-unanswered")),
     ("worker-not-instrumented", ("worker-lacks-task", "version-differs")),
     ("provider-without-exporter@worker", ("worker-export-failed",)),
     ("result-backend-", ("not-published", "result-missing")),

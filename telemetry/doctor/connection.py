@@ -5,11 +5,12 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from ..config.exporter import Otlp, shown, variable_of
 from .finding import Finding
 
-__all__ = ["PREFACE", "TIMEOUT", "Broken", "WrongProtocol", "connected", "is_http_2"]
+__all__ = ["PREFACE", "TIMEOUT", "Broken", "WrongProtocol", "connected", "is_http_2", "server_of"]
 
 #: Seconds that each step may take.
 TIMEOUT = 5.0
@@ -31,17 +32,24 @@ class WrongProtocol(Exception):
 
 
 @contextmanager
-def connected(target: Otlp, address: tuple[str, int], protocol: str) -> Iterator[socket.socket]:
-    """Connect to the *address* of *target*, within TLS where it asks for it.
+def connected(target: Otlp, protocol: str) -> Iterator[socket.socket]:
+    """Connect to *target*, within TLS where it asks for it.
 
     *protocol* is offered by ALPN: ``h2`` or ``http/1.1``.
     """
-    with _reached(target, *address) as connection:
+    host, port = server_of(target)
+    with _reached(target, host, port) as connection:
         if target.insecure:
             yield connection
             return
-        with _secured(connection, target, address[0], protocol) as secured:
+        with _secured(connection, target, host, protocol) as secured:
             yield secured
+
+
+def server_of(target: Otlp) -> tuple[str, int]:
+    """Return host and port of *target*, which is no other target of gRPC's."""
+    url = urlsplit(f"//{target.address}")
+    return url.hostname or "", url.port or 443
 
 
 def is_http_2(answer: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from urllib.parse import urlsplit
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -11,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 from ..config.exporter import LS_ACCESS_TOKEN, Otlp, is_grpc_target, variable_of
 from ..export.channel import open_channel
 from . import connection
-from .connection import PREFACE, Broken, WrongProtocol, connected, is_http_2
+from .connection import PREFACE, Broken, WrongProtocol, connected, is_http_2, server_of
 from .tls import speaks_tls
 
 __all__ = ["check_grpc"]
@@ -21,24 +20,19 @@ def check_grpc(target: Otlp) -> None:
     """Connect to *target*, see who answers, and export; raise Broken at the step that fails."""
     # What a resolver of gRPC's makes of its target, only gRPC can tell.
     is_address = not is_grpc_target(target.endpoint)
-    proxy = _proxy(target.endpoint) if is_address else ""
+    proxy = _proxy(target) if is_address else ""
     if is_address and not proxy:
         try:
-            with connected(target, _address(target.endpoint), "h2") as opened:
+            with connected(target, "h2") as opened:
                 _greet(opened, target)
         except WrongProtocol:
             raise _http_1(target.endpoint) from None
     _export(target, proxy)
 
 
-def _address(endpoint: str) -> tuple[str, int]:
-    url = urlsplit(f"//{endpoint}")
-    return url.hostname or "", url.port or 443
-
-
-def _proxy(endpoint: str) -> str:
-    """Return the variable that sends gRPC to *endpoint* through a proxy; empty if none does."""
-    host, _ = _address(endpoint)
+def _proxy(target: Otlp) -> str:
+    """Return the variable that sends gRPC to *target* through a proxy; empty if none does."""
+    host, _ = server_of(target)
     straight = _first("no_grpc_proxy", "no_proxy")
     if any(host.endswith(each.strip()) for each in os.environ.get(straight, "").split(",") if each):
         return ""
@@ -72,7 +66,7 @@ def _greet(opened: socket.socket, target: Otlp) -> None:
             f"and {variable_of('CLIENT_KEY')}",
         )
     is_alert = answer[:1] == b"\x15"
-    if is_alert or (closed and not answer and speaks_tls(*_address(endpoint), connection.TIMEOUT)):
+    if is_alert or (closed and not answer and speaks_tls(*server_of(target), connection.TIMEOUT)):
         raise Broken(
             "exporter-plain-to-tls", f"{endpoint} wants TLS and is called without",
             f"use https:// in {variable_of('ENDPOINT')}",
@@ -116,7 +110,7 @@ def _refusal(exc: grpc.RpcError, target: Otlp, proxy: str) -> Broken:
             "pipeline",
         )  # fmt: skip
     if proxy and (late or status == grpc.StatusCode.UNAVAILABLE):
-        host, _ = _address(endpoint)
+        host, _ = server_of(target)
         return Broken(
             "exporter-proxy", f"{endpoint} is not reached through the proxy that {proxy} names",
             f"name {host} in no_proxy, or correct {proxy}",

@@ -2,13 +2,12 @@
 
 import re
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from ..config.exporter import LS_ACCESS_TOKEN, Otlp, shown, variable_of
 from ..export.sender.http_transport import HttpTransport, proxy_for
 from ..export.sender.transport import ExportResult, Outcome
 from . import connection
-from .connection import PREFACE, Broken, WrongProtocol, connected, is_http_2
+from .connection import PREFACE, Broken, WrongProtocol, connected, is_http_2, server_of
 from .tls import speaks_tls
 
 __all__ = ["check_http"]
@@ -19,7 +18,7 @@ def check_http(target: Otlp) -> None:
     proxy = proxy_for(target.endpoint)
     if not proxy:
         try:
-            with connected(target, _address(target), "http/1.1"):
+            with connected(target, "http/1.1"):
                 pass
         except WrongProtocol:
             raise _grpc(target) from None
@@ -30,11 +29,6 @@ def check_http(target: Otlp) -> None:
         transport.close()
     if result.outcome is not Outcome.DELIVERED:
         raise _refusal(result, target, proxy)
-
-
-def _address(target: Otlp) -> tuple[str, int]:
-    url = urlsplit(target.endpoint)
-    return url.hostname or "", url.port or (80 if target.insecure else 443)
 
 
 def _refusal(result: ExportResult, target: Otlp, proxy: str) -> Broken:
@@ -51,7 +45,7 @@ def _refusal(result: ExportResult, target: Otlp, proxy: str) -> Broken:
             "variable, not to that of traces",
         )  # fmt: skip
     if proxy:
-        host, _ = _address(target)
+        host, _ = server_of(target)
         return Broken(
             "exporter-proxy",
             problem,
@@ -59,7 +53,7 @@ def _refusal(result: ExportResult, target: Otlp, proxy: str) -> Broken:
         )
     if " answers " not in problem and _speaks_http_2(target):
         return _grpc(target)
-    if target.insecure and speaks_tls(*_address(target), connection.TIMEOUT):
+    if target.insecure and speaks_tls(*server_of(target), connection.TIMEOUT):
         return Broken(
             "exporter-plain-to-tls", f"{endpoint} wants TLS and is called without",
             f"use https:// in {variable}",
@@ -76,7 +70,7 @@ def _refusal(result: ExportResult, target: Otlp, proxy: str) -> Broken:
 def _speaks_http_2(target: Otlp) -> bool:
     """Return whether the server speaks HTTP/2. Not every one says so by ALPN."""
     try:
-        with connected(target, _address(target), "h2") as opened:
+        with connected(target, "h2") as opened:
             opened.sendall(PREFACE)
             return is_http_2(opened.recv(9))
     except (OSError, Broken, WrongProtocol):

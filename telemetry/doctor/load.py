@@ -1,5 +1,6 @@
 """The applications that the doctor is to look at, loaded as their own commands do it."""
 
+import os
 import re
 import sys
 import traceback
@@ -114,11 +115,21 @@ _MOST_FILES = 5000
 def _in_sources() -> Iterator[str]:
     """Yield where the sources of the project in the current directory make a Celery app."""
     here = Path.cwd()
-    for path in islice(here.rglob("*.py"), _MOST_FILES):
+    for path in islice(_sources(here), _MOST_FILES):
         parts = path.relative_to(here).with_suffix("").parts
-        if _is_own(path) and all(part.isidentifier() for part in parts):
-            for match in _MAKES_APP.finditer(path.read_text(errors="replace")):
-                yield f"{'.'.join(parts).removesuffix('.__init__')}:{match[1]}"
+        for match in _MAKES_APP.finditer(path.read_text(errors="replace")):
+            yield f"{'.'.join(parts).removesuffix('.__init__')}:{match[1]}"
+
+
+def _sources(here: Path) -> Iterator[Path]:
+    """Yield the files of the packages below *here*, not those of virtual environments."""
+    for directory, names, files in os.walk(here):
+        # Not what is hidden, nor site-packages, nor another name that no package can have.
+        names[:] = [name for name in names if name.isidentifier() and "pyvenv.cfg" not in files]
+        for file in files:
+            path = Path(directory, file)
+            if path.suffix == ".py" and path.stem.isidentifier():
+                yield path
 
 
 def _import(option: str, name: str, module: str) -> None:

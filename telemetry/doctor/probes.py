@@ -9,12 +9,13 @@ from celery import Celery, uuid
 from celery.app.routes import Router
 from opentelemetry import trace
 
-from ..propagation import propagator
+from ..propagation.configured import configured_propagators
 from ..selfcheck import Process
 from .broker import reason
 from .finding import Finding
 from .mailbox import Mailbox
 from .origin import origin
+from .publishing import check_send
 from .results import check_result
 from .web_process import check_process
 from .workers import SET_UP, Workers, nobody
@@ -60,7 +61,17 @@ def check_probes(
         return
     for probe in probes:
         probe.answer = mailbox.answers.get(probe.id)
-    yield from _unanswered(app, probes, workers, timeout)
+    lost = ", ".join(probe.queue for probe in probes if probe.answer is None)
+    if lost and not workers:
+        yield nobody(app)
+    elif lost:
+        # Without headers a probe does not say where to answer.
+        yield from check_send(app, mailbox, counted)
+        yield Finding(
+            "probe-unanswered", "worker",
+            f"no task ran in {timeout:g} s for the probe sent to {lost}{_busy(workers)}",
+            "wait until the workers are free, or give --timeout; else see the worker's log",
+        )  # fmt: skip
     answered = [probe for probe in probes if probe.answer is not None]
     found: dict[str, Finding] = {}
     backends = {answer.get("backend") or "no result backend" for answer in workers.values()}
@@ -79,20 +90,6 @@ def check_probes(
             "the workers run tasks and do not answer to remote control, so their tasks, clocks and "
             "queues were not checked",
             "let worker_enable_remote_control be true, at least while the doctor runs", hint=True,
-        )  # fmt: skip
-
-
-def _unanswered(
-    app: Celery, probes: list[_Probe], workers: Workers, timeout: float
-) -> Iterator[Finding]:
-    lost = ", ".join(probe.queue for probe in probes if probe.answer is None)
-    if lost and not workers:
-        yield nobody(app)
-    elif lost:
-        yield Finding(
-            "probe-unanswered", "worker",
-            f"no task ran in {timeout:g} s for the probe sent to {lost}{_busy(workers)}",
-            "wait until the workers are free, or give --timeout; else see the worker's log",
         )  # fmt: skip
 
 
@@ -123,7 +120,7 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
     # Propagators of another format carry the trace without a traceparent.
     if (
         trace_id not in str(arrived)
-        and (arrived or "traceparent" in propagator().fields)
+        and (arrived or "traceparent" in configured_propagators().fields)
         and (answer["trace_id"] != trace_id)
     ):
         yield Finding(

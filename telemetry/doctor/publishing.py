@@ -18,7 +18,7 @@ from .mailbox import Mailbox
 from .origin import context_of, origin
 from .spans import EndedSpans
 
-__all__ = ["app_of_threads", "check_shared_tasks", "check_task_classes"]
+__all__ = ["app_of_threads", "check_send", "check_shared_tasks", "check_task_classes"]
 
 #: Seconds for a message to arrive that was published to the doctor's own queue.
 _TRAVEL = 2.0
@@ -56,6 +56,26 @@ def _shared_tasks(app: Celery) -> list[str]:
         for each in added
         if "fun" in each and "options" in each
     )
+
+
+def check_send(app: Celery, mailbox: Mailbox, counted: bool) -> Iterator[Finding]:
+    """Send a message by *app* to the doctor's own queue: are the headers of the trace in it?"""
+    sent = origin((1 << 64) - 1, counted)
+    before = set(mailbox.messages)
+    mailbox.send(
+        sent, celery.uuid(), queue=mailbox.queue, exchange="", routing_key=mailbox.name,
+        ignore_result=True,
+    )  # fmt: skip
+    mailbox.wait(_TRAVEL, lambda: set(mailbox.messages) > before)
+    arrived = [headers for key, headers in mailbox.messages.items() if key not in before]
+    if arrived and not any(_is_in(headers, sent) for headers in arrived):
+        cls = type(app)
+        yield Finding(
+            "header-stripped", "queue",
+            "a message of this Celery app is published without the headers of the trace",
+            f"let {cls.__qualname__}.send_task() call super().send_task() with all its options; "
+            "look for a before_task_publish handler that drops headers",
+        )  # fmt: skip
 
 
 def check_task_classes(app: Celery, mailbox: Mailbox, counted: bool) -> Iterator[Finding]:

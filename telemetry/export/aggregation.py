@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Histogram,
@@ -39,10 +40,15 @@ from ..tracing.interpret import Measurement, Series
 from ..tracing.scope import hop_scope
 from ..tracing.waits import PREFETCH, QUEUE, SCHEDULED
 
-__all__ = ["Aggregation"]
+__all__ = ["SPANS_DROPPED", "Aggregation", "spans_dropped"]
 
 Attributes = Mapping[str, Any]
 
+#: The trace id, the span id and the end of a sampled span, as a measurement has them.
+_Sampled = tuple[bytes, int, int] | None
+
+#: Spans that were not delivered and never will be.
+SPANS_DROPPED = "queuehop.spans.dropped"
 
 #: Seconds, as the conventions advise for every duration of theirs.
 _DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -89,9 +95,9 @@ class Aggregation:
 
     def add(self, measurement: Measurement) -> None:
         """Add the values of *measurement*."""
-        series, values = measurement
+        series, values, sampled = measurement
         with self._lock:
-            (self._rows.get(series) or self._rows_of(series)).add(values)
+            (self._rows.get(series) or self._rows_of(series)).add(values, sampled)
 
     def _rows_of(self, series: Series) -> "_Rows":
         key = frozenset(series.attributes.items())
@@ -115,16 +121,14 @@ class Aggregation:
         return self._series.setdefault(key, _Series(attributes))
 
     def collect(self) -> MetricsData | None:
-        """Return all sums so far, cumulative. None if nothing was measured."""
+        """Return all sums so far, cumulative. None if nothing was measured.
+
+        Each histogram has an exemplar: the slowest sampled span since the last call.
+        """
         with self._lock:
             self._settle()
             metrics = [metric for name in _ALL if (metric := self._metric(name)) is not None]
-        if not metrics:
-            return None
-        name, version, schema_url = hop_scope().name, hop_scope().version, hop_scope().schema_url
-        scope = InstrumentationScope(name, version, schema_url)
-        in_scope = ScopeMetrics(scope, metrics, schema_url)
-        return MetricsData([ResourceMetrics(self._resource, [in_scope], self._resource.schema_url)])
+        return _metrics_data(self._resource, metrics) if metrics else None
 
     def _metric(self, name: str) -> Metric | None:
         now = time.time_ns()
@@ -144,28 +148,48 @@ class Aggregation:
 _ALL = (*_COUNTERS, *_HISTOGRAMS)
 
 
+def spans_dropped(resource: Resource, count: int, since: int) -> MetricsData:
+    """Return ``SPANS_DROPPED`` of whatever delivers spans: *count* since the Unix time in ns."""
+    total = Sum(
+        [NumberDataPoint({}, since, time.time_ns(), count)],
+        AggregationTemporality.CUMULATIVE,
+        True,
+    )
+    metric = Metric(SPANS_DROPPED, "Spans that will not be delivered.", "{span}", total)
+    return _metrics_data(resource, [metric])
+
+
+def _metrics_data(resource: Resource, metrics: Sequence[Metric]) -> MetricsData:
+    name, version, schema_url = hop_scope().name, hop_scope().version, hop_scope().schema_url
+    in_scope = ScopeMetrics(InstrumentationScope(name, version, schema_url), metrics, schema_url)
+    return MetricsData([ResourceMetrics(resource, [in_scope], resource.schema_url)])
+
+
 class _Rows:
     """Measurements of one series, a value for each of *points*. They are added up many at a time.
 
     To sort and add up a column of values takes a tenth of the time that they take one by one.
     """
 
-    __slots__ = ("_points", "_rows")
+    __slots__ = ("_points", "_rows", "_sampled")
 
     def __init__(self, points: Sequence["_Count | _Times"]) -> None:
         self._points = points
         self._rows: list[Sequence[float]] = []
+        self._sampled: list[_Sampled] = []
 
-    def add(self, values: Sequence[float]) -> None:
+    def add(self, values: Sequence[float], sampled: _Sampled) -> None:
         self._rows.append(values)
+        self._sampled.append(sampled)
         if len(self._rows) >= MAX_ROWS:
             self.settle()
 
     def settle(self) -> None:
         rows, self._rows = self._rows, []
+        sampled, self._sampled = self._sampled, []
         if rows:
             for point, values in zip(self._points, zip(*rows, strict=True), strict=True):
-                point.add(values)
+                point.add(values, sampled)
 
 
 class _Series:
@@ -184,7 +208,7 @@ class _Count:
     def __init__(self) -> None:
         self._total = 0
 
-    def add(self, values: Sequence[float]) -> None:
+    def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
         self._total = min(self._total + int(sum(values)), _MAX_INT64)
 
     def point(self, attributes: Attributes, since: int, now: int) -> NumberDataPoint:
@@ -192,15 +216,16 @@ class _Count:
 
 
 class _Times:
-    __slots__ = ("_bounds", "_counts", "_longest", "_shortest", "_sum")
+    __slots__ = ("_bounds", "_counts", "_exemplar", "_longest", "_shortest", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         self._shortest, self._longest = math.inf, -math.inf
+        self._exemplar: tuple[float, tuple[bytes, int, int]] | None = None
 
-    def add(self, values: Sequence[float]) -> None:
+    def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
         ascending = sorted(values)
         before = 0
         for bucket, bound in enumerate(self._bounds):
@@ -212,6 +237,24 @@ class _Times:
         self._sum += sum(ascending)
         self._shortest = min(self._shortest, ascending[0])
         self._longest = max(self._longest, ascending[-1])
+        self._find_exemplar(values, ascending[-1], sampled)
+
+    def _find_exemplar(
+        self, values: Sequence[float], slowest: float, sampled: Sequence[_Sampled]
+    ) -> None:
+        span = sampled[values.index(slowest)]
+        found = (slowest, span) if span else None
+        if not span:
+            pairs = zip(values, sampled, strict=True)
+            found = max(((value, span) for value, span in pairs if span), default=None)
+        if found and (self._exemplar is None or found > self._exemplar):
+            self._exemplar = found
+
+    def _exemplars(self) -> list[Exemplar]:
+        if self._exemplar is None:
+            return []
+        (value, (trace_id, span_id, end)), self._exemplar = self._exemplar, None
+        return [Exemplar({}, value, end, span_id, int.from_bytes(trace_id))]
 
     def point(self, attributes: Attributes, since: int, now: int) -> HistogramDataPoint:
         return HistogramDataPoint(
@@ -224,4 +267,5 @@ class _Times:
             self._bounds,
             self._shortest,
             self._longest,
+            self._exemplars(),
         )

@@ -18,6 +18,7 @@ from ..config.settings import Batch
 from ..tracing.faults import RateLimit, log_internal_error, logger
 from ..tracing.logs import unrecorded
 from ..tracing.record import Record, RecordedLog, SpanTemplate
+from ..tracing.sink import Sink
 from .outgoing import LOGS, Origin, origin_of, outgoing, outgoing_log
 from .sender.batch_delivery import BatchDelivery, LogDelivery, SpanDelivery
 from .sender.collector import Collector
@@ -27,7 +28,7 @@ from .sender.segment import Item
 __all__ = ["MemorySink"]
 
 
-class MemorySink:
+class MemorySink(Sink):
     """Sends the records of this process to *traces*, and what they measured to *metrics*.
 
     Log records are sent to *logs*, as *log_batch* says. *resource* returns the current resource of
@@ -279,11 +280,13 @@ class _Exporter:
         self._take_in()
         while self.spans.deliver([self._memory]):
             pass
-        self._metrics.deliver([self._memory])
+        self._metrics.deliver([self._memory], self.spans.dropped)
         while self._logs.deliver([self._memory]):
             pass
         self._log_dropped("spans", self.spans)
         self._log_dropped("log records", self._logs)
+        if self._metrics.error and self._allow("metrics"):
+            logger.warning("metrics are not delivered: %s", self._metrics.error)
         failed = sum(delivery.failures for delivery in deliveries) > failures
         return not failed and not self._memory.spans.pending and not self._memory.logs.pending
 

@@ -216,14 +216,15 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
 
 def _encodable(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
     """Return ``_attributes`` without those that OTLP cannot have."""
-    try:
-        return _attributes(tag, attributes)
-    except Exception:
-        encoded = []
-        for key, value in attributes.items():
-            with suppress(Exception):
-                encoded.append(_attribute(tag, key, value))
-        return b"".join(encoded)
+    encoded = []
+    for key, value in attributes.items():
+        with suppress(*_UNENCODABLE):
+            encoded.append(_attribute(tag, key, value))
+    return b"".join(encoded)
+
+
+#: Raised for an integer beyond 64 bits, another type, text that is no Unicode, a key that is none.
+_UNENCODABLE = (OverflowError, TypeError, ValueError, AttributeError)
 
 
 def _attribute(tag: bytes, key: str, value: Any) -> bytes:

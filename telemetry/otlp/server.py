@@ -31,8 +31,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
+from .apart import Exports, read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
-from .from_json import ID_FIELDS, Export, from_json, read_apart, spans_in
+from .from_json import ID_FIELDS, Export, from_json, spans_in
 
 __all__ = [
     "JSON",
@@ -119,7 +120,19 @@ def parse_as(
     values = check_json(body, most)
     if ticket is not None:
         ticket.fit(len(body), values)
-    return read_apart(body, kind) if values > LARGE_OBJECTS else from_json(body, kind)
+    if values <= LARGE_OBJECTS:
+        return from_json(body, kind)
+    if kind is ExportLogsServiceRequest:
+        return read_apart(body, _logs_of_json)[0].logs
+    return read_apart(body, _spans_of_json)[0].spans
+
+
+def _spans_of_json(body: bytes) -> tuple[Exports, str]:
+    return Exports(spans=from_json(body, ExportTraceServiceRequest)), ""
+
+
+def _logs_of_json(body: bytes) -> tuple[Exports, str]:
+    return Exports(logs=from_json(body, ExportLogsServiceRequest)), ""
 
 
 def receive(

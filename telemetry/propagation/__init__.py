@@ -12,7 +12,6 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.baggage import get_all as get_all_baggage
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan
 
 from ..tracing.faults import log_internal_error
@@ -26,12 +25,10 @@ from .tracestate import TRACESTATE
 __all__ = [
     "extract",
     "extract_parent",
-    "fields",
     "has_parent",
     "headers_for",
     "headers_in",
     "inject",
-    "propagator",
 ]
 
 
@@ -128,16 +125,3 @@ def headers_in(environ: Mapping[str, Any]) -> dict[str, Any]:
             if name.startswith("HTTP_")
         }
     return {name: environ[key] for key, name in propagators.in_environ if key in environ}
-
-
-def propagator() -> TextMapPropagator:
-    """Return the propagators that ``OTEL_PROPAGATORS`` names: by default W3C's two.
-
-    They never raise, so they may serve as OpenTelemetry's global propagator.
-    """
-    return configured_propagators()
-
-
-def fields() -> frozenset[str]:
-    """Return the names of the headers that ``inject`` may write."""
-    return frozenset(configured_propagators().fields)

@@ -99,7 +99,6 @@ class Baggage(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Return the names of the headers that are written."""
         return {BAGGAGE}
 
 

@@ -66,7 +66,6 @@ class Propagators(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Return the names of the headers that are written."""
         return set(self._fields)
 
 
@@ -75,7 +74,8 @@ class Propagators(TextMapPropagator):
 def configured_propagators() -> Propagators:
     """Return the propagators that ``OTEL_PROPAGATORS`` names: by default W3C's two.
 
-    The variable is read once a process.
+    The variable is read once a process. They never raise, so they may be OpenTelemetry's global
+    propagator.
     """
     setting = os.environ.get(OTEL_PROPAGATORS, "")
     names = [name for item in setting.lower().split(",") if (name := item.strip())]

@@ -112,5 +112,4 @@ class TraceContext(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Return the names of the headers that are written."""
         return {TRACEPARENT, TRACESTATE}

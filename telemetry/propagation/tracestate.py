@@ -55,7 +55,6 @@ class HeaderTraceState(TraceState):
 
     @classmethod
     def get_default(cls) -> "HeaderTraceState":
-        """Return an empty one."""
         return cls()
 
     def to_header(self) -> str:

@@ -54,7 +54,7 @@ def parent_in(context: Context) -> ParentContext | None:
 def parent_of(span: Span) -> ParentContext | None:
     """Return *span* as the parent of another, None if its context is invalid."""
     if isinstance(span, HopSpan):
-        return span.as_parent()
+        return span.record.as_parent()
     return ParentContext.of(span.get_span_context())
 
 

@@ -77,7 +77,7 @@ class Hop(Generic[F]):
             provider = trace.get_tracer_provider()
             if isinstance(provider, HopTracerProvider):
                 self.span = provider.start(
-                    self.template, self.facts, parent, context, links=links, start_time=start_time
+                    self.template, self.facts, parent, context, links, start_time
                 )
             else:
                 self.span = self._start_foreign(provider, parent, context, links, start_time)

@@ -105,10 +105,14 @@ class Series:
 
 
 class Measurement(NamedTuple):
-    """One value for each instrument of a series: a count, or seconds."""
+    """One value for each instrument of a series: a count, or seconds.
+
+    *exemplar* is the trace id, the span id and the end of the span if it is sampled.
+    """
 
     series: Series
     values: Sequence[float]
+    exemplar: tuple[bytes, int, int] | None = None
 
 
 def interpret(template: SpanTemplate, record: Record) -> Interpretation:
@@ -280,19 +284,24 @@ def measurement(
     """Return what *record* measured, None if nothing. *attributes* are its facts', interpreted."""
     facts = record.facts
     seconds = max(0.0, (record.end_time - record.start_time) / 1e9)
+    exemplar = None
+    if record.flags & Record.SAMPLED:
+        exemplar = record.trace_id, record.span_id, record.end_time
     if isinstance(facts, RunFacts):
         if facts.eager or not facts.measured:
             return None
         instruments = _RUN if QUEUE in attributes else _RUN_UNSENT
         values = (facts.messages or 1, seconds, *[attributes[name] for name in instruments[2:]])
         queue = attributes.get(MESSAGING_DESTINATION_NAME)
-        return Measurement(_messages(template, instruments, queue, facts.error), values)
+        series = _messages(template, instruments, queue, facts.error, facts.state)
+        return Measurement(series, values, exemplar)
     if isinstance(facts, SendFacts):
-        return Measurement(_messages(template, _SEND, facts.queue, facts.error), (1, seconds))
+        series = _messages(template, _SEND, facts.queue, facts.error)
+        return Measurement(series, (1, seconds), exemplar)
     if isinstance(facts, ServerFacts):
-        return Measurement(_requests(_SERVED, _OF_A_SERVER, attributes), (seconds,))
+        return Measurement(_requests(_SERVED, _OF_A_SERVER, attributes), (seconds,), exemplar)
     if isinstance(facts, ClientFacts):
-        return Measurement(_requests(_SENT, _OF_A_CLIENT, attributes), (seconds,))
+        return Measurement(_requests(_SENT, _OF_A_CLIENT, attributes), (seconds,), exemplar)
     return None
 
 
@@ -318,7 +327,11 @@ _OF_A_CLIENT = (
 
 @lru_cache(maxsize=1024)
 def _messages(
-    template: SpanTemplate, instruments: Sequence[str], queue: str | None, error: str | None
+    template: SpanTemplate,
+    instruments: Sequence[str],
+    queue: str | None,
+    error: str | None,
+    state: str | None = None,
 ) -> Series:
     static = template.static_attributes
     attributes = {name: static[name] for name in _OF_A_MESSAGE if name in static}
@@ -326,6 +339,8 @@ def _messages(
         attributes[MESSAGING_DESTINATION_NAME] = queue
     if error:
         attributes[ERROR_TYPE] = error
+    if state:  # an error that is retried is another than one that is final
+        attributes[CELERY_TASK_STATE] = state
     return Series(instruments, attributes)
 
 

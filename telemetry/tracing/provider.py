@@ -51,7 +51,7 @@ class HopTracerProvider(TracerProvider):
         super().__init__(
             sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
         )
-        self.sink = sink
+        self.sink = sink or Sink()
         #: What sees each record besides: the tests' fixture.
         self.observer: Callable[[SpanTemplate, Record], None] | None = None
         self.limits = limits
@@ -74,12 +74,10 @@ class HopTracerProvider(TracerProvider):
         return resource.merge(Resource({SERVICE_NAME: self.service_name}))
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Hand every span to *span_processor* too."""
         super().add_span_processor(span_processor)  # which flushes it and shuts it down
         self._processors = *self._processors, span_processor
 
     def remove_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Hand no more spans to *span_processor*."""
         remove_span_processor(self, span_processor)
         self._processors = tuple(each for each in self._processors if each is not span_processor)
 
@@ -105,7 +103,6 @@ class HopTracerProvider(TracerProvider):
         facts: Facts | None,
         parent: ParentContext | None,
         context: Context,
-        *,
         links: Sequence[RecordedLink] = (),
         start_time: int | None = None,
         name: str | None = None,
@@ -157,7 +154,7 @@ class HopTracerProvider(TracerProvider):
         if recorded:
             for processor in self._processors:
                 processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
-        elif facts is None or self.sink is None or not self.sink.measures:
+        elif facts is None or not self.sink.measures:
             return NonRecordingSpan(span.get_span_context())
         return span
 
@@ -191,9 +188,7 @@ class HopTracerProvider(TracerProvider):
     def finish(self, span: HopSpan) -> None:
         """Hand the record of an ended span to the sink, and the span to the span processors."""
         sink, record = self.sink, span.record
-        if sink is not None and (
-            record.flags & _SAMPLED or (sink.measures and record.facts is not None)
-        ):
+        if record.flags & _SAMPLED or (sink.measures and record.facts is not None):
             try:
                 sink.append(span.template, record)
             except Exception:

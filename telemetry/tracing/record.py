@@ -250,6 +250,10 @@ class Record(Struct, array_like=True):
     #: Whether *attributes* are all that the span has, because a limit was applied to them.
     limited: bool = False
 
+    def as_parent(self) -> ParentContext:
+        """Return the span's own context as its children have it."""
+        return ParentContext(self.trace_id, self.span_id, self.flags, False, self.trace_state)
+
 
 class RecordedException(Struct, array_like=True):
     """The exception of a log record: its class, its message and its traceback."""

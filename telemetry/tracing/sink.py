@@ -1,24 +1,23 @@
 """Where finished records go: the one way out of a process that makes spans."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from .record import Record, RecordedLog, SpanTemplate
 
 __all__ = ["Sink"]
 
 
-class Sink(Protocol):
-    """Takes the records of one process: ``export.spool.DiskSink`` or ``export.memory.MemorySink``.
+class Sink:
+    """Takes the records of one process. This one takes none.
 
-    ``append`` must not raise, and must not wait for the network.
+    The others are ``export.spool.sink.DiskSink`` and ``export.memory.MemorySink``.
     """
 
     #: Whether it wants records of spans that are sampled out, for the metrics.
-    measures: bool
+    measures = False
 
     def append(self, template: SpanTemplate, record: Record) -> None:
-        """Take one finished record."""
+        """Take one finished record. Must not wait for the network."""
 
     def append_log(self, log: RecordedLog) -> None:
         """Take one log record. It is dropped where the sink has no target for logs."""
@@ -28,9 +27,11 @@ class Sink(Protocol):
 
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         """Yield the latest records of this process and its children, as far as they outlive it."""
+        return iter(())
 
     def flush(self, timeout: float) -> bool:
         """Return whether all records are delivered or durably kept, after *timeout* seconds."""
+        return True
 
     def before_exit(self) -> None:
         """Do what a forked process must do before it ends, where nothing runs at its exit."""
@@ -40,3 +41,4 @@ class Sink(Protocol):
 
     def last_export_error(self) -> str:
         """Return why records are not delivered at the moment, empty if they are."""
+        return ""

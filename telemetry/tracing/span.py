@@ -105,10 +105,7 @@ class HopSpan(Span):
     def get_span_context(self) -> SpanContext:
         """Return the span's own context."""
         if self._context is None:
-            record = self.record
-            self._context = span_context(
-                record.trace_id, record.span_id, record.flags, False, record.trace_state
-            )
+            self._context = self.record.as_parent().span_context()
         return self._context
 
     def is_recording(self) -> bool:
@@ -292,13 +289,6 @@ class HopSpan(Span):
             fail_as_asked(self, exc_val, *self.on_exception)
         self.end()
 
-    def as_parent(self) -> ParentContext:
-        """Return the span's own context as its children have it."""
-        record = self.record
-        return ParentContext(
-            record.trace_id, record.span_id, record.flags, False, record.trace_state
-        )
-
     @property
     def parent(self) -> SpanContext | None:
         """The context of the parent, None for a root."""
@@ -341,9 +331,7 @@ def readable(
     scope = template.scope
     return ReadableSpan(
         name=interpretation.name,
-        context=span_context(
-            record.trace_id, record.span_id, record.flags, False, record.trace_state
-        ),
+        context=record.as_parent().span_context(),
         parent=parent,
         resource=resource,
         attributes=attributes,

@@ -13,8 +13,11 @@ from typing import Any
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from ..otlp.admission import LARGE_OBJECTS, Ticket
+from ..otlp.apart import Exports, read_apart
 from ..otlp.bounds import MAX_IMPORTED, Malformed, check_json
-from ..otlp.server import JSON, gunzip, parse, parse_as
+from ..otlp.from_json import from_json
+from ..otlp.server import gunzip
 from .jaeger import JAEGER, from_jaeger
 
 __all__ = ["Imported", "read_file"]
@@ -74,13 +77,14 @@ class Imported:
         return (scope for r in self.request.resource_spans for scope in r.scope_spans)
 
 
-def read_file(body: bytes) -> Imported:
+def read_file(body: bytes, ticket: Ticket | None = None) -> Imported:
     """Read the spans and log records of a file.
 
-    Raises Malformed in words for a person, or TooLarge.
+    Raises Malformed in words for a person, or TooLarge. With a *ticket* it raises Busy where
+    another large export is being read.
     """
     if body.startswith(GZIP):
-        body = gunzip(body, LARGEST)
+        body = gunzip(body, LARGEST, ticket)
     if body.startswith(ZIP):
         raise Malformed(f"it is a zip archive: unpack it first. {KNOWN}")
     body = body.removeprefix(b"\xef\xbb\xbf").strip()
@@ -88,15 +92,22 @@ def read_file(body: bytes) -> Imported:
         raise Malformed("it is empty")
     if body[:1] not in (b"{", b"["):
         raise Malformed(f"it is not JSON. {KNOWN}")
-    check_json(body, MAX_IMPORTED)
-    try:
-        documents = list(_documents(body))
-        imported = _import(documents)
-    except RecursionError:
-        raise Malformed("it is nested too deeply") from None
+    values = check_json(body, MAX_IMPORTED)
+    if ticket is not None:
+        ticket.fit(len(body), values)
+    exports, kind = read_apart(body, read_json) if values > LARGE_OBJECTS else read_json(body)
+    imported = Imported(exports.spans, kind, exports.logs)
     if not imported.spans and not imported.logs:
         raise Malformed(f"there are no spans in it: it is {imported.kind}, and empty")
     return imported
+
+
+def read_json(body: bytes) -> tuple[Exports, str]:
+    """Return what a file that is not compressed holds, and the name of its format."""
+    try:
+        return _import(list(_documents(body)))
+    except RecursionError:
+        raise Malformed("it is nested too deeply") from None
 
 
 def _documents(body: bytes) -> Iterator[Any]:
@@ -124,14 +135,14 @@ def _documents(body: bytes) -> Iterator[Any]:
         yield document
 
 
-def _import(documents: list[Any]) -> Imported:
+def _import(documents: list[Any]) -> tuple[Exports, str]:
     first = documents[0]
     if isinstance(first, list):
         raise Malformed(f"it is {_list_kind(first)}. {KNOWN}")
     if not isinstance(first, dict):
         raise Malformed(f"it holds no object. {KNOWN}")
     if (traces := _jaeger_traces(documents)) is not None:
-        return Imported(from_jaeger(traces), JAEGER)
+        return Exports(from_jaeger(traces)), JAEGER
     kind = "OTLP" if len(documents) == 1 else "OTLP, an export a line"
     spans: list[Any] = []
     logs: list[Any] = []
@@ -159,12 +170,9 @@ def _import(documents: list[Any]) -> Imported:
         _use_hex(span)
         for link in _sequence(span.get("links") or [], "links"):
             _use_hex(link)
-    request = parse(json.dumps({"resourceSpans": spans}).encode(), JSON, MAX_IMPORTED)
-    if not logs:
-        return Imported(request, kind)
-    text = json.dumps({"resourceLogs": logs}).encode()
-    records = parse_as(ExportLogsServiceRequest, text, JSON, MAX_IMPORTED)
-    return Imported(request, kind, records)
+    request = from_json(json.dumps({"resourceSpans": spans}).encode(), ExportTraceServiceRequest)
+    records = from_json(json.dumps({"resourceLogs": logs}).encode(), ExportLogsServiceRequest)
+    return Exports(request, records), kind
 
 
 def _jaeger_traces(documents: list[Any]) -> list[Any] | None:

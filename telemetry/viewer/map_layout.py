@@ -20,10 +20,10 @@ __all__ = ["lay_out"]
 DIRECTIONS = {"right": "leftright", "down": "topbottom"}
 
 #: The size of a node without its further lines of name, and of such a line, in CSS pixels.
-WIDTH, HEIGHT, LINE = 172, 50, 17
+WIDTH, HEIGHT, LINE = 172, 52, 17
 
 #: The label of an edge: two short lines.
-LABEL = (70.0, 30.0)
+LABEL = (70.0, 34.0)
 
 #: Characters of a name in a line, and lines. At 13 px no common font has wider ones on average.
 LONGEST_LINE, MOST_LINES = 20, 2
@@ -136,13 +136,15 @@ def _lines(name: str) -> list[str]:
 def _backward(nodes: Iterable[str], edges: Iterable[Edge]) -> set[Edge]:
     """Return the edges that lead back: without them there is no cycle.
 
-    Followed from the callers that nobody calls, then from services that consume no queue, from
-    queues, and last from workers: so it is the worker's publishing that leads back, and not the
-    queue's delivery.
+    What a worker publishes to a queue that it consumes leads back. The other cycles are followed
+    from the callers that nobody calls, then from services that consume no queue, from queues, and
+    last from workers.
     """
+    edges = set(edges)
+    backward = {(a, b) for a, b in edges if b.startswith("queue:") and (b, a) in edges}
     below: dict[str, list[str]] = {node: [] for node in nodes}
     called = set()
-    for start, end in edges:
+    for start, end in sorted(edges - backward):
         below[start].append(end)
         called.add(end)
     workers = {end for start, end in edges if start.startswith("queue:")}
@@ -154,7 +156,6 @@ def _backward(nodes: Iterable[str], edges: Iterable[Edge]) -> set[Edge]:
             return 2
         return 3 if node in workers else 1
 
-    backward: set[Edge] = set()
     done: set[str] = set()
     for root in sorted(below, key=rank):
         if root in done:

@@ -1,7 +1,7 @@
 """The blocks of a page that are not written by hand: code from its source, and what was seen.
 
-A mark on the line above a fenced block says what it is: ``<!-- code: FILE SYMBOL -->`` or
-``<!-- run: NAME -->``.
+A mark on the line above a fenced block says what it is: ``<!-- code: FILE SYMBOL -->``,
+``<!-- code: FILE -->`` for a whole file, or ``<!-- run: NAME -->``.
 """
 
 import ast
@@ -9,6 +9,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..processes import ROOT
 
@@ -45,9 +46,11 @@ def steady(text: str) -> str:
     return _CHANGING.sub("0", text)
 
 
-def source(path: str, symbol: str) -> str:
-    """Return the code of *symbol*, a function, a class or ``a.b``, in the file at *path*."""
+def source(path: str, symbol: str = "") -> str:
+    """Return the code of *symbol*, a function, a class or ``a.b``, or all of the file at *path*."""
     text = (ROOT / path).read_text()
+    if not symbol:
+        return text
     node: ast.AST = ast.parse(text)
     for name in symbol.split("."):
         body = getattr(node, "body", [])
@@ -59,3 +62,39 @@ def source(path: str, symbol: str) -> str:
     first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     lines = text.splitlines()[first - 1 : node.end_lineno]
     return textwrap.dedent("\n".join(lines)) + "\n"
+
+
+class Page:
+    """A page with blocks that tests check, or write if ``make pages`` runs them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: dict[str, str] = {}
+
+    def blocks(self, kind: str) -> dict[str, str]:
+        """Return the text of each block of *kind*, ``code`` or ``run``, by its name."""
+        found = _BLOCK.finditer(self.path.read_text())
+        return {match[3]: match[4] for match in found if match[2] == kind}
+
+    def show(self, name: str, text: str) -> None:
+        """Assert that the block *name* shows *text*; note it if the page is to be written."""
+        self._seen[name] = text
+        if not WRITE:
+            shown = self.blocks("run").get(name)
+            assert shown is not None, f"{self.path.name} has no block {name}"
+            assert steady(shown) == steady(text), f"{name} is stale: run `make pages`"
+
+    def write(self) -> None:
+        """Write what was shown, if the page is to be written and all of its blocks were shown."""
+        shown = self.blocks("run")
+        if WRITE and set(shown) <= set(self._seen):
+            self.path.write_text(fill(self.path.read_text(), self._seen))
+
+    def check_code(self) -> None:
+        """Assert that each block of code is the source, or write it."""
+        if WRITE:
+            self.path.write_text(fill(self.path.read_text(), self.blocks("run")))
+        code = self.blocks("code")
+        assert code
+        for what, text in code.items():
+            assert text == source(*what.split()), f"{what} is stale: run `make pages`"

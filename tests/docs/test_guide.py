@@ -1,7 +1,6 @@
 """The guide shows the code that is there, and what a real system made of it."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from telemetry.otlp.receiver import Receiver
 
 from ..conftest import Broker
 from ..processes import ROOT, Starter
-from .blocks import WRITE, fill, source, steady
+from .blocks import Page, fill
 from .system import (
     BREAKS,
     WHOLE,
@@ -24,27 +23,13 @@ from .system import (
     show_tree,
 )
 
-GUIDE = ROOT / "docs" / "guide.md"
+GUIDE = Page(ROOT / "docs" / "guide.md")
 
 
-@pytest.fixture(scope="module")
-def seen() -> Iterator[dict[str, str]]:
-    """What the tests of this module saw. `make pages` writes it into the guide."""
-    seen: dict[str, str] = {}
-    yield seen
-    page = GUIDE.read_text()
-    if WRITE and set(re.findall(r"<!-- run: (\S+) -->", page)) <= set(seen):
-        GUIDE.write_text(fill(page, seen))
-
-
-def check(seen: dict[str, str]) -> None:
-    """Assert that the guide shows what was *seen*, where it must not be written."""
-    page = GUIDE.read_text()
-    for name, text in seen.items():
-        block = re.search(rf"<!-- run: {name} -->\n```\w*\n(.*?)^```$", page, re.M | re.S)
-        if not WRITE:
-            assert block is not None
-            assert steady(block[1]) == steady(text), f"{name} is stale: run `make pages`"
+@pytest.fixture(scope="module", autouse=True)
+def written() -> Iterator[None]:
+    yield
+    GUIDE.write()
 
 
 @pytest.fixture
@@ -54,7 +39,7 @@ def system(
     return System(start, receiver, tmp_path, BREAKS.get(getattr(request, "param", "")))
 
 
-def test_the_whole_way(system: System, broker: Broker, seen: dict[str, str]) -> None:
+def test_the_whole_way(system: System, broker: Broker) -> None:
     web = system.start_web()
     with listening_in(web) as (between, heard):
         system.ping(between)
@@ -66,7 +51,7 @@ def test_the_whole_way(system: System, broker: Broker, seen: dict[str, str]) -> 
     assert f"traceparent: 00-{request.trace_id}-{request.span_id}-03" in heard[0]
     carried = json.loads(message)["headers"]["traceparent"]
     assert carried == f"00-{send.trace_id}-{send.span_id}-03"
-    ours = {
+    shown = {
         "http": heard[0],
         "message": show_message(message),
         "tree": show_tree(spans),
@@ -74,15 +59,15 @@ def test_the_whole_way(system: System, broker: Broker, seen: dict[str, str]) -> 
         "server": show_span(server),
         "send": show_span(send),
         "run": show_span(run),
-        "store": show_span(spans[5]),
+        "store": show_span(spans[6]),
         "doctor": system.doctor(),
     }
-    check(ours)
-    seen |= ours
+    for block, text in shown.items():
+        GUIDE.show(block, text)
 
 
 @pytest.mark.parametrize(("name", "system"), [(n, n) for n in BREAKS], indirect=["system"])
-def test_a_break(name: str, system: System, seen: dict[str, str]) -> None:
+def test_a_break(name: str, system: System) -> None:
     """What is left of a ping without the one line, and what the doctor says."""
     web = system.start_web()
     system.start_worker()
@@ -92,25 +77,17 @@ def test_a_break(name: str, system: System, seen: dict[str, str]) -> None:
     tops = [span for span in spans if span.parent_id not in known]
     complete = len(tops) == 1 and len(spans) == WHOLE
     assert not complete
-    ours = {
+    shown = {
         f"break-{name}": show_break(BREAKS[name]),
         f"broken-{name}": show_tree(spans),
         f"doctor-{name}": system.doctor(),
     }
-    check(ours)
-    seen |= ours
+    for block, text in shown.items():
+        GUIDE.show(block, text)
 
 
 def test_the_code_is_the_code_that_runs() -> None:
-    page = GUIDE.read_text()
-    if WRITE:
-        stand = dict(re.findall(r"<!-- run: (\S+) -->\n```\w*\n(.*?)^```$", page, re.M | re.S))
-        page = fill(page, stand)
-        GUIDE.write_text(page)
-    blocks = re.findall(r"<!-- code: (\S+) (\S+) -->\n```\w*\n(.*?)^```$", page, re.M | re.S)
-    assert blocks
-    for path, symbol, code in blocks:
-        assert code == source(path, symbol), f"{symbol} is stale: run `make pages`"
+    GUIDE.check_code()
 
 
 def test_a_symbol_that_is_gone_is_named() -> None:

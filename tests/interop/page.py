@@ -46,17 +46,20 @@ PRODUCTS = {
 }
 
 HEAD = """\
-# Beside others
+# Interop
 
-What queuehop was tried beside, and what came out. A test ran the product itself in each of these
-situations: tracers in a real gunicorn and a real `celery worker`, whose spans an OTLP receiver got.
-`make pages` writes this page; a test fails if it is stale.
+Each row is a product that a test ran beside queuehop, and the result. The tests run tracers in a
+real gunicorn and a real `celery worker`, and read the spans that an OTLP receiver got. `make
+pages` writes this page; a test fails if it is stale.
 
-"The whole trace" is the client's request, the SERVER span, the send and the run: one trace, each
-under the one before it, none lost. "Set up" says when the other tracer was set up: before queuehop
-or after it, both in the web process and the worker, or in the worker only.
+"The whole trace" is the client's request, the SERVER span, the send and the run, each the child of
+the one before, in one trace. "Set up" is when the other tracer was set up: before queuehop or
+after it, in the web process and the worker, or in the worker only.
 
 """
+
+#: Written by hand, since they are no part of ``make test``.
+BACKENDS = TESTS / "backends.md"
 
 #: Where a tracer was set up, in the order of the page.
 ORDERS = ("before", "after", "worker only")
@@ -106,6 +109,8 @@ class Interop(Page):
             + self._table(
                 PRODUCTS.keys() - tracers, "product", "version", "situation", "what comes out"
             )
+            + "\n"
+            + BACKENDS.read_text()
         )
 
     def _table(self, products: Set[str], *columns: str) -> str:

@@ -166,3 +166,22 @@ def test_a_collector_that_is_away_is_no_trouble(run: Any, spool: str) -> None:
         OTEL_EXPORTER_OTLP_TIMEOUT="1",
     )
     assert "Traceback" not in process.output
+
+
+def test_spans_that_are_dropped_are_counted(run: Any, receiver: Receiver) -> None:
+    run(
+        """
+        import telemetry
+        from opentelemetry import trace
+
+        telemetry.setup("billing")
+        for _ in range(2000):
+            trace.get_tracer("any").start_span("work").end()
+        assert telemetry.flush(10)
+        """,
+        QUEUEHOP_SPOOL="memory",
+        OTEL_BSP_MAX_QUEUE_SIZE="2",
+        OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2",
+    )
+    (dropped,) = points(receiver, "queuehop.spans.dropped")
+    assert dropped.count == 2000 - len(receiver.spans) > 0

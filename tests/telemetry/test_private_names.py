@@ -19,6 +19,7 @@ OTHERS = {
     "_success_was_stored",  # Celery's Request
     "_already_revoked",
     "_get_active_apps",
+    "_on_app_finalizers",  # Celery's tasks of shared_task: only the doctor looks for them
     "_broadcast",  # kombu's Mailbox
     "_chord_part_return_script",  # Celery's backend for Redis
     "_thread",  # a module of the standard library, documented

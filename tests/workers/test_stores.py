@@ -32,8 +32,21 @@ def ping(broker: Broker, receiver: Receiver) -> Iterator[Ping]:
             stores: dict[str, str] = sent.get(timeout=20)["stores"]
 
             def of_run(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
+                """Return the spans of the operations, and assert what is around them."""
                 runs = [s for s in spans if s.attributes.get("messaging.message.id") == sent.id]
-                return [span for span in spans for run in runs if span.parent_id == run.span_id]
+                functions = {
+                    span.span_id: span
+                    for span in spans
+                    for run in runs
+                    if span.parent_id == run.span_id and span.name.startswith("touch_")
+                }
+                assert {span.kind for span in functions.values()} <= {"INTERNAL"}
+                parents = {*functions, *(run.span_id for run in runs)}
+                operations = [s for s in spans if s.parent_id in parents and s.kind == "CLIENT"]
+                for span in operations:
+                    if span.parent_id in functions:
+                        assert span.status == functions[span.parent_id].status
+                return operations
 
             # The run's own span ends, and is sent, after those of its stores.
             spans = receiver.wait_for(

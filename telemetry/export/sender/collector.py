@@ -10,8 +10,7 @@ class Collector:
     """The collector at *target*, for traces, metrics and logs."""
 
     def __init__(self, target: Otlp) -> None:
-        self._target = target
-        self._transport: Transport | None = None
+        self._transport = _transport(target)
 
     def export_spans(self, request: bytes) -> ExportResult:
         """Send an encoded ``ExportTraceServiceRequest``."""
@@ -27,28 +26,25 @@ class Collector:
 
     def hold(self) -> None:
         """Get ready for forks, before the first export."""
-        self._open().hold()
+        self._transport.hold()
 
     def close(self) -> None:
         """Close the connection. An export under way fails, and the next one opens another."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def _open(self) -> Transport:
-        if self._transport is None:
-            self._transport = _transport(self._target)
-        return self._transport
+        self._transport.close()
 
     def _send(self, signal: Signal, request: bytes) -> ExportResult:
         try:
-            return self._open().send(signal, request)
+            return self._transport.send(signal, request)
         except Exception as exc:
             # Nothing was sent, and nothing will be until the settings change.
             return ExportResult(Outcome.RETRY, f"{type(exc).__name__}: {exc}", slow=True)
 
 
 def _transport(target: Otlp) -> Transport:
-    """Return the transport of *target*. It connects with the first request."""
+    """Return the transport of *target*. It connects with the first request.
+
+    Raises ImportError where its library is missing or broken.
+    """
     # Whoever uses one of them does not load the other.
     if target.protocol == "grpc":
         from .grpc_transport import GrpcTransport

@@ -3,6 +3,7 @@
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
@@ -102,7 +103,7 @@ def _retry_delay(error: Any) -> float | None:
         if key == _DETAILS:
             try:
                 details = RpcStatus.FromString(value).details
-            except Exception:
+            except DecodeError:
                 return None
             info = RetryInfo()
             for detail in details:

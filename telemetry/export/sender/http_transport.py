@@ -19,6 +19,7 @@ from urllib.request import (  # type: ignore[attr-defined]  # requests takes the
 )
 
 import urllib3
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status as RpcStatus
 from urllib3 import exceptions
 
@@ -163,7 +164,10 @@ def _problem(exc: exceptions.HTTPError, target: Otlp) -> str:
         return f"cannot be connected to: {reason}"
     if isinstance(exc, exceptions.SSLError):
         return f"fails at TLS: {reason}"
-    return f"does not answer as HTTP/1.1 does: {reason}"
+    cause = exc.args[-1] if exc.args else exc
+    if isinstance(cause, ConnectionError):  # a reset, or an end before the answer
+        return "closes the connection without an answer"
+    return f"does not answer as HTTP/1.1 does: {one_line(str(cause))}"
 
 
 def _result(response: Any, body: bytes, where: str) -> ExportResult:
@@ -203,7 +207,7 @@ def _said(body: bytes, kind: str) -> str:
     if kind == PROTOBUF:
         try:
             return one_line(RpcStatus.FromString(body).message)
-        except Exception:
+        except DecodeError:
             return ""
     return "" if kind == "text/html" else one_line(body.decode("utf-8", "replace").strip())
 

@@ -14,9 +14,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
+from opentelemetry.semconv.attributes.service_attributes import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+)
 
-from ..aggregation import Aggregation
+from ..aggregation import Aggregation, spans_dropped
 from .backoff import Backoff
 from .batch_delivery import Source
 from .collector import Collector, Outcome
@@ -31,11 +34,16 @@ class MetricDelivery:
     def __init__(self, collector: Collector | None, interval: float) -> None:
         self.backoff = Backoff()
         self.failures = 0
+        self.error = ""
         self.delivered_at = 0.0
         self._collector = collector
         self._interval = interval
         self._due = time.monotonic() + interval
         self._instance = str(uuid.uuid4())
+        # Of the sender, which serves several services.
+        self._own = Resource({SERVICE_NAME: "queuehop", SERVICE_INSTANCE_ID: self._instance})
+        self._since = time.time_ns()
+        self._dropped = 0
         self._streams: dict[bytes, Aggregation] = {}
         self._unsent = False
 
@@ -49,8 +57,13 @@ class MetricDelivery:
         self._due = 0.0
         self.backoff.hurry()
 
-    def deliver(self, sources: Sequence[Source]) -> None:
-        """Add up what is new, and send the sums if they are due."""
+    def deliver(self, sources: Sequence[Source], dropped: int) -> None:
+        """Add up what is new, and send the sums if they are due.
+
+        *dropped* is how many spans this process has dropped so far.
+        """
+        self._unsent |= dropped != self._dropped
+        self._dropped = dropped
         for source in sources:
             for item in source.measurements.drain():
                 self._add(item)
@@ -80,7 +93,10 @@ class MetricDelivery:
             data = aggregation.collect()
             if data is not None:
                 request.MergeFrom(encode_metrics(data))
+        # Also where it is 0: a counter that begins with 5 has not risen, to Prometheus.
+        request.MergeFrom(encode_metrics(spans_dropped(self._own, self._dropped, self._since)))
         result = collector.export_metrics(request.SerializeToString())
+        self.error = "" if result.missing else result.error
         if result.outcome is Outcome.RETRY and not result.missing:
             self.failures += 1
             self.backoff.failed(result)

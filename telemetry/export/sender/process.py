@@ -123,7 +123,7 @@ class Sender:
         segments = list(self._segments.values())
         more = all(self._spans.deliver(segments) for _ in range(ROUND))
         more |= all(self._logs.deliver(segments) for _ in range(ROUND))
-        self._metrics.deliver(segments)
+        self._metrics.deliver(segments, self._spans.dropped)
         for segment in segments:
             self._spans.drop(segment.take_unreadable(), "damaged, or of an unknown kind")
             if segment.error:
@@ -156,6 +156,7 @@ class Sender:
                 f"{_printable(name)}: {reason}"
                 for name, reason in sorted(self._unreadable.items())[:10]
             ),
+            self._metrics.error,
             self._logs.error,
             self._before.dropped_logs + self._logs.dropped,
             self._logs.reason or self._before.log_reason,

@@ -52,7 +52,8 @@ class SenderStatus(NamedTuple):
 
     The number of failed exports so far, and the error while they fail; the number of dropped spans
     so far, and the reason for the last of them; what in the directory is no file that it can read;
-    and of log records the error, the number of dropped ones and the reason.
+    what the collector says about metrics that it does not take; of log records the error, the
+    number of dropped ones and the reason.
     """
 
     failures: int = 0
@@ -60,6 +61,7 @@ class SenderStatus(NamedTuple):
     dropped: int = 0
     reason: str = ""
     passed_over: str = ""
+    metrics_error: str = ""
     log_error: str = ""
     dropped_logs: int = 0
     log_reason: str = ""

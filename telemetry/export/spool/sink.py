@@ -39,7 +39,7 @@ _UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueErro
 MAX_DEFINITIONS = 4096
 
 
-class DiskSink:
+class DiskSink(Sink):
     """Writes the records of this process, and of those that it forks, for a sender to deliver.
 
     *resource* returns the current resource of the process, *in_memory* makes the sink that records
@@ -124,7 +124,6 @@ class DiskSink:
         return definition
 
     def resource_changed(self) -> None:
-        """Write the new resource of the process with the next record of each hop."""
         self._definitions = {}
         if self._memory is not None:
             self._memory.resource_changed()
@@ -142,16 +141,13 @@ class DiskSink:
             self._memory = self._in_memory()
 
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
-        """Yield the latest records of this process and its children."""
         return recent_records(self._directory, self._writer.segments())
 
     def flush(self, timeout: float) -> bool:
-        """Deliver everything. Return whether it is delivered or waits on disk."""
         on_disk = self._writer.flush(timeout) if self._memory is None else True
         return on_disk and (self._memory is None or self._memory.flush(timeout))
 
     def last_export_error(self) -> str:
-        """Return why records are not delivered at the moment, empty if they are."""
         if self._memory is not None and (error := self._memory.last_export_error()):
             return error
         try:
@@ -164,7 +160,6 @@ class DiskSink:
         return self._directory.status().error if self._memory is None else ""
 
     def before_exit(self) -> None:
-        """Do what a forked process must do before it ends, where nothing runs at its exit."""
         if self._memory is not None:
             self._memory.before_exit()
 

@@ -70,6 +70,8 @@ class Watch:
         status, may_log = self._directory.status(), self._directory.may_log
         if status.error and may_log("failure"):
             logger.warning("spans wait on disk: %s", status.error)
+        if status.metrics_error and may_log("metrics"):
+            logger.warning("metrics are not delivered: %s", status.metrics_error)
         if status.dropped > self._dropped and may_log("dropped"):
             logger.warning("dropped %d spans: %s", status.dropped - self._dropped, status.reason)
         self._dropped = status.dropped

@@ -82,7 +82,7 @@ def summarise(trace: Trace) -> Summary:
         keys=frozenset(cut(key) for span in trace.spans for key in span.attributes),
         counts=Counter(counted(trace)),
         runs=runs_of(trace),
-        untaken=[wait for wait in trace.live if not (wait.send and is_doctors(wait.send))],
+        untaken=[wait for wait in trace.live if not is_doctors(wait.of)],
         complete=not trace.orphans and not trace.live and not trace.circular,
     )
 

@@ -13,6 +13,7 @@ from flask import Flask, Response, abort, request, send_from_directory
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from werkzeug.exceptions import HTTPException
 
+from ...otlp.admission import ADMISSION
 from ...otlp.bounds import TooLarge
 from ...otlp.decode import ReceivedSpan
 from ...otlp.server import (
@@ -420,7 +421,9 @@ def _add_otlp(app: Flask, store: Store) -> None:
     def take_metrics() -> Response:
         kind = _kind()
         _encoding()
-        _body()
+        with ADMISSION.ticket() as ticket:
+            ticket.fit(request.content_length or 0)
+            _body()
         return Response(b"{}" if kind == JSON else b"", mimetype=kind)
 
     @app.post("/api/import")
@@ -431,14 +434,16 @@ def _add_otlp(app: Flask, store: Store) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
             abort(403, "files are imported from this viewer's own page only")
-        imported = read_file(_body())
-        count = imported.spans
-        refused, reason = store.take(imported.request)
+        with ADMISSION.ticket() as ticket:
+            ticket.fit(request.content_length or 0)
+            imported = read_file(_body(), ticket)
+            count = imported.spans
+            refused, reason = store.take(imported.request)
+            refused_logs, reason_of_logs = store.take_logs(imported.log_request)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
-        refused, reason = store.take_logs(imported.log_request)
-        if refused:
-            abort(422, f"{refused} of {imported.logs} log records were refused: {reason}")
+        if refused_logs:
+            abort(422, f"{refused_logs} of {imported.logs} log records: {reason_of_logs}")
         # Whoever opens a file looks at its trace next. A busy database gives up within the time.
         if reason := store.wait_until_written(2 * PATIENCE):
             abort(503, f"its spans were not written: {reason}")

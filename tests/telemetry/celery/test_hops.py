@@ -202,6 +202,21 @@ def test_no_password_of_a_broker_is_in_a_span(broker: str, address: str) -> None
     assert "s3cret" not in str(attributes)
 
 
+@pytest.mark.parametrize(
+    ("broker", "part"),
+    [
+        ("redis://here/3", "3"),
+        ("redis://here/0", None),
+        ("redis://here", None),
+        ("amqp://user:s3cret@here/shop", "shop"),
+        ("amqp://here//", None),
+    ],
+)
+def test_a_database_that_is_not_the_default_is_named(broker: str, part: str | None) -> None:
+    attributes = AppBroker(Celery("away", broker=broker).connection_for_write).attributes
+    assert attributes.get("celery.broker.virtual_host") == part
+
+
 @pytest.mark.conformance("publish failed")
 def test_a_failed_publish_ends_its_span_and_leaves_nothing_current(
     queue: Queue, reporting: None

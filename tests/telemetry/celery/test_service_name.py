@@ -60,8 +60,7 @@ NAMES = pytest.mark.parametrize(
 
 
 @NAMES
-@pytest.mark.parametrize("spool", ["disk", "memory"])
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize(("spool", "pool"), [("disk", "prefork"), ("memory", "threads")])
 def test_web_and_worker_have_names_of_their_own(
     shop: Starter,
     receiver: Receiver,
@@ -89,7 +88,6 @@ def test_web_and_worker_have_names_of_their_own(
 
 
 @NAMES
-@pytest.mark.parametrize("spool", ["disk", "memory"])
 def test_beat_has_the_name_of_the_queue_side(
     shop: Starter,
     receiver: Receiver,
@@ -97,13 +95,11 @@ def test_beat_has_the_name_of_the_queue_side(
     env: dict[str, str],
     web: str,
     worker: str,
-    spool: str,
 ) -> None:
     schedule = str(tmp_path / "schedule")
     beat = shop(
         *("celery", "-A", "shop:celery", "beat", "--pidfile=", "--schedule", schedule),
         **env,
-        QUEUEHOP_SPOOL=spool,
     )
     spans = receiver.wait_for(len, 30)
     assert {(span.name, span.service) for span in spans} == {("send shop.pack", worker)}

@@ -227,6 +227,7 @@ def test_over_http_the_path_of_the_signal_follows_the_general_endpoint(
     assert target.protocol == HTTP
     assert target.endpoint == traces
     assert target.insecure is traces.startswith("http:")
+    assert target.address in ("localhost:4318", "c:4318", "c:443", "[::1]:1")
     of_metrics = exporter.metrics_target(target)
     assert of_metrics is not None
     assert of_metrics.endpoint == metrics

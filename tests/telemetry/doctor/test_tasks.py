@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import QUEUE, WEB, Doctor, codes, first, hints
+from .conftest import BOTH, QUEUE, WEB, Doctor, below, codes, first, hints
 
 
 def test_a_worker_that_lacks_a_task(doctor: Doctor, worker) -> None:
@@ -33,6 +33,14 @@ def test_a_task_class_that_publishes_by_itself(sound: Doctor) -> None:
     assert codes(said) == ["task-class-past-send"]
     assert "pack has the class PastSend" in first(said)["problem"]
     assert "telemetry.inject(headers)" in first(said)["remedy"]
+
+
+def test_an_app_that_publishes_by_itself(sound: Doctor) -> None:
+    """No probe comes back, since none says where to."""
+    said = sound(*BOTH, "--timeout", "2", BREAK="app-past-send")
+    assert codes(said) == ["header-stripped"]
+    assert "PastSendTask.send_task() call super()" in first(said)["remedy"]
+    assert "probe-unanswered" in below(first(said))
 
 
 def test_a_task_class_that_cannot_be_tried(sound: Doctor) -> None:

@@ -108,3 +108,23 @@ def test_what_is_collected_goes_on_from_what_was() -> None:
     assert (before.count, before.sum, after.count, after.sum) == (1, 1.0, 2, 4.0)
     assert before.start_time_unix_nano == after.start_time_unix_nano
     assert before.time_unix_nano <= after.time_unix_nano
+
+
+def test_the_exemplar_is_the_slowest_sampled_span_since_the_last_collection() -> None:
+    aggregation = Aggregation(RESOURCE)
+    series = Series((CONSUMED, WAIT), {})
+    for value, span in ((2.0, 7), (9.0, None), (3.0, 8), (1.0, 9)):
+        sampled = None if span is None else (bytes(15) + b"\x05", span, 1_000)
+        aggregation.add(Measurement(series, (1, value), sampled))
+    assert exemplars(aggregation, WAIT) == [(3.0, 5, 8, 1_000)]
+    assert exemplars(aggregation, WAIT) == []
+    aggregation.add(Measurement(series, (1, 0.5), (bytes(16), 10, 2_000)))
+    assert exemplars(aggregation, WAIT) == [(0.5, 0, 10, 2_000)]
+
+
+def exemplars(aggregation: Aggregation, name: str) -> list[tuple[Any, ...]]:
+    data = aggregation.collect()
+    assert data is not None
+    metrics = data.resource_metrics[0].scope_metrics[0].metrics
+    (point,) = next(metric for metric in metrics if metric.name == name).data.data_points
+    return [(e.value, e.trace_id, e.span_id, e.time_unix_nano) for e in point.exemplars]

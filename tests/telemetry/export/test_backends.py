@@ -189,3 +189,38 @@ def test_a_process_sends_traces_and_metrics_over_http(
     program.wait_for_sender_to_end()
     assert set(measured) == {"http.client.request.duration"}
     assert process.output == ""
+
+
+@pytest.mark.parametrize("spool", ["disk", "memory"])
+def test_metrics_that_are_refused_are_said_and_cost_no_span(
+    program: Program, http_collector: HttpCollector, monkeypatch: pytest.MonkeyPatch, spool: str
+) -> None:
+    take = http_collector.respond
+
+    def respond(request: Request) -> Answered:
+        return Answered(401) if request.path == "/v1/metrics" else take(request)
+
+    monkeypatch.setattr(http_collector, "respond", respond)
+    http_collector.start()
+    program.endpoint, program.protocol = http_collector.endpoint, http_collector.protocol
+    process = program.run(
+        """
+        from telemetry.requests import traced_session
+
+        for _ in range(2):
+            try:
+                traced_session().get("http://127.0.0.1:1/")
+            except OSError:
+                pass
+            telemetry.flush(0.5)
+            time.sleep(2.1)
+        spans(1)
+        telemetry.flush(0.5)
+        """,
+        QUEUEHOP_SPOOL=spool,
+    )
+    http_collector.wait_for(2)
+    (line,) = process.lines
+    assert line == (
+        f"metrics are not delivered: {http_collector.endpoint}/v1/metrics answers 401 Unauthorized"
+    )

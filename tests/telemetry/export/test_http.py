@@ -246,6 +246,12 @@ def raw(answer: Callable[[socket.socket], object]) -> Iterator[str]:
     thread.join()
 
 
+def settings_of_http_2(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"\0\0\x06\4\0\0\0\0\0\r\n")
+    connection.recv(65536)
+
+
 def silence(connection: socket.socket) -> None:
     while connection.recv(65536):
         pass
@@ -262,8 +268,8 @@ def drip(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (lambda connection: connection.sendall(b"\0\0\x06\4\0\0\0\0\0"), "as HTTP/1.1 does"),
-        (lambda connection: connection.recv(10), "as HTTP/1.1 does"),
+        (settings_of_http_2, "as HTTP/1.1 does"),
+        (lambda connection: connection.recv(65536), "closes the connection without an answer"),
         (silence, "within 0.5 s"),
         (drip, "within 0.5 s"),
     ],

@@ -117,11 +117,35 @@ def test_what_decodes_into_odd_values_costs_itself_alone(
 
 def status(program: Program) -> list[object]:
     """Return the last ``SenderStatus``."""
-    found: list[object] = [0, "", 0, "", ""]  # a sender that has nothing to report writes none
+    found: list[object] = [0, "", 0, "", "", ""]  # a sender that has nothing to report writes none
     for path in program.files:
         if path.name == "status.json":
             found = json.loads(path.read_text())
     return found
+
+
+@pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(5_000_000, "dropped 1 spans: "), (20_000_000, "tracing could not keep a span")],
+)
+def test_a_span_that_is_too_large_costs_itself_alone(
+    program: Program, collector: Collector, size: int, said: str
+) -> None:
+    collector.start()  # takes 4 MiB in a request
+    process = program.run(
+        f"""
+        spans(5, "before")
+        with tracer.start_as_current_span("large") as span:
+            span.set_attribute("text", "x" * {size})
+        spans(5, "after")
+        telemetry.flush(); time.sleep(2.1); spans(1, "late"); telemetry.flush()
+        """
+    )
+    names = collector.wait_for(11)
+    assert set(names.values()) == {1}
+    assert "large" not in names
+    assert sum(said in line for line in process.lines) == 1
 
 
 RAISES = """
@@ -306,3 +330,30 @@ def test_directories_are_private_whatever_the_umask_and_made_private_again(
     directory.chmod(0o777)
     program.run("spans(1)", **env)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_directory_above_that_cannot_be_listed_stops_nothing(
+    program: Program, collector: Collector
+) -> None:
+    """Such as /var/spool, where some may enter and not list."""
+    break_sender(
+        program,
+        """
+    import os
+    from pathlib import Path
+
+    iterdir = Path.iterdir
+
+    def entered_only(path):
+        if path.name == "spool":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    Path.iterdir = entered_only
+""",
+    )
+    collector.start()
+    program.run("spans(3)\nassert telemetry.flush()")
+    collector.wait_for(3)
+    program.wait_for_sender_to_end()
+    assert status(program)[1] == ""

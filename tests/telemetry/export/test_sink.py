@@ -57,8 +57,8 @@ def test_facts_that_cannot_be_packed_cost_themselves_alone(
     sink.append(TEMPLATE, record(HOSTILE))
     sink.append(TEMPLATE, record(None))
     assert len(list(segment.spans.drain())) == 2
-    ((_, measured),) = [item.content for item in segment.measurements.drain()]
-    assert measured[0] == 1
+    (measured,) = [item.content for item in segment.measurements.drain()]
+    assert measured.values[0] == 1
     assert segment.take_unreadable() == 0
     (_, kept), _ = sink.recent_spans()
     assert kept.facts == RunFacts(

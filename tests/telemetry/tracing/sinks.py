@@ -9,12 +9,13 @@ from opentelemetry.sdk.resources import Resource
 from telemetry.export.outgoing import Outgoing, origin_of, outgoing
 from telemetry.otlp.decode import ReceivedSpan, decode
 from telemetry.otlp.encode import encode_request
-from telemetry.tracing.record import Record, RecordedLog, SpanTemplate, pack, unpack
+from telemetry.tracing.record import Record, SpanTemplate, pack, unpack
+from telemetry.tracing.sink import Sink
 
 RESOURCE = Resource({"service.name": "test"})
 
 
-class ListSink:
+class ListSink(Sink):
     """Holds records, each packed and unpacked as on its way through a file."""
 
     measures = True
@@ -28,26 +29,8 @@ class ListSink:
             self.records.append((template, unpack(pack(record))))
             self._grown.notify_all()
 
-    def append_log(self, log: RecordedLog) -> None:
-        pass
-
-    def resource_changed(self) -> None:
-        pass
-
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         return iter(self.records)
-
-    def flush(self, timeout: float) -> bool:
-        return True
-
-    def last_export_error(self) -> str:
-        return ""
-
-    def before_exit(self) -> None:
-        pass
-
-    def shutdown(self, timeout: float) -> None:
-        pass
 
     def outgoing(self) -> list[Outgoing]:
         """Return what would leave, in order."""

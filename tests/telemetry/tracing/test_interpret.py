@@ -75,7 +75,7 @@ def both(
 def shown(measured: Measurement | None) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the values by instrument, and the attributes."""
     assert measured is not None
-    series, values = measured
+    series, values, _ = measured
     return dict(zip(series.instruments, values, strict=True)), dict(series.attributes)
 
 
@@ -174,6 +174,7 @@ def test_a_run() -> None:
         **OF_A_MESSAGE,
         "messaging.operation.name": "process",
         "messaging.destination.name": "celery",
+        "celery.task.state": "SUCCESS",
     }
 
 
@@ -239,7 +240,7 @@ def test_the_other_facts_of_a_run() -> None:
         }.items()
     )
     assert shown(measured)[1]["error.type"] == "KeyError"
-    assert "celery.task.state" not in shown(measured)[1]
+    assert shown(measured)[1]["celery.task.state"] == "FAILURE"
 
 
 def test_the_links_of_a_run_are_its_send_and_those_of_its_message() -> None:

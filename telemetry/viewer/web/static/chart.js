@@ -52,7 +52,7 @@ export function chart(series, lines, { title, format, since, now, bucket, height
   const highest = Math.max(top, scale.at(-1));
   const x = (t) => MARGIN.left + Math.max(0, Math.min(1, (t - begin) / since)) * inner.width;
   const y = (value) => MARGIN.top + inner.height - (value / highest) * inner.height;
-  const hours = times(begin, now);
+  const hours = times(begin, now, Math.max(2, Math.floor(inner.width / 90)));
   return h(
     "figure",
     { class: "chart", "data-key": title },
@@ -78,10 +78,10 @@ function summary(series, lines, format) {
     .join("; ");
 }
 
-/** Round times between two, with as few as fit, and how each is written. */
-function times(begin, end) {
+/** Round times between two, `most` at most, and how each is written. */
+function times(begin, end, most) {
   const steps = [60, 300, 600, 900, 1800, 3600, 10800, 21600, 43200, 86400, 172800, 604800];
-  const step = steps.find((seconds) => (end - begin) / seconds <= 6) ?? 604800;
+  const step = steps.find((seconds) => (end - begin) / seconds <= most) ?? 604800;
   const shift = new Date(begin * 1000).getTimezoneOffset() * 60;
   const found = [];
   for (let t = Math.ceil((begin - shift) / step) * step + shift; t <= end; t += step) found.push({ t, text: step >= 86400 ? new Date(t * 1000).toLocaleDateString(undefined, { month: "short", day: "numeric" }) : clock(t) });

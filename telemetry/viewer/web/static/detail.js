@@ -68,8 +68,11 @@ function section(title, values) {
 
 function table(values) {
   const names = Object.keys(values).sort();
-  return h("table", { class: "attributes" }, h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, show(name, values[name]))))));
+  return h("table", { class: "attributes" }, h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, breakable(name)), h("td", {}, show(name, values[name]))))));
 }
+
+// A long key breaks after a dot rather than within a word.
+const breakable = (name) => name.split(/(?<=\.)/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
 
 // How many milliseconds a number of such an attribute is, by the end of its name.
 const UNITS = [[/^celery\.wait\.|(_|\.)(s|sec|seconds)$/, 1000], [/(_|\.)(ms|millis|milliseconds|latency)$/, 1], [/(_|\.)(us|micros)$/, 1e-3], [/(_|\.)(ns|nanos)$/, 1e-6]];

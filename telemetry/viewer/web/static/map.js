@@ -88,7 +88,7 @@ function graph({ nodes, edges, width, height }, since) {
   const known = new Map(nodes.map((node) => [node.id, node]));
   return s(
     "svg",
-    { class: "map", viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": "What calls what. The table below has the same data." },
+    { class: "map", viewBox: `0 0 ${width} ${height}`, style: { "--natural": `${width}px` }, role: "group", "aria-label": "What calls what. The table below has the same data." },
     s("defs", {}, ["", "bad-"].map((kind) => s("marker", { id: `${kind}tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" })))),
     edges.map((edge) => line(edge)),
     nodes.map((node) => box(node, since)),
@@ -123,19 +123,19 @@ function label(edge, nodes) {
   const [first, second] = [rate(edge.per_s), duration(edge.p50_ms)];
   const width = Math.min(70, 7.5 * Math.max(first.length, second.length) + 8);
   const name = `${nodes.get(edge.from).name} to ${nodes.get(edge.to).name}: ${count(edge.count)} times, ${count(edge.errors)} failed`;
-  return s("a", { class: "edge-label", href: traces(edge, nodes), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 15, width, height: 30, rx: 4 }), s("text", { x, y: y - 2, "text-anchor": "middle" }, first), s("text", { class: "small", x, y: y + 11, "text-anchor": "middle" }, second));
+  return s("a", { class: "edge-label", href: traces(edge, nodes), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 17, width, height: 34, rx: 4 }), s("text", { x, y: y - 3, "text-anchor": "middle" }, first), s("text", { class: "small", x, y: y + 13, "text-anchor": "middle" }, second));
 }
 
 function box(node, since) {
   const { x, y, width, height, lines } = node;
   const shape = node.kind === "queue" ? { rx: height / 2 } : node.kind === "store" ? { rx: 3, "stroke-dasharray": "4 3" } : { rx: 8 };
   const words = `${node.kind} · ${count(node.count)}${node.errors ? ` · ${count(node.errors)} failed` : ""}`;
-  const middle = y + (height - 17 * lines.length - 14) / 2;
+  const middle = y + (height - 17 * lines.length - 17) / 2;
   const drawn = [
     s("title", {}, `${node.name}: ${words}`),
     s("rect", { x, y, width, height, ...shape }),
     lines.map((text, at) => s("text", { x: x + width / 2, y: middle + 13 + 17 * at, "text-anchor": "middle" }, text)),
-    s("text", { class: "small", x: x + width / 2, y: middle + 17 * lines.length + 11, "text-anchor": "middle" }, words),
+    s("text", { class: "small", x: x + width / 2, y: middle + 17 * lines.length + 13, "text-anchor": "middle" }, words),
   ];
   const kind = `node ${node.kind} ${node.errors ? "bad" : ""}`;
   const href = address(node, since);

@@ -39,6 +39,11 @@ function one(old, fresh) {
     return;
   }
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) === value || name === "open") continue;
+    // The content security policy allows styles that are set, and not those that are written.
+    if (name === "style") old.style.cssText = value;
+    else old.setAttribute(name, value);
+  }
   children(old, fresh);
 }

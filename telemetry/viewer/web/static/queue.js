@@ -134,7 +134,7 @@ function list(title, rows, heads, cells, numbers, wide = false) {
     h("h2", {}, title),
     rows.length
       ? h("div", { class: "scroll sticky-first", tabindex: "0", role: "region", "aria-label": title }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, heads.map((text, at) => h("th", { scope: "col", class: numbers.includes(at) ? "number" : null }, text)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell, at) => (cell?.isCell ? cell.element : h(at ? "td" : "th", at ? {} : { scope: "row" }, cell))))))))
-      : h("p", { class: "empty" }, "None in this time range."),
+      : h("p", { class: "empty" }, title === "Oldest messages" ? "Nothing waits." : "None in this time range."),
   );
 }
 

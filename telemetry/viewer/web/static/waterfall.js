@@ -347,7 +347,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
 
   // Moving
 
-  function move(to) {
+  function move(to, inWindow = true) {
     const before = shown[active]?.id;
     active = Math.max(0, Math.min(shown.length - 1, to));
     const top = active * rowHeight();
@@ -355,7 +355,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     else if (top + rowHeight() > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + rowHeight() - scroller.clientHeight;
     draw(true);
     // The rows themselves may reach below the window.
-    drawn.get(shown[active]?.id)?.element.scrollIntoView({ block: "nearest" });
+    if (inWindow) drawn.get(shown[active]?.id)?.element.scrollIntoView({ block: "nearest" });
     tell();
     if (shown[active] && shown[active].id !== before) moved(shown[active].open);
   }
@@ -413,7 +413,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     focus() {
       scroller.focus({ preventScroll: true });
       if (kept?.top) scroller.scrollTop = kept.top;
-      else move(active);
+      else move(active, false); // The page begins at its top.
       kept = null;
     },
     goTo,

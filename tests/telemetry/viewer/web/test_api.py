@@ -218,7 +218,10 @@ def test_a_span_in_full(viewer: Viewer) -> None:
     assert found["resource"]["service.name"] == WORKER
     assert found["events"][0]["attributes"]["exception.message"] == "gone"
     assert found["links"] == [
-        {"trace_id": TRACE, "span_id": shown("send"), "attributes": {}, "known": True}
+        {
+            **{"trace_id": TRACE, "span_id": shown("send"), "attributes": {}, "known": True},
+            **{"name": "send charge", "service": "shop"},
+        }
     ]
     assert found["traceparent"] == f"00-{TRACE}-{shown('run')}-01"
     assert "no span" in viewer.get(f"/api/traces/{TRACE}/spans/{'0' * 16}", 404)["error"]
@@ -304,6 +307,13 @@ def test_a_question_that_makes_no_sense(viewer: Viewer, query: str) -> None:
     assert query.partition("=")[0] in error
 
 
+def test_a_search_that_cannot_be_read_is_refused_with_its_place(viewer: Viewer) -> None:
+    answer = viewer.get("/api/traces", 400, q="charge wait>soon")
+    assert answer["position"] == 12
+    assert "'soon' is no duration" in answer["error"]
+    assert viewer.get("/api/suggest", q="charge wa")["suggestions"][0]["text"] == "wait>"
+
+
 def test_queues_and_map(viewer: Viewer) -> None:
     viewer.send(*map(export, many(20)))
     failed = order("f" * 32, error="OSError: no", celery__task__state="FAILURE")
@@ -351,6 +361,8 @@ def test_a_run_in_a_trace_of_its_own_ends_the_wait_of_its_send(viewer: Viewer) -
     [link] = viewer.get(f"/api/traces/{'e' * 32}/spans/{shown('run')}")["links"]
     assert link["trace_id"] == TRACE
     assert link["known"]
+    [back] = viewer.get(f"/api/traces/{TRACE}/spans/{shown('send')}")["linked_from"]
+    assert (back["trace_id"], back["name"], back["later_ms"]) == ("e" * 32, "process charge", 379.5)
 
 
 def test_pages_hear_of_traces_as_they_arrive(viewer: Viewer) -> None:

@@ -204,3 +204,15 @@ def test_a_name_that_is_too_long_keeps_both_ends() -> None:
     assert len(lines) == 2
     assert lines[0].endswith("…")
     assert lines[1].endswith("-west-2")
+
+
+def test_a_worker_that_publishes_to_its_other_queues_is_right_of_them_all() -> None:
+    shop = [("service:shop", "queue:orders"), ("queue:orders", "service:worker")]
+    for queue in ("queue:mail", "queue:payments"):
+        shop += [("service:worker", queue), (queue, "service:worker")]
+    drawn = graph(*shop)
+    x = {node["id"]: node["x"] for node in drawn["nodes"]}
+    assert x["service:shop"] < x["queue:orders"]
+    assert max(x.values()) == x["service:worker"]
+    assert x["queue:orders"] == x["queue:mail"] == x["queue:payments"]
+    assert [edge["from"] for edge in drawn["edges"] if edge["back"]] == 2 * ["service:worker"]
