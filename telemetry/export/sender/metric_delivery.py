@@ -21,9 +21,9 @@ from opentelemetry.semconv.attributes.service_attributes import (
 
 from ..aggregation import Aggregation, spans_dropped
 from .backoff import Backoff
+from .batch_delivery import Source
 from .collector import Collector, Outcome
 from .segment import Item
-from .span_delivery import Source
 
 __all__ = ["MetricDelivery"]
 
