@@ -167,7 +167,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     const lasted = h("span", { class: "lasted" });
     const bar = row.kind === "attempts" ? h("i", { class: "bar attempts" }) : wait ? waitBar(row) : h("i", { class: `bar s${row.service_index % 8} ${row.status}` });
     const logs = (row.logs ?? []).slice(0, MOST_TICKS);
-    const records = logs.map((log) => h("i", { class: `tick ${log.severity}`, title: log.text }));
+    const records = logs.map((log) => h("i", { class: `log-tick ${log.severity}`, title: log.text }));
     const path = row.critical.map(() => h("i", { class: "on-path" }));
     const marks = [
       row.attempt ? h("span", { class: "badge" }, `attempt ${row.attempt}`) : null,

@@ -238,7 +238,13 @@ def test_what_goes_out_comes_in_again(viewer: Viewer, start_viewer: StartViewer)
     assert by_id(answer.json()) == by_id(as_json(sent))
     other = start_viewer()
     taken = other.post(answer.content, "/api/import", Content_Type=JSON)
-    assert taken.json() == {"accepted": 4, "traces": 1, "trace_id": TRACE, "format": "OTLP"}
+    assert taken.json() == {
+        "accepted": 4,
+        "logs": 0,
+        "traces": 1,
+        "trace_id": TRACE,
+        "format": "OTLP",
+    }
     other.settled(4)
     theirs, ours = (v.get(f"/api/traces/{TRACE}/hops") for v in (other, viewer))
     assert theirs["rows"] == ours["rows"]

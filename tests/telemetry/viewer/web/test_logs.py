@@ -61,10 +61,12 @@ class TestThePage:
         expect(panel.get_by_text("CardError: insufficient funds")).to_be_visible()
         expect(panel.get_by_role("region", name="Stack trace")).to_contain_text("Traceback")
         expect(panel.get_by_role("cell", name="12", exact=True)).to_be_visible()
-        ticks = page.locator(".row .tick")
+        ticks = page.locator(".row .log-tick")
         expect(ticks).to_have_count(2)
-        expect(page.locator(".row .tick.error")).to_have_attribute("title", "ERROR card declined")
-        row = page.locator(".row", has=page.locator(".tick").first)
+        expect(page.locator(".row .log-tick.error")).to_have_attribute(
+            "title", "ERROR card declined"
+        )
+        row = page.locator(".row", has=page.locator(".log-tick").first)
         expect(row).to_contain_text("process tasks.add")
         expect(row.locator(".time")).to_have_attribute(
             "aria-label", r"50 ms, from 40 ms, 2 log records"
@@ -72,10 +74,10 @@ class TestThePage:
 
     def test_a_line_that_comes_later_is_drawn(self, page: Page, viewer: Viewer) -> None:
         page.goto(f"/trace/{TRACE}")
-        expect(page.locator(".row .tick")).to_have_count(2)
+        expect(page.locator(".row .log-tick")).to_have_count(2)
         post(viewer, log("late", TRACE, "web", time.time()))
         # It is after the end of the trace, so out of sight; the row knows of it.
-        expect(page.locator(".row .tick")).to_have_count(3)
+        expect(page.locator(".row .log-tick")).to_have_count(3)
 
     def test_a_trace_is_found_by_what_it_logged(self, page: Page) -> None:
         page.goto("/?q=log%3A%22Card+declined%22")
