@@ -147,6 +147,8 @@ class Demo:
         self._env["QUEUEHOP_STATE_DIR"] = str(self._directory / "state")
         # Spans are looked at as soon as they are there.
         self._env.setdefault("OTEL_BSP_SCHEDULE_DELAY", "200")
+        # The viewer shows what a span logged.
+        self._env.setdefault("OTEL_LOGS_EXPORTER", "otlp")
         self._said("viewer", f"traces at {self._viewer_url}/ (pid {viewer.pid})")
         self._wait("for the viewer", START, lambda: _answers(f"{self._viewer_url}/healthz"))
         self._traces = ReceivedTraces(self._viewer_url)

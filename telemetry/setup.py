@@ -82,6 +82,10 @@ def setup(service_name: str | None = None) -> None:
             if exporter.traces_enabled() and not _has_provider():
                 _pipeline = _start(service_name)
                 trace.set_tracer_provider(_pipeline.provider)
+            elif exporter.logs_enabled():
+                settings.reject(
+                    exporter.OTEL_LOGS_EXPORTER, "is otlp, but setup makes no spans", "sending none"
+                )
         except Exception:
             log_internal_error("set itself up")
 
@@ -169,11 +173,24 @@ def _start(service_name: str | None) -> _Pipeline:
     if target is None:
         return _Pipeline(provider)
     atexit.register(shutdown)
+    logs = exporter.logs_target(target)
+    is_in_memory = _add_sink(provider, target, logs)
+    if logs is not None and provider.sink is not None:
+        from .tracing.log_records import record_logs
+
+        record_logs(provider.sink.append_log, settings.logs())
+    return _Pipeline(provider, is_in_memory)
+
+
+def _add_sink(
+    provider: HopTracerProvider, target: exporter.Otlp, logs: exporter.Otlp | None
+) -> bool:
+    """Give *provider* its sink. Return whether it is in memory because the disk cannot be used."""
     spool = settings.spool()
-    in_memory = _memory_sink(provider, target)
+    in_memory = _memory_sink(provider, target, logs)
     if spool is None:
         provider.sink = in_memory()
-        return _Pipeline(provider)
+        return False
     try:
         from .export.spool.sink import DiskSink
 
@@ -184,8 +201,9 @@ def _start(service_name: str | None) -> _Pipeline:
             exporter.metrics_target(target),
             spool,
             in_memory,
+            logs,
         )
-        return _Pipeline(provider)
+        return False
     except (ImportError, OSError) as exc:
         logger.warning(
             "spans cannot be written to disk (%s): they wait in memory, and are lost if the "
@@ -194,13 +212,16 @@ def _start(service_name: str | None) -> _Pipeline:
             settings.QUEUEHOP_STATE_DIR,
         )
     provider.sink = in_memory()
-    return _Pipeline(provider, is_in_memory=True)
+    return True
 
 
-def _memory_sink(provider: HopTracerProvider, target: exporter.Otlp) -> Callable[[], Sink]:
+def _memory_sink(
+    provider: HopTracerProvider, target: exporter.Otlp, logs: exporter.Otlp | None
+) -> Callable[[], Sink]:
     # The settings are read now in any case: a sender has no log to complain in.
     batch, interval = settings.batch(), settings.metric_interval()
     metrics = exporter.metrics_target(target)
+    log_batch = settings.log_batch() if logs is not None else None
 
     def make() -> Sink:
         # gRPC looks at this once, while it is loaded.
@@ -208,7 +229,8 @@ def _memory_sink(provider: HopTracerProvider, target: exporter.Otlp) -> Callable
         from .export.memory import MemorySink
 
         return MemorySink(
-            lambda: provider.resource, _is_instance_set(), target, metrics, batch, interval
+            *(lambda: provider.resource, _is_instance_set(), target, metrics, batch, interval),
+            *(logs, log_batch),
         )
 
     return make

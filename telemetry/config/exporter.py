@@ -1,4 +1,4 @@
-"""Whether spans and metrics are sent, and where: endpoint, headers, TLS and compression."""
+"""Whether spans, metrics and logs are sent, and where: endpoint, headers, TLS and compression."""
 
 import os
 from base64 import b64encode
@@ -17,10 +17,13 @@ __all__ = [
     "LIGHTSTEP_ENDPOINT",
     "LIGHTSTEP_HEADER",
     "LS_ACCESS_TOKEN",
+    "OTEL_LOGS_EXPORTER",
     "Otlp",
     "Protocol",
     "Signal",
     "is_grpc_target",
+    "logs_enabled",
+    "logs_target",
     "metrics_target",
     "otlp",
     "shown",
@@ -29,11 +32,12 @@ __all__ = [
     "variable_of",
 ]
 
-Signal = Literal["TRACES", "METRICS"]
+Signal = Literal["TRACES", "METRICS", "LOGS"]
 Protocol = Literal["grpc", "http/protobuf"]
 
 OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 OTEL_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+OTEL_LOGS_EXPORTER = "OTEL_LOGS_EXPORTER"
 LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
 LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
 LIGHTSTEP_HEADER = "lightstep-access-token"
@@ -41,7 +45,11 @@ DEFAULT_ENDPOINT = "http://localhost:4317"
 DEFAULT_HTTP_ENDPOINT = "http://localhost:4318"
 
 #: The paths after the general endpoint, over HTTP.
-_PATHS: Mapping[Signal, str] = {"TRACES": "/v1/traces", "METRICS": "/v1/metrics"}
+_PATHS: Mapping[Signal, str] = {
+    "TRACES": "/v1/traces",
+    "METRICS": "/v1/metrics",
+    "LOGS": "/v1/logs",
+}
 
 
 def traces_enabled() -> bool:
@@ -60,12 +68,13 @@ def _disabled() -> bool:
     return os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
 
 
-def _enabled(variable: str) -> bool:
+def _enabled(variable: str, default: str = "otlp") -> bool:
     if _disabled():
         return False
-    exporter = os.environ.get(variable, "").strip().lower() or "otlp"
+    exporter = os.environ.get(variable, "").strip().lower() or default
     if exporter not in ("otlp", "none"):
-        reject(variable, f"is {exporter!r}, not otlp or none", "using otlp")
+        reject(variable, f"is {exporter!r}, not otlp or none", f"using {default}")
+        exporter = default
     return exporter != "none"
 
 
@@ -158,21 +167,31 @@ def _protocol(signal: Signal) -> Protocol | None:
     return "http/protobuf"
 
 
-#: If no variable starts with one of these, metrics have the target of the spans.
-_OF_ONE_SIGNAL = ("OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_METRICS_")
-
-
 def metrics_target(traces: Otlp) -> Otlp | None:
     """Return the target of metrics, None if none are sent. *traces* is the target of spans."""
-    if not _enabled(OTEL_METRICS_EXPORTER):
-        return None
-    if any(name.startswith(_OF_ONE_SIGNAL) for name in os.environ):
-        return otlp("METRICS")
+    return _target_beside(traces, "METRICS") if _enabled(OTEL_METRICS_EXPORTER) else None
+
+
+def logs_target(traces: Otlp) -> Otlp | None:
+    """Return the target of logs, None if none are sent, as by default."""
+    return _target_beside(traces, "LOGS") if logs_enabled() else None
+
+
+def logs_enabled() -> bool:
+    """Return whether logs are to be sent."""
+    return _enabled(OTEL_LOGS_EXPORTER, "none")
+
+
+def _target_beside(traces: Otlp, signal: Signal) -> Otlp | None:
+    """Return the target of *signal*: that of the spans, unless a variable is for one of both."""
+    of_one_signal = ("OTEL_EXPORTER_OTLP_TRACES_", f"OTEL_EXPORTER_OTLP_{signal}_")
+    if any(name.startswith(of_one_signal) for name in os.environ):
+        return otlp(signal)
     if traces.protocol == "grpc":
         return traces
     # Only the general settings are set, and their problems are logged already.
     url = urlsplit(traces.endpoint)
-    path = url.path.removesuffix(_PATHS["TRACES"]) + _PATHS["METRICS"]
+    path = url.path.removesuffix(_PATHS["TRACES"]) + _PATHS[signal]
     return replace(traces, endpoint=url._replace(path=path).geturl())
 
 

@@ -18,9 +18,12 @@ __all__ = [
     "LINK_COUNT_LIMIT",
     "QUEUEHOP_STATE_DIR",
     "Batch",
+    "Logs",
     "Sampler",
     "Spool",
     "batch",
+    "log_batch",
+    "logs",
     "metric_interval",
     "number",
     "reject",
@@ -33,6 +36,10 @@ __all__ = [
 #: The logger of the whole library: ``telemetry``.
 logger = logging.getLogger(__package__.rpartition(".")[0])
 
+QUEUEHOP_LOGS_CELERY = "QUEUEHOP_LOGS_CELERY"
+QUEUEHOP_LOGS_LEVEL = "QUEUEHOP_LOGS_LEVEL"
+QUEUEHOP_LOGS_LOGGERS = "QUEUEHOP_LOGS_LOGGERS"
+QUEUEHOP_LOGS_MAX_LENGTH = "QUEUEHOP_LOGS_MAX_LENGTH"
 QUEUEHOP_SPOOL = "QUEUEHOP_SPOOL"
 QUEUEHOP_SPOOL_MAX_AGE = "QUEUEHOP_SPOOL_MAX_AGE"
 QUEUEHOP_SPOOL_MAX_BYTES = "QUEUEHOP_SPOOL_MAX_BYTES"
@@ -128,21 +135,86 @@ class Batch:
 
 def batch(schedule_delay: float = 5000) -> Batch:
     """Read ``OTEL_BSP_*``; *schedule_delay* is the default of that setting, in milliseconds."""
-    queue = int(number(env.OTEL_BSP_MAX_QUEUE_SIZE, 2048, least=1))
-    size = int(number(env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE, min(512, queue), least=1))
+    return _batch(
+        schedule_delay,
+        env.OTEL_BSP_SCHEDULE_DELAY,
+        env.OTEL_BSP_MAX_QUEUE_SIZE,
+        env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+        env.OTEL_BSP_EXPORT_TIMEOUT,
+    )
+
+
+def log_batch() -> Batch:
+    """Read ``OTEL_BLRP_*``, which are for logs what ``OTEL_BSP_*`` are for spans."""
+    return _batch(
+        1000,
+        env.OTEL_BLRP_SCHEDULE_DELAY,
+        env.OTEL_BLRP_MAX_QUEUE_SIZE,
+        env.OTEL_BLRP_MAX_EXPORT_BATCH_SIZE,
+        env.OTEL_BLRP_EXPORT_TIMEOUT,
+    )
+
+
+def _batch(delay: float, delay_name: str, queue_name: str, size_name: str, timeout: str) -> Batch:
+    queue = int(number(queue_name, 2048, least=1))
+    size = int(number(size_name, min(512, queue), least=1))
     if size > queue:
-        reject(
-            env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
-            f"is {size}, more than the queue of {queue} holds",
-            f"using {queue}",
-        )
+        reject(size_name, f"is {size}, more than the queue of {queue} holds", f"using {queue}")
         size = queue
     return Batch(
-        schedule_delay=number(env.OTEL_BSP_SCHEDULE_DELAY, schedule_delay, least=1),
+        schedule_delay=number(delay_name, delay, least=1),
         max_queue_size=queue,
         max_export_batch_size=size,
-        export_timeout=number(env.OTEL_BSP_EXPORT_TIMEOUT, 30000, least=1),
+        export_timeout=number(timeout, 30000, least=1),
     )
+
+
+#: Characters of the body of a log record, and of each of its attributes.
+MAX_LOG_LENGTH = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Which log records are sent, and how much of each.
+
+    *level* is the lowest, *loggers* the names of those that are sent with what is below them; empty
+    for all. Longer texts are cut after *max_length* characters, and of more attributes than
+    *max_attributes* the last are left out.
+    """
+
+    level: int = logging.INFO
+    loggers: tuple[str, ...] = ()
+    max_length: int = MAX_LOG_LENGTH
+    max_attributes: int | None = 128
+    #: Whether Celery's own lines are sent that a message was received and that a task succeeded.
+    celery: bool = False
+
+
+def logs() -> Logs:
+    """Read ``QUEUEHOP_LOGS_*`` and the number of attributes that a log record may have."""
+    loggers = os.environ.get(QUEUEHOP_LOGS_LOGGERS, "").split(",")
+    return Logs(
+        level=_level(),
+        loggers=tuple(filter(None, map(str.strip, loggers))),
+        max_length=int(number(QUEUEHOP_LOGS_MAX_LENGTH, MAX_LOG_LENGTH, least=1)),
+        max_attributes=_limit(
+            "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", _limit(env.OTEL_ATTRIBUTE_COUNT_LIMIT, 128)
+        ),
+        celery=os.environ.get(QUEUEHOP_LOGS_CELERY, "").strip().lower() == "true",
+    )
+
+
+def _level() -> int:
+    value = os.environ.get(QUEUEHOP_LOGS_LEVEL, "").strip()
+    if not value:
+        return logging.INFO
+    if value.isdecimal():
+        return int(value)
+    level = logging.getLevelNamesMapping().get(value.upper())
+    if level is None:
+        reject(QUEUEHOP_LOGS_LEVEL, f"is {value!r}, no level of logging", "using INFO")
+        return logging.INFO
+    return level
 
 
 @dataclass(frozen=True, slots=True)

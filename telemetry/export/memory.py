@@ -16,13 +16,14 @@ from opentelemetry.sdk.resources import Resource
 from ..config.exporter import Otlp
 from ..config.settings import Batch
 from ..tracing.faults import RateLimit, log_internal_error, logger
-from ..tracing.record import Record, SpanTemplate
+from ..tracing.logs import unrecorded
+from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.sink import Sink
-from .outgoing import Origin, origin_of, outgoing
+from .outgoing import LOGS, Origin, origin_of, outgoing, outgoing_log
+from .sender.batch_delivery import BatchDelivery, LogDelivery, SpanDelivery
 from .sender.collector import Collector
 from .sender.metric_delivery import MetricDelivery
 from .sender.segment import Item
-from .sender.span_delivery import SpanDelivery
 
 __all__ = ["MemorySink"]
 
@@ -30,7 +31,8 @@ __all__ = ["MemorySink"]
 class MemorySink(Sink):
     """Sends the records of this process to *traces*, and what they measured to *metrics*.
 
-    *resource* returns the current resource of the process. *metric_interval* is in seconds.
+    Log records are sent to *logs*, as *log_batch* says. *resource* returns the current resource of
+    the process. *metric_interval* is in seconds.
     """
 
     def __init__(
@@ -41,15 +43,25 @@ class MemorySink(Sink):
         metrics: Otlp | None,
         batch: Batch,
         metric_interval: float,
+        logs: Otlp | None = None,
+        log_batch: Batch | None = None,
     ) -> None:
         self.measures = metrics is not None
-        self._settings = resource, instance_is_set, traces, metrics, batch, metric_interval
+        log_batch = log_batch or batch
+        self._settings = (
+            *(resource, instance_is_set, traces, metrics, batch, metric_interval),
+            *(logs, log_batch),
+        )
         self._exporter = _Exporter(*self._settings)
         _at_fork(weakref.ref(self))
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Leave *record* to the thread that sends."""
         self._exporter.append(template, record)
+
+    def append_log(self, log: RecordedLog) -> None:
+        """Leave *log* to the thread that sends."""
+        self._exporter.append_log(log)
 
     def resource_changed(self) -> None:
         """Use the new resource of the process for what is not sent yet."""
@@ -121,11 +133,12 @@ class _Buffer:
 
 
 class _Memory:
-    """The source of both deliveries."""
+    """The source of all deliveries."""
 
     def __init__(self) -> None:
         self.spans = _Buffer()
         self.measurements = _Buffer()
+        self.logs = _Buffer()
 
     def save(self) -> None:
         """Do nothing: there is no disk."""
@@ -150,17 +163,27 @@ class _Exporter:
         metrics: Otlp | None,
         batch: Batch,
         metric_interval: float,
+        logs: Otlp | None,
+        log_batch: Batch,
     ) -> None:
         self._resource = resource
         self._instance_is_set = instance_is_set
         self._batch = batch
-        self._collector = Collector(traces)
-        to = self._collector if metrics == traces else Collector(metrics) if metrics else None
-        self._collectors = [self._collector] if to is None else [self._collector, to]
-        self.spans = SpanDelivery(self._collector, batch.max_export_batch_size)
+        collectors = {traces: Collector(traces)}
+        for target in (metrics, logs):
+            if target is not None and target not in collectors:
+                collectors[target] = Collector(target)
+        self._collectors = list(collectors.values())
+        self.spans = SpanDelivery(collectors[traces], batch.max_export_batch_size)
+        to = collectors[metrics] if metrics is not None else None
         self._metrics = MetricDelivery(to, metric_interval)
+        to = collectors[logs] if logs is not None else None
+        self._logs = LogDelivery(to, log_batch.max_export_batch_size)
+        self._sends_logs = logs is not None
+        self._log_batch = log_batch
         self._memory = _Memory()
         self._incoming: deque[tuple[SpanTemplate, Record]] = deque()
+        self._incoming_logs: deque[RecordedLog] = deque()
         self.origins: dict[SpanTemplate, Origin] = {}
         self._flushes: deque[_Flush] = deque()
         self._wake = threading.Event()
@@ -176,14 +199,26 @@ class _Exporter:
             self._drop("the queue of OTEL_BSP_MAX_QUEUE_SIZE is full")
             return
         self._incoming.append((template, record))
+        self._wake_up(len(self._incoming), self._batch)
+
+    def append_log(self, log: RecordedLog) -> None:
+        if not self._sends_logs:
+            return
+        if self._stopped or len(self._incoming_logs) >= self._log_batch.max_queue_size:
+            self._logs.drop(1, "the queue of OTEL_BLRP_MAX_QUEUE_SIZE is full")
+            return
+        self._incoming_logs.append(log)
+        self._wake_up(len(self._incoming_logs), self._log_batch)
+
+    def _wake_up(self, waiting: int, batch: Batch) -> None:
         if self._thread is None:
             self._start()
-        elif len(self._incoming) >= self._batch.max_export_batch_size:
+        elif waiting >= batch.max_export_batch_size:
             self._wake.set()
 
     def flush(self, timeout: float) -> bool:
         if self._thread is None:
-            return not self._incoming
+            return not self._incoming and not self._incoming_logs
         flush = _Flush()
         self._flushes.append(flush)
         self._wake.set()
@@ -224,7 +259,7 @@ class _Exporter:
             self._wake.clear()
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             try:
-                with self._sending:
+                with self._sending, unrecorded():
                     delivered = self._deliver(hurry=bool(flushes))
             except Exception:
                 log_internal_error("send spans")
@@ -237,20 +272,27 @@ class _Exporter:
         """Send what waits. Return whether nothing waits any more."""
         for collector in self._collectors:
             collector.hold()
+        deliveries = (self.spans, self._metrics, self._logs)
         if hurry:
-            self.spans.hurry()
-            self._metrics.hurry()
-        failures = self.spans.failures + self._metrics.failures
+            for delivery in deliveries:
+                delivery.hurry()
+        failures = sum(delivery.failures for delivery in deliveries)
         self._take_in()
         while self.spans.deliver([self._memory]):
             pass
         self._metrics.deliver([self._memory], self.spans.dropped)
-        if self.spans.dropped and self._allow(self.spans.reason):
-            logger.warning("dropped %d spans so far: %s", self.spans.dropped, self.spans.reason)
+        while self._logs.deliver([self._memory]):
+            pass
+        self._log_dropped("spans", self.spans)
+        self._log_dropped("log records", self._logs)
         if self._metrics.error and self._allow("metrics"):
             logger.warning("metrics are not delivered: %s", self._metrics.error)
-        failed = self.spans.failures + self._metrics.failures > failures
-        return not failed and not self._memory.spans.pending
+        failed = sum(delivery.failures for delivery in deliveries) > failures
+        return not failed and not self._memory.spans.pending and not self._memory.logs.pending
+
+    def _log_dropped(self, what: str, delivery: BatchDelivery) -> None:
+        if delivery.dropped and self._allow(f"{what}: {delivery.reason}"):
+            logger.warning("dropped %d %s so far: %s", delivery.dropped, what, delivery.reason)
 
     def _take_in(self) -> None:
         """Interpret what has come in."""
@@ -258,7 +300,7 @@ class _Exporter:
         for _ in range(len(self._incoming)):
             template, record = self._incoming.popleft()
             try:
-                origin, span, measured = outgoing(self._origin(template), record)
+                origin, span, measured, _ = outgoing(self._origin(template), record)
             except Exception as exc:
                 self.spans.drop(1, f"they cannot be encoded ({type(exc).__name__})")
                 continue
@@ -269,6 +311,21 @@ class _Exporter:
         while len(spans) > self._batch.max_queue_size:
             spans.popleft()
             self._drop("the queue of OTEL_BSP_MAX_QUEUE_SIZE is full")
+        self._take_in_logs()
+
+    def _take_in_logs(self) -> None:
+        logs = self._memory.logs.pending
+        for _ in range(len(self._incoming_logs)):
+            log = self._incoming_logs.popleft()
+            try:
+                item = outgoing_log(self._origin(LOGS), log)
+            except Exception as exc:
+                self._logs.drop(1, f"they cannot be encoded ({type(exc).__name__})")
+                continue
+            logs.append(Item(item.origin, item.log, 0))
+        while len(logs) > self._log_batch.max_queue_size:
+            logs.popleft()
+            self._logs.drop(1, "the queue of OTEL_BLRP_MAX_QUEUE_SIZE is full")
 
     def _origin(self, template: SpanTemplate) -> Origin:
         origin = self.origins.get(template)
@@ -281,5 +338,4 @@ class _Exporter:
 
     def _drop(self, reason: str) -> None:
         self.spans.drop(1, reason)
-        if self._allow(reason):
-            logger.warning("dropped %d spans so far: %s", self.spans.dropped, reason)
+        self._log_dropped("spans", self.spans)

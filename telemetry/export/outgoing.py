@@ -9,16 +9,31 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
 
 from ..otlp.encode import (
+    encode_log,
     encode_readable,
     encode_resource_spans,
     encode_scope_spans,
     encode_span,
 )
 from ..tracing.interpret import Measurement, Series, interpret, measurement
-from ..tracing.record import Record, SpanTemplate
+from ..tracing.record import Record, RecordedLog, SpanTemplate
+from ..tracing.scope import Scope
 from ..tracing.span import clean, readable
 
-__all__ = ["Origin", "Outgoing", "Stream", "origin_of", "outgoing", "outgoing_span"]
+__all__ = [
+    "LOGS",
+    "EncodedLog",
+    "Origin",
+    "Outgoing",
+    "Stream",
+    "origin_of",
+    "outgoing",
+    "outgoing_log",
+    "outgoing_span",
+]
+
+#: The template in the origin of log records, which have the names of their loggers themselves.
+LOGS = SpanTemplate("", 0, {}, Scope(""))
 
 #: A measurement is less than this: seconds since 1970 are, and so many messages are in no batch.
 LARGEST_VALUE = 1e11
@@ -56,12 +71,23 @@ class Stream(NamedTuple):
     resource: dict[str, Any]
 
 
+class EncodedLog(NamedTuple):
+    """A ``LogRecord``, and the ``ScopeLogs`` that it belongs in, without log records."""
+
+    scope: bytes
+    log: bytes
+
+
 class Outgoing(NamedTuple):
-    """One record on its way out: a ``Span`` if it is sampled, a measurement if it has one."""
+    """One record on its way out: a ``Span`` if it is sampled, a measurement if it has one.
+
+    Or a log record.
+    """
 
     origin: Origin
-    span: bytes | None
-    measurement: Measurement | None
+    span: bytes | None = None
+    measurement: Measurement | None = None
+    log: EncodedLog | None = None
 
 
 def origin_of(resource: Resource, template: SpanTemplate, instance_is_set: bool) -> Origin:
@@ -94,7 +120,15 @@ def outgoing_span(origin: Origin, span: bytes) -> Outgoing:
     """Return *span*, an encoded ``Span``, on its way out. Raises for one that is damaged."""
     _check(origin)
     Span.FromString(span)
-    return Outgoing(origin, span, None)
+    return Outgoing(origin, span)
+
+
+def outgoing_log(origin: Origin, log: RecordedLog) -> Outgoing:
+    """Encode *log*. Raises for one that is damaged."""
+    _check(origin)
+    if len(log.trace_id) not in (0, 16):
+        raise ValueError(f"a trace id of {len(log.trace_id)} bytes")
+    return Outgoing(origin, log=EncodedLog(_scope_logs(log.logger), encode_log(log)))
 
 
 @lru_cache(maxsize=1024)
@@ -126,6 +160,11 @@ def _resource_spans(origin: Origin) -> bytes:
 @lru_cache(maxsize=1024)
 def _scope_spans(origin: Origin) -> bytes:
     return encode_scope_spans(origin.template.scope)
+
+
+@lru_cache(maxsize=1024)
+def _scope_logs(logger: str) -> bytes:
+    return encode_scope_spans(Scope(logger))
 
 
 @lru_cache(maxsize=1024)

@@ -15,14 +15,18 @@ MAX_OBJECTS = 300_000
 #: The most of a file that a person opens.
 MAX_IMPORTED = 1_000_000
 
-#: The most spans among them. A collector's batch has 8,192, unless it is told otherwise.
+#: The most spans, or log records, among them. A collector's batch has 8,192, unless it is told
+#: otherwise.
 MAX_SPANS = 50_000
 
-#: The largest span in bytes: as much as most servers of gRPC take in one request.
+#: The largest span or log record in bytes: as much as most servers of gRPC take in one request.
 MAX_SPAN = 4 * 1024 * 1024
 
 #: The objects of a shorter body are not counted. Each has two bytes at least.
 _SMALL = 256 * 1024
+
+_ONE = {"Span": "a span", "LogRecord": "a log record"}
+_PLURAL = {"Span": "spans", "LogRecord": "log records"}
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -64,12 +68,16 @@ def _count(body: bytes, message: Descriptor) -> int:
                     objects += 1
                     if objects > MAX_OBJECTS:
                         raise TooLarge(f"the body has more than {MAX_OBJECTS} objects")
-                    if field.name == "Span":
+                    if field.name in ("Span", "LogRecord"):
                         spans += 1
                         if spans > MAX_SPANS:
-                            raise TooLarge(f"the body has more than {MAX_SPANS} spans")
+                            raise TooLarge(
+                                f"the body has more than {MAX_SPANS} {_PLURAL[field.name]}"
+                            )
                         if length > MAX_SPAN:
-                            raise TooLarge(f"the body has a span of more than {MAX_SPAN} bytes")
+                            raise TooLarge(
+                                f"the body has {_ONE[field.name]} of more than {MAX_SPAN} bytes"
+                            )
                     if length:
                         nested.append((at, at + length, field))
                 at += length

@@ -10,7 +10,15 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
-__all__ = ["Event", "Link", "ReceivedSpan", "decode", "decode_attributes", "decode_span"]
+__all__ = [
+    "Event",
+    "Link",
+    "ReceivedSpan",
+    "decode",
+    "decode_attributes",
+    "decode_span",
+    "decode_value",
+]
 
 Attributes = Mapping[str, Any]
 
@@ -121,15 +129,16 @@ def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Recei
 
 def decode_attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     """Return OTLP's key-value pairs as a dict; of several with one key the last counts."""
-    return {pair.key: _value(pair.value) for pair in pairs}
+    return {pair.key: decode_value(pair.value) for pair in pairs}
 
 
-def _value(value: AnyValue) -> Any:
+def decode_value(value: AnyValue) -> Any:
+    """Return OTLP's *value* in plain Python."""
     match value.WhichOneof("value"):
         case None:
             return None
         case "array_value":
-            return [_value(item) for item in value.array_value.values]
+            return [decode_value(item) for item in value.array_value.values]
         case "kvlist_value":
             return decode_attributes(value.kvlist_value.values)
         case field:

@@ -7,8 +7,8 @@ being decoded.
 
 The bytes of a span are those of the SDK's encoder, field for field in ascending order.
 
-Format: opentelemetry-proto 1.x, ``trace.proto``, ``common.proto``, ``resource.proto``; and Protocol
-Buffers, "Encoding".
+Format: opentelemetry-proto 1.x, ``trace.proto``, ``logs.proto``, ``common.proto``,
+``resource.proto``; and Protocol Buffers, "Encoding".
 """
 
 from collections import defaultdict
@@ -20,10 +20,12 @@ from typing import Any
 
 from ..config.sdk import ReadableSpan
 from ..tracing.interpret import Interpretation
-from ..tracing.record import Record, RecordedEvent, RecordedLink, SpanTemplate
+from ..tracing.interpret_log import log_attributes, severity_number, severity_text
+from ..tracing.record import Record, RecordedEvent, RecordedLink, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
 
 __all__ = [
+    "encode_log",
     "encode_readable",
     "encode_request",
     "encode_resource_spans",
@@ -44,6 +46,8 @@ _MAX_DEPTH = 32
 
 _double = Struct("<d").pack
 _fixed64 = Struct("<Q").pack
+_fixed32 = Struct("<I").pack
+_id = Struct(">Q").pack
 
 # A tag is the number of a field times 8 plus its wire type: 0 varint, 1 eight bytes, 2 a length and
 # so many bytes, 5 four bytes.
@@ -98,10 +102,30 @@ def encode_readable(span: ReadableSpan) -> bytes:
     return bytes(encoded)
 
 
+def encode_log(log: RecordedLog) -> bytes:
+    """Return *log* as one ``LogRecord`` message."""
+    parts = [b"\x09" + _fixed64(log.time)]
+    add = parts.append
+    if number := severity_number(log.level):
+        add(b"\x10" + _varint(number))
+    add(_text(_THIRD, severity_text(log.level_name)))
+    add(_field(_NAME, _value(log.body)))
+    add(_attributes(b"\x32", log_attributes(log)))
+    if log.dropped_attributes:
+        add(b"\x38" + _varint(log.dropped_attributes))
+    if log.flags:
+        add(b"\x45" + _fixed32(log.flags))
+    if log.span_id:
+        add(_field(_ATTRIBUTE, log.trace_id) + b"\x52\x08" + _id(log.span_id))
+    add(b"\x59" + _fixed64(log.time))
+    return b"".join(parts)
+
+
 def encode_resource_spans(attributes: Mapping[str, Any], schema_url: str) -> bytes:
     """Return a ``ResourceSpans`` of a resource with *attributes*, without spans.
 
-    Attributes that OTLP cannot have are left out.
+    The bytes are a ``ResourceLogs`` too, and those of a ``ScopeSpans`` a ``ScopeLogs``. Attributes
+    that OTLP cannot have are left out.
     """
     return _field(_FIRST, _encodable(_FIRST, attributes)) + _text(_THIRD, schema_url)
 
@@ -116,7 +140,8 @@ def encode_scope_spans(scope: Scope) -> bytes:
 def encode_request(spans: Iterable[tuple[bytes, bytes, bytes]]) -> bytes:
     """Return the ``ExportTraceServiceRequest`` of *spans*.
 
-    Each is a ``ResourceSpans`` and a ``ScopeSpans`` without spans, and a ``Span``.
+    Each is a ``ResourceSpans`` and a ``ScopeSpans`` without spans, and a ``Span``. An
+    ``ExportLogsServiceRequest`` has the same numbers of fields, with ``LogRecord``s.
     """
     scopes: dict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
     for resource, scope, span in spans:

@@ -4,9 +4,10 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from .bounds import Malformed
@@ -16,17 +17,21 @@ __all__ = ["ID_FIELDS", "from_json", "spans_in"]
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 
-def from_json(body: bytes) -> ExportTraceServiceRequest:
-    """Read an export from *body*. Raises Malformed."""
-    request = ExportTraceServiceRequest()
+Export = TypeVar("Export", ExportTraceServiceRequest, ExportLogsServiceRequest)
+
+
+def from_json(body: bytes, kind: type[Export]) -> Export:
+    """Read an export of that *kind* from *body*. Raises Malformed."""
+    request = kind()
+    names = _NAMES[kind]
     try:
         document = json.loads(body)
         if not isinstance(document, dict):
-            raise Malformed("the body is not a JSON object with resourceSpans")
+            raise Malformed(f"the body is not a JSON object with {names[0]}")
         _check_numbers(document)
-        for span in spans_in(document):
-            _hex_to_base64(span)
-            for link in span.get("links") or ():
+        for item in _items_in(document, names):
+            _hex_to_base64(item)
+            for link in item.get("links") or ():
                 _hex_to_base64(link)
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
     except Malformed:
@@ -35,8 +40,7 @@ def from_json(body: bytes) -> ExportTraceServiceRequest:
         raise Malformed("the body is no OTLP in JSON: it is nested too deeply") from None
     except (TypeError, AttributeError):
         raise Malformed(
-            "the body is no OTLP in JSON: resourceSpans, scopeSpans, spans and links are arrays of "
-            "objects"
+            f"the body is no OTLP in JSON: {', '.join(names)} and links are arrays of objects"
         ) from None
     except (SystemError, UnicodeError):  # upb's, for half of a surrogate pair
         raise Malformed("the body is no OTLP in JSON: it has text that is no Unicode") from None
@@ -48,7 +52,14 @@ def from_json(body: bytes) -> ExportTraceServiceRequest:
 #: The numbers that JSON may have as strings: protobuf's integers of 64 bits, and its doubles.
 _NUMBERS = {
     **dict.fromkeys(
-        ("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "intValue"), re.compile("-?[0-9]+")
+        (
+            "startTimeUnixNano",
+            "endTimeUnixNano",
+            "timeUnixNano",
+            "observedTimeUnixNano",
+            "intValue",
+        ),
+        re.compile("-?[0-9]+"),
     ),
     "doubleValue": re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|NaN|-?Infinity"),
 }
@@ -73,9 +84,21 @@ def _check_numbers(document: Any) -> None:
 
 def spans_in(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Yield the spans of an export in JSON."""
-    for resource_spans in document.get("resourceSpans") or ():
-        for scope in resource_spans.get("scopeSpans") or ():
-            yield from scope.get("spans") or ()
+    return _items_in(document, _NAMES[ExportTraceServiceRequest])
+
+
+#: What an export in JSON is made of, from the outside to the inside.
+_NAMES: Mapping[type, tuple[str, str, str]] = {
+    ExportTraceServiceRequest: ("resourceSpans", "scopeSpans", "spans"),
+    ExportLogsServiceRequest: ("resourceLogs", "scopeLogs", "logRecords"),
+}
+
+
+def _items_in(document: Mapping[str, Any], names: Iterable[str]) -> Iterable[dict[str, Any]]:
+    resources, scopes, items = names
+    for outer in document.get(resources) or ():
+        for scope in outer.get(scopes) or ():
+            yield from scope.get(items) or ()
 
 
 def _hex_to_base64(item: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""An OTLP/gRPC receiver in memory: the spans and metrics that arrived, and a wait for more."""
+"""An OTLP/gRPC receiver in memory: the spans, metrics and logs that arrived, and a wait."""
 
 import threading
 from collections import deque
@@ -6,17 +6,19 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from .decode import ReceivedSpan, decode
+from .decode_logs import ReceivedLog, decode_logs
 from .server import grpc_server
 
 __all__ = ["Receiver"]
 
-#: Beyond this number of spans the oldest are dropped.
+#: Beyond this number of spans, and of log records, the oldest are dropped.
 MAX_SPANS = 100_000
 
 #: How many exports of traces keep their metadata, and how many requests of metrics stay.
@@ -27,7 +29,7 @@ MAX_NAMED = 50
 
 
 class Receiver:
-    """Receive traces and metrics over OTLP/gRPC on one address.
+    """Receive traces, metrics and logs over OTLP/gRPC on one address.
 
     *port* 0 chooses a free one; *credentials* enable TLS. Raises OSError if the address is in use.
     """
@@ -43,9 +45,10 @@ class Receiver:
         self._spans: deque[ReceivedSpan] = deque(maxlen=max_spans)
         self._metadata: deque[dict[str, Any]] = deque(maxlen=MAX_EXPORTS)
         self._metrics: deque[ExportMetricsServiceRequest] = deque(maxlen=MAX_EXPORTS)
+        self._logs: deque[ReceivedLog] = deque(maxlen=max_spans)
         self._listeners: tuple[Callable[[list[ReceivedSpan]], object], ...] = ()
         self._server, bound = grpc_server(
-            f"{host}:{port}", self._add_traces, self._add_metrics, credentials
+            f"{host}:{port}", self._add_traces, self._add_metrics, credentials, self._add_logs
         )
         self.endpoint = f"{'https' if credentials else 'http'}://{host}:{bound}"
 
@@ -82,6 +85,12 @@ class Receiver:
         with self._changed:
             return list(self._metrics)
 
+    @property
+    def logs(self) -> list[ReceivedLog]:
+        """The log records that arrived so far, oldest first."""
+        with self._changed:
+            return list(self._logs)
+
     def subscribe(self, listener: Callable[[list[ReceivedSpan]], object]) -> None:
         """Call *listener* with the spans that are here and, from any thread, with later ones."""
         with self._changed:
@@ -108,6 +117,20 @@ class Receiver:
         last = f", the last {MAX_NAMED} of them" if len(spans) > MAX_NAMED else ""
         raise TimeoutError(f"after {timeout:g} s {len(spans)} spans had arrived{last}:\n{named}")
 
+    def wait_for_logs(
+        self, predicate: Callable[[list[ReceivedLog]], object], timeout: float = 10.0
+    ) -> list[ReceivedLog]:
+        """Wait until *predicate* is true of the log records; return them.
+
+        Raises TimeoutError after *timeout* seconds with the texts of those that arrived.
+        """
+        with self._changed:
+            if self._changed.wait_for(lambda: predicate(list(self._logs)), timeout):
+                return list(self._logs)
+            logs = list(self._logs)
+        texts = "\n".join(f"  {log.level} {log.scope}: {log.text}" for log in logs[-MAX_NAMED:])
+        raise TimeoutError(f"after {timeout:g} s {len(logs)} log records had arrived:\n{texts}")
+
     def _add_traces(
         self, request: ExportTraceServiceRequest, metadata: dict[str, Any]
     ) -> tuple[int, str]:
@@ -125,3 +148,10 @@ class Receiver:
         with self._changed:
             self._metrics.append(request)
             self._changed.notify_all()
+
+    def _add_logs(self, request: ExportLogsServiceRequest) -> tuple[int, str]:
+        logs = decode_logs(request)
+        with self._changed:
+            self._logs.extend(logs)
+            self._changed.notify_all()
+        return 0, ""

@@ -8,12 +8,17 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -26,9 +31,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
-from .apart import read_apart
+from .apart import Exports, read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
-from .from_json import ID_FIELDS, from_json, spans_in
+from .from_json import ID_FIELDS, Export, from_json, spans_in
 
 __all__ = [
     "JSON",
@@ -41,8 +46,11 @@ __all__ = [
     "grpc_server",
     "gunzip",
     "parse",
+    "parse_as",
     "partial",
+    "partial_logs",
     "receive",
+    "receive_as",
     "to_json",
 ]
 
@@ -59,6 +67,7 @@ _PIECE = 1024 * 1024
 #: Called with an export and its gRPC metadata; returns how many of its spans are refused, and why.
 OnTraces = Callable[[ExportTraceServiceRequest, dict[str, Any]], tuple[int, str]]
 OnMetrics = Callable[[ExportMetricsServiceRequest], None]
+OnLogs = Callable[[ExportLogsServiceRequest], tuple[int, str]]
 
 Request = TypeVar("Request", bound=Message)
 
@@ -95,38 +104,69 @@ def parse(
     *most* is the number of objects that JSON may have. With a *ticket* it raises Busy where
     another large export is being read.
     """
+    return parse_as(ExportTraceServiceRequest, body, content_type, most, ticket)
+
+
+def parse_as(
+    kind: type[Export],
+    body: bytes,
+    content_type: str = PROTOBUF,
+    most: int = MAX_OBJECTS,
+    ticket: Ticket | None = None,
+) -> Export:
+    """Do what ``parse`` does, for an export of any *kind*."""
     if content_type != JSON:
-        return _from_protobuf(body, ExportTraceServiceRequest, ticket)
+        return _from_protobuf(body, kind, ticket)
     values = check_json(body, most)
     if ticket is not None:
         ticket.fit(len(body), values)
-    return read_apart(body, _of_json)[0] if values > LARGE_OBJECTS else from_json(body)
+    if values <= LARGE_OBJECTS:
+        return from_json(body, kind)
+    if kind is ExportLogsServiceRequest:
+        return read_apart(body, _logs_of_json)[0].logs
+    return read_apart(body, _spans_of_json)[0].spans
 
 
-def _of_json(body: bytes) -> tuple[ExportTraceServiceRequest, str]:
-    return from_json(body), ""
+def _spans_of_json(body: bytes) -> tuple[Exports, str]:
+    return Exports(spans=from_json(body, ExportTraceServiceRequest)), ""
 
 
-@contextmanager
+def _logs_of_json(body: bytes) -> tuple[Exports, str]:
+    return Exports(logs=from_json(body, ExportLogsServiceRequest)), ""
+
+
 def receive(
     length: int | None,
     read: Callable[[], bytes],
     encoding: str = "identity",
     content_type: str = PROTOBUF,
     most: int = MAX_OBJECTS,
-) -> Iterator[ExportTraceServiceRequest]:
+) -> AbstractContextManager[ExportTraceServiceRequest]:
     """Read an export over HTTP, and hold room in memory for it while the block runs.
 
     *length* is the length of its body, which *read* returns, if it is known. Raises Busy,
     Malformed and TooLarge.
     """
+    return receive_as(ExportTraceServiceRequest, length, read, encoding, content_type, most)
+
+
+@contextmanager
+def receive_as(
+    kind: type[Export],
+    length: int | None,
+    read: Callable[[], bytes],
+    encoding: str = "identity",
+    content_type: str = PROTOBUF,
+    most: int = MAX_OBJECTS,
+) -> Iterator[Export]:
+    """Do what ``receive`` does, for an export of any *kind*."""
     with ADMISSION.ticket() as ticket:
         ticket.fit(length or 0)
         body = read()
         ticket.fit(len(body))
         if encoding == "gzip":
             body = gunzip(body, ticket=ticket)
-        yield parse(body, content_type, most, ticket)
+        yield parse_as(kind, body, content_type, most, ticket)
 
 
 def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> Request:
@@ -175,6 +215,15 @@ def partial(refused: int, reason: str) -> ExportTraceServiceResponse:
     )
 
 
+def partial_logs(refused: int, reason: str) -> ExportLogsServiceResponse:
+    """Return the response to an export with *refused* log records that were not accepted."""
+    if not refused:
+        return ExportLogsServiceResponse()
+    return ExportLogsServiceResponse(
+        partial_success=ExportLogsPartialSuccess(rejected_log_records=refused, error_message=reason)
+    )
+
+
 def encode_response(message: Message, content_type: str) -> bytes:
     """Return *message* in the encoding of its request."""
     if content_type == JSON:
@@ -187,10 +236,12 @@ def grpc_server(
     on_traces: OnTraces,
     on_metrics: OnMetrics = lambda request: None,
     credentials: grpc.ServerCredentials | None = None,
+    on_logs: OnLogs | None = None,
 ) -> tuple[grpc.Server, int]:
     """Return a server of OTLP/gRPC at *address*, not started, and its port.
 
-    *credentials* enable TLS. Raises OSError if it cannot listen there.
+    *credentials* enable TLS. Without *on_logs* it has no service for logs. Raises OSError if it
+    cannot listen there.
     """
     server = grpc.server(
         ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp"),
@@ -198,6 +249,8 @@ def grpc_server(
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE)],
     )
     server.add_generic_rpc_handlers([_traces(on_traces), _metrics(on_metrics)])
+    if on_logs is not None:
+        server.add_generic_rpc_handlers([_logs(on_logs)])
     try:
         if credentials is not None:
             port = server.add_secure_port(address, credentials)
@@ -225,6 +278,14 @@ def _metrics(on_metrics: OnMetrics) -> grpc.GenericRpcHandler:
         return ExportMetricsServiceResponse()
 
     return _service("opentelemetry.proto.collector.metrics.v1.MetricsService", export)
+
+
+def _logs(on_logs: OnLogs) -> grpc.GenericRpcHandler:
+    def export(body: bytes, context: grpc.ServicerContext) -> Message:
+        with _read(body, ExportLogsServiceRequest, context) as request:
+            return partial_logs(*on_logs(request))
+
+    return _service("opentelemetry.proto.collector.logs.v1.LogsService", export)
 
 
 def _service(

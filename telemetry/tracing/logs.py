@@ -1,7 +1,9 @@
 """Log correlation: every log record has the ids of the trace and the span that are current."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -9,7 +11,7 @@ from opentelemetry import trace
 
 from .faults import log_internal_error
 
-__all__ = ["correlate_logs"]
+__all__ = ["correlate_logs", "is_unrecorded", "unrecorded"]
 
 #: Marks the wrapped method, so that it is wrapped once.
 _MARK = "queuehop_correlated"
@@ -51,3 +53,19 @@ def _add_ids(record: logging.LogRecord) -> None:
             fields.setdefault("span_id", f"{span_context.span_id:016x}")
     except Exception:  # a span of another library
         log_internal_error("add the ids of the trace to a log record")
+
+
+_is_unrecorded: ContextVar[bool] = ContextVar("queuehop-unrecorded", default=False)
+
+#: Whether this thread's log records are not to be sent.
+is_unrecorded = _is_unrecorded.get
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Send none of this thread's log records inside: an export that logs would never end."""
+    token = _is_unrecorded.set(True)
+    try:
+        yield
+    finally:
+        _is_unrecorded.reset(token)

@@ -1,4 +1,4 @@
-"""One finished hop as a record: the facts in the form in which they came.
+"""One finished hop, or one log line, as a record: the facts in the form in which they came.
 
 A hop records facts and interprets nothing. ``interpret`` turns a record into a span and
 its measurements: in the sender, or earlier in the process, if something reads the span.
@@ -24,7 +24,9 @@ __all__ = [
     "ParentContext",
     "Record",
     "RecordedEvent",
+    "RecordedException",
     "RecordedLink",
+    "RecordedLog",
     "RunFacts",
     "SendFacts",
     "ServerFacts",
@@ -34,6 +36,7 @@ __all__ = [
     "pack",
     "span_context",
     "unpack",
+    "unpack_log",
 ]
 
 
@@ -252,6 +255,41 @@ class Record(Struct, array_like=True):
         return ParentContext(self.trace_id, self.span_id, self.flags, False, self.trace_state)
 
 
+class RecordedException(Struct, array_like=True):
+    """The exception of a log record: its class, its message and its traceback."""
+
+    type: str
+    message: str
+    stacktrace: str
+
+
+class RecordedLog(Struct, array_like=True):
+    """One record of the standard library's logging, at a Unix time in nanoseconds.
+
+    *trace_id* is 16 bytes, and empty outside a span. *attributes* are those of ``extra`` that are
+    sent.
+    """
+
+    time: int
+    logger: str
+    #: The number and the name of the level, as ``logging`` has them.
+    level: int
+    level_name: str
+    body: str
+    #: Where the logging call is.
+    path: str
+    function: str
+    line: int
+    trace_id: bytes = b""
+    span_id: int = 0
+    flags: int = 0
+    exception: RecordedException | None = None
+    #: The stack of the call, where ``stack_info`` asked for it.
+    stack: str | None = None
+    attributes: dict[str, Any] | None = None
+    dropped_attributes: int = 0
+
+
 #: An application's own kinds of text and numbers, such as NumPy's floats, go as what they are.
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),
@@ -267,3 +305,4 @@ def _packable(value: object) -> object:
 
 pack = msgpack.Encoder(enc_hook=_packable).encode
 unpack = msgpack.Decoder(Record).decode
+unpack_log = msgpack.Decoder(RecordedLog).decode

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .record import Record, SpanTemplate
+from .record import Record, RecordedLog, SpanTemplate
 
 __all__ = ["Sink"]
 
@@ -18,6 +18,9 @@ class Sink:
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Take one finished record. Must not wait for the network."""
+
+    def append_log(self, log: RecordedLog) -> None:
+        """Take one log record. It is dropped where the sink has no target for logs."""
 
     def resource_changed(self) -> None:
         """Use the new resource of the process from the next record on."""

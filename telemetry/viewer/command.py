@@ -131,7 +131,11 @@ def _grpc_server(address: str, store: Store) -> grpc.Server:
     try:
         # gRPC itself would say so in lines of its own.
         _bind(*split_address(address)).close()
-        server, _ = grpc_server(address, lambda request, metadata: store.take(request))
+        server, _ = grpc_server(
+            address,
+            lambda request, metadata: store.take(request),
+            on_logs=store.take_logs,
+        )
         return server
     except OSError as exc:
         raise _taken(address, "--grpc", exc) from None

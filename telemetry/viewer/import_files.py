@@ -7,13 +7,14 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..otlp.admission import LARGE_OBJECTS, Ticket
-from ..otlp.apart import read_apart
+from ..otlp.apart import Exports, read_apart
 from ..otlp.bounds import MAX_IMPORTED, Malformed, check_json
 from ..otlp.from_json import from_json
 from ..otlp.server import gunzip
@@ -34,9 +35,8 @@ KNOWN = (
 #: Objects of others that hold no spans: the name of a field, and what the file is.
 OTHERS = {
     "traceEvents": "a Chrome trace, which is a profile of one program",
-    "resourceMetrics": "metrics in OTLP; the viewer shows traces only",
-    "resourceLogs": "logs in OTLP; the viewer shows traces only",
-    "resourceProfiles": "profiles in OTLP; the viewer shows traces only",
+    "resourceMetrics": "metrics in OTLP; the viewer shows traces and logs only",
+    "resourceProfiles": "profiles in OTLP; the viewer shows traces and logs only",
     "traces": "the result of a search in Tempo, without spans; download one of its traces",
     "log": "a HAR file, which holds requests of a browser",
     "errors": "an error that the other viewer answered, without spans",
@@ -50,15 +50,22 @@ BASE64 = {24: 16, 12: 8}
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The spans of a file. *kind* is the name of its format."""
+    """The spans and log records of a file. *kind* is the name of its format."""
 
     request: ExportTraceServiceRequest
     kind: str
+    log_request: ExportLogsServiceRequest = field(default_factory=ExportLogsServiceRequest)
 
     @property
     def spans(self) -> int:
         """How many spans there are."""
         return sum(len(scope.spans) for scope in self._scopes())
+
+    @property
+    def logs(self) -> int:
+        """How many log records there are."""
+        scopes = (scope for r in self.log_request.resource_logs for scope in r.scope_logs)
+        return sum(len(scope.log_records) for scope in scopes)
 
     @property
     def trace_ids(self) -> list[str]:
@@ -71,9 +78,10 @@ class Imported:
 
 
 def read_file(body: bytes, ticket: Ticket | None = None) -> Imported:
-    """Read the spans of a file. Raises Malformed in words for a person, or TooLarge.
+    """Read the spans and log records of a file.
 
-    With a *ticket* it raises Busy where another large export is being read.
+    Raises Malformed in words for a person, or TooLarge. With a *ticket* it raises Busy where
+    another large export is being read.
     """
     if body.startswith(GZIP):
         body = gunzip(body, LARGEST, ticket)
@@ -87,16 +95,15 @@ def read_file(body: bytes, ticket: Ticket | None = None) -> Imported:
     values = check_json(body, MAX_IMPORTED)
     if ticket is not None:
         ticket.fit(len(body), values)
-    imported = Imported(
-        *(read_apart(body, read_json) if values > LARGE_OBJECTS else read_json(body))
-    )
-    if not imported.spans:
+    exports, kind = read_apart(body, read_json) if values > LARGE_OBJECTS else read_json(body)
+    imported = Imported(exports.spans, kind, exports.logs)
+    if not imported.spans and not imported.logs:
         raise Malformed(f"there are no spans in it: it is {imported.kind}, and empty")
     return imported
 
 
-def read_json(body: bytes) -> tuple[ExportTraceServiceRequest, str]:
-    """Return the spans of a file that is not compressed, and the name of its format."""
+def read_json(body: bytes) -> tuple[Exports, str]:
+    """Return what a file that is not compressed holds, and the name of its format."""
     try:
         return _import(list(_documents(body)))
     except RecursionError:
@@ -128,16 +135,17 @@ def _documents(body: bytes) -> Iterator[Any]:
         yield document
 
 
-def _import(documents: list[Any]) -> tuple[ExportTraceServiceRequest, str]:
+def _import(documents: list[Any]) -> tuple[Exports, str]:
     first = documents[0]
     if isinstance(first, list):
         raise Malformed(f"it is {_list_kind(first)}. {KNOWN}")
     if not isinstance(first, dict):
         raise Malformed(f"it holds no object. {KNOWN}")
     if (traces := _jaeger_traces(documents)) is not None:
-        return from_jaeger(traces), JAEGER
+        return Exports(from_jaeger(traces)), JAEGER
     kind = "OTLP" if len(documents) == 1 else "OTLP, an export a line"
     spans: list[Any] = []
+    logs: list[Any] = []
     found = False
     for document in documents:
         if not isinstance(document, dict):
@@ -150,6 +158,9 @@ def _import(documents: list[Any]) -> tuple[ExportTraceServiceRequest, str]:
                 found = True
                 spans += _sequence(inner[name], name)
                 kind = "Tempo's JSON" if name == "batches" or inner is not document else kind
+        if "resourceLogs" in inner:
+            found = True
+            logs += _sequence(inner["resourceLogs"], "resourceLogs")
     if not found:
         for name, what in OTHERS.items():
             if name in first:
@@ -159,7 +170,9 @@ def _import(documents: list[Any]) -> tuple[ExportTraceServiceRequest, str]:
         _use_hex(span)
         for link in _sequence(span.get("links") or [], "links"):
             _use_hex(link)
-    return from_json(json.dumps({"resourceSpans": spans}).encode()), kind
+    request = from_json(json.dumps({"resourceSpans": spans}).encode(), ExportTraceServiceRequest)
+    records = from_json(json.dumps({"resourceLogs": logs}).encode(), ExportLogsServiceRequest)
+    return Exports(request, records), kind
 
 
 def _jaeger_traces(documents: list[Any]) -> list[Any] | None:
@@ -219,12 +232,12 @@ def _use_hex(item: Any) -> None:
     """Write the ids of a span or link in hex where they are in base64."""
     if not isinstance(item, dict):
         raise Malformed("a link is not an object")
-    for field in ("traceId", "spanId", "parentSpanId"):
-        value = item.get(field)
+    for name in ("traceId", "spanId", "parentSpanId"):
+        value = item.get(name)
         if isinstance(value, str) and len(value) in BASE64 and value.endswith("="):
             try:
                 raw = base64.b64decode(value, validate=True)
             except binascii.Error:
                 continue
             if len(raw) == BASE64[len(value)]:
-                item[field] = raw.hex()
+                item[name] = raw.hex()

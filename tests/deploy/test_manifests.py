@@ -41,13 +41,21 @@ VERSION = "1.33"
 KNOWN = {
     "receivers": {"otlp"},
     "processors": {"batch", "memory_limiter", "tail_sampling"},
-    "exporters": {"clickhouse", "load_balancing", "otlp_grpc", "prometheus"},
+    "exporters": {"clickhouse", "load_balancing", "otlp_grpc", "otlp_http", "prometheus"},
     "extensions": {"health_check"},
 }
 
 BACKENDS = ("jaeger", "tempo", "clickhouse", "lightstep")
-AGENTS = {"agent": ("agent",), "agent-metrics": ("agent", "agent-metrics")}
-GATEWAYS = {f"gateway-{name}": ("gateway", name) for name in BACKENDS}
+AGENTS = {
+    "agent": ("agent",),
+    "agent-metrics": ("agent", "agent-metrics"),
+    "agent-logs": ("agent", "agent-logs"),
+    "agent-both": ("agent", "agent-metrics", "agent-logs"),
+}
+GATEWAYS = {
+    **{f"gateway-{name}": ("gateway", name) for name in BACKENDS},
+    "gateway-loki": ("gateway", "tempo", "loki"),
+}
 COLLECTORS = {**AGENTS, **GATEWAYS}
 
 QUEUE = app.conf.task_default_queue

@@ -23,7 +23,7 @@ PLACES = (
 #: Functions that run in the sender, in a worker's main process or in a thread of our own.
 NOT_IN_A_TASK = {
     "celery/probe.py": {"_backend"},
-    "export/memory.py": {"_take_in"},
+    "export/memory.py": {"_take_in", "_take_in_logs"},
     "export/outgoing.py": {"outgoing"},
     "export/sender/collector.py": {"_send"},
     "export/sender/segment.py": {"_read"},

@@ -7,7 +7,7 @@ __all__ = ["Collector", "ExportResult", "Outcome"]
 
 
 class Collector:
-    """The collector at *target*, for traces and metrics."""
+    """The collector at *target*, for traces, metrics and logs."""
 
     def __init__(self, target: Otlp) -> None:
         self._transport = _transport(target)
@@ -19,6 +19,10 @@ class Collector:
     def export_metrics(self, request: bytes) -> ExportResult:
         """Send an encoded ``ExportMetricsServiceRequest``."""
         return self._send("METRICS", request)
+
+    def export_logs(self, request: bytes) -> ExportResult:
+        """Send an encoded ``ExportLogsServiceRequest``."""
+        return self._send("LOGS", request)
 
     def hold(self) -> None:
         """Get ready for forks, before the first export."""

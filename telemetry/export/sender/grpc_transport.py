@@ -16,6 +16,7 @@ __all__ = ["GrpcTransport"]
 _METHODS: dict[Signal, str] = {
     "TRACES": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "METRICS": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "LOGS": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 
 _DETAILS = "grpc-status-details-bin"

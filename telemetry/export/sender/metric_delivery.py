@@ -21,9 +21,9 @@ from opentelemetry.semconv.attributes.service_attributes import (
 
 from ..aggregation import Aggregation, spans_dropped
 from .backoff import Backoff
+from .batch_delivery import Source
 from .collector import Collector, Outcome
 from .segment import Item
-from .span_delivery import Source
 
 __all__ = ["MetricDelivery"]
 
@@ -43,7 +43,7 @@ class MetricDelivery:
         # Of the sender, which serves several services.
         self._own = Resource({SERVICE_NAME: "queuehop", SERVICE_INSTANCE_ID: self._instance})
         self._since = time.time_ns()
-        self._dropped = 0
+        self._dropped = 0  # as the collector knows it
         self._streams: dict[bytes, Aggregation] = {}
         self._unsent = False
 
@@ -57,20 +57,19 @@ class MetricDelivery:
         self._due = 0.0
         self.backoff.hurry()
 
-    def deliver(self, sources: Sequence[Source], dropped: int) -> None:
+    def deliver(self, sources: Sequence[Source], dropped: int = 0) -> None:
         """Add up what is new, and send the sums if they are due.
 
         *dropped* is how many spans this process has dropped so far.
         """
-        self._unsent |= dropped != self._dropped
-        self._dropped = dropped
         for source in sources:
             for item in source.measurements.drain():
                 self._add(item)
-        if self._collector is not None and self._unsent:
-            if time.monotonic() < self._due or self.backoff.remaining:
-                return
-            if not self._send(self._collector):
+        if self._collector is not None and (self._unsent or dropped != self._dropped):
+            if time.monotonic() >= self._due and not self.backoff.remaining:
+                self._send(self._collector, dropped)
+            # A count of dropped spans that waits holds up no source.
+            if self._unsent:
                 return
         for source in sources:
             source.measurements.acknowledge_all()
@@ -87,24 +86,24 @@ class MetricDelivery:
         aggregation.add(item.content)
         self._unsent = True
 
-    def _send(self, collector: Collector) -> bool:
+    def _send(self, collector: Collector, dropped: int) -> None:
         request = ExportMetricsServiceRequest()
         for aggregation in self._streams.values():
             data = aggregation.collect()
             if data is not None:
                 request.MergeFrom(encode_metrics(data))
         # Also where it is 0: a counter that begins with 5 has not risen, to Prometheus.
-        request.MergeFrom(encode_metrics(spans_dropped(self._own, self._dropped, self._since)))
+        request.MergeFrom(encode_metrics(spans_dropped(self._own, dropped, self._since)))
         result = collector.export_metrics(request.SerializeToString())
         self.error = "" if result.missing else result.error
         if result.outcome is Outcome.RETRY and not result.missing:
             self.failures += 1
             self.backoff.failed(result)
-            return False
+            return
         if result.missing:  # a collector for traces alone
             self._collector = None
         self.backoff.succeeded()
         self._unsent = False
+        self._dropped = dropped
         self.delivered_at = time.monotonic()
         self._due = self.delivered_at + self._interval
-        return True

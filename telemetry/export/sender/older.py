@@ -4,16 +4,27 @@ import contextlib
 import os
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from ..spool.directory import SpoolDirectory
 
 __all__ = ["count_older_spans"]
 
-#: Formats 1 to 4: a magic number, the length of the payload, a checksum, a kind.
-_MAGIC = b"\x9aQH\x01"
+#: A magic number, the length of the payload, a checksum, a kind.
 _HEADER = struct.Struct("4sIIB")
-#: The kinds of frames that held a span.
-_SPANS = frozenset({2, 4, 5, 6})
+
+
+class _Format(NamedTuple):
+    """The kinds of frames that held a span, and how much of the length the kind is."""
+
+    spans: frozenset[int]
+    kind: int
+
+
+_FORMATS = {
+    b"\x9aQH\x01": _Format(frozenset({2, 4, 5, 6}), 0),  # formats 1 to 4
+    b"\x9aQH\x02": _Format(frozenset({2, 3}), 1),  # format 5
+}
 
 
 def count_older_spans(directory: SpoolDirectory) -> int:
@@ -35,19 +46,21 @@ def count_older_spans(directory: SpoolDirectory) -> int:
 def _remove(directory: SpoolDirectory, name: str) -> int:
     fd = directory.open_to_read(name)
     try:
-        if os.pread(fd, len(_MAGIC), 0) != _MAGIC:
+        magic = os.pread(fd, 4, 0)
+        if magic not in _FORMATS:
             return 0
-        count = _count(directory.segment(name), directory.acknowledged(name).spans)
+        acknowledged = directory.acknowledged(name).spans
+        count = _count(directory.segment(name), magic, acknowledged)
         return count if directory.remove(name, fd, os.fstat(fd).st_size) else 0
     finally:
         os.close(fd)
 
 
-def _count(segment: Path, acknowledged: int) -> int:
-    data = segment.read_bytes()
+def _count(segment: Path, magic: bytes, acknowledged: int) -> int:
+    data, older = segment.read_bytes(), _FORMATS[magic]
     count, at = 0, 0
-    while (at := data.find(_MAGIC, at)) >= 0 and at + _HEADER.size <= len(data):
+    while (at := data.find(magic, at)) >= 0 and at + _HEADER.size <= len(data):
         _, length, _, kind = _HEADER.unpack_from(data, at)
-        at += _HEADER.size + length
-        count += kind in _SPANS and at > acknowledged
+        at += _HEADER.size + length - older.kind
+        count += kind in older.spans and at > acknowledged
     return count

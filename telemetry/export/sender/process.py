@@ -17,11 +17,11 @@ from pathlib import Path
 from ...config import exporter, settings
 from ..spool.directory import SenderStatus, SpoolDirectory, tree_of
 from ..spool.spawn import LOCK
+from .batch_delivery import LogDelivery, SpanDelivery
 from .collector import Collector
 from .metric_delivery import MetricDelivery
 from .older import count_older_spans
 from .segment import Segment, SharedChunks
-from .span_delivery import SpanDelivery
 
 __all__ = ["main"]
 
@@ -50,6 +50,7 @@ class Sender:
         directory: SpoolDirectory,
         spans: SpanDelivery,
         metrics: MetricDelivery,
+        logs: LogDelivery,
         bounds: settings.Spool,
         pause: float,
     ) -> None:
@@ -57,6 +58,7 @@ class Sender:
         self._directory = directory
         self._spans = spans
         self._metrics = metrics
+        self._logs = logs
         self._bounds = bounds
         self._pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         self._segments: dict[str, Segment] = {}
@@ -79,9 +81,10 @@ class Sender:
                 if wake_ups.wait(0.0 if more else self._pause):
                     self._spans.hurry()
                     self._metrics.hurry()
+                    self._logs.hurry()
 
     def _look(self) -> None:
-        """Open new segments, and drop the spans of those that are too old or too many."""
+        """Open new segments, and drop what is in those that are too old or too many."""
         names, others = self._directory.scan()
         self._unreadable |= dict.fromkeys(others, "not a regular file")
         for name in self._unreadable.keys() - set(names) - set(others):
@@ -104,18 +107,22 @@ class Sender:
         for segment in self._segments.values():
             size = segment.undelivered
             if size and segment.written < oldest:
-                self._spans.drop(segment.give_up(), f"older than {self._bounds.max_age:g} seconds")
+                self._give_up(segment, f"older than {self._bounds.max_age:g} seconds")
                 waiting -= size
             elif size and waiting > self._bounds.max_bytes:
-                self._spans.drop(
-                    segment.give_up(), f"more than {self._bounds.max_bytes} bytes wait"
-                )
+                self._give_up(segment, f"more than {self._bounds.max_bytes} bytes wait")
                 waiting -= size
+
+    def _give_up(self, segment: Segment, reason: str) -> None:
+        spans, logs = segment.give_up()
+        self._spans.drop(spans, reason)
+        self._logs.drop(logs, reason)
 
     def _deliver(self) -> bool:
         """Send what waits, for a while. Return whether there is more."""
         segments = list(self._segments.values())
         more = all(self._spans.deliver(segments) for _ in range(ROUND))
+        more |= all(self._logs.deliver(segments) for _ in range(ROUND))
         self._metrics.deliver(segments, self._spans.dropped)
         for segment in segments:
             self._spans.drop(segment.take_unreadable(), "damaged, or of an unknown kind")
@@ -140,7 +147,8 @@ class Sender:
 
     def _write_status(self) -> None:
         status = SenderStatus(
-            self._before.failures + self._spans.failures + self._metrics.failures,
+            self._before.failures
+            + sum(each.failures for each in (self._spans, self._metrics, self._logs)),
             self._spans.error,
             self._before.dropped + self._spans.dropped,
             self._spans.reason or self._before.reason,
@@ -149,6 +157,9 @@ class Sender:
                 for name, reason in sorted(self._unreadable.items())[:10]
             ),
             self._metrics.error,
+            self._logs.error,
+            self._before.dropped_logs + self._logs.dropped,
+            self._logs.reason or self._before.log_reason,
         )
         if status != self._written:
             with contextlib.suppress(OSError):  # a full disk: the next time will do
@@ -165,7 +176,8 @@ class Sender:
         if self._alone_since is None:
             self._alone_since = time.monotonic()
             self._metrics.hurry()
-        last = max(self._alone_since, self._spans.delivered_at, self._metrics.delivered_at)
+        deliveries = (self._spans, self._metrics, self._logs)
+        last = max(self._alone_since, *(each.delivered_at for each in deliveries))
         return time.monotonic() > last + LINGER
 
     def _is_written(self) -> bool:
@@ -198,17 +210,22 @@ def _deliver(directory: SpoolDirectory) -> None:
         return
     collector = Collector(target)
     batch = settings.batch(schedule_delay=DELAY)
-    metrics_target = exporter.metrics_target(target)
-    metrics_collector = None
-    if metrics_target is not None:
-        metrics_collector = collector if metrics_target == target else Collector(metrics_target)
+
+    def collector_of(other: exporter.Otlp | None) -> Collector | None:
+        if other is None:
+            return None
+        return collector if other == target else Collector(other)
+
     spans = SpanDelivery(collector, batch.max_export_batch_size)
-    metrics = MetricDelivery(metrics_collector, settings.metric_interval())
+    to = collector_of(exporter.metrics_target(target))
+    metrics = MetricDelivery(to, settings.metric_interval())
+    to = collector_of(exporter.logs_target(target))
+    logs = LogDelivery(to, settings.log_batch().max_export_batch_size)
     os.chdir("/")  # keeps no file system busy
     older = count_older_spans(directory)
     spans.drop(older, "written by an older version of queuehop, in another format")
     _sweep(directory, bounds.max_age)
-    Sender(directory, spans, metrics, bounds, batch.schedule_delay / 1000).run()
+    Sender(directory, spans, metrics, logs, bounds, batch.schedule_delay / 1000).run()
 
 
 def _printable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The sender's side of one segment: a cursor for the spans, one for the measurements."""
+"""The sender's side of one segment: a cursor for the spans, the measurements and the logs each."""
 
 import contextlib
 import os
@@ -6,19 +6,23 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ..outgoing import Origin, Outgoing, outgoing, outgoing_span
+from ...tracing.record import RecordedLog
+from ..outgoing import Origin, Outgoing, outgoing, outgoing_log, outgoing_span
 from ..spool.directory import Acknowledged, SpoolDirectory
 from ..spool.frames import DEFINITION
 from ..spool.reader import SegmentReader
 
 __all__ = ["Cursor", "Item", "Segment", "SharedChunks"]
 
-#: Chunks, of all segments together, that wait for the other cursor.
+#: Chunks, of all segments together, that wait for the other cursors.
 LATEST = 16
+
+#: Each chunk is read by so many.
+CURSORS = 3
 
 
 class Item(NamedTuple):
-    """What a cursor delivers: a ``Span`` or a measurement, and the offset behind it."""
+    """What a cursor delivers: a span, a measurement or a log record, and the offset behind it."""
 
     origin: Origin
     content: Any
@@ -36,12 +40,19 @@ class Chunk(NamedTuple):
     size: int | None
 
 
-#: Chunks that one cursor has read and the other has not, by segment and position.
-SharedChunks = dict[tuple[str, int], Chunk]
+class SharedChunk(NamedTuple):
+    """A chunk that so many cursors have not read yet."""
+
+    chunk: Chunk
+    left: int
+
+
+#: Chunks that one cursor has read and another has not, by segment and position.
+SharedChunks = dict[tuple[str, int], SharedChunk]
 
 
 class _Chunks:
-    """The chunks of one segment. Each record is decoded and interpreted once for both cursors."""
+    """The chunks of one segment. Each record is decoded and interpreted once for all cursors."""
 
     def __init__(self, fd: int, name: str, shared: SharedChunks, skip: int) -> None:
         """Records that end before *skip* are left out."""
@@ -55,17 +66,19 @@ class _Chunks:
 
     def read(self, position: int) -> Chunk:
         """Return the chunk at *position*."""
-        chunk = self._shared.pop((self._name, position), None)
-        if chunk is None:
-            chunk = self._read(position)
-            if chunk.items:  # where there were none, there may be some the next time
-                if len(self._shared) >= LATEST:
-                    del self._shared[next(iter(self._shared))]  # the oldest
-                self._shared[self._name, position] = chunk
+        key = self._name, position
+        shared = self._shared.pop(key, None)
+        if shared is None:
+            shared = SharedChunk(self._read(position), CURSORS)
+            if len(self._shared) >= LATEST:
+                del self._shared[next(iter(self._shared))]  # the oldest
+        chunk, left = shared
+        if chunk.items and left > 1:  # where there were none, there may be some the next time
+            self._shared[key] = SharedChunk(chunk, left - 1)
         return chunk
 
     def has(self, position: int) -> bool:
-        """Return whether the other cursor has read more, from *position* on."""
+        """Return whether another cursor has read more, from *position* on."""
         return (self._name, position) in self._shared
 
     def _read(self, position: int) -> Chunk:
@@ -86,6 +99,8 @@ class _Chunks:
                 content = entry.content
                 if isinstance(content, bytes):
                     item = outgoing_span(entry.origin, content)
+                elif isinstance(content, RecordedLog):
+                    item = outgoing_log(entry.origin, content)
                 else:
                     item = outgoing(entry.origin, content)
                 items.append((item, end))
@@ -153,7 +168,7 @@ class Cursor:
         if chunk.size is None:
             return True
         self._size = chunk.size
-        # The segment ended there when it was read, and the other cursor may have read more since.
+        # The segment ended there when it was read, and another cursor may have read more since.
         return self._chunks.has(self.position)
 
 
@@ -168,11 +183,13 @@ class Segment:
         self._chunks = _Chunks(self._fd, name, shared, min(done))
         self.spans = Cursor(self._chunks, lambda item: item.span, done.spans)
         self.measurements = Cursor(self._chunks, lambda item: item.measurement, done.measurements)
+        self.logs = Cursor(self._chunks, lambda item: item.log, done.logs)
 
     @property
     def undelivered(self) -> int:
-        """Bytes that hold undelivered spans, or that were not read yet."""
-        return max(0, os.fstat(self._fd).st_size - self.spans.acknowledged)
+        """Bytes that hold undelivered spans or logs, or that were not read yet."""
+        acknowledged = min(self.spans.acknowledged, self.logs.acknowledged)
+        return max(0, os.fstat(self._fd).st_size - acknowledged)
 
     @property
     def written(self) -> float:
@@ -191,11 +208,13 @@ class Segment:
     @property
     def error(self) -> str:
         """Return why the rest of it cannot be read, once what was read is delivered."""
-        return "" if self.spans.pending else self._chunks.error
+        return "" if self.spans.pending or self.logs.pending else self._chunks.error
 
     def save(self) -> None:
         """Write down on disk how far the cursors are."""
-        done = Acknowledged(self.spans.acknowledged, self.measurements.acknowledged)
+        done = Acknowledged(
+            self.spans.acknowledged, self.measurements.acknowledged, self.logs.acknowledged
+        )
         if done != self._written_down:
             with contextlib.suppress(OSError):  # a full disk: the next time will do
                 self._directory.acknowledge(self.name, done)
@@ -203,16 +222,21 @@ class Segment:
 
     def remove_if_done(self) -> bool:
         """Remove it if all is delivered and no process can add to it. Return whether it is gone."""
-        done = min(self.spans.done, self.measurements.done)
+        done = min(self.spans.done, self.measurements.done, self.logs.done)
         return bool(done) and self._directory.remove(self.name, self._fd, done)
 
-    def give_up(self) -> int:
-        """Acknowledge all spans in it, undelivered. Return how many there were."""
-        count = sum(1 for _ in self.spans.drain())
-        self.spans.acknowledge_all()
+    def give_up(self) -> tuple[int, int]:
+        """Acknowledge all spans and logs in it, undelivered. Return how many there were of each."""
+        spans, logs = (_give_up(cursor) for cursor in (self.spans, self.logs))
         self.save()
-        return count
+        return spans, logs
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+
+def _give_up(cursor: Cursor) -> int:
+    count = sum(1 for _ in cursor.drain())
+    cursor.acknowledge_all()
+    return count

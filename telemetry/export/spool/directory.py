@@ -25,7 +25,7 @@ __all__ = ["Acknowledged", "SenderStatus", "SpoolDirectory", "private_directory"
 
 _SEGMENT = ".spool"
 _ACKNOWLEDGED = ".ack"
-_OFFSETS = struct.Struct("<QQ")
+_OFFSETS = struct.Struct("<QQQ")
 
 #: The name of the directory of a destination: see ``spool.sink``.
 _NAME = re.compile("[0-9a-f]{16}")
@@ -40,10 +40,11 @@ _MOST = 64 * 1024
 
 
 class Acknowledged(NamedTuple):
-    """Up to which offset of a segment its spans and its measurements are delivered or dropped."""
+    """Up to which offset of a segment its spans, measurements and logs are delivered or dropped."""
 
     spans: int = 0
     measurements: int = 0
+    logs: int = 0
 
 
 class SenderStatus(NamedTuple):
@@ -51,7 +52,8 @@ class SenderStatus(NamedTuple):
 
     The number of failed exports so far, and the error while they fail; the number of dropped spans
     so far, and the reason for the last of them; what in the directory is no file that it can read;
-    what the collector says about metrics that it does not take.
+    what the collector says about metrics that it does not take; of log records the error, the
+    number of dropped ones and the reason.
     """
 
     failures: int = 0
@@ -60,6 +62,9 @@ class SenderStatus(NamedTuple):
     reason: str = ""
     passed_over: str = ""
     metrics_error: str = ""
+    log_error: str = ""
+    dropped_logs: int = 0
+    log_reason: str = ""
 
 
 def tree_of(segment: str) -> str:
@@ -236,8 +241,9 @@ class SpoolDirectory:
         """Return how far the segment *name* is delivered."""
         try:
             data = _read(self.directory / (name + _ACKNOWLEDGED))
-            return Acknowledged(*_OFFSETS.unpack(data))
-        except (OSError, struct.error):
+            offsets = [offset for (offset,) in struct.iter_unpack("<Q", data)]
+            return Acknowledged(*offsets)  # of two in older formats
+        except (OSError, struct.error, TypeError):
             return Acknowledged()
 
     def acknowledge(self, name: str, offsets: Acknowledged) -> None:

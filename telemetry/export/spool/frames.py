@@ -19,6 +19,7 @@ __all__ = [
     "ENCODED_SPAN",
     "HEADER",
     "LARGEST",
+    "LOG",
     "RECORD",
     "Definition",
     "Frame",
@@ -34,6 +35,8 @@ DEFINITION = b"\x01"
 RECORD = b"\x02"
 #: The content is a ``Span``, which could not be packed as a record.
 ENCODED_SPAN = b"\x03"
+#: The content is a log record.
+LOG = b"\x04"
 
 #: The largest payload in bytes: more than a collector accepts in one request.
 LARGEST = 16 * 1024 * 1024
@@ -41,7 +44,7 @@ LARGEST = 16 * 1024 * 1024
 #: A payload of so few bytes is always checksummed.
 _SHORT = 4096
 
-_MAGIC = b"\x9aQH\x02"
+_MAGIC = b"\x9aQH\x03"
 _HEADER = struct.Struct("4sII")
 _header = _HEADER.pack
 

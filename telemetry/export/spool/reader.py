@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec import msgpack
 
-from ...tracing.record import Record, SpanTemplate, unpack
+from ...tracing.record import Record, RecordedLog, SpanTemplate, unpack, unpack_log
 from ..outgoing import Origin
 from . import frames
 from .directory import SpoolDirectory
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     """One record, or one encoded ``Span`` that could not be a record, and the offset behind it."""
 
     origin: Origin
-    content: Record | bytes
+    content: Record | RecordedLog | bytes
     end: int
 
 
@@ -77,6 +77,8 @@ class SegmentReader:
         end = position + frame.end
         if frame.kind == frames.RECORD:
             return Entry(origin, unpack(frame.content), end)
+        if frame.kind == frames.LOG:
+            return Entry(origin, unpack_log(frame.content), end)
         if frame.kind == frames.ENCODED_SPAN:
             return Entry(origin, frame.content, end)
         raise ValueError(f"a frame of the unknown kind {frame.kind!r}")
@@ -102,6 +104,8 @@ def _records(reader: SegmentReader) -> Iterator[tuple[SpanTemplate, Record]]:
     while size is None:
         chunk = reader.read(position)
         for frame in chunk.frames:
+            if frame.kind == frames.LOG:
+                continue
             try:
                 entry = reader.decode(frame, position)
             except Exception:

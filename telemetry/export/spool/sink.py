@@ -13,10 +13,10 @@ from ...config.exporter import Otlp
 from ...config.settings import Spool
 from ...otlp.encode import encode_readable
 from ...tracing.faults import logger
-from ...tracing.record import Facts, Record, SpanTemplate, pack
+from ...tracing.record import Facts, Record, RecordedLog, SpanTemplate, pack
 from ...tracing.sink import Sink
 from ...tracing.span import readable
-from ..outgoing import origin_of
+from ..outgoing import LOGS, origin_of
 from . import frames, spawn
 from .directory import SpoolDirectory
 from .frames import Definition
@@ -27,7 +27,7 @@ from .writer import Writer
 __all__ = ["DiskSink"]
 
 #: Changes with the contents of the files. Versions that differ in it do not share a directory.
-FORMAT = 5
+FORMAT = 6
 
 #: A segment holds this part of the bytes that may wait, and of the time that they may.
 PART = 8
@@ -54,12 +54,14 @@ class DiskSink(Sink):
         metrics: Otlp | None,
         spool: Spool,
         in_memory: Callable[[], Sink],
+        logs: Otlp | None = None,
     ) -> None:
         if spawn.interpreter() is None:
             raise OSError("no Python interpreter is known that could send them")
         self.measures = metrics is not None
+        self._logs = logs is not None
         # Other credentials, or another collector, are another directory.
-        key = sha256(repr((FORMAT, traces, metrics)).encode()).hexdigest()[:16]
+        key = sha256(repr((FORMAT, traces, metrics, logs)).encode()).hexdigest()[:16]
         self._directory = SpoolDirectory(spool.directory / key)
         self._directory.make()
         self._pid = os.getpid()
@@ -91,6 +93,14 @@ class DiskSink(Sink):
             self._append_encoded(definition, template, record)
         else:
             self._writer.append(frames.RECORD, definition, content)
+
+    def append_log(self, log: RecordedLog) -> None:
+        """Write *log*, in the calling thread."""
+        if self._memory is not None:
+            self._memory.append_log(log)
+        elif self._logs:
+            definition = self._definitions.get(LOGS) or self._define(LOGS)
+            self._writer.append(frames.LOG, definition, pack(log))
 
     def _append_encoded(
         self, definition: Definition, template: SpanTemplate, record: Record

@@ -32,7 +32,8 @@ class Watch:
         self.due = 0.0
         self._started = float("-inf")
         self._short_lives = 0
-        self._dropped = directory.status().dropped
+        status = directory.status()
+        self._dropped, self._dropped_logs = status.dropped, status.dropped_logs
         self._passed_over = ""
 
     def look(self) -> None:
@@ -66,15 +67,21 @@ class Watch:
         self._started = time.monotonic()
 
     def _log_status(self) -> None:
-        status = self._directory.status()
-        if status.error and self._directory.may_log("failure"):
+        status, may_log = self._directory.status(), self._directory.may_log
+        if status.error and may_log("failure"):
             logger.warning("spans wait on disk: %s", status.error)
-        if status.metrics_error and self._directory.may_log("metrics"):
+        if status.metrics_error and may_log("metrics"):
             logger.warning("metrics are not delivered: %s", status.metrics_error)
-        if status.dropped > self._dropped and self._directory.may_log("dropped"):
+        if status.dropped > self._dropped and may_log("dropped"):
             logger.warning("dropped %d spans: %s", status.dropped - self._dropped, status.reason)
         self._dropped = status.dropped
-        if status.passed_over != self._passed_over and self._directory.may_log("passed-over"):
+        if status.log_error and status.log_error != status.error and may_log("log-failure"):
+            logger.warning("log records wait on disk: %s", status.log_error)
+        if status.dropped_logs > self._dropped_logs and may_log("dropped-logs"):
+            dropped = status.dropped_logs - self._dropped_logs
+            logger.warning("dropped %d log records: %s", dropped, status.log_reason)
+        self._dropped_logs = status.dropped_logs
+        if status.passed_over != self._passed_over and may_log("passed-over"):
             logger.warning(
                 "these segments in %s cannot be read and are not delivered: %s; remove them",
                 self._directory.directory,

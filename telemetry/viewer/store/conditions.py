@@ -6,6 +6,7 @@ from typing import Any
 
 from .attributes import has_attribute, is_possible
 from .incoming import MAX_TIME
+from .logs import traces_with_log
 from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
 from .waiting import STATES, times
 
@@ -91,6 +92,8 @@ class Conditions:
                 self._any_of(self._with_span(text) + self._with_trace_id(text))
             case Id(_, text):
                 self._any_of(self._with_message(text))
+            case Field("log", text):
+                self._any_of(traces_with_log(self._db, text))
             case Field("status", text):
                 self.has_status(text)
             case Field(name, text, exact):

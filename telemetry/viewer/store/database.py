@@ -8,13 +8,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ...config.settings import state_directory
+from . import logs
 
 __all__ = ["MEMORY", "Database", "Unusable", "default_path"]
 
 MEMORY = ":memory:"
 
 #: Raised with every change of the schema. What another version wrote is not read.
-VERSION = 5
+VERSION = 6
 
 #: Readers kept open for the next.
 IDLE_READERS = 8
@@ -211,7 +212,9 @@ class Database:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA temp_store = MEMORY")
         if version == 0:
-            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            db.executescript(
+                f"BEGIN; {SCHEMA} {logs.SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+            )
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

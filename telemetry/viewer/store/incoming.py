@@ -8,7 +8,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from ...otlp.decode import decode_span
 from ..analysis.messaging import role_of
 
-__all__ = ["MAX_TIME", "REFUSED", "Incoming", "incoming"]
+__all__ = ["LARGEST", "MAX_TIME", "MOST_SOURCES", "REFUSED", "Incoming", "incoming"]
 
 #: A span that is larger is refused, in bytes.
 LARGEST = 1024 * 1024

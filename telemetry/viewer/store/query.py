@@ -129,7 +129,7 @@ def _part(token: str, position: int) -> list[Part]:
     if re.fullmatch(r"[0-9a-fA-F]{16}", token):
         return [Id("span", token.lower())]
     name, colon, value = token.partition(":")
-    if colon and name.lower() in (*FIELDS, "status", "trace", "span", "id"):
+    if colon and name.lower() in (*FIELDS, "log", "status", "trace", "span", "id"):
         return [_field(name.lower(), value, position + len(name) + 1)]
     if found := _BOUND.fullmatch(token):
         known = found[1].lower()

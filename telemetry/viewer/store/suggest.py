@@ -20,6 +20,7 @@ _BEGINNINGS = {
     "queue:": "queue",
     "service:": "service",
     "route:": "route",
+    "log:": "text of a log record",
 }
 
 _LAST = re.compile(r'(?:"[^"]*"|[^\s"])*(?:"[^"]*)?$')

@@ -6,9 +6,10 @@ import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..analysis.counts import BUCKET
@@ -17,6 +18,7 @@ from ..analysis.wait import NEVER, STUCK_AFTER
 from .attributes import write_attributes
 from .database import Database
 from .incoming import MAX_TIME, REFUSED, Incoming, incoming
+from .logs import REFUSED_LOGS, IncomingLog, LogTable, incoming_logs
 from .read import read_trace
 from .runs import write_runs
 from .waiting import earliest_due, write_waiting
@@ -66,7 +68,10 @@ MOST_SOURCES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many spans are kept, and for how many seconds after their trace began to arrive."""
+    """How many spans are kept, and for how many seconds after their trace began to arrive.
+
+    As many log records are kept, for as long.
+    """
 
     max_spans: int = 1_000_000
     max_age: float = 7 * 86_400
@@ -95,7 +100,7 @@ class Store:
         self.dropped = 0
         self._listeners: list[Listener] = []
         self._changed = threading.Condition()
-        self._pending: deque[Incoming] = deque()
+        self._pending: deque[Incoming | IncomingLog] = deque()
         self._pending_bytes = 0
         self._taken = 0  # spans, ever; and of them those in the transaction under way
         self._writing = 0
@@ -110,6 +115,7 @@ class Store:
         with database.reading() as db:
             (self.spans,) = db.execute("SELECT coalesce(sum(spans), 0) FROM traces").fetchone()
             (self.traces,) = db.execute("SELECT count(*) FROM traces").fetchone()
+            self._logs = LogTable(db, self.bounds.max_spans, self.bounds.max_age)
         self._thread = threading.Thread(target=self._run, name="store")
         self._thread.start()
 
@@ -174,7 +180,19 @@ class Store:
             self.dropped += refused
         return refused, reason
 
-    def _enqueue(self, spans: list[Incoming]) -> bool:
+    @property
+    def logs(self) -> int:
+        """How many log records there are."""
+        return self._logs.count
+
+    def take_logs(self, request: ExportLogsServiceRequest) -> tuple[int, str]:
+        """Take an export; return how many of its log records are refused, and why."""
+        logs, refused = incoming_logs(request)
+        if logs and not self._enqueue(logs):
+            return refused + len(logs), self._failing or "more arrive than can be written"
+        return refused, REFUSED_LOGS
+
+    def _enqueue(self, spans: Sequence[Incoming | IncomingLog]) -> bool:
         size = sum(len(span.body) for span in spans)
 
         def has_room() -> bool:
@@ -221,23 +239,27 @@ class Store:
         self._searched.clear()
         self._keys.clear()
         self._sources.clear()
+        self._logs.forget()
         with self._changed:
             self._failing = f"the database cannot be written: {exc}"
             self._changed.notify_all()
             self.dropped += self._writing
             self._changed.wait_for(lambda: self._closing, 1.0)
 
-    def _step(self, batch: list[Incoming]) -> None:
+    def _step(self, batch: list[Incoming | IncomingLog]) -> None:
         if batch:
             with self.database.writing() as db:
-                spans, traces = self._write(db, batch)
+                spans, traces = self._write(db, [b for b in batch if isinstance(b, Incoming)])
+                logs = self._write_logs(db, [b for b in batch if isinstance(b, IncomingLog)])
             self.spans += spans
             self.traces += traces
+            self._logs.count += logs
             with self._changed:
                 self._writing = 0
                 self._changed.notify_all()
         self._sum_up()
-        if self.spans > self.bounds.max_spans or time.monotonic() >= self._next_prune:
+        is_full = self.spans > self.bounds.max_spans or self._logs.is_full
+        if is_full or time.monotonic() >= self._next_prune:
             self._prune()
 
     def _write(self, db: sqlite3.Connection, batch: list[Incoming]) -> tuple[int, int]:
@@ -268,6 +290,18 @@ class Store:
                         {"due": now + SETTLE, "trace_id": target_trace},
                     )
         return new, sum(is_new for _, is_new in touched.values())
+
+    def _write_logs(self, db: sqlite3.Connection, logs: list[IncomingLog]) -> int:
+        """Write *logs*; return how many are new. Their traces are told of again soon."""
+        if not logs:
+            return 0
+        due = time.time_ns() + SETTLE
+        db.executemany(
+            "UPDATE traces SET revisit_ns = min(coalesce(revisit_ns, :due), :due) "
+            "WHERE trace_id = :trace_id",
+            [{"due": due, "trace_id": trace_id} for trace_id in {log.trace_id for log in logs}],
+        )
+        return self._logs.write(db, logs)
 
     def _touch(self, db: sqlite3.Connection, trace_id: bytes, now: int) -> tuple[int, int]:
         """Return the number of the trace, which is to be summed up soon, and whether it is new."""
@@ -436,9 +470,11 @@ class Store:
                 gone, size = number, size + spans
             if gone:
                 count = self._delete(db, gone)
+            logs = self._logs.prune(db)
         self.spans -= size
         self.traces -= count
-        if not gone:
+        self._logs.count -= logs
+        if not gone and not logs:
             self._next_prune = time.monotonic() + min(PRUNE_EVERY, self.bounds.max_age)
             self._forget(oldest)
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, request, send_from_directory
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from werkzeug.exceptions import HTTPException
 
 from ...otlp.admission import ADMISSION
@@ -22,13 +23,16 @@ from ...otlp.server import (
     encode_response,
     grouped,
     partial,
+    partial_logs,
     receive,
+    receive_as,
     to_json,
 )
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
 from ..import_files import read_file
 from ..map_layout import lay_out
+from ..store.logs import LogSearch, Stored, find_logs, logs_of_trace
 from ..store.query import QueryError
 from ..store.queue_page import Asked, queue_page
 from ..store.queues import queues
@@ -63,6 +67,9 @@ FILE_TYPES = ("application/octet-stream", JSON, "application/gzip", "application
 
 #: What an attribute may be long on the page, in characters; the download has all of it.
 LONGEST_VALUE = 65_536
+
+#: … and the text of a log record that is only pointed at.
+LONGEST_TITLE = 200
 
 #: The largest whole number that JavaScript can hold.
 LARGEST_NUMBER = 2**53 - 1
@@ -116,6 +123,7 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
 
     _add_page(app)
     _add_traces(app, store)
+    _add_logs(app, store)
     _add_rest(app, store, events)
     _add_otlp(app, store)
     return app
@@ -138,6 +146,7 @@ def _add_page(app: Flask) -> None:
         "/queues",
         "/queue",
         "/map",
+        "/logs",
     ):
         app.add_url_rule(rule, endpoint=rule, view_func=page)
 
@@ -184,6 +193,54 @@ def _add_traces(app: Flask, store: Store) -> None:
             if not found:
                 abort(404, f"trace {trace_id} has no span {span_id[:100]} here")
             return _json(_span(db, found[0]))
+
+
+def _add_logs(app: Flask, store: Store) -> None:
+    @app.get("/api/logs")
+    def list_logs() -> Response:
+        search = LogSearch.parse(request.args)
+        with store.database.reading() as db:
+            found, following = find_logs(db, search)
+        return _json({"logs": list(map(_log, found)), "next": following})
+
+    @app.get("/api/traces/<trace_id>/logs")
+    def show_logs(trace_id: str) -> Response:
+        span_id = request.args.get("span_id")
+        with store.database.reading() as db:
+            found, more = logs_of_trace(
+                db, _bytes(trace_id), None if span_id is None else _bytes(span_id)
+            )
+        # The whole trace is drawn as ticks; a span's log records are read.
+        show = _tick if span_id is None else _log
+        return _json({"logs": list(map(show, found)), "more": more})
+
+
+def _tick(stored: Stored) -> dict[str, Any]:
+    log = stored.log
+    return {
+        "time_ns": str(log.time_ns),
+        "span_id": log.span_id,
+        "severity": log.severity,
+        "level": log.level,
+        "text": log.text[:LONGEST_TITLE],
+    }
+
+
+def _log(stored: Stored) -> dict[str, Any]:
+    log = stored.log
+    return {
+        "id": stored.number,
+        "time_ns": str(log.time_ns),
+        "trace_id": log.trace_id,
+        "span_id": log.span_id,
+        "is_known": stored.is_known,
+        "severity": log.severity,
+        "level": log.level,
+        "text": _plain(log.text),
+        "logger": log.scope,
+        "service": log.service,
+        "attributes": _plain(log.attributes),
+    }
 
 
 def _number(db: Any, trace_id: str) -> int:
@@ -351,6 +408,15 @@ def _add_otlp(app: Flask, store: Store) -> None:
             refused = store.take(exported)
         return Response(encode_response(partial(*refused), kind), mimetype=kind)
 
+    @app.post("/v1/logs")
+    def take_logs() -> Response:
+        kind = _kind()
+        with receive_as(
+            ExportLogsServiceRequest, request.content_length, _body, _encoding(), kind
+        ) as exported:
+            refused = store.take_logs(exported)
+        return Response(encode_response(partial_logs(*refused), kind), mimetype=kind)
+
     @app.post("/v1/metrics")
     def take_metrics() -> Response:
         kind = _kind()
@@ -373,14 +439,23 @@ def _add_otlp(app: Flask, store: Store) -> None:
             imported = read_file(_body(), ticket)
             count = imported.spans
             refused, reason = store.take(imported.request)
+            refused_logs, reason_of_logs = store.take_logs(imported.log_request)
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
+        if refused_logs:
+            abort(422, f"{refused_logs} of {imported.logs} log records: {reason_of_logs}")
         # Whoever opens a file looks at its trace next. A busy database gives up within the time.
         if reason := store.wait_until_written(2 * PATIENCE):
             abort(503, f"its spans were not written: {reason}")
         ids = imported.trace_ids
         return _json(
-            {"accepted": count, "traces": len(ids), "trace_id": ids[0], "format": imported.kind}
+            {
+                "accepted": count,
+                "logs": imported.logs,
+                "traces": len(ids),
+                "trace_id": ids[0] if ids else None,
+                "format": imported.kind,
+            }
         )
 
 

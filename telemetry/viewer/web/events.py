@@ -70,6 +70,7 @@ class Events:
         return {
             "spans": store.spans,
             "traces": store.traces,
+            "logs": store.logs,
             "received_per_s": round(self._rate, 1),
             "dropped": store.dropped,
             "pending": store.pending(),

@@ -1,6 +1,7 @@
 """A Celery app as a user has one: what the workers of these tests run."""
 
 import gc
+import logging
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import weakref
 
 from celery import Celery, Task, shared_task, signals
 from celery.exceptions import Ignore, Reject
+from celery.utils.log import get_task_logger
 from opentelemetry import trace
 
 from telemetry.celery import instrument_celery
@@ -142,6 +144,19 @@ def hold(self: Task) -> int:
     self.request.held = Held()
     _held.add(self.request.held)
     return before
+
+
+@shared_task
+def talk(words: str) -> None:
+    get_task_logger(f"{__name__}.talk").info("%s by the task's logger", words)
+    logging.getLogger("shop").warning("%s by another", words)
+    print(f"{words} printed")
+
+
+@shared_task
+def last_words() -> None:
+    logging.getLogger("shop").warning("I am about to die")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @shared_task

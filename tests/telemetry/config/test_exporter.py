@@ -333,3 +333,36 @@ def test_the_directory_on_disk_is_that_of_older_versions_over_grpc() -> None:
         "Otlp(endpoint='localhost:4317', insecure=True, headers=(), timeout=10.0, gzip=False, "
         "certificate=None, client_key=None, client_certificate=None)"
     )
+
+
+def test_logs_go_where_spans_go_and_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = exporter.otlp()
+    assert traces is not None
+    assert exporter.logs_target(traces) is None
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    assert exporter.logs_target(traces) == traces
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:4317")
+    target = exporter.logs_target(traces)
+    assert target is not None
+    assert target.endpoint == "logs:4317"
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert exporter.logs_target(traces) is None
+
+
+def test_over_http_logs_have_a_path_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/base")
+    traces = exporter.otlp()
+    assert traces is not None
+    target = exporter.logs_target(traces)
+    assert target is not None
+    assert target.endpoint == "http://collector:4318/base/v1/logs"
+
+
+def test_an_exporter_of_logs_that_is_unknown_is_said_and_none_are_sent(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "console")
+    assert not exporter.logs_enabled()
+    assert said() == ["OTEL_LOGS_EXPORTER"]

@@ -140,3 +140,28 @@ def test_span_limits(monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[st
     assert isinstance(limits, SpanLimits)
     assert (limits.max_links, limits.max_span_attribute_length, limits.max_events) == (7, 100, 128)
     assert said() == ["OTEL_SPAN_EVENT_COUNT_LIMIT"]
+
+
+def test_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.logs() == settings.Logs()
+    monkeypatch.setenv("QUEUEHOP_LOGS_LEVEL", "warning")
+    monkeypatch.setenv("QUEUEHOP_LOGS_LOGGERS", "shop, web.orders,")
+    monkeypatch.setenv("QUEUEHOP_LOGS_MAX_LENGTH", "100")
+    monkeypatch.setenv("QUEUEHOP_LOGS_CELERY", "True")
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "unset")
+    assert settings.logs() == settings.Logs(30, ("shop", "web.orders"), 100, None, True)
+
+
+@pytest.mark.parametrize(("value", "level"), [("15", 15), ("Error", 40)])
+def test_the_level_of_logs(monkeypatch: pytest.MonkeyPatch, value: str, level: int) -> None:
+    monkeypatch.setenv("QUEUEHOP_LOGS_LEVEL", value)
+    assert settings.logs().level == level
+
+
+def test_a_level_that_is_none_is_said(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setenv("QUEUEHOP_LOGS_LEVEL", "loud")
+    assert settings.logs().level == 20
+    (line,) = said()
+    assert "QUEUEHOP_LOGS_LEVEL" in line

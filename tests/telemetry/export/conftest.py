@@ -20,6 +20,14 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import (
+    LogsServiceServicer,
+    add_LogsServiceServicer_to_server,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -30,6 +38,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 from telemetry.otlp.decode import ReceivedSpan, decode
+from telemetry.otlp.decode_logs import ReceivedLog, decode_logs
 
 from ...conftest import free_port
 from ...processes import Process, Starter
@@ -44,7 +53,8 @@ def take(spans: list[ReceivedSpan], context: grpc.ServicerContext) -> None:
 class Collector(TraceServiceServicer):
     """Takes traces on a port of its own, when it is there, and answers as ``answer`` does.
 
-    What ``answer`` raises by aborting is not kept; a metrics service it has none.
+    What ``answer`` raises by aborting is not kept; a metrics service it has none, and one for logs
+    only if it ``takes_logs``.
     """
 
     protocol = "grpc"
@@ -55,12 +65,16 @@ class Collector(TraceServiceServicer):
         self.answer: Answer = take
         self.names: Counter[str] = Counter()
         self.asked = 0
+        self.takes_logs = False
+        self.logs: list[ReceivedLog] = []
         self._changed = threading.Condition()
         self._server: Any = None
 
     def start(self) -> None:
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         add_TraceServiceServicer_to_server(self, self._server)
+        if self.takes_logs:
+            add_LogsServiceServicer_to_server(_Logs(self), self._server)
         assert self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
 
@@ -82,6 +96,17 @@ class Collector(TraceServiceServicer):
             self._changed.notify_all()
         return response or ExportTraceServiceResponse()
 
+    def add_logs(self, request: ExportLogsServiceRequest) -> None:
+        with self._changed:
+            self.logs += decode_logs(request)
+            self._changed.notify_all()
+
+    def wait_for_logs(self, count: int, timeout: float = 30.0) -> list[ReceivedLog]:
+        """Wait until *count* log records have arrived; return them."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.logs) >= count, timeout), self.logs
+            return list(self.logs)
+
     def wait_for(self, count: int, timeout: float = 30.0) -> Counter[str]:
         """Wait until spans of *count* different names have arrived; return how often each has."""
         with self._changed:
@@ -94,6 +119,17 @@ class Collector(TraceServiceServicer):
         """Wait until *count* requests have come."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked >= count, timeout), self.asked
+
+
+class _Logs(LogsServiceServicer):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def Export(
+        self, request: ExportLogsServiceRequest, context: grpc.ServicerContext
+    ) -> ExportLogsServiceResponse:
+        self._collector.add_logs(request)
+        return ExportLogsServiceResponse()
 
 
 class HttpCollector(Collector):
@@ -155,11 +191,15 @@ class HttpCollector(Collector):
         self.requests.append(request)
         if len(request.body) > 4 * 1024 * 1024:
             return Answered(413)
-        if not request.path.endswith("/v1/traces"):
+        is_of_logs = self.takes_logs and request.path.endswith("/v1/logs")
+        if not (is_of_logs or request.path.endswith("/v1/traces")):
             return Answered(404)
         body = request.body
         if request.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
+        if is_of_logs:
+            self.add_logs(ExportLogsServiceRequest.FromString(body))
+            return Answered(200, ExportLogsServiceResponse().SerializeToString())
         context: Any = HttpContext(request.headers)
         try:
             response = self.Export(ExportTraceServiceRequest.FromString(body), context)

@@ -187,7 +187,7 @@ def test_a_process_sends_traces_and_metrics_over_http(
     )
     http_collector.wait_for(1)
     program.wait_for_sender_to_end()
-    assert set(measured) == {"http.client.request.duration"}
+    assert set(measured) == {"http.client.request.duration", "queuehop.spans.dropped"}
     assert process.output == ""
 
 

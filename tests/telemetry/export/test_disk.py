@@ -330,22 +330,31 @@ def test_fields_that_a_newer_version_appends_are_passed_over(spool: SpoolDirecto
     segment.close()
 
 
+@pytest.mark.parametrize(
+    ("magic", "kind_counts", "kinds", "spans"),
+    [(b"\x9aQH\x01", 0, (1, 2, 4, 5, 6, 3), 4), (b"\x9aQH\x02", 1, (1, 2, 2, 3, 9), 3)],
+    ids=["formats 1 to 4", "format 5"],
+)
 def test_the_spans_of_an_older_version_are_counted_and_removed(
-    program: Program, collector: Collector
+    program: Program,
+    collector: Collector,
+    magic: bytes,
+    kind_counts: int,
+    kinds: tuple[int, ...],
+    spans: int,
 ) -> None:
     """Their format is gone, so they cannot be delivered."""
     older = program.directory / "state" / "spool" / "0123456789abcdef"
     older.mkdir(parents=True, mode=0o700)
     (older / "sender.lock").touch()
     # A magic number, the length, a checksum and a kind: of a definition, of spans, of numbers.
-    found = [
-        struct.pack("4sIIB", b"\x9aQH\x01", 5, 0, kind) + b"12345" for kind in (1, 2, 4, 5, 6, 3)
-    ]
+    length = 5 + kind_counts
+    found = [struct.pack("4sIIB", magic, length, 0, kind) + b"12345" for kind in kinds]
     (older / "tree.000000.spool").write_bytes(b"".join(found))
     collector.start()
     process = program.run("spans(1); telemetry.flush(); time.sleep(2.1); spans(1, 'late')")
     collector.wait_for(2)
-    assert "dropped 4 spans: written by an older version" in process.output
+    assert f"dropped {spans} spans: written by an older version" in process.output
     assert not list(older.glob("*.spool"))
 
 

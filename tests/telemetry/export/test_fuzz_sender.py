@@ -18,10 +18,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.trace import SpanKind
 
 from telemetry.export.outgoing import Origin
+from telemetry.export.sender.batch_delivery import SpanDelivery
 from telemetry.export.sender.collector import ExportResult, Outcome
 from telemetry.export.sender.metric_delivery import MetricDelivery
 from telemetry.export.sender.segment import Segment
-from telemetry.export.sender.span_delivery import SpanDelivery
 from telemetry.export.spool import frames
 from telemetry.export.spool.directory import SpoolDirectory
 from telemetry.tracing.record import (

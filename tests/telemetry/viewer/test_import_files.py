@@ -180,7 +180,6 @@ def test_the_same_spans(body: bytes, kind: str, compressed: bool) -> None:
         (b'{"traces": [{"traceID": "1", "rootServiceName": "shop"}]}', "a search in Tempo"),
         (b'{"traceEvents": []}', "a Chrome trace"),
         (b'{"resourceMetrics": []}', "metrics in OTLP"),
-        (b'{"resourceLogs": []}', "logs in OTLP"),
         (b'[{"traceId": "1", "id": "2", "localEndpoint": {}}]', "Zipkin's JSON"),
         (b'[[{"trace_id": 1, "meta": {}}]]', "Datadog's JSON"),
         (b'{"resourceSpans": 7}', "resourceSpans is not an array"),
@@ -210,7 +209,7 @@ def test_the_viewer_imports_jaegers(viewer: Viewer) -> None:
     body = gzip.compress(text(JAEGER))
     answer = viewer.post(body, "/api/import", Content_Type="application/octet-stream")
     assert answer.json() == {
-        **{"accepted": 2, "traces": 1, "trace_id": TRACE, "format": "Jaeger's JSON"}
+        **{"accepted": 2, "logs": 0, "traces": 1, "trace_id": TRACE, "format": "Jaeger's JSON"}
     }
     rows = viewer.get(f"/api/traces/{TRACE}/hops")["rows"]
     assert [row["kind"] for row in rows] == ["span", "wait", "span"]

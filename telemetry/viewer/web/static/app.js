@@ -4,6 +4,7 @@ import { send } from "./api.js";
 import { h, toast } from "./dom.js";
 import { count, rate } from "./format.js";
 import { keyboard } from "./keys.js";
+import { showLogs } from "./logs.js";
 import { showMap } from "./map.js";
 import { showQueue } from "./queue.js";
 import { showQueues } from "./queues.js";
@@ -19,6 +20,7 @@ const ROUTES = [
   [/^\/queues$/, "queues", showQueues],
   [/^\/queue$/, "queues", showQueue],
   [/^\/map$/, "map", showMap],
+  [/^\/logs$/, "logs", showLogs],
 ];
 
 // Milliseconds that the first page waits for the stream: what it reads then, it need not read again.
@@ -100,9 +102,10 @@ listen({
 
 async function open(file) {
   try {
-    const { accepted, traces, trace_id: trace } = await send(file);
-    toast(`Imported ${count(accepted)} ${accepted === 1 ? "span" : "spans"}${traces > 1 ? ` in ${count(traces)} traces` : ""} from ${file.name}`);
-    go(traces === 1 ? `/trace/${trace}` : "/");
+    const { accepted, logs, traces, trace_id: trace } = await send(file);
+    const records = logs ? `${accepted ? " and " : ""}${count(logs)} ${logs === 1 ? "log record" : "log records"}` : "";
+    toast(`Imported ${accepted ? `${count(accepted)} ${accepted === 1 ? "span" : "spans"}` : ""}${records}${traces > 1 ? ` in ${count(traces)} traces` : ""} from ${file.name}`);
+    go(!accepted ? "/logs?all=1" : traces === 1 ? `/trace/${trace}` : "/");
   } catch (error) {
     toast(`${file.name} was not imported: ${error.message}`);
   }

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { duration, timeOf } from "./format.js";
+import { lines } from "./logs.js";
 
 /** Fill `side` with the span and show it; `orphaned` says why its parent is not here, if it is not. */
 export async function detail(side, trace, id, { orphaned, close, copy }) {
@@ -11,8 +12,9 @@ export async function detail(side, trace, id, { orphaned, close, copy }) {
   side.setAttribute("aria-busy", "true");
   side.dataset.span = id;
   let span;
+  let logs;
   try {
-    span = await get(`/api/traces/${trace}/spans/${id}`);
+    [span, logs] = await Promise.all([get(`/api/traces/${trace}/spans/${id}`), get(`/api/traces/${trace}/logs?span_id=${id}`)]);
   } catch (error) {
     if (side.dataset.span === id) side.replaceChildren(h("p", { class: "empty" }, error.message), button("Close", close));
     return;
@@ -27,6 +29,7 @@ export async function detail(side, trace, id, { orphaned, close, copy }) {
     h("p", { class: "facts" }, h("span", { class: "badge" }, span.kind), h("span", { class: `badge ${span.status}` }, span.status), h("span", {}, duration(span.duration_ms)), h("span", {}, span.service)),
     ...exceptions.map(exception),
     span.message && !exceptions.some((event) => event.attributes["exception.message"] === span.message) ? h("p", { class: "message" }, span.message) : "",
+    lines(logs.logs, span.start_ns, logs.more),
     orphaned ? h("p", { class: "message" }, `Parent missing: ${orphaned}`) : "",
     links("Links", span.links, (link) => (link.known ? to(link) : h("span", {}, `trace ${link.trace_id}, span ${link.span_id} (not here)`))),
     links("Linked from", span.linked_from, (link) => [to(link), `, ${duration(Math.max(0, link.later_ms))} later`]),

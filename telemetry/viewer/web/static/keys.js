@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 
 const SHEET = [
-  ["Everywhere", [["?", "this sheet"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["t", "light or dark"], ["Esc", "close, or leave a field"]]],
+  ["Everywhere", [["?", "this sheet"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["g l", "logs"], ["t", "light or dark"], ["Esc", "close, or leave a field"]]],
   ["Traces", [["↑ ↓", "previous, next"], ["j k", "next, previous"], ["Enter", "open"], ["r", "read again"]]],
   ["A trace", [["↑ ↓", "row"], ["→ ←", "open, close, go to its parent"], ["Home End", "first, last"], ["Enter", "details"], ["/", "search spans"], ["n N", "next match, previous match"], ["+ -", "zoom in, zoom out"], ["0", "reset zoom"], ["*", "open or close all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
 ];
@@ -38,6 +38,7 @@ export function keyboard({ go, page, help, dialog }) {
     "g t": () => go("/"),
     "g q": () => go("/queues"),
     "g m": () => go("/map"),
+    "g l": () => go("/logs"),
   };
   let prefix = "";
   document.addEventListener("keydown", (event) => {

@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { detail } from "./detail.js";
 import { h, prose, toast } from "./dom.js";
 import { count, duration, timeOf } from "./format.js";
+import { severity } from "./logs.js";
 import { badges } from "./status.js";
 import { backToList } from "./traces.js";
 import { waterfall } from "./waterfall.js";
@@ -32,8 +33,9 @@ export function showTrace(view, [traceId, spanId], go) {
   async function read() {
     const mine = ++version;
     let trace;
+    let logs;
     try {
-      trace = await get(`/api/traces/${id}/hops`);
+      [trace, logs] = await Promise.all([get(`/api/traces/${id}/hops`), get(`/api/traces/${id}/logs`)]);
     } catch (error) {
       if (closed || mine !== version) return;
       if (!drawing) place.replaceChildren(h("h1", {}, error.status === 404 ? "Trace not found" : "The trace cannot be shown"), h("p", { class: "empty" }, error.message, " ", h("a", { href: "/", "data-link": "" }, "All traces")));
@@ -41,6 +43,7 @@ export function showTrace(view, [traceId, spanId], go) {
       return;
     }
     if (closed || mine !== version) return;
+    addLogs(trace, logs.logs);
     const known = orphans;
     orphans = new Map(trace.rows.map((row) => [row.id, row.missing_parent]));
     const shown = side.hidden ? undefined : side.dataset.span;
@@ -125,6 +128,15 @@ export function showTrace(view, [traceId, spanId], go) {
       drawing?.close();
     },
   };
+}
+
+/** Give each row its log records: when, how severe, and what they say. */
+function addLogs(trace, logs) {
+  const ofSpans = Map.groupBy(logs, (log) => log.span_id);
+  const at = (log) => Number(BigInt(log.time_ns) - BigInt(trace.start_ns)) / 1e6;
+  for (const row of trace.rows) {
+    if (row.kind === "span") row.logs = (ofSpans.get(row.id) ?? []).map((log) => ({ ms: at(log), severity: severity(log), text: `${log.level} ${log.text}` }));
+  }
 }
 
 /** What stands above the drawing; each part of it is made anew only when it changes. */

@@ -10,6 +10,8 @@ import { STATUS_WORDS } from "./status.js";
 const NARROW = matchMedia("(max-width: 34rem)");
 const rowHeight = () => (NARROW.matches ? 52 : 30);
 const BEYOND = 10;
+// Log records of one row that are drawn.
+const MOST_TICKS = 100;
 const LABEL = 60;
 const SMALLEST = 0.001;
 const WAITS = [["scheduled", "scheduled"], ["queue", "in the queue"], ["prefetch", "for a free process"]];
@@ -164,6 +166,8 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     const fold = h("span", { class: "fold", "aria-hidden": "true" });
     const lasted = h("span", { class: "lasted" });
     const bar = row.kind === "attempts" ? h("i", { class: "bar attempts" }) : wait ? waitBar(row) : h("i", { class: `bar s${row.service_index % 8} ${row.status}` });
+    const logs = (row.logs ?? []).slice(0, MOST_TICKS);
+    const records = logs.map((log) => h("i", { class: `tick ${log.severity}`, title: log.text }));
     const path = row.critical.map(() => h("i", { class: "on-path" }));
     const marks = [
       row.attempt ? h("span", { class: "badge" }, `attempt ${row.attempt}`) : null,
@@ -174,7 +178,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       row.link ? h("a", { class: "other-trace", href: `/trace/${row.link.trace_id}/${row.link.span_id}`, "data-link": "", tabindex: "-1" }, linkText(row.link)) : null,
     ];
     const name = h("div", { class: "name", role: "gridcell", style: { "padding-left": `${Math.min(row.depth, 24) * 14 + 2}px` } }, fold, wait ? h("i", { class: "hourglass queue", "aria-hidden": "true" }) : row.kind === "span" ? h("i", { class: `service s${row.service_index % 8}`, "aria-hidden": "true" }) : null, label, wait || row.kind !== "span" ? null : h("span", { class: "who" }, row.service), marks);
-    const time = h("div", { class: "time", role: "gridcell" }, bar, path, lasted);
+    const time = h("div", { class: "time", role: "gridcell" }, bar, path, records, lasted);
     const element = h("div", { id: domId(row), role: "row", "aria-level": row.depth + 1, style: {} }, name, time);
 
     function place(at, percent) {
@@ -205,14 +209,21 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
         mark.style.setProperty("left", `${clip(percent(from))}%`);
         mark.style.setProperty("width", `${clip(percent(stop)) - clip(percent(from))}%`);
       });
+      records.forEach((mark, index) => {
+        const left = percent(logs[index].ms);
+        mark.style.setProperty("left", `${clip(left)}%`);
+        mark.hidden = left < 0 || left > 100;
+      });
       const length = duration(end - row.start_ms);
       if (lasted.textContent !== length) lasted.textContent = length;
       lasted.classList.toggle("out", out);
       lasted.style.setProperty("left", `calc(${right}% + 6px)`);
-      time.setAttribute("aria-label", `${length}, from ${duration(row.start_ms)}`);
+      time.setAttribute("aria-label", `${length}, from ${duration(row.start_ms)}${counted(row.logs)}`);
     }
     return { element, place };
   }
+
+  const counted = (logs) => (logs?.length ? `, ${logs.length} ${logs.length === 1 ? "log record" : "log records"}` : "");
 
   const clip = (percent) => Math.max(0, Math.min(100, percent));
 
