@@ -40,8 +40,6 @@ PATHS = (
 
 #: Not yet rewritten.
 LATER = (
-    "docs/backends.md",
-    "docs/doctor.md",
     "docs/logs.md",
     "docs/scale.md",
     "docs/viewer.md",

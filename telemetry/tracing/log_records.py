@@ -39,7 +39,7 @@ _OF_CELERY = frozenset({"celery.worker.strategy", "celery.app.trace"})
 #: So many names of loggers are known.
 _MAX_NAMES = 4096
 
-#: What masking may take away before the end of a text is cut off, in characters.
+#: Characters that masking may remove before the end of a text is cut off.
 _MARGIN = 512
 
 _PLAIN = frozenset({str, int, float, bool})
@@ -64,7 +64,7 @@ def record_logs(append: Callable[[RecordedLog], None], settings: Logs) -> None:
         try:
             return call_handlers(logger, record)
         finally:
-            # What a handler has formatted, or a filter of it has removed, is known now.
+            # A handler may have formatted the message by now, and a filter redacted it.
             recorder.record(record, extra)
 
     setattr(call_handlers_and_record, _MARK, True)
@@ -174,7 +174,7 @@ def _is_below(name: str, loggers: Iterable[str]) -> bool:
 
 
 def _is_of_a_run(record: logging.LogRecord) -> bool:
-    """Return whether *record* is one of Celery's own lines, of which a span says the same."""
+    """Return whether *record* is one of Celery's own lines that a span replaces."""
     celery = sys.modules.get("celery.app.trace")
     return celery is not None and record.msg in (celery.LOG_RECEIVED, celery.LOG_SUCCESS)
 
@@ -197,5 +197,5 @@ def _text(value: object) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Return *text* with a question mark for what is no Unicode."""
+    """Return *text* with a question mark for each character that is not Unicode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -45,11 +45,13 @@ def test_any_other_transport() -> None:
 
 def test_one_message_chooses_for_itself() -> None:
     app = Celery("shop", broker="memory://", set_as_current=False)
+    # Every test of the process that uses memory:// publishes to the default queue.
+    app.conf.task_default_queue = "of-this-test"
 
     @app.task
     def import_orders() -> None:
         pass
 
     exec(SNIPPETS["relation"], {"import_orders": import_orders})
-    with app.connection_for_read() as connection, connection.SimpleQueue("celery") as waiting:
+    with app.connection_for_read() as connection, connection.SimpleQueue("of-this-test") as waiting:
         assert waiting.get(timeout=5).headers["queuehop-relation"] == "link"
