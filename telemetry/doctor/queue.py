@@ -78,7 +78,7 @@ def _check_queues_and_probe(
     served = {queue for answer in workers.values() for queue in answer["queues"]}
     queues = served if workers else set(wanted)
     for queue in sorted(set(wanted) - queues):
-        task = next(iter(wanted[queue]), "")
+        task = min(wanted[queue], default="")
         yield Finding(
             "queue-not-consumed", "queue",
             f"no worker takes messages from queue {queue}" + (task and f", where {task} goes"),

@@ -22,6 +22,10 @@ _PATIENCE = (1.0, 2.0)
 #: Seconds by which clocks may differ.
 SKEW = 0.25
 
+#: A clock is compared within the seconds that an answer took. One that took longer is asked again,
+#: so often at most.
+_QUICK, _TRIES = 0.1, 3
+
 _POOLS = {"prefork": "prefork", "solo": "solo", "thread": "threads", "gevent": "gevent"}
 
 SET_UP = "call instrument_celery(app) at import: it sets up the main process and its children"
@@ -31,22 +35,37 @@ Workers = Mapping[str, dict[str, Any]]
 
 
 def ask(app: Celery) -> Workers:
-    """Ask the workers of *app* to describe themselves."""
+    """Ask the workers of *app* to describe themselves. The quickest answer of each one counts."""
     if not app.conf.worker_enable_remote_control:
         return {}
     workers: dict[str, dict[str, Any]] = {}
-    asked = 0.0
 
-    def on_answer(reply: Mapping[str, dict[str, Any]]) -> None:
-        for name, answer in reply.items():
-            if isinstance(answer, dict):
-                workers[name] = {**answer, "asked": asked, "received": time.time()}
+    def broadcast(timeout: float, name: str | None = None) -> None:
+        asked = time.time()
+
+        def on_answer(reply: Mapping[str, Any]) -> None:
+            received = time.time()
+            for name, answer in reply.items():
+                known = workers.get(name)
+                if isinstance(answer, dict) and (
+                    known is None or received - asked < known["received"] - known["asked"]
+                ):
+                    workers[name] = {**answer, "asked": asked, "received": received}
+
+        destination = [name] if name is not None else None
+        app.control.broadcast(
+            probe.COMMAND, destination, reply=True, timeout=timeout, callback=on_answer
+        )
 
     for patience in _PATIENCE:
-        asked = time.time()
-        app.control.broadcast(probe.COMMAND, reply=True, timeout=patience, callback=on_answer)
+        broadcast(patience)
         if workers:
             break
+    for name in list(workers):
+        for _ in range(_TRIES):
+            if workers[name]["received"] - workers[name]["asked"] <= _QUICK:
+                break
+            broadcast(_PATIENCE[0], name)
     return workers
 
 

@@ -206,7 +206,8 @@ export function showTraces(view, _, go) {
   }
 
   read({ limit: Math.min(LONGEST, Math.max(PAGE, back?.shown ?? 0)), quiet: true }).then(() => {
-    if (back?.trace) rows.get(back.trace)?.element.querySelector("a").focus({ preventScroll: Boolean(history.state?.shown) });
+    // Not from somebody who types already.
+    if (back?.trace && !document.activeElement?.matches("input, select, textarea")) rows.get(back.trace)?.element.querySelector("a").focus({ preventScroll: Boolean(history.state?.shown) });
   });
   const arrow = (step) => (event) => {
     if (event.target.closest?.("select, button, [role=dialog]")) return;
