@@ -26,7 +26,7 @@ test: $(VENV)/.installed-dev ## run all the tests
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
-	$(RUN) pytest --numprocesses=4 --dist=worksteal
+	$(RUN) pytest --numprocesses=8 --dist=worksteal
 endif
 
 .PHONY: quick
