@@ -97,11 +97,11 @@ def test_every_part_exports_to_the_collector_and_that_to_jaeger() -> None:
 def test_the_collector_uses_what_it_defines_and_limits_memory_first() -> None:
     pipeline = collector()
     service = pipeline["service"]
-    traces = service["pipelines"]["traces"]
+    pipelines = service["pipelines"].values()
     for kind in ("receivers", "processors", "exporters"):
-        assert set(traces[kind]) == pipeline[kind].keys()
+        assert {name for each in pipelines for name in each[kind]} == pipeline[kind].keys()
     assert set(service["extensions"]) == pipeline["extensions"].keys()
-    assert traces["processors"][0] == "memory_limiter"
+    assert {each["processors"][0] for each in pipelines} == {"memory_limiter"}
     limit = pipeline["processors"]["memory_limiter"]["limit_mib"] * 2**20
     assert limit < int(services("redis", "jaeger")["collector"]["mem_limit"])
 

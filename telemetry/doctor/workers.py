@@ -54,7 +54,7 @@ def ask(app: Celery) -> Workers:
 
         destination = [name] if name is not None else None
         app.control.broadcast(
-            probe.COMMAND, destination, reply=True, timeout=timeout, callback=on_answer
+            probe.COMMAND, destination=destination, reply=True, timeout=timeout, callback=on_answer
         )
 
     for patience in _PATIENCE:

@@ -24,6 +24,7 @@ from ...processes import Starter
 RUNS = {"make_spans": 20, "fail_in_spans": 10, "publish": 20}
 
 
+@pytest.mark.alone
 def test_each_run_ends_with_the_exception(
     broker: Broker, start: Starter, receiver: Receiver
 ) -> None:

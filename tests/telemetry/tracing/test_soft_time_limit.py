@@ -126,7 +126,7 @@ def publish(tracing: Tracing) -> Callable[[], object]:
     app = Celery("publishes", broker="memory://", backend="disabled", set_as_default=False)
     instrument_celery(app)
 
-    @app.task(name="publishes.nothing", ignore_result=True)
+    @app.task(name="publishes.nothing", ignore_result=True, shared=False)
     def task() -> None:
         pass
 
