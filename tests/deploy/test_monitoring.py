@@ -18,7 +18,7 @@ from telemetry.otlp.receiver import Receiver
 from ..conftest import Broker
 from ..processes import ROOT, Process, Starter
 from ..system import producer
-from .prometheus import Exposition, Prometheus, start_prometheus
+from .prometheus import Exposition, Prometheus, start_prometheus, wait_until
 
 needs_prometheus = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("promtool")),
@@ -118,6 +118,18 @@ def load(start: Starter, *tasks: str) -> None:
 
 
 @needs_prometheus
+def settled(prometheus: Prometheus, expr: str) -> float:
+    """Return the value for the queue ``celery`` once it has stayed the same for many answers."""
+    values: list[float] = []
+
+    def stays() -> bool:
+        values.append(prometheus.query(expr)["celery"])
+        return len(values) >= 25 and len(set(values[-25:])) == 1
+
+    wait_until(stays, 60)
+    return values[-1]
+
+
 def test_prometheus_evaluates_it_all_on_real_load(
     prometheus: Prometheus, start: Starter, broker: Broker, receiver: Receiver
 ) -> None:
@@ -146,7 +158,7 @@ def test_prometheus_evaluates_it_all_on_real_load(
     assert "ok" in next(iter(answer.values()))
     # While the rules are young, what a process had counted at its first scrape is missing.
     difference = "queue:queuehop_sent:increase1d - queue:queuehop_taken:increase1d"
-    before = prometheus.query(difference)["celery"]
+    before = settled(prometheus, difference)
     load(start, "add=7")
     prometheus.wait_for(difference, {"celery": before + 7})
     prometheus.wait_for(monitoring.WAITING, {"celery": max(0, before + 7)})
