@@ -14,11 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 try:
+    from proselint import registry as linter
     from proselint.checks import __register__ as theirs
     from proselint.config import DEFAULT, Config
-    from proselint.registry import CheckRegistry
-    from proselint.registry.checks import Check, types
-    from proselint.registry.checks.engine import Fancy
     from proselint.tools import LintFile
 except ModuleNotFoundError as exc:
     if exc.name != "proselint":
@@ -79,8 +77,15 @@ CLAUSE = (
     r"(?:What|Who|Whoever|That which) (?:[^.?!:|\n]|\n[^\n])+[.:]"
 )
 
+Check, types = linter.checks.Check, linter.checks.types
+
 OURS = (
-    Check(types.PreferredForms(INSTEAD), Fancy(), path="plain.phrases", message='"{1}": {0}'),
+    Check(
+        types.PreferredForms(INSTEAD),
+        linter.checks.engine.Fancy(),
+        path="plain.phrases",
+        message='"{1}": {0}',
+    ),
     Check(
         types.Existence((CLAUSE,), padding=types.Padding.RAW),
         path="plain.subject",
@@ -99,8 +104,7 @@ _LINK = re.compile(r"\]\([^)]+\)")
 
 def main(given: list[str]) -> int:
     paths = [Path(each) for each in given] or list(_all())
-    registry = CheckRegistry()
-    registry.register_many((*theirs, *OURS))
+    linter.CheckRegistry().register_many((*theirs, *OURS))
     checks = dict.fromkeys(("plain", *(name for name in DEFAULT["checks"])), True)
     checks.update({name: False for name in checks if name.startswith(OFF)})
     checks.update(dict.fromkeys(OFF, False))

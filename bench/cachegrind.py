@@ -77,7 +77,7 @@ def parse(output: str, pid: int) -> Counts:
 def snapshot() -> int:
     """Fork a child that exits at once, and return its process id.
 
-    Under Valgrind a child goes on with its parent's counts and prints a summary when it exits. So
+    Under Valgrind a child starts with its parent's counts, and prints a summary when it exits. So
     the difference between two snapshots is what the process did between them, without its start.
     ``_Fork`` runs no handlers of a fork, neither Python's nor a library's. It is in glibc 2.34.
     """

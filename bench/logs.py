@@ -27,7 +27,7 @@ from opentelemetry.sdk._logs.export import (
 
 import telemetry
 
-#: Lines of one figure, and figures of which the median is taken.
+#: Lines that one figure covers, and the number of figures that make a median.
 LINES, TIMES = 2_000, 25
 
 logger = logging.getLogger("bench")

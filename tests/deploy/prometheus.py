@@ -48,7 +48,10 @@ class Prometheus:
 def wait_until(
     holds: Callable[[], bool], timeout: float, why: Callable[[], object] = lambda: ""
 ) -> None:
-    """Ask until *holds*, no longer than *timeout* seconds. *why* it does not is in the error."""
+    """Ask until *holds*, for *timeout* seconds at most. The error shows *why* it does not.
+
+    Prometheus tells nobody that it has scraped or evaluated, so it is asked every 0.2 seconds.
+    """
     deadline = time.monotonic() + timeout
     while not holds():
         assert time.monotonic() < deadline, why()
