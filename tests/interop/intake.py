@@ -4,15 +4,17 @@ import gzip
 import json
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import msgspec
 
+from .background import BackgroundServer
+
 __all__ = ["Intake"]
 
 
-class Intake:
+class Intake(BackgroundServer):
     """An HTTP server that takes Sentry's envelopes and the traces for Datadog's agent."""
 
     def __init__(self) -> None:
@@ -55,18 +57,7 @@ class Intake:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "Intake":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def _taken(self, path: str, body: bytes) -> None:
         with self._changed:
