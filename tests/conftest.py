@@ -7,6 +7,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -28,15 +30,27 @@ pytest_plugins = [
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago.
-
-    It is below those that the kernel gives to connections, of which there are many meanwhile.
-    """
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+    """Return a loopback port that is free, and that no other test is given for a while."""
+    for port in _ports():
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("no port is free")
+
+
+@cache
+def _ports() -> Iterator[int]:
+    """Return the ports of this test process, again and again, from a random one on.
+
+    Each process of pytest-xdist has a range of its own: between the moment when a port is found
+    free and the moment when a server listens there, no other test may be given it. All are below
+    those that the kernel gives to connections.
+    """
+    chance = random.SystemRandom()
+    worker = os.environ.get("PYTEST_XDIST_WORKER") or f"gw{chance.randrange(16)}"
+    first = 10_000 + int(worker.removeprefix("gw")) % 16 * 1_300
+    start = chance.randrange(1_300)
+    return cycle([*range(first + start, first + 1_300), *range(first, first + start)])
 
 
 @dataclass(frozen=True)
