@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import free_port
 from .processes import Process
 
 
@@ -49,7 +49,7 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     if server is None:
         pytest.skip("RabbitMQ is not installed")
     directory = tmp_path_factory.mktemp("rabbitmq")
-    port, epmd_port, distribution_port = _free_ports(3)
+    port, epmd_port, distribution_port = free_port(), free_port(), free_port()
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(directory),
@@ -75,11 +75,3 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     finally:
         process.kill()
         names.kill()
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
