@@ -15,14 +15,13 @@ from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, bootsteps, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
-from opentelemetry import trace
-from opentelemetry.context import Context, attach
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext
 
 from ..propagation import extract_parent
 from ..propagation.message import trace_headers
 from ..setup import recent_spans
-from ..tracing.context import detach
+from ..tracing.context import attach, detach, with_span
 from ..tracing.faults import log_internal_error
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
@@ -122,7 +121,7 @@ class MainProcess:
             log_internal_error("report a lost run")
             yield
             return
-        token = attach(trace.set_span_in_context(run.span, run.context))
+        token = attach(with_span(run.span, run.context))
         try:
             yield
         finally:
@@ -210,7 +209,7 @@ def _reported_by_child(request: Any) -> Run | None:
         if record.start_time >= since:
             run = Run(template, facts)
             run.id = request.id
-            run.span = NonRecordingSpan(record.as_parent().span_context())
+            run.span = NonRecordingSpan(record.span_context())
             return run
     return None
 
@@ -260,7 +259,7 @@ class _Arriving(NonRecordingSpan):
 
 
 #: The context in which every message arrives.
-_IN_ITS_TRACE = trace.set_span_in_context(_Arriving(INVALID_SPAN_CONTEXT), Context())
+_IN_ITS_TRACE = with_span(_Arriving(INVALID_SPAN_CONTEXT), Context())
 
 
 def _headers(message: Any) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from ..tracing.record import ParentContext
+from ..tracing.record import Parent, ParentContext
 from .carrier import header_values
 from .tracestate import TRACESTATE, HeaderTraceState, format_tracestate
 
@@ -31,11 +31,11 @@ __all__ = [
 
 TRACEPARENT = "traceparent"
 
-# A higher version may have more after a dash, which is ignored. A comma there means that a server
-# has joined two header fields.
+# A higher version than 00 may have more after a dash, which is ignored. A comma there means that a
+# server has joined two header fields.
 _TRACEPARENT = re.compile(
-    r"[ \t]*+(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
-    r"(-[^,]*)?+[ \t]*+"
+    r"[ \t]*+(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})"
+    r"-([0-9a-f]{2})(?:-[^,]*)?+[ \t]*+"
 )
 _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 
@@ -56,20 +56,17 @@ def parse_parent(value: Any) -> ParentContext | None:
     match = _TRACEPARENT.fullmatch(value)
     if match is None:
         return None
-    version, trace_id, span_id, flags, more = match.groups()
-    if more is not None and version == "00":
-        return None
+    trace_id, span_id, flags = match.groups()
     known = int(flags, 16) & _KNOWN_FLAGS
     return ParentContext(bytes.fromhex(trace_id), int(span_id, 16), known, True)
 
 
-def format_traceparent(parent: ParentContext) -> str:
+def format_traceparent(parent: Parent) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    span_id, flags = parent.span_id.to_bytes(8, "big"), parent.flags & _KNOWN_FLAGS
-    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-0{flags}"
+    return f"00-{parent.trace_id.hex()}-{parent.span_id:016x}-0{parent.flags & _KNOWN_FLAGS}"
 
 
-def format_links(parents: Iterable[ParentContext]) -> str:
+def format_links(parents: Iterable[Parent]) -> str:
     """Return spans as a list of traceparents, at most 1024."""
     return ",".join(map(format_traceparent, islice(parents, _MAX_LINKS)))
 
