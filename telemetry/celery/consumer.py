@@ -49,7 +49,17 @@ class RunTracer:
         self._template = lru_cache(maxsize=1024)(self._make_template)
         self._soft_time_limit = guard_soft_time_limit()
 
-    def on_prerun(self, task: Task, task_id: str, args: Any, **_: Any) -> None:
+    def on_prerun(
+        self,
+        task_id: str,
+        task: Task,
+        args: Any,
+        # Not used, and named because Python takes long to collect the rest.
+        kwargs: Any = None,
+        signal: Any = None,
+        sender: Any = None,
+        **_: Any,
+    ) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
         if task.app is not self._app:
             return
@@ -70,7 +80,16 @@ class RunTracer:
             log_internal_error("start the span of a run")
 
     def on_postrun(
-        self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
+        self,
+        task_id: str,
+        task: Task,
+        retval: Any,
+        state: str | None,
+        args: Any = None,
+        kwargs: Any = None,
+        signal: Any = None,
+        sender: Any = None,
+        **_: Any,
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
         run = Run.current()

@@ -64,12 +64,16 @@ class Producer:
 
     def on_publish(
         self,
-        sender: str,
         body: Any,
         exchange: Any,
         routing_key: Any,
         declare: Any,
         headers: Any,
+        # Not used, and named because Python takes long to collect the rest.
+        signal: Any = None,
+        sender: Any = None,
+        properties: Any = None,
+        retry_policy: Any = None,
         **_: Any,
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
@@ -137,7 +141,8 @@ def inject_into_message(
     if RECEIVED_AT in headers:  # passed on from the message of a run
         headers.pop(RECEIVED_AT)
         headers.pop(QUEUE, None)
-    headers[SENT_AT] = f"{time.time():.6f}"
+    now = str(time.time_ns())
+    headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 
 
 def _headers_of_send(options: Mapping[str, Any]) -> Any:

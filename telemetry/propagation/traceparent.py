@@ -39,6 +39,8 @@ _TRACEPARENT = re.compile(
 )
 _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 
+_FLAGS = ("00", "01", "02", "03")
+
 #: More links than this are neither read nor written.
 _MAX_LINKS = 1024
 
@@ -63,7 +65,8 @@ def parse_parent(value: Any) -> ParentContext | None:
 
 def format_traceparent(parent: Parent) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    return f"00-{parent.trace_id.hex()}-{parent.span_id:016x}-0{parent.flags & _KNOWN_FLAGS}"
+    span_id = parent.span_id.to_bytes(8, "big")
+    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-{_FLAGS[parent.flags & _KNOWN_FLAGS]}"
 
 
 def format_links(parents: Iterable[Parent]) -> str:

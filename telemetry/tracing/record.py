@@ -8,6 +8,7 @@ append new fields at the end and raise ``export.FORMAT``.
 """
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from msgspec import Struct, field, msgpack
@@ -70,7 +71,13 @@ ENVIRON_FIELDS = (
 
 def message_facts(headers: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the values of ``MESSAGE_FIELDS`` in the *headers* of a message, None where absent."""
-    return tuple(map(headers.get, MESSAGE_FIELDS))
+    try:
+        return _message_fields(headers)
+    except KeyError:
+        return tuple(map(headers.get, MESSAGE_FIELDS))
+
+
+_message_fields: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*MESSAGE_FIELDS)
 
 
 def environ_facts(environ: Mapping[str, Any]) -> tuple[Any, ...]:

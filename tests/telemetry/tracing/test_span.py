@@ -49,6 +49,9 @@ class Counting(IdGenerator):
         self.last += 1
         return self.last << 64 | self.last
 
+    def is_trace_id_random(self) -> bool:
+        return True
+
     def random_bits(self, bits: int) -> int:
         return self.generate_span_id() if bits == 64 else self.generate_trace_id()
 
