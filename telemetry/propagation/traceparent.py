@@ -31,11 +31,11 @@ __all__ = [
 
 TRACEPARENT = "traceparent"
 
-# A higher version than 00 may have more after a dash, which is ignored. A comma there means that a
-# server has joined two header fields.
+# A higher version may have more after a dash, which is ignored. A comma there means that a server
+# has joined two header fields.
 _TRACEPARENT = re.compile(
-    r"[ \t]*+(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})"
-    r"-([0-9a-f]{2})(?:-[^,]*)?+[ \t]*+"
+    r"[ \t]*+(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+    r"(-[^,]*)?+[ \t]*+"
 )
 _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 
@@ -58,7 +58,9 @@ def parse_parent(value: Any) -> ParentContext | None:
     match = _TRACEPARENT.fullmatch(value)
     if match is None:
         return None
-    trace_id, span_id, flags = match.groups()
+    version, trace_id, span_id, flags, more = match.groups()
+    if more is not None and version == "00":
+        return None
     known = int(flags, 16) & _KNOWN_FLAGS
     return ParentContext(bytes.fromhex(trace_id), int(span_id, 16), known, True)
 
