@@ -8,6 +8,7 @@ from typing import Any
 
 from billiard import current_process
 from celery import Celery, Task, states
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from ..propagation import extract_parent
@@ -18,6 +19,7 @@ from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
 from ..tracing.record import (
     MESSAGE_FIELDS,
+    ParentContext,
     RecordedLink,
     RunFacts,
     SpanTemplate,
@@ -49,17 +51,7 @@ class RunTracer:
         self._template = lru_cache(maxsize=1024)(self._make_template)
         self._soft_time_limit = guard_soft_time_limit()
 
-    def on_prerun(
-        self,
-        task_id: str,
-        task: Task,
-        args: Any,
-        # Not used, and named because Python takes long to collect the rest.
-        kwargs: Any = None,
-        signal: Any = None,
-        sender: Any = None,
-        **_: Any,
-    ) -> None:
+    def on_prerun(self, task: Task, task_id: str, args: Any, **_: Any) -> None:
         """Start the run and make it current: Celery's ``task_prerun``."""
         if task.app is not self._app:
             return
@@ -80,16 +72,7 @@ class RunTracer:
             log_internal_error("start the span of a run")
 
     def on_postrun(
-        self,
-        task_id: str,
-        task: Task,
-        retval: Any,
-        state: str | None,
-        args: Any = None,
-        kwargs: Any = None,
-        signal: Any = None,
-        sender: Any = None,
-        **_: Any,
+        self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
         run = Run.current()
@@ -124,11 +107,7 @@ class RunTracer:
         *started* is a Unix time in seconds, now if absent.
         """
         headers = trace_headers(message)
-        parent, context = extract_parent(headers)
-        links = parse_links(headers[LINKS]) if LINKS in headers else []
-        relation = headers.get(RELATION, self._relation)  # anything else counts as absent
-        if relation != "child" and "link" in (relation, self._relation) and parent is not None:
-            links, parent = [parent, *links], None
+        parent, context, links = self._origin(headers)
         facts = _facts(message, headers)
         if task in _MANY:
             facts.items = _items(message)
@@ -138,6 +117,17 @@ class RunTracer:
         start_time = int(started * 1e9) if started else None
         run.start(parent, context, [RecordedLink.to(each) for each in links], start_time)
         return run
+
+    def _origin(
+        self, headers: Mapping[str, Any]
+    ) -> tuple[ParentContext | None, Context, list[ParentContext]]:
+        """Return the run's parent, the context of its message, and the links of the run."""
+        send, context = extract_parent(headers)
+        links = parse_links(headers[LINKS]) if LINKS in headers else []
+        relation = headers.get(RELATION, self._relation)
+        if relation == "child" or (relation != "link" and self._relation == "child"):
+            return send, context, links
+        return None, context, links if send is None else [send, *links]
 
     def _start_eager(self, task: str, message: Mapping[str, Any]) -> Run:
         """Start a run that the caller waits for. It has no message, and is inside the caller."""

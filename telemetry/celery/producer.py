@@ -63,18 +63,7 @@ class Producer:
         return message_template("send", task, kind, self._broker)
 
     def on_publish(
-        self,
-        body: Any,
-        exchange: Any,
-        routing_key: Any,
-        declare: Any,
-        headers: Any,
-        # Not used, and named because Python takes long to collect the rest.
-        signal: Any = None,
-        sender: Any = None,
-        properties: Any = None,
-        retry_policy: Any = None,
-        **_: Any,
+        self, body: Any, exchange: Any, routing_key: Any, declare: Any, headers: Any, **_: Any
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
         send = Send.current()
@@ -84,11 +73,8 @@ class Producer:
             message = headers if "id" in headers else body  # protocol 1 has its facts in the body
             inject_into_message(headers, message, send.span)
             facts = send.facts
-            facts.message, facts.queue = message_facts(message), routing_key
-            if exchange:  # else the queue's name is the routing key
-                facts.queue, facts.routing_key = destination(
-                    self._app, exchange, routing_key, declare
-                )
+            facts.message = message_facts(message)
+            facts.queue, facts.routing_key = destination(self._app, exchange, routing_key, declare)
         except Exception:
             log_internal_error("put the trace into a message")
 

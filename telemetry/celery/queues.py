@@ -23,10 +23,11 @@ def destination(
 
     An exchange is the destination if no queue, or more than one, is known to be bound to it.
     """
-    exchange = getattr(exchange, "name", exchange)
     if not isinstance(routing_key, str):
         return None, None
-    if not exchange:
+    if exchange:
+        exchange = getattr(exchange, "name", exchange)
+    if not exchange:  # the default exchange takes the queue's name as the routing key
         return routing_key, None
     known = {queue.name: queue for queue in [*app.amqp.queues.values(), *(declare or ())]}
     name = _one_bound(known.values(), exchange, routing_key)

@@ -128,7 +128,7 @@ def interpret(template: SpanTemplate, record: Record) -> Interpretation:
 
 
 def _send(template: SpanTemplate, record: Record, facts: SendFacts, attributes: Attributes) -> str:
-    if isinstance(facts.queue, str) and facts.queue:
+    if facts.queue:
         attributes[MESSAGING_DESTINATION_NAME] = facts.queue
     if facts.routing_key is not None:
         attributes[MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY] = facts.routing_key
@@ -296,8 +296,7 @@ def measurement(
         series = _messages(template, instruments, queue, facts.error, facts.state)
         return Measurement(series, values, exemplar)
     if isinstance(facts, SendFacts):
-        queue = attributes.get(MESSAGING_DESTINATION_NAME)
-        series = _messages(template, _SEND, queue, facts.error)
+        series = _messages(template, _SEND, facts.queue, facts.error)
         return Measurement(series, (1, seconds), exemplar)
     if isinstance(facts, ServerFacts):
         return Measurement(_requests(_SERVED, _OF_A_SERVER, attributes), (seconds,), exemplar)

@@ -64,12 +64,8 @@ class HopTracerProvider(TracerProvider):
         self.service_name: str | None = None
         #: The flags of a root, and those of a child by its parent's. None: the sampler is asked.
         self._root_flags = _flags(sampler.root, _RANDOM)
-        self._child_flags = [
-            _flags(sampler.child_of_unsampled, 0),
-            _flags(sampler.child_of_sampled, 0),
-            _flags(sampler.child_of_unsampled, _RANDOM),
-            _flags(sampler.child_of_sampled, _RANDOM),
-        ]
+        children = sampler.child_of_unsampled, sampler.child_of_sampled
+        self._child_flags = [_flags(children[n & _SAMPLED], n & _RANDOM) for n in range(4)]
         #: Makes the ids of spans and traces.
         self.random_bits = getrandbits
         self._processors: tuple[SpanProcessor, ...] = ()

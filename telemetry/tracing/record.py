@@ -91,7 +91,7 @@ class SendFacts(Struct, array_like=True, tag=1):
     #: The result of ``message_facts``, and the queue; None until the message is complete.
     message: tuple[Any, ...] | None = None
     #: The exchange instead, if the queue is not known: then the *routing_key* is there.
-    queue: Any = None
+    queue: str | None = None
     #: ``error.type``
     error: str | None = None
     routing_key: str | None = None
