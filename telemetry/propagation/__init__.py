@@ -22,14 +22,7 @@ from .configured import configured_propagators
 from .traceparent import TRACEPARENT, format_traceparent, parse_parent
 from .tracestate import TRACESTATE
 
-__all__ = [
-    "add_context",
-    "extract",
-    "extract_parent",
-    "has_parent",
-    "headers_in",
-    "inject",
-]
+__all__ = ["add_context", "extract", "extract_parent", "has_parent", "headers_in", "inject"]
 
 
 def inject(carrier: MutableMapping[str, Any], context: Context | None = None) -> None:

@@ -12,13 +12,7 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_MESSAGE,
     EXCEPTION_STACKTRACE,
 )
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    NonRecordingSpan,
-    Span,
-    Status,
-    StatusCode,
-)
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, StatusCode
 
 from .context import SPAN, attach, detach, get_current, parent_in, with_span
 from .faults import log_internal_error

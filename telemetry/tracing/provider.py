@@ -18,13 +18,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes
 
-from ..config.sdk import (
-    SpanLimits,
-    SpanProcessor,
-    TracerProvider,
-    remove_span_processor,
-    sampling,
-)
+from ..config.sdk import SpanLimits, SpanProcessor, TracerProvider, remove_span_processor, sampling
 from ..config.settings import Sampler
 from .context import CurrentSpan, get_current, parent_in, with_span
 from .faults import log_internal_error
@@ -158,11 +152,7 @@ class HopTracerProvider(TracerProvider):
         return span
 
     def _ask_sampler(
-        self,
-        template: SpanTemplate,
-        record: Record,
-        parent: Parent | None,
-        context: Context,
+        self, template: SpanTemplate, record: Record, parent: Parent | None, context: Context
     ) -> tuple[int, bool]:
         """Return the flags of *record*, and whether it is recorded at all."""
         interpretation = interpret(template, record)

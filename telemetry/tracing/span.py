@@ -17,27 +17,14 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_STACKTRACE,
     EXCEPTION_TYPE,
 )
-from opentelemetry.trace import (
-    Link,
-    Span,
-    SpanContext,
-    Status,
-    StatusCode,
-)
+from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from ..config.sdk import Event, ReadableSpan, SpanLimits
 from .faults import log_internal_error
 from .interpret import interpret
 from .interrupts import cleans_up, uninterrupted
-from .record import (
-    Parent,
-    Record,
-    RecordedEvent,
-    RecordedLink,
-    SpanTemplate,
-    span_context,
-)
+from .record import Parent, Record, RecordedEvent, RecordedLink, SpanTemplate, span_context
 
 __all__ = [
     "HopSpan",
