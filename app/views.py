@@ -39,7 +39,7 @@ def ping() -> Response:
     if seconds is None:
         return _answer(202, task_id)
     result = _broker().wait(task_id, seconds)
-    if not result.is_there:
+    if not result.is_ready:
         message = f"the task has not finished within {seconds:g} s"
         return _answer(504, task_id, state=result.state, error={"message": message})
     return _answer(200 if result.state == states.SUCCESS else 502, task_id, **_describe(result))
@@ -66,7 +66,7 @@ def _broker() -> Broker:
 
 def _answer(code: int, task_id: str, **more: Any) -> Response:
     trace_id = format_trace_id(trace.get_current_span().get_span_context().trace_id)
-    # Without a host that can be one, the path alone.
+    # If the request names no valid host, the URL is the path alone.
     status_url = url_for("views.status", task_id=task_id, _external=bool(request.host))
     response = jsonify(task_id=task_id, trace_id=trace_id, status_url=status_url, **more)
     response.status_code = code

@@ -137,7 +137,7 @@ def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> N
     terminal.read_until("curl '")
     terminal.read_until("The log of each part")
     terminal.child.send_signal(signal.SIGINT)
-    terminal.read_until("stopping every part")
+    terminal.read_until("stopping all parts")
     assert terminal.child.wait(30) == 0
     assert left_behind(mark) == []
 
@@ -156,7 +156,7 @@ def test_a_terminal_with_a_display_opens_the_viewer(env: dict[str, str], browser
     terminal = Terminal(env, "--count", "1")
     try:
         terminal.read_until("See the traces at ")
-        terminal.read_until("Everything stays up")
+        terminal.read_until("All parts run until")
         [address] = browser.read_text().split()
         with urllib.request.urlopen(f"{address}api/traces") as answer:
             assert len(json.load(answer)["traces"]) == 1
@@ -170,7 +170,7 @@ def test_nothing_is_opened_in_ci_or_where_it_is_not_wanted(
 ) -> None:
     terminal = Terminal({**env, "CI": ci}, "--count", "1", *argv)
     try:
-        terminal.read_until("Everything stays up")
+        terminal.read_until("All parts run until")
         assert not browser.exists()
     finally:
         terminal.close()
@@ -233,7 +233,7 @@ def test_a_port_that_is_taken(env: dict[str, str], mark: str, flag: str) -> None
         port = str(taken.getsockname()[1])
         run = demo(env, flag, port)
         assert run.wait(30) == 1
-    assert f"port {port} is taken: end what listens there, or choose another with {flag}" in (
+    assert f"port {port} is in use: stop the program that listens there, or set {flag}" in (
         run.output
     )
     assert left_behind(mark) == []
