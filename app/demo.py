@@ -230,7 +230,7 @@ class Demo:
         self._console.print()
         self._parts.append(client)
         deadline = time.monotonic() + START + count
-        with self._status(f"pinging {count} times"):
+        with self._status("waiting for the pings"):
             while (status := client.wait(0.1)) is None and time.monotonic() < deadline:
                 self._check(except_for=client)
         self._parts.remove(client)

@@ -85,15 +85,15 @@ def _describe(result: Result) -> dict[str, Any]:
 class WrongParameter(Exception):
     """A parameter has a value that is not allowed."""
 
-    def __init__(self, name: str, takes: str) -> None:
-        super().__init__(f"{name} takes {takes}")
+    def __init__(self, name: str, rule: str) -> None:
+        super().__init__(f"{name} must be {rule}")
         self.name = name
 
 
 def _parameter(name: str) -> str | None:
     values = request.args.getlist(name)
     if len(values) > 1:
-        raise WrongParameter(name, "one value only")
+        raise WrongParameter(name, "a single value")
     return values[0] if values else None
 
 

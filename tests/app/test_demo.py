@@ -135,7 +135,7 @@ def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> N
     terminal.read_until("\x1b[1;32m✓ one trace")  # in colour
     terminal.read_until("See the traces at http://127.0.0.1:")
     terminal.read_until("curl '")
-    terminal.read_until("The log of each part")
+    terminal.read_until("Logs: ")
     terminal.child.send_signal(signal.SIGINT)
     terminal.read_until("stopping all parts")
     assert terminal.child.wait(30) == 0
@@ -178,7 +178,7 @@ def test_nothing_is_opened_in_ci_or_where_it_is_not_wanted(
 
 def test_what_is_pinged_by_hand_is_shown(env: dict[str, str]) -> None:
     run = demo(env, "--keep", "--count", "1")
-    run.wait_for_line("The log of each part")
+    run.wait_for_line("Logs: ")
     url = re.search(r"curl '(http[^']+)'", run.output)
     assert url is not None
     with urllib.request.urlopen(url[1]) as answer:
@@ -193,7 +193,7 @@ def test_nothing_stays_behind_however_it_ends(
     env: dict[str, str], mark: str, number: signal.Signals
 ) -> None:
     run = demo(env, "--keep", "--count", "1")
-    run.wait_for_line("stays up until")
+    run.wait_for_line("run until Ctrl-C")
     # The server hides its environment, so what the demo says of it counts too.
     started = sorted({*left_behind(mark), *map(int, re.findall(r"\(pid (\d+)\)", run.output))})
     assert len(started) >= 7  # the demo, viewer, broker, worker and its two children, web
@@ -218,7 +218,7 @@ def test_ctrl_c_while_it_starts(env: dict[str, str], mark: str) -> None:
 @pytest.mark.parametrize("part", ["worker", "web", "viewer"])
 def test_a_part_that_dies_is_named(env: dict[str, str], mark: str, part: str) -> None:
     run = demo(env, "--keep", "--count", "1")
-    run.wait_for_line("stays up until")
+    run.wait_for_line("run until Ctrl-C")
     found = re.search(rf"^ +{part} .*\(pid (\d+)\)", run.output, re.MULTILINE)
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
