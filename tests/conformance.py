@@ -74,8 +74,8 @@ HEAD = """\
 # Conformance
 
 Each row is a way in which a message may end. A ✓ is a test that passed: it starts a real `celery
-worker` with this pool and broker, publishes the message, and checks the spans that arrive over OTLP.
-An empty cell was not tested. `make pages` writes this page; a test fails if it is stale.
+worker` with this pool and broker, publishes the message, and checks the spans that arrive. An empty
+cell was not tested. `make pages` writes this page; a test fails if it is stale.
 
 Killed children and time limits need a pool with processes. Chords need a result backend that counts
 the parts, so the tests on RabbitMQ use Redis for results.
