@@ -1,6 +1,7 @@
 """README's comparison: what each tracer records when it is alone, set up as its manual says."""
 
 import re
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ FIRST = "recorded of"
 #: How many children run one task and end: see the application.
 RECYCLED = 5
 
-WORKER = ("worker", "--loglevel=INFO", "-c", "1", "--without-gossip", "--without-mingle")
+WORKER = ("worker", "--loglevel=INFO", "--without-gossip", "--without-mingle")
 
 
 @dataclass(frozen=True)
@@ -215,17 +216,21 @@ class System:
         publisher = self._start(MODULE, TRACER=self._tracer)
         # Contrib would lose its batch with the child that is killed.
         worker = self._start(
-            *celery, "-Q", "celery", TRACER=self._tracer, OTEL_BSP_SCHEDULE_DELAY="100"
+            *celery, "-c1", "-Qcelery", TRACER=self._tracer, OTEL_BSP_SCHEDULE_DELAY="100"
         )
+        # One child for each task: the pool takes a second to replace one.
         recycling = self._start(
-            *celery, "-Q", "recycled", "--max-tasks-per-child=1", TRACER=self._tracer
+            *(*celery, f"-c{RECYCLED}", "-Qrecycled", "--max-tasks-per-child=1"),
+            TRACER=self._tracer,
         )
         assert publisher.wait(60) == 0, publisher.output
         worker.wait_for_line("WorkerLostError", 60)
         self._wait_until(lambda found: all(len(found.find("run", t)) == RUNS[t] for t in RUNS))
         recycling.wait_for_line(" succeeded in ", 60, count=RECYCLED)
-        worker.stop()
-        recycling.stop()
+        worker.signal(signal.SIGTERM)
+        recycling.signal(signal.SIGTERM)
+        worker.wait(60)
+        recycling.wait(60)
         if self._tracer == "queuehop":  # its spans are on disk, and another process sends them
             self._wait_until(lambda found: len(found.spans) >= ALL_OF_QUEUEHOP)
         return self._recorded()
