@@ -85,6 +85,7 @@ def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
                 "kind": part.kind,
                 "name": part.name,
                 "ms": part.ns / 1e6,
+                "shown_ms": (part.shown_ns or part.ns) / 1e6,
                 "service": part.service,
                 "service_index": rows.services.get(part.service),
                 "queue": part.queue,
