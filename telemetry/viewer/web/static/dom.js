@@ -49,5 +49,6 @@ export function toast(text) {
   place.textContent = text;
   place.classList.add("shown");
   clearTimeout(toast.timer);
-  toast.timer = setTimeout(() => place.classList.remove("shown"), 4000);
+  // Long enough to be read.
+  toast.timer = setTimeout(() => place.classList.remove("shown"), Math.max(4000, 70 * text.length));
 }

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { h, loading, nothing } from "./dom.js";
 import { duration, timeOf } from "./format.js";
+import { everySeconds } from "./polling.js";
 
 const LEVELS = [["", "Any"], ["5", "DEBUG"], ["9", "INFO"], ["13", "WARN"], ["17", "ERROR"], ["21", "FATAL"]];
 const PAUSE = 250;
@@ -45,7 +46,7 @@ function table(values) {
 }
 
 /** The page of log records: of those without a span that is here, or of all. */
-export function showLogs(view, _, go) {
+export function showLogs(view) {
   document.title = "Logs · queuehop";
   const asked = new URLSearchParams(location.search);
   let closed = false;
@@ -56,14 +57,14 @@ export function showLogs(view, _, go) {
   const level = h("select", { onchange: () => change() }, LEVELS.map(([value, name]) => h("option", { value, selected: value === (asked.get("severity") ?? "") }, name)));
   const which = h("select", { onchange: () => change() }, h("option", { value: "" }, "Without a span"), h("option", { value: "1", selected: asked.get("all") === "1" }, "All"));
   const list = h("ol", { class: "log-list" });
-  const more = h("button", { type: "button", hidden: true, onclick: () => read(following) }, "Older");
+  const older = h("button", { type: "button", class: "more", hidden: true, onclick: () => read(following) }, "Show older");
   const state = h("div", { role: "status" }, loading());
   view.append(
     h("h1", { class: "hidden" }, "Logs"),
     h("form", { class: "filters", role: "search", "aria-label": "Logs", onsubmit: (event) => (event.preventDefault(), change()) }, h("div", { class: "search" }, text), h("div", { class: "facets" }, h("label", {}, "Level", level), h("label", {}, "Log records", which), h("button", { type: "button", class: "clear", onclick: clear }, "Clear"))),
     state,
     list,
-    more,
+    older,
   );
 
   function clear() {
@@ -99,7 +100,7 @@ export function showLogs(view, _, go) {
     }
     if (closed || mine !== version) return;
     following = answer.next;
-    more.hidden = following === null;
+    older.hidden = following === null;
     const items = answer.logs.map(item);
     if (before) list.append(...items);
     else list.replaceChildren(...items);
@@ -107,17 +108,31 @@ export function showLogs(view, _, go) {
     state.replaceChildren(...(list.childElementCount ? [] : [none]));
   }
 
+  // New ones go on top; those that are there stay, with what is open in them.
+  async function more() {
+    const mine = version;
+    const answer = await get(`/api/logs?${query()}`).catch(() => null);
+    if (!answer || closed || mine !== version) return;
+    const known = new Set([...list.children].map((element) => element.dataset.key));
+    const fresh = answer.logs.filter((log) => !known.has(String(log.id)));
+    if (!fresh.length) return;
+    if (!known.size || fresh.length === answer.logs.length) return read();
+    list.prepend(...fresh.map(item));
+  }
+
   function item(log) {
     const trace = log.is_known ? h("a", { href: `/trace/${log.trace_id}${log.span_id ? `/${log.span_id}` : ""}`, "data-link": "" }, "Trace") : log.trace_id ? h("span", { class: "at" }, `trace ${log.trace_id.slice(0, 8)} is not here`) : "";
-    return h("li", {}, line(log, timeOf(log.time_ns)), h("span", { class: "where" }, [log.service, log.logger].filter(Boolean).join(" · "), trace ? " · " : "", trace));
+    return h("li", { "data-key": log.id }, line(log, timeOf(log.time_ns)), h("span", { class: "where" }, [log.service, log.logger].filter(Boolean).join(" · "), trace ? " · " : "", trace));
   }
 
   read();
+  const stop = everySeconds(5, more);
   return {
-    refresh: () => read(),
-    keys: { r: () => read(), Escape: () => go("/") },
+    refresh: more,
+    keys: { r: () => read() },
     close() {
       closed = true;
+      stop();
       clearTimeout(timer);
     },
   };

@@ -69,8 +69,8 @@ def fill(viewer: Viewer) -> None:
 
 
 #: In dark, what differs from light is the contrast; large or in the system's colours, it is not.
-ONLY_CONTRAST = {"runOnly": ["color-contrast"]}
-NOT_CONTRAST = {"rules": {"color-contrast": {"enabled": False}}}
+ONLY_CONTRAST: dict[str, Any] = {"runOnly": ["color-contrast"]}
+NOT_CONTRAST: dict[str, Any] = {"rules": {"color-contrast": {"enabled": False}}}
 
 
 def findings(page: Page, mode: str) -> list[str]:
@@ -78,7 +78,9 @@ def findings(page: Page, mode: str) -> list[str]:
     options = (
         ONLY_CONTRAST if "dark" in mode else {} if mode in ("desktop", "phone") else NOT_CONTRAST
     )
-    found = Axe().run(page, options=options).response["violations"]
+    found = (
+        Axe().run(page, options=options | {"resultTypes": ["violations"]}).response["violations"]
+    )
     return [
         f"{violation['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
         for violation in found

@@ -106,6 +106,19 @@ class TestThePage:
         expect(page.get_by_role("heading", name="No log records match")).to_be_visible()
 
 
+def test_new_ones_go_on_top_and_what_is_open_stays(page: Page, viewer: Viewer) -> None:
+    post(viewer, log("first", at=time.time(), user="7"))
+    viewer.wait_for(lambda: viewer.get("/api/logs")["logs"], bool)
+    page.goto("/logs")
+    items = page.locator(".log-list > li")
+    items.get_by_text("first").click()
+    expect(items.get_by_role("cell", name="7", exact=True)).to_be_visible()
+    post(viewer, log("second", at=time.time()))
+    expect(items).to_have_count(2, timeout=20_000)
+    expect(items.first).to_contain_text("second")
+    expect(items.get_by_role("cell", name="7", exact=True)).to_be_visible()
+
+
 def test_logs_come_over_grpc_too(viewer: Viewer) -> None:
     with grpc.insecure_channel(viewer.grpc.removeprefix("http://")) as channel:
         request = export_logs([log("over gRPC"), log("odd", "ab")])

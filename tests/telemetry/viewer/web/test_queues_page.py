@@ -113,6 +113,20 @@ def test_an_update_changes_numbers_and_nothing_else(page: Page, viewer: Viewer) 
     assert "1 stalled" in page.evaluate("getSelection().toString()")
 
 
+def test_an_answer_that_fails_leaves_what_is_there(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.goto("/queues")
+    rows = page.locator(".queues tbody tr")
+    expect(rows).to_have_count(2)
+    busy = {"error": "the database is busy"}
+    page.route("**/api/queues?*", lambda route: route.fulfill(status=503, json=busy), times=1)
+    page.keyboard.press("r")
+    expect(page.get_by_text("the database is busy")).to_be_visible()
+    expect(rows).to_have_count(2)
+    viewer.send(export(order("a" * 32, error="KeyError: 'x'")))
+    expect(rows.nth(1)).to_contain_text("KeyError \u00d71", timeout=20_000)
+
+
 def test_back_is_where_one_was(page: Page, viewer: Viewer) -> None:
     incident(viewer)
     page.set_viewport_size({"width": 1280, "height": 400})
