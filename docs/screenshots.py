@@ -137,8 +137,12 @@ def wait_for(port: int) -> None:
 def photograph(url: str, chromium: str) -> None:
     """Take each page in light, and some in dark or on a phone too."""
 
-    def trace_of(**query: str) -> str:
-        found: str = ask(f"{url}/api/traces?{urlencode(query)}")["traces"][0]["trace_id"]
+    def trace_of(failures: int = 0, **query: str) -> str:
+        """Return the id of a trace in which so many runs failed for good."""
+        rows = ask(f"{url}/api/traces?{urlencode(query)}")["traces"]
+        found: str = next(
+            row["trace_id"] for row in rows if row["states"].get("FAILURE", 0) == failures
+        )
         return found
 
     plain = trace_of(task="workers.tasks.ping", sort="wait")
@@ -146,7 +150,13 @@ def photograph(url: str, chromium: str) -> None:
     hops = {f"hop-{name}": next(row["id"] for row in rows if of(row)) for name, of in HOPS.items()}
     chord = trace_of(task="reports.total")
     retried = trace_of(task="payments.charge", q="status:retry")
-    killed = trace_of(task="images.resize", status="error")
+    killed = trace_of(
+        failures=1,
+        task="images.resize",
+        status="error",
+        q="exception.type=billiard.exceptions.WorkerLostError",
+    )
+    error = ask(f"{url}/api/traces/{killed}/hops")["error"]["id"]
     since = urlencode({"since_s": 900})
     pages = {
         "traces": ("/", "light", 1280),
@@ -154,7 +164,7 @@ def photograph(url: str, chromium: str) -> None:
         "trace-dark": (f"/trace/{plain}", "dark", 1280),
         "trace-chord": (f"/trace/{chord}", "light", 1280),
         "trace-retries": (f"/trace/{retried}", "light", 1280),
-        "trace-killed": (f"/trace/{killed}", "light", 1280),
+        "trace-killed": (f"/trace/{killed}/{error}", "light", 1280),
         **{name: (f"/trace/{plain}/{row}", "light", 1280) for name, row in hops.items()},
         "queues": (f"/queues?{since}", "light", 1280),
         "queues-phone": (f"/queues?{since}", "dark", 390),
@@ -171,6 +181,7 @@ def photograph(url: str, chromium: str) -> None:
             )
             page.goto(url + path)
             page.locator("main h1, main tbody tr, main .node").first.wait_for()
+            page.locator("main .loading").wait_for(state="detached")
             page.wait_for_timeout(700)
             take(page, name, whole=name == "queue", only=WATERFALL if name in hops else None)
             page.close()

@@ -92,7 +92,7 @@ def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
                 "prefetch_ms": part.prefetch_ns / 1e6,
             }
             for part in trace.parts
-            if part.ns > 0
+            if part.ns > 0 and (part.shown_ns or part.kind != "gap")
         ],
         "critical_ms": {name: length / 1e6 for name, length in trace.critical_ns.items()},
     }

@@ -17,7 +17,7 @@ export function duration(ms) {
   return inTwo(Math.round(minutes / 60), 24, "d", "h");
 }
 
-/** The same at a tick of an axis, where numbers are round. */
+/** The same for a number that is round, as at a tick of an axis. */
 export function tick(ms) {
   return ms ? duration(ms).replace(/\.(\d*?)0+(?= )/, (_, digits) => (digits ? `.${digits}` : "")) : "0";
 }

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { colorOf } from "./colors.js";
 import { detail } from "./detail.js";
 import { h, loading, prose, toast } from "./dom.js";
-import { count, duration, timeOf } from "./format.js";
+import { count, duration, tick, timeOf } from "./format.js";
 import { severity } from "./logs.js";
 import { badges } from "./status.js";
 import { backToList } from "./traces.js";
@@ -173,11 +173,11 @@ function header(id, { goTo, copyJson }) {
     const root = trace.root;
     parts.title.show(root, () => (root ? [h("strong", {}, root.name), h("span", {}, root.service), root.route && !root.name.includes(root.route) ? h("span", {}, `route ${root.route}`) : ""] : []));
     parts.sentence.show(trace.sentence, () => prose(trace.sentence));
-    parts.path.show(trace.parts, () => trace.parts.map(piece), { role: "img", "aria-label": `Critical path: ${trace.parts.map((it) => `${named(it)} ${duration(it.shown_ms)}`).join(", ")}` });
+    parts.path.show(trace.parts, () => trace.parts.map(piece), { role: "img", "aria-label": `Critical path: ${trace.parts.map((it) => `${named(it)} ${tick(it.shown_ms)}`).join(", ")}` });
     const rest = trace.services.filter(({ name }) => !trace.parts.some((it) => it.service === name));
     const hasLogs = trace.rows.some((row) => row.logs?.length);
     parts.legend.show([trace.parts, rest, hasLogs], () => [
-      ...trace.parts.map((it) => h("li", {}, h("i", { class: `swatch ${shade(it)}`, "aria-hidden": "true" }), `${named(it)} ${duration(it.shown_ms)}${it.prefetch_ms >= 0.05 ? ` (${duration(it.prefetch_ms)} for a free process)` : ""}`)),
+      ...trace.parts.map((it) => h("li", {}, h("i", { class: `swatch ${shade(it)}`, "aria-hidden": "true" }), `${named(it)} ${tick(it.shown_ms)}${it.prefetch_ms >= 0.05 ? ` (${duration(it.prefetch_ms)} for a free process)` : ""}`)),
       ...rest.map(({ name, index }) => h("li", {}, h("i", { class: `swatch ${colorOf(index)}`, "aria-hidden": "true" }), name)),
       h("li", {}, h("i", { class: "swatch critical", "aria-hidden": "true" }), "critical path"),
       hasLogs ? h("li", {}, h("i", { class: "swatch log", "aria-hidden": "true" }), "log record") : "",
@@ -210,7 +210,7 @@ function named(part) {
 const shade = (part) => (WORK.includes(part.kind) ? colorOf(part.service_index) : part.kind === "waiting" ? "queue" : part.kind);
 
 function piece(part) {
-  const title = `${named(part)}: ${duration(part.shown_ms)}`;
+  const title = `${named(part)}: ${tick(part.shown_ms)}`;
   const style = { "flex-grow": String(part.ms) };
   if (part.kind !== "waiting") return h("i", { class: `part ${shade(part)}`, style, title });
   return h("span", { class: "part", style, title }, h("i", { class: "queue", style: { "flex-grow": String(part.ms - part.prefetch_ms) } }), h("i", { class: "prefetch", style: { "flex-grow": String(part.prefetch_ms) } }));

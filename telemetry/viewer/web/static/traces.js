@@ -18,7 +18,7 @@ const FACETS = [
   ["route", "Route", "routes"],
 ];
 const STATUSES = [["", "Any"], ["stuck", "Stuck"], ["waiting", "Waiting"], ["overdue", "Overdue"], ["scheduled", "Scheduled"], ["expired", "Expired"], ["error", "Error"], ["revoked", "Revoked"], ["broken", "Parent missing"], ["ok", "OK"]];
-const SORTS = [["recent", "Newest first"], ["wait", "Longest wait first"], ["duration", "Longest first"]];
+const SORTS = [["recent", "Most recent"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
 // What other pages and older links may ask for besides.
 const OTHERS = ["min_ms", "min_wait_ms", "trace_id"];
 
@@ -279,7 +279,7 @@ function shares(parts) {
 // The longest wait of a message, and beside it what all waits add up to, if that is more.
 function waits(trace) {
   if (!trace.queues.length && !trace.wait_ms) return ["–"];
-  const sum = trace.wait_sum_ms > trace.wait_ms * 1.001 ? h("span", { class: "aside", title: "the waits of all messages added up" }, `sum ${duration(trace.wait_sum_ms)}`) : "";
+  const sum = trace.wait_sum_ms > trace.wait_ms * 1.01 ? h("span", { class: "aside", title: "the waits of all messages added up" }, `sum ${duration(trace.wait_sum_ms)}`) : "";
   const scheduled = trace.scheduled_ms >= 1 ? h("span", { class: "aside", title: "until the message was due" }, `+ ${duration(trace.scheduled_ms)} scheduled`) : "";
   return [h("span", {}, duration(trace.wait_ms)), sum, scheduled];
 }
@@ -318,7 +318,7 @@ function filters(given, changed) {
     "form",
     { class: "filters", role: "search", "aria-label": "Traces", onsubmit: (event) => event.preventDefault() },
     field.element,
-    h("div", { class: "facets" }, choice("status", "Status", STATUSES), facets, others, choice("since_s", "Time range", [["", "Any time"], ...RANGES]), choice("sort", "Order", SORTS), h("button", { type: "button", class: "clear", onclick: clear }, "Clear")),
+    h("div", { class: "facets" }, choice("status", "Status", STATUSES), facets, others, choice("since_s", "Time range", [["", "Any time"], ...RANGES]), choice("sort", "Sort by", SORTS), h("button", { type: "button", class: "clear", onclick: clear }, "Clear")),
   );
 
   function clear() {

@@ -30,11 +30,11 @@ def test_a_search_is_in_the_address_and_comes_back(page: Page, viewer: Viewer) -
     page.get_by_role("button", name="Clear").click()
     expect(found).to_be_visible()
     page.get_by_label("Queue").select_option("celery")
-    page.get_by_label("Order").select_option("wait")
+    page.get_by_label("Sort by").select_option("wait")
     expect(page).to_have_url(re.compile(r"queue=celery&sort=wait"))
     page.go_back()
     expect(page).to_have_url(re.compile(r"queue=celery$"))
-    expect(page.get_by_label("Order")).to_have_value("recent")
+    expect(page.get_by_label("Sort by")).to_have_value("recent")
 
 
 def test_what_is_wrong_with_a_search_is_said_at_the_field(page: Page, viewer: Viewer) -> None:
