@@ -40,7 +40,6 @@ PATHS = (
 LATER = (
     "docs/logs.md",
     "docs/scale.md",
-    "docs/viewer.md",
     "telemetry/doctor/",
     "telemetry/export/",
     "telemetry/otlp/",
