@@ -246,6 +246,26 @@ class TestCopies:
             session.get("http://shop.test/")
 
 
+def test_what_is_sent_again_by_the_connection_of_a_response(
+    server: Server, memory: InMemorySpanExporter
+) -> None:
+    """As ``HTTPDigestAuth`` and other hooks do, with a copy of the request."""
+
+    def authenticate(response: requests.Response, **options: Any) -> requests.Response:
+        if "Authorization" in response.request.headers:
+            return response
+        again = response.request.copy()
+        again.headers["Authorization"] = "Digest"
+        return response.connection.send(again, **options)  # type: ignore[attr-defined]
+
+    with traced_session() as session:
+        session.get(server.url, hooks={"response": authenticate})
+    sent = [headers["traceparent"].split("-")[2] for headers in server.headers]
+    spans = [span.context for span in memory.get_finished_spans()]
+    assert sent == [f"{context.span_id:016x}" for context in spans if context is not None]
+    assert len(set(sent)) == 2
+
+
 class TestAnAdapterIsWhatItIs:
     def test_settings_reach_it(self, server: Server) -> None:
         session = traced_session()
