@@ -1,7 +1,7 @@
 """Hop 3 of 5: PRODUCER. A task is published with the trace in its message's headers."""
 
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Set
 from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from ..propagation.baggage import BAGGAGE, merge_baggage
 from ..propagation.configured import configured_propagators
 from ..propagation.message import LINKS, SENT_AT
 from ..propagation.traceparent import format_links
+from ..propagation.tracestate import TRACESTATE
 from ..tracing.context import parent_of
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
@@ -123,8 +124,6 @@ def inject_into_message(
         parent = parent_of(span)
         if parent is not None:
             _add_context(headers, parent, get_current())
-        if after := headers_of_chord():
-            headers[LINKS] = format_links(after)
     elif message.get("retries"):
         # Celery copies the headers of an attempt into its retry. So the next attempt is a sibling
         # under the same send, and links to this one.
@@ -133,6 +132,8 @@ def inject_into_message(
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
+    if after := headers_of_chord():
+        headers[LINKS] = format_links(after)
     if RECEIVED_AT in headers:  # passed on from the message of a run
         headers.pop(RECEIVED_AT)
         headers.pop(QUEUE, None)
@@ -143,30 +144,39 @@ def inject_into_message(
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
     """Return the headers of a message with *options*: those that the caller gives, and a retry's.
 
-    Headers that a task copies from its own message are not the caller's choice of a context. A
-    retry is under the same send as the attempt: Celery copies the attempt's headers for that, but
-    not if the task gives some, nor from below another tracer's table.
+    Headers that a task copies from its own message are not the caller's choice of a context, nor
+    are those that name no span, such as an empty one. A retry is under the same send as the
+    attempt: Celery copies the attempt's headers for that, but not if the task gives some, nor from
+    below another tracer's table.
     """
     headers, run = options.get("headers"), Run.variable.get()
-    if run is None or not isinstance(headers, Mapping | None):
+    if not isinstance(headers, Mapping | None):
         return headers
     headers = {} if headers is None else headers
-    if has_parent(headers) and _is_of_message(headers, run):
-        dropped = {LINKS, *configured_propagators().fields}
-        headers = {name: value for name, value in headers.items() if name not in dropped}
-    is_retry = options.get("retries") and options.get("task_id") == run.id
-    if is_retry and run.parent is not None and not has_parent(headers):
+    is_retry = run is not None and options.get("retries") and options.get("task_id") == run.id
+    if has_parent(headers):
+        propagators, given = configured_propagators(), extract_parent(headers)[0]
+        if given is None:
+            headers = _without(headers, propagators.parent_fields | {TRACESTATE})
+        elif run is not None and any(given.ids == own.ids for own in _parents(run, is_retry)):
+            headers = _without(headers, propagators.fields | {LINKS})
+    if run is not None and is_retry and run.parent is not None and not has_parent(headers):
         headers = dict(headers)
         _add_context(headers, run.parent, run.context)
     return headers
 
 
-def _is_of_message(headers: Mapping[str, Any], run: Run) -> bool:
-    """Return whether the parent in *headers* is the one in the message of *run*."""
-    given = extract_parent(headers)[0]
+def _without(headers: Mapping[str, Any], dropped: Set[str]) -> dict[str, Any]:
+    return {name: value for name, value in headers.items() if name not in dropped}
+
+
+def _parents(run: Run, is_retry: object) -> Iterator[ParentContext]:
+    """Yield the parents in the message of *run*, and its own span for the headers of its retry."""
     brought = (run.request or {}).get("headers")
     parents = [run.parent, extract_parent(brought)[0] if isinstance(brought, Mapping) else None]
-    return given is not None and any(parent and parent.ids == given.ids for parent in parents)
+    if is_retry:  # a base class of tasks that injects the current context by hand
+        parents.append(parent_of(run.span))
+    yield from filter(None, parents)
 
 
 def _add_context(
