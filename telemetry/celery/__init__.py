@@ -57,7 +57,6 @@ def instrument_celery(
         signals.beat_embedded_init,
     ):
         signal.connect(begin, weak=False)
-    signals.worker_process_init.connect(runs.end_last, weak=False)
     for signal in (signals.worker_process_shutdown, signals.worker_shutdown):
         signal.connect(end, weak=False)
     return app

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from billiard import current_process
-from celery import Celery, Task, signals, states
+from celery import Celery, Task, states
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanKind
 
@@ -71,20 +71,10 @@ class RunTracer:
         except Exception:
             log_internal_error("start the span of a run")
 
-    def end_last(self, **_: Any) -> None:
-        """End runs behind other handlers of ``task_postrun``: they log and publish inside the run.
-
-        The application has connected them by now.
-        """
-        signals.task_postrun.disconnect(self.on_postrun)
-        signals.task_postrun.connect(self.on_postrun, weak=False)
-
     def on_postrun(
         self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
-        if task.app is not self._app:
-            return
         run = Run.variable.get()
         if run is None or run.id != task_id:
             # The task left another context current. Celery's way to its request takes longer.

@@ -67,7 +67,6 @@ class MainProcess:
 
     def watch(self, consumer: Any) -> None:
         """Hook into the requests and the decoding of one Celery *consumer*."""
-        self._runs.end_last()
         traced: dict[type[Any], type[Any]] = {}
         for task in consumer.app.tasks.values():
             request = symbol_by_name(task.Request)

@@ -157,19 +157,6 @@ def test_the_body_of_a_chord_whose_headers_a_handler_injects(app: Celery, sink: 
     assert parts < {link.span_id for link in body.links}
 
 
-def test_a_later_handler_of_the_end_of_a_task_is_in_its_run(app: Celery, sink: ListSink) -> None:
-    def publish(sender: Task, **_: Any) -> None:
-        if sender.name == "read":
-            app.send_task("child")
-
-    signals.task_postrun.connect(publish)
-    with working(app):
-        app.send_task("read")
-        run, send = sink.wait_for("process read", "send child")
-    signals.task_postrun.disconnect(publish)
-    assert is_under(send, run)
-
-
 DATADOGS = {"headers": {"traceparent": TRACEPARENT, "x-datadog-parent-id": "1"}}
 SENTRYS = {"sentry-trace": "1", "baggage": "sentry-sampled=true"}
 
