@@ -72,6 +72,9 @@ class _TracedAdapter(BaseAdapter):
             inject(request.headers)
             _add_baggage(request, theirs)
             response = self._adapter.send(request, *args, **kwargs)
+            if getattr(response, "connection", None) is self._adapter:
+                # By it, digest authentication sends again.
+                response.connection = self  # type: ignore[assignment]
             hop.facts.status = response.status_code
             if response.status_code >= 400:
                 hop.facts.error = str(response.status_code)

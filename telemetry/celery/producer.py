@@ -1,7 +1,7 @@
 """Hop 3 of 5: PRODUCER. A task is published with the trace in its message's headers."""
 
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Set
 from functools import lru_cache, wraps
 from typing import Any, ClassVar
 
@@ -13,14 +13,15 @@ from ..propagation import add_context, extract_parent, has_parent
 from ..propagation.configured import configured_propagators
 from ..propagation.message import LINKS, SENT_AT
 from ..propagation.traceparent import format_links
+from ..propagation.tracestate import TRACESTATE
 from ..tracing.context import get_current, parent_of
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
-from ..tracing.record import RecordedLink, SendFacts, SpanTemplate, message_facts
+from ..tracing.record import Parent, RecordedLink, SendFacts, SpanTemplate, message_facts
 from .chord import headers_of_chord
 from .message import Broker, message_template
 from .queues import destination
-from .run import QUEUE, RECEIVED_AT, Run
+from .run import QUEUE, RECEIVED_AT, Run, current_run
 
 __all__ = ["PRODUCER", "Producer", "trace_sends"]
 
@@ -114,16 +115,16 @@ def inject_into_message(
         parent = parent_of(span)
         if parent is not None:
             add_context(headers, parent, get_current())
-        if after := headers_of_chord():
-            headers[LINKS] = format_links(after)
     elif message.get("retries"):
         # Celery copies the headers of an attempt into its retry. So the next attempt is a sibling
         # under the same send, and links to this one.
         headers.pop(LINKS, None)
-        run = Run.current()
+        run = current_run()
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
+    if after := headers_of_chord():
+        headers[LINKS] = format_links(after)
     if RECEIVED_AT in headers:  # passed on from the message of a run
         headers.pop(RECEIVED_AT)
         headers.pop(QUEUE, None)
@@ -134,27 +135,37 @@ def inject_into_message(
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
     """Return the headers of a message with *options*: those that the caller gives, and a retry's.
 
-    Headers that a task copies from its own message are not the caller's choice of a context. A
-    retry is under the same send as the attempt: Celery copies the attempt's headers for that, but
-    not if the task gives some, nor from below another tracer's table.
+    Headers that a task copies from its own message are not the caller's choice of a context, nor
+    are those that name no span, such as an empty one. A retry is under the same send as the
+    attempt: Celery copies the attempt's headers for that, but not if the task gives some, nor from
+    below another tracer's table.
     """
-    headers, run = options.get("headers"), Run.current()
-    if run is None or not isinstance(headers, Mapping | None):
+    headers, run = options.get("headers"), current_run()
+    if not isinstance(headers, Mapping | None):
         return headers
     headers = {} if headers is None else headers
-    if has_parent(headers) and _is_of_message(headers, run):
-        dropped = {LINKS, *configured_propagators().fields}
-        headers = {name: value for name, value in headers.items() if name not in dropped}
-    is_retry = options.get("retries") and options.get("task_id") == run.id
-    if is_retry and run.parent is not None and not has_parent(headers):
+    is_retry = run is not None and options.get("retries") and options.get("task_id") == run.id
+    if has_parent(headers):
+        propagators, given = configured_propagators(), extract_parent(headers)[0]
+        if given is None:
+            headers = _without(headers, propagators.parent_fields | {TRACESTATE})
+        elif run is not None and given.ids in _parents(run, is_retry):
+            headers = _without(headers, propagators.fields | {LINKS})
+    if run is not None and is_retry and run.parent is not None and not has_parent(headers):
         headers = dict(headers)
         add_context(headers, run.parent, run.context)
     return headers
 
 
-def _is_of_message(headers: Mapping[str, Any], run: Run) -> bool:
-    """Return whether the parent in *headers* is the one in the message of *run*."""
-    given = extract_parent(headers)[0]
+def _without(headers: Mapping[str, Any], dropped: Set[str]) -> dict[str, Any]:
+    return {name: value for name, value in headers.items() if name not in dropped}
+
+
+def _parents(run: Run, is_retry: object) -> set[tuple[bytes, int]]:
+    """Return the ids of the parents in the message of *run*, and for its retry its own."""
     brought = (run.request or {}).get("headers")
-    parents = [run.parent, extract_parent(brought)[0] if isinstance(brought, Mapping) else None]
-    return given is not None and any(parent and parent.ids == given.ids for parent in parents)
+    parents: list[Parent | None] = [run.parent]
+    parents.append(extract_parent(brought)[0] if isinstance(brought, Mapping) else None)
+    if is_retry:  # a base class of tasks that injects the current context by hand
+        parents.append(parent_of(run.span))
+    return {(parent.trace_id, parent.span_id) for parent in parents if parent is not None}

@@ -2,12 +2,13 @@
 
 from typing import Any, ClassVar
 
+from celery import current_task
 from opentelemetry.context import Context, create_key
 
 from ..tracing.hop import NO_CONTEXT, Hop
 from ..tracing.record import ParentContext, RunFacts
 
-__all__ = ["QUEUE", "RECEIVED_AT", "Run"]
+__all__ = ["QUEUE", "RECEIVED_AT", "Run", "current_run"]
 
 #: The worker's main process adds these to the headers of a message for its child, and never sends
 #: them: the time at which it received the message, and the queue if that is not the routing key.
@@ -31,3 +32,11 @@ class Run(Hop[RunFacts]):
     context: Context = NO_CONTEXT
     #: The attributes of ``task.request`` while it holds the run.
     request: dict[str, Any] | None = None
+
+
+def current_run() -> Run | None:
+    """Return the run of the task that is running, also if its code left the run's context."""
+    run = Run.current()
+    if run is None and current_task:
+        run = vars(current_task.request).get(Run.attribute)
+    return run

@@ -208,14 +208,15 @@ class Hop(Generic[F]):
         above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
         return _tracer(provider, self.template).start_span(
             interpretation.name,
-            with_span(above, context),
-            self.template.span_kind,
-            interpretation.attributes(self.template, record),
-            list(map(api_link, interpretation.links)),
-            record.start_time,
+            context=with_span(above, context),
+            kind=self.template.span_kind,
+            attributes=interpretation.attributes(self.template, record),
+            links=list(map(api_link, interpretation.links)),
+            start_time=record.start_time,
         )
 
 
 def _tracer(provider: trace.TracerProvider, template: SpanTemplate) -> trace.Tracer:
     scope = template.scope
-    return provider.get_tracer(scope.name, scope.version, schema_url=scope.schema_url)
+    # As OpenTelemetry's API calls it: a proxy need not name the parameters as the API does.
+    return provider.get_tracer(scope.name, scope.version, scope.schema_url)

@@ -195,7 +195,7 @@ class TestCopies:
         twin = traced_session(duplicate(duplicate(original)))
         assert type(twin) is requests.Session
         assert list(twin.adapters) == list(original.adapters)
-        assert twin.get_adapter(server.url).max_retries.total == 3  # type: ignore[attr-defined]
+        assert twin.get_adapter(server.url).max_retries.total == 3
         twin.get(server.url)
         assert server.traced == [True]
         assert names(memory) == ["GET"]
@@ -246,14 +246,34 @@ class TestCopies:
             session.get("http://shop.test/")
 
 
+def test_what_is_sent_again_by_the_connection_of_a_response(
+    server: Server, memory: InMemorySpanExporter
+) -> None:
+    """As ``HTTPDigestAuth`` and other hooks do, with a copy of the request."""
+
+    def authenticate(response: requests.Response, **options: Any) -> requests.Response:
+        if "Authorization" in response.request.headers:
+            return response
+        again = response.request.copy()
+        again.headers["Authorization"] = "Digest"
+        return response.connection.send(again, **options)
+
+    with traced_session() as session:
+        session.get(server.url, hooks={"response": authenticate})
+    sent = [headers["traceparent"].split("-")[2] for headers in server.headers]
+    spans = [span.context for span in memory.get_finished_spans()]
+    assert sent == [f"{context.span_id:016x}" for context in spans if context is not None]
+    assert len(set(sent)) == 2
+
+
 class TestAnAdapterIsWhatItIs:
     def test_settings_reach_it(self, server: Server) -> None:
         session = traced_session()
-        session.get_adapter("http://").max_retries = 7  # type: ignore[attr-defined]
-        session.get_adapter("http://").note = "ours"  # type: ignore[attr-defined]
-        assert session.adapters["http://"].max_retries == 7  # type: ignore[attr-defined]
-        assert session.get_adapter("http://").note == "ours"  # type: ignore[attr-defined]
-        del session.get_adapter("http://").note  # type: ignore[attr-defined]
+        session.get_adapter("http://").max_retries = 7
+        session.get_adapter("http://").note = "ours"
+        assert session.adapters["http://"].max_retries == 7
+        assert session.get_adapter("http://").note == "ours"
+        del session.get_adapter("http://").note
         assert not hasattr(session.adapters["http://"], "note")
 
     def test_its_class(self) -> None:
@@ -280,7 +300,7 @@ class TestAnAdapterIsWhatItIs:
         twin = duplicate(session.get_adapter("http://"))
         assert isinstance(twin, HTTPAdapter)
         twin.max_retries = 7
-        assert session.get_adapter("http://").max_retries.total == 0  # type: ignore[attr-defined]
+        assert session.get_adapter("http://").max_retries.total == 0
 
     def test_a_plain_table_of_them(self) -> None:
         session = traced_session()

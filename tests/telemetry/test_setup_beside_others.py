@@ -48,6 +48,14 @@ sdk.add_span_processor(SimpleSpanProcessor(memory))
 """
 
 PROVIDERS = {
+    # Its parameters have other names than the API's.
+    "a proxy of other names": """
+class Proxy(trace.TracerProvider):
+    def get_tracer(self, name, version=None, schema=None, more=None):
+        return sdk.get_tracer(name, version, schema, more)
+
+provider = Proxy()
+""",
     # A dataclass has no hash.
     "a proxy": """
 @dataclass

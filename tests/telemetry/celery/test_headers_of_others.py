@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from celery import Celery, Task
-from opentelemetry import baggage, context
+from celery import Celery, Task, chord, signals
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.context import Context
 
 from telemetry.celery import instrument_celery
 from telemetry.otlp.decode import ReceivedSpan
@@ -99,6 +100,64 @@ def test_a_context_that_the_caller_chose_is_left(app: Celery, sink: ListSink) ->
     assert [link.span_id for link in send.links] == [run.parent_id]
 
 
+@pytest.mark.parametrize("given", [None, "", 17, "00-0-0-01"])
+def test_a_header_that_names_no_span_is_no_choice(app: Celery, sink: ListSink, given: Any) -> None:
+    """``headers={"traceparent": request.headers.get("traceparent")}``, and there was none."""
+    headers = {"traceparent": given, "tracestate": "old=1", "tenant": "blue"}
+    with working(app):
+        child = app.tasks["child"].apply_async(headers=headers)
+        got = child.get(timeout=10)
+        send, run = sink.wait_for("send child", "process child")
+    assert send.kind == "PRODUCER"
+    assert is_under(run, send)
+    assert got == {"tenant": "blue", "traceparent": got["traceparent"]} | {
+        name: value for name, value in got.items() if name.startswith("queuehop-")
+    }
+    assert headers == {"traceparent": given, "tracestate": "old=1", "tenant": "blue"}
+
+
+class InjectsByHand(Task):
+    """A base class of tasks as many wrote it before they had this library."""
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        headers = dict(options.get("headers") or {})
+        propagate.inject(headers)
+        return super().apply_async(*args, **{**options, "headers": headers})
+
+
+def test_a_retry_by_a_class_that_injects_by_hand_is_a_sibling(app: Celery, sink: ListSink) -> None:
+    @app.task(name="twice", shared=False, bind=True, max_retries=1, base=InjectsByHand)
+    def twice(task: Task) -> None:
+        if not task.request.retries:
+            raise task.retry(countdown=0)
+
+    with working(app), trace.get_tracer("tests").start_as_current_span("request"):
+        twice.delay().get(timeout=10)
+    spans = sink.received()
+    (request,) = [span for span in spans if span.name == "request"]
+    runs = [span for span in spans if span.name == "process twice"]
+    first, second = sorted(runs, key=lambda run: run.attributes.get("celery.task.retries", 0))
+    assert is_under(first, request)
+    assert is_under(second, request)
+    assert [link.span_id for link in second.links] == [request.span_id, first.span_id]
+
+
+def test_the_body_of_a_chord_whose_headers_a_handler_injects(app: Celery, sink: ListSink) -> None:
+    def inject(headers: dict[str, Any], **_: Any) -> None:
+        propagate.inject(headers)
+
+    signals.before_task_publish.connect(inject)
+    signals.before_task_publish.receivers.insert(0, signals.before_task_publish.receivers.pop())
+    with working(app):
+        chord([app.signature("child")] * 2, app.signature("child", args=[], immutable=True))()
+        sink.wait_for_count("process child", 3)
+    signals.before_task_publish.disconnect(inject)
+    runs = [span for span in sink.received() if span.name == "process child"]
+    (body,) = [run for run in runs if len(run.links) > 1]
+    parts = {run.span_id for run in runs if run is not body}
+    assert parts < {link.span_id for link in body.links}
+
+
 DATADOGS = {"headers": {"traceparent": TRACEPARENT, "x-datadog-parent-id": "1"}}
 SENTRYS = {"sentry-trace": "1", "baggage": "sentry-sampled=true"}
 
@@ -178,3 +237,25 @@ class TestSendTask:
         app.send_task("any", ignore_result=True)
         (send,) = sink.received()
         assert (send.name, send.kind) == ("send any", "PRODUCER")
+
+
+def test_a_retry_outside_the_context_of_its_run_is_a_linked_sibling(
+    app: Celery, sink: ListSink
+) -> None:
+    @app.task(name="twice", shared=False, bind=True, max_retries=1)
+    def twice(task: Task) -> None:
+        if not task.request.retries:
+            token = context.attach(Context())
+            try:
+                raise task.retry(countdown=0)
+            finally:
+                context.detach(token)
+
+    with working(app):
+        twice.delay().get(timeout=10)
+    first, second = sorted(
+        (span for span in sink.received() if span.name == "process twice"),
+        key=lambda run: run.attributes.get("celery.task.retries", 0),
+    )
+    assert (second.trace_id, second.parent_id) == (first.trace_id, first.parent_id)
+    assert first.span_id in [link.span_id for link in second.links]
