@@ -12,6 +12,9 @@ __all__ = ["MAX_IMPORTED", "MAX_OBJECTS", "Malformed", "TooLarge", "check_json",
 #: The most objects of one export: spans, attributes, their values, and whatever else is nested.
 MAX_OBJECTS = 300_000
 
+#: The most fields of one export, in protobuf. Counting them takes time too.
+MAX_FIELDS = 4 * MAX_OBJECTS
+
 #: The most of a file that a person opens.
 MAX_IMPORTED = 1_000_000
 
@@ -53,12 +56,15 @@ def check_protobuf(body: bytes, message: Descriptor) -> int:
 
 
 def _count(body: bytes, message: Descriptor) -> int:
-    objects = spans = 0
+    objects = spans = fields = 0
     nested = [(0, len(body), message)]
     while nested:
         at, end, kind = nested.pop()
         types = _types(kind)
         while at < end:
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise TooLarge(f"the body has more than {MAX_FIELDS} fields")
             tag, at = _varint(body, at)
             wire = tag & 7
             if wire == _LENGTH:

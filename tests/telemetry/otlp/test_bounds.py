@@ -9,7 +9,13 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from telemetry.otlp.admission import ADMISSION, LARGE, LARGE_OBJECTS, SMALL, Busy
-from telemetry.otlp.bounds import MAX_OBJECTS, MAX_SPAN, MAX_SPANS, Malformed, TooLarge
+from telemetry.otlp.bounds import (
+    MAX_FIELDS,
+    MAX_OBJECTS,
+    MAX_SPAN,
+    Malformed,
+    TooLarge,
+)
 from telemetry.otlp.decode import decode
 from telemetry.otlp.receiver import Receiver
 from telemetry.otlp.server import JSON, PROTOBUF, parse, receive
@@ -39,6 +45,7 @@ PROTOBUFS = {
     "events": in_a_span(field(11, b"") * MANY),
     "links": in_a_span(field(13, b"") * MANY),
     "values": in_a_span(field(9, field(2, field(5, field(1, b"") * MANY)))),
+    "numbers": b"\x78\x01" * (MAX_FIELDS + 1),
 }
 JSONS = {
     "resources": b'{"resourceSpans":[' + b"{}," * MANY + b"{}]}",
@@ -50,7 +57,7 @@ JSONS = {
 
 @pytest.mark.parametrize("body", PROTOBUFS.values(), ids=PROTOBUFS)
 def test_too_many_objects_of_protobuf(body: bytes) -> None:
-    with pytest.raises(TooLarge, match=f"more than ({MAX_OBJECTS} objects|{MAX_SPANS} spans)"):
+    with pytest.raises(TooLarge, match=r"more than (\d{6} objects|\d{7} fields|\d{5} spans)"):
         parse(body, PROTOBUF)
 
 
