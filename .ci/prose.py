@@ -43,7 +43,6 @@ LATER = (
     "docs/viewer.md",
     "telemetry/doctor/",
     "telemetry/export/",
-    "telemetry/otlp/",
     "telemetry/viewer/",
 )
 

@@ -14,10 +14,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..otlp.admission import LARGE_OBJECTS, Ticket
-from ..otlp.apart import Exports, read_apart
+from ..otlp.apart import read_apart
 from ..otlp.bounds import MAX_IMPORTED, Malformed, check_json
 from ..otlp.from_json import from_json
 from ..otlp.server import gunzip
+from ..otlp.signals import Exports
 from .jaeger import JAEGER, from_jaeger
 
 __all__ = ["Imported", "read_file"]
