@@ -17,13 +17,14 @@ from .signals import Exports
 
 __all__ = ["Reader", "main", "read_apart"]
 
-#: Reads a body. Returns its spans and log records, and the name of its format. Raises Malformed.
+#: Reads a body. Returns its spans and log records, and the name of its format.
 Reader = Callable[[bytes], tuple[Exports, str]]
 
 #: The limits of the process that reads: bytes of memory and seconds.
 MEMORY, SECONDS = 2 * 1024**3, 60
 
-_MALFORMED = 3
+#: The exit status for each error.
+_STATUS: dict[type[ValueError], int] = {Malformed: 3, TooLarge: 4}
 
 _BOOT = "import sys, importlib; importlib.import_module(sys.argv[1]).main(*sys.argv[2:])"
 
@@ -42,8 +43,9 @@ def read_apart(body: bytes, reader: Reader) -> tuple[Exports, str]:
         )
     except subprocess.TimeoutExpired:
         raise TooLarge(f"the body takes more than {2 * SECONDS} seconds to read") from None
-    if done.returncode == _MALFORMED:
-        raise Malformed(done.stderr.decode())
+    for error, status in _STATUS.items():
+        if done.returncode == status:
+            raise error(done.stderr.decode())
     if done.returncode:
         raise TooLarge("the body takes too much memory or time to read")
     length, _, encoded = done.stdout.partition(b"\n")
@@ -61,9 +63,9 @@ def main(module: str, name: str) -> None:
     reader: Reader = getattr(import_module(module), name)
     try:
         exports, kind = reader(sys.stdin.buffer.read())
-    except Malformed as exc:
+    except (Malformed, TooLarge) as exc:
         sys.stderr.write(str(exc))
-        sys.exit(_MALFORMED)
+        sys.exit(_STATUS[type(exc)])
     spans = exports.spans.SerializeToString()
     sys.stdout.buffer.write(b"%d\n" % len(spans) + spans + exports.logs.SerializeToString())
     sys.stderr.write(kind)

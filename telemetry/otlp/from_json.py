@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .bounds import Malformed
+from .bounds import MAX_SPANS, Malformed, TooLarge
 from .signals import SIGNALS, Export
 
 __all__ = ["ID_FIELDS", "from_json", "spans_in"]
@@ -18,8 +18,11 @@ __all__ = ["ID_FIELDS", "from_json", "spans_in"]
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 
-def from_json(body: bytes, kind: type[Export]) -> Export:
-    """Read an export of *kind* from *body*. Raises Malformed."""
+def from_json(body: bytes, kind: type[Export], most: int = MAX_SPANS) -> Export:
+    """Read an export of *kind*, with *most* spans or log records, from *body*.
+
+    Raises Malformed and TooLarge.
+    """
     request = kind()
     names = _names(kind)
     try:
@@ -27,12 +30,15 @@ def from_json(body: bytes, kind: type[Export]) -> Export:
         if not isinstance(document, dict):
             raise Malformed(f"the body is not a JSON object with {names[0]}")
         _check_numbers(document)
-        for item in _items_in(document, names):
+        for number, item in enumerate(_items_in(document, names)):
+            if number == most:
+                noun = SIGNALS[kind].items.replace("_", " ")
+                raise TooLarge(f"the body has more than {most} {noun}")
             _hex_to_base64(item)
             for link in item.get("links") or ():
                 _hex_to_base64(link)
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
-    except Malformed:
+    except (Malformed, TooLarge):
         raise
     except RecursionError:
         raise Malformed("the body is not OTLP in JSON: it is nested too deeply") from None

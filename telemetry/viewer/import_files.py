@@ -171,8 +171,12 @@ def _import(documents: list[Any]) -> tuple[Exports, str]:
         _use_hex(span)
         for link in _sequence(span.get("links") or [], "links"):
             _use_hex(link)
-    request = from_json(json.dumps({"resourceSpans": spans}).encode(), ExportTraceServiceRequest)
-    records = from_json(json.dumps({"resourceLogs": logs}).encode(), ExportLogsServiceRequest)
+    request = from_json(
+        json.dumps({"resourceSpans": spans}).encode(), ExportTraceServiceRequest, MAX_IMPORTED
+    )
+    records = from_json(
+        json.dumps({"resourceLogs": logs}).encode(), ExportLogsServiceRequest, MAX_IMPORTED
+    )
     return Exports(request, records), kind
 
 

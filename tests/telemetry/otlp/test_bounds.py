@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from telemetry.otlp.admission import ADMISSION, LARGE, LARGE_OBJECTS, SMALL, Busy
@@ -13,6 +14,7 @@ from telemetry.otlp.bounds import (
     MAX_FIELDS,
     MAX_OBJECTS,
     MAX_SPAN,
+    MAX_SPANS,
     Malformed,
     TooLarge,
 )
@@ -105,6 +107,20 @@ def test_one_of_medium_size_waits_for_its_turn() -> None:
 def test_too_many_objects_of_json(body: bytes) -> None:
     with pytest.raises(TooLarge, match="more than"):
         parse(ExportTraceServiceRequest, body, JSON)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "noun"),
+    [
+        (ExportTraceServiceRequest, ("resourceSpans", "scopeSpans", "spans"), "spans"),
+        (ExportLogsServiceRequest, ("resourceLogs", "scopeLogs", "logRecords"), "log records"),
+    ],
+)
+def test_too_many_items_of_json(kind: Any, names: tuple[str, str, str], noun: str) -> None:
+    resources, scopes, items = names
+    body = json.dumps({resources: [{scopes: [{items: [{}] * (MAX_SPANS + 1)}]}]}).encode()
+    with pytest.raises(TooLarge, match=f"more than {MAX_SPANS} {noun}"):
+        parse(kind, body, JSON)
 
 
 def test_a_large_export_of_real_spans_is_taken() -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 import grpc
 import requests
 
-from telemetry.otlp.bounds import MAX_OBJECTS
-
 from ...conftest import free_port
 from ...processes import Process, Starter
 from .test_bounds import JSONS, PROTOBUFS, field
@@ -28,7 +26,7 @@ def as_logs(json: bytes) -> bytes:
 #: Just below the limits: these are built.
 JSON_SPANS = (
     b'{"resourceSpans":[{"scopeSpans":[{"spans":['
-    + b",".join([b'{"name":"x"}'] * (MAX_OBJECTS - 10))
+    + b",".join([b'{"name":"x","attributes":[{},{},{}]}'] * 49_000)
     + b"]}]}]}"
 )
 SPANS = field(1, field(2, field(2, field(9, b"")) * 49_000))
