@@ -39,7 +39,6 @@ PATHS = (
 #: Not yet rewritten.
 LATER = (
     "docs/logs.md",
-    "docs/viewer.md",
     "telemetry/doctor/",
     "telemetry/export/",
     "telemetry/viewer/",
