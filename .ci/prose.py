@@ -39,10 +39,8 @@ PATHS = (
 #: Not yet rewritten.
 LATER = (
     "docs/logs.md",
-    "docs/scale.md",
     "telemetry/doctor/",
     "telemetry/export/",
-    "telemetry/otlp/",
     "telemetry/viewer/",
 )
 

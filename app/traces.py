@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
 from telemetry.otlp.decode import ReceivedSpan, decode
 from telemetry.otlp.server import JSON, parse
 
@@ -28,7 +30,9 @@ class ReceivedTraces:
             trace_id = str(row["trace_id"])
             spans = self._traces.get(trace_id, [])
             if len(spans) != row["spans"]:
-                spans = decode(parse(self._get(f"/api/traces/{trace_id}"), JSON))
+                spans = decode(
+                    parse(ExportTraceServiceRequest, self._get(f"/api/traces/{trace_id}"), JSON)
+                )
                 spans.sort(key=lambda span: span.start_ns)
             found[trace_id] = spans
         self._traces = found

@@ -2,7 +2,7 @@
 
 ``make monitoring`` runs this. It writes ``deploy/prometheus-rules.yaml`` and
 ``deploy/grafana-dashboard.json``; a test fails if they are not what this writes. Thresholds are at
-the top: change them here, and write the files anew.
+the top: change them here, and run ``make monitoring`` again.
 """
 
 import json
@@ -86,7 +86,7 @@ _QUEUE_LABEL, _TASK_LABEL = label(MESSAGING_DESTINATION_NAME), label(CELERY_TASK
 _ERROR, _STATE = label(ERROR_TYPE), label(CELERY_TASK_STATE)
 _BY_TASK = f"{_TASK_LABEL}, {_QUEUE_LABEL}"
 
-# What the rules record, named level:metric:operation as Prometheus advises.
+# The recorded series, named level:metric:operation as Prometheus recommends.
 _SENT_SO_FAR = "instance_queue:queuehop_sent:last"
 _TAKEN_SO_FAR = "instance_queue:queuehop_taken:last"
 _RECORDING = "queuehop:recording"
@@ -180,8 +180,8 @@ def _queue_rules() -> Iterator[Rule]:
         comment = ""
         if window == MEMORY:
             comment = (
-                "What a process had counted before that time, 0 for one that is younger. While the"
-                " rules are younger themselves, what it had counted when it was first seen."
+                "The count of a process before that time, 0 for a younger one. While the rules are"
+                " younger themselves, its count when it was first seen."
             )
         yield Rule(_within(window), _increase(_SENT_SO_FAR, window), comment)
     taken = f"queue:queuehop_taken:increase{MEMORY}"

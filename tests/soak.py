@@ -1,9 +1,11 @@
-"""Kill every part of the system again and again, and check that no span that had ended is lost.
+"""Kill every part of the system again and again, and check that no span or log record is lost.
 
 Run it with ``make soak``, or ``python -m tests.soak --minutes 3 --seed 7``. Its parts are real:
 gunicorn, a prefork worker, Redis, the sender and a collector, each in a process of its own. Each
-process notes on disk which spans it has ended, and the collector which spans it has taken. The exit
-status is 1 if a span is in the first notes and not in the second.
+process notes on disk which spans it has ended and which lines it has logged, and the collector
+which of them have arrived. The exit status is 1 if any has not arrived.
+
+``--untraced`` does the same with tracing off. It shows which messages Celery loses by itself.
 """
 
 import argparse
@@ -16,38 +18,45 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import redis
 import requests
 
 from telemetry.otlp.decode import decode
+from telemetry.otlp.decode_logs import decode_logs
 from telemetry.otlp.server import grpc_server
 
 from .conftest import free_port
 from .processes import Process, Starter
 from .system import Server
 
-#: Seconds that the system has to run what was accepted, from the last span on, and to deliver it.
+#: Seconds after the last task that the system has to run what was accepted, and to deliver it.
 SETTLE = 120.0
 
-#: A worker that takes nothing for so many of them, while messages wait, is killed.
+#: Seconds after which a worker that takes nothing, while messages wait, is killed.
 STUCK = 20.0
 
 TASKS = ("ping", "ping", "ping", "retry", "fail")
 
 
 def collect(port: int, path: str) -> None:
-    """Be a collector that notes each span that it takes before it answers."""
+    """Be a collector that notes each span and log record before it answers."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def take(request, metadata):  # type: ignore[no-untyped-def]
-        lines = [f"{span.trace_id} {span.span_id} {span.name}\n" for span in decode(request)]
-        os.write(fd, "".join(lines).encode())
+    def note(items: Iterable[tuple[str, str, str]]) -> tuple[int, str]:
+        os.write(fd, "".join(f"{' '.join(item)}\n" for item in items).encode())
         return 0, ""
 
-    server, _ = grpc_server(f"127.0.0.1:{port}", take)
+    def take(request, metadata):  # type: ignore[no-untyped-def]
+        return note((span.trace_id, span.span_id, span.name) for span in decode(request))
+
+    def take_logs(request):  # type: ignore[no-untyped-def]
+        logs = (log for log in decode_logs(request) if log.scope == "soak")
+        return note((log.trace_id, log.span_id, log.text) for log in logs)
+
+    server, _ = grpc_server(f"127.0.0.1:{port}", take, on_logs=take_logs)
     server.start()
     print("collecting", flush=True)
     server.wait_for_termination()
@@ -56,9 +65,10 @@ def collect(port: int, path: str) -> None:
 class System:
     """All the parts, and the ways to kill each."""
 
-    def __init__(self, directory: Path, chance: random.Random) -> None:
+    def __init__(self, directory: Path, chance: random.Random, traced: bool) -> None:
         self.state = directory / "state"
-        self.ended, self.taken = directory / "ended", directory / "taken"
+        self.ended, self.arrived = directory / "ended", directory / "arrived"
+        self.begun = directory / "begun"
         self.kills: Counter[str] = Counter()
         self._chance = chance
         self._redis = Server(directory, password="soak", keep=True)
@@ -69,15 +79,20 @@ class System:
             DATABASE_URL=f"sqlite:///{directory / 'pings.sqlite3'}",
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{self._collector_port}",
             OTEL_BSP_SCHEDULE_DELAY="100",
+            OTEL_LOGS_EXPORTER="otlp",
+            OTEL_SDK_DISABLED="false" if traced else "true",
             QUEUEHOP_STATE_DIR=str(self.state),
             SOAK_ENDED=str(self.ended),
+            SOAK_BEGUN=str(self.begun),
         )
         self._collector = self._start_collector()
         self._worker = self._start_worker()
         self._web = self._start_web()
 
     def _start_collector(self) -> Process:
-        process = self.start("tests.soak", "--collect", str(self._collector_port), str(self.taken))
+        process = self.start(
+            "tests.soak", "--collect", str(self._collector_port), str(self.arrived)
+        )
         process.wait_for_line("collecting", 60)
         return process
 
@@ -132,7 +147,7 @@ class System:
         self._redis.start()
 
     def supervise(self) -> None:
-        """Start again what has ended by itself: a worker may when it loses its Redis."""
+        """Restart a part that has ended by itself: a worker may when it loses its Redis."""
         if self._worker.has_ended:
             self.kills["worker, by itself"] += 1
             self._worker.kill()
@@ -143,7 +158,7 @@ class System:
             self._web = self._start_web()
 
     def waiting(self) -> int:
-        """Return how many messages are in the queue, or taken and not acknowledged."""
+        """Return the number of messages in the queue, and of those taken and not acknowledged."""
         with redis.Redis.from_url(self._redis.url) as client:
             return int(client.llen("celery")) + int(client.hlen("unacked"))
 
@@ -154,7 +169,7 @@ class System:
                 os.kill(self._chance.choice(children), signal.SIGKILL)
 
     def kill_any(self) -> None:
-        """Kill a part, and start it again where nothing else does."""
+        """Kill a part, and restart it if nothing else does."""
         ways: list[Callable[[], None]] = [
             *(self.kill_web, self.kill_web_child, self.kill_worker, self.kill_worker_main),
             *(self.kill_worker_child, self.kill_sender, self.kill_collector, self.kill_redis),
@@ -164,12 +179,12 @@ class System:
         way()
 
     def stop(self) -> None:
-        """Stop everybody who ends spans."""
+        """Stop the processes that end spans."""
         self._web.stop()
         self._worker.stop(60)
 
     def deliver(self) -> None:
-        """Start a process that has what is on disk delivered."""
+        """Start a process that delivers the rest of the files."""
         script = "import telemetry; telemetry.setup('last'); telemetry.flush(10)"
         process = self.start._start([sys.executable, "-c", script], Path.cwd(), {})
         process.wait(30)
@@ -229,13 +244,18 @@ class Load:
                 continue
             self.statuses[str(answer.status_code)] += 1
             if answer.status_code == 202:
-                self.accepted.add(answer.json()["trace_id"])
+                self.accepted.add(answer.json()["task_id"])
 
 
-def spans_in(path: Path) -> Counter[str]:
-    """Return the spans noted in *path*, the torn line of a killed process left out."""
+def notes_in(path: Path) -> Counter[str]:
+    """Return the notes in *path*, without the torn line of a killed process."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return Counter(line for line in lines if len(line) > 50 and line[32] == line[49] == " ")
+
+
+def tasks_in(path: Path) -> set[str]:
+    """Return the ids of the tasks noted in *path*."""
+    return set(path.read_text().split()) if path.exists() else set()
 
 
 def wait_until(reached: Callable[[], bool], timeout: float) -> None:
@@ -244,11 +264,11 @@ def wait_until(reached: Callable[[], bool], timeout: float) -> None:
         time.sleep(1)
 
 
-def soak(minutes: float, seed: int) -> int:
+def soak(minutes: float, seed: int, traced: bool) -> int:
     """Run for *minutes*; print the numbers, and return the exit status."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="soak") as folder:
-        system = System(Path(folder), chance)
+        system = System(Path(folder), chance, traced)
         try:
             until = time.monotonic() + 60 * minutes
             with Load(system.url, clients=4) as load:
@@ -257,57 +277,60 @@ def soak(minutes: float, seed: int) -> int:
                     system.supervise()
                     system.kill_any()
 
-            def run_of(spans: Counter[str]) -> set[str]:
-                return {line[:32] for line in spans if " process " in line}
-
             seen = 0
             stuck = over = time.monotonic()
 
             def all_have_run() -> bool:
                 nonlocal seen, stuck, over
                 system.supervise()
-                spans, now = spans_in(system.ended), time.monotonic()
-                if len(spans) != seen:
-                    seen, stuck, over = len(spans), now + STUCK, now + SETTLE
+                begun, now = tasks_in(system.begun), time.monotonic()
+                if len(begun) != seen:
+                    seen, stuck, over = len(begun), now + STUCK, now + SETTLE
                 elif now > stuck and system.waiting():
                     system.kills["worker, stuck"] += 1
                     system.kill_worker()
                     stuck = now + STUCK
-                return load.accepted <= run_of(spans) or now > over
+                return load.accepted <= begun or now > over
 
             wait_until(all_have_run, 10 * SETTLE)
             left = system.waiting()
             system.stop()
             system.deliver()
-            ended = spans_in(system.ended)
-            wait_until(lambda: ended.keys() <= spans_in(system.taken).keys(), SETTLE)
-            taken = spans_in(system.taken)
+            ended = notes_in(system.ended)
+            wait_until(lambda: ended.keys() <= notes_in(system.arrived).keys(), SETTLE)
+            arrived, begun = notes_in(system.arrived), tasks_in(system.begun)
         finally:
             system.close()
-    lost = ended.keys() - taken.keys()
-    print(f"{minutes:g} minutes, seed {seed}")
+    lost = ended.keys() - arrived.keys()
+    print(f"{minutes:g} minutes, seed {seed}{'' if traced else ', tracing off'}")
     print(f"killed: {dict(system.kills.most_common())}")
     print(f"answers: {dict(load.statuses.most_common())}")
-    print(f"spans ended {len(ended)}, delivered {len(taken)}, lost {len(lost)}")
-    print(f"delivered more than once: {sum(count - 1 for count in taken.values())}")
-    # A message that Celery has taken from Redis and not noted there yet goes with either of them.
-    print(f"accepted {len(load.accepted)}, never run {len(load.accepted - run_of(ended))}")
+    for noun, is_log in (("spans", False), ("log records", True)):
+        ended_, arrived_, lost_ = (
+            sum(line.startswith("log ", 50) is is_log for line in lines)
+            for lines in (ended, arrived, lost)
+        )
+        print(f"{noun} ended {ended_}, delivered {arrived_}, lost {lost_}")
+    print(f"delivered more than once: {sum(count - 1 for count in arrived.values())}")
+    # Celery loses a message that it has taken from Redis and not yet noted there if either dies.
+    print(f"accepted {len(load.accepted)}, never run {len(load.accepted - begun)}")
     print(f"still in the queue: {left}")
     for line in sorted(lost)[:20]:
         print(f"lost: {line}")
-    return 1 if lost or not ended else 0
+    return 1 if lost or not begun or (traced and not ended) else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--untraced", action="store_true", help="set OTEL_SDK_DISABLED=true")
     parser.add_argument("--collect", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.collect:
         collect(int(options.collect[0]), options.collect[1])
         return 0
-    return soak(options.minutes, options.seed)
+    return soak(options.minutes, options.seed, not options.untraced)
 
 
 if __name__ == "__main__":

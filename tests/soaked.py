@@ -1,10 +1,14 @@
-"""The system of app/ and workers/, where each process notes on disk which spans it has ended.
+"""The system of app/ and workers/, in which each process notes on disk what has ended.
 
-A span is noted once ``end`` has handed it to the export, in one write, which outlives the process.
+A note is written in one write, which outlives the process: of a span once ``end`` has passed it to
+the export, of a log record once the logging call has returned, and of a task before it runs.
 """
 
+import logging
 import os
+import secrets
 
+from celery import signals
 from flask import Flask
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -13,7 +17,11 @@ import telemetry
 from app import create_app as create
 from workers.celery import app
 
-__all__ = ["app", "create_app"]
+__all__ = ["LOGGER", "app", "create_app"]
+
+#: The logger whose lines are counted.
+LOGGER = logging.getLogger("soak")
+LOGGER.setLevel(logging.INFO)
 
 app.conf.broker_transport_options = {
     **app.conf.broker_transport_options,
@@ -21,23 +29,49 @@ app.conf.broker_transport_options = {
     "unacked_restore_interval": 1,
 }
 
+_ENDED, _BEGUN = (
+    os.open(os.environ[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for name in ("SOAK_ENDED", "SOAK_BEGUN")
+)
+
 
 class Notes(SpanProcessor):
-    """Appends the ids and the name of each ended span to a file."""
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    """Notes the ids and the name of each ended span."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        context = span.get_span_context()
-        line = f"{context.trace_id:032x} {context.span_id:016x} {span.name}\n"
-        os.write(self._fd, line.encode())
+        _note(span.get_span_context(), span.name)
 
+
+def _note(context: trace.SpanContext, what: str) -> None:
+    os.write(_ENDED, f"{context.trace_id:032x} {context.span_id:016x} {what}\n".encode())
+
+
+def log(**_: object) -> None:
+    """Log a line that is like no other, and note it."""
+    text = f"log {secrets.token_hex(8)}"
+    LOGGER.info(text)
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        _note(context, text)
+
+
+@signals.task_prerun.connect
+def begin(task_id: str, **_: object) -> None:
+    """Note the task, and log the line that is the last word of a child killed in it."""
+    os.write(_BEGUN, f"{task_id}\n".encode())
+    log()
+
+
+for ending in (signals.task_success, signals.task_failure, signals.task_retry):
+    ending.connect(log)
 
 telemetry.setup()
-trace.get_tracer_provider().add_span_processor(Notes(os.environ["SOAK_ENDED"]))  # type: ignore[attr-defined]
+if hasattr(provider := trace.get_tracer_provider(), "add_span_processor"):  # tracing is on
+    provider.add_span_processor(Notes())
 
 
 def create_app() -> Flask:
     """Make the web application."""
-    return create()
+    web = create()
+    web.before_request(log)
+    return web

@@ -2,12 +2,10 @@
 # Build the OpenTelemetry Collector and Jaeger from source into .backends, for `make test-backends`.
 #
 #   JAEGER_SOURCE  a git repository with Jaeger's tags, instead of the one on GitHub
-#   WITHOUT        a module of collector.yaml that cannot be downloaded, such as
-#                  loadbalancingexporter: the tests that need it are skipped
 #
-# Jaeger comes from its repository: its module path does not end in /v2, as Go wants it from version
-# 2 on, so that no release of Jaeger 2 can be downloaded as a module. Its pages are another
-# repository and are not built.
+# Jaeger is built from its repository. Its module path does not end in /v2, which Go requires from
+# version 2 on, so Jaeger 2 is not available as a module. Its web pages are in another repository
+# and are not built.
 set -eu
 
 cd "$(dirname "$0")/../.."
@@ -23,18 +21,17 @@ command -v go >/dev/null || {
 }
 mkdir -p "$out"
 
-# Whether $1 was built from what $2 describes.
+# Return whether $1 was built from $2.
 built() { [ -x "$out/$1" ] && [ "$(cat "$out/$1.from" 2>/dev/null)" = "$2" ]; }
 
-from="$(cksum <"$manifest")${WITHOUT:+ without $WITHOUT}"
+from=$(cksum <"$manifest")
 if ! built otelcol "$from"; then
     echo "building the Collector $collector"
     GOBIN=$out go install "go.opentelemetry.io/collector/cmd/builder@v$collector"
-    grep -v "/${WITHOUT:-nothing} v" "$manifest" >"$out/collector.yaml"
-    "$out/builder" --config "$out/collector.yaml" --skip-compilation >"$out/builder.log" 2>&1 || {
+    "$out/builder" --config "$manifest" --skip-compilation >"$out/builder.log" 2>&1 || {
         tail -n 5 "$out/builder.log" >&2
         echo "A module could not be downloaded (see above)." >&2
-        echo "To leave it out: make backends WITHOUT=its-last-name" >&2
+        echo "Check the network and GOPROXY, then run make backends again." >&2
         exit 1
     }
     (cd "$out/collector" && go build -trimpath -o "$out/otelcol" .)

@@ -1,9 +1,9 @@
-"""Which exports are read at the same time: any number of small ones, one medium one, one large one.
+"""How many exports are read at the same time: any number of small ones, one medium, one large.
 
-``bounds`` limits what one export may become, and many of those together would be too much. Reading
-one is work for the processor, so that two at once are no faster, and slower for everybody else. One
-of medium size waits for its turn. A large one does not, which would take memory and a thread: it is
-refused for the moment, and its exporter sends it again.
+``bounds`` limits one export, and many exports at the limit would still be too much. Reading is work
+for the processor: two at once are not faster, and both slow down every other request. A medium
+export waits for its turn. A large one would hold memory and a thread while it waits, so it is
+refused, and its exporter sends it again.
 """
 
 import threading
@@ -12,22 +12,22 @@ from contextlib import ExitStack, contextmanager
 
 __all__ = ["ADMISSION", "LARGE_OBJECTS", "Admission", "Busy", "Ticket"]
 
-#: An export of more bytes is not small.
+#: The most bytes of a small export.
 SMALL = 64 * 1024
 
-#: An export of more bytes, or of more objects, is large. A batch of 512 spans has half of neither.
+#: The most bytes and objects of a medium export. A batch of 512 spans has less than half of each.
 LARGE, LARGE_OBJECTS = 4 * 1024 * 1024, 50_000
 
-#: Seconds that one of medium size waits for its turn.
+#: Seconds that a medium export waits for its turn.
 PATIENCE = 5.0
 
 
 class Busy(Exception):
-    """Other exports are being read: this one must be sent again later."""
+    """Other exports are being read. The exporter must send this one again later."""
 
 
 class Admission:
-    """What is being read in this process, over HTTP and gRPC together."""
+    """Counts the exports that this process is reading, over HTTP and gRPC together."""
 
     def __init__(self) -> None:
         self._medium = threading.Lock()
@@ -35,13 +35,13 @@ class Admission:
 
     @contextmanager
     def ticket(self) -> Iterator["Ticket"]:
-        """Give a ticket for one export. What it holds is free again after the block."""
+        """Give a ticket for one export. The end of the block frees its room."""
         with ExitStack() as held:
             yield Ticket(self._medium, self._large, held)
 
 
 class Ticket:
-    """The room that one export has. It grows as more is known of the export."""
+    """The room of one export. It grows with what is known of the export."""
 
     def __init__(self, medium: threading.Lock, large: threading.Lock, held: ExitStack) -> None:
         self._medium = medium
@@ -50,7 +50,7 @@ class Ticket:
         self._is_medium = self._is_large = False
 
     def fit(self, size: int, objects: int = 0) -> None:
-        """Have room for *size* bytes and so many *objects*. Raises Busy where there is none."""
+        """Reserve room for *size* bytes and *objects* objects. Raises Busy if there is none."""
         if self._is_large:
             return
         if size > LARGE or objects > LARGE_OBJECTS:
@@ -65,5 +65,5 @@ class Ticket:
             self._is_medium = True
 
 
-#: One for the process: its memory is one.
+#: The one of this process, since the limit on its memory is one.
 ADMISSION = Admission()

@@ -1,6 +1,6 @@
-"""What an export may become: its objects are counted before any of them is built.
+"""Limits on an export: its objects are counted before any of them is built.
 
-Two bytes of protobuf may be an object, and a request of 65 KB may unpack to 64 MB of them.
+An object may take two bytes of protobuf, and a request of 65 KB may unpack to 64 MB of them.
 """
 
 from functools import cache
@@ -9,24 +9,25 @@ from google.protobuf.descriptor import Descriptor
 
 __all__ = ["MAX_IMPORTED", "MAX_OBJECTS", "Malformed", "TooLarge", "check_json", "check_protobuf"]
 
-#: The most objects of one export: spans, attributes, their values, and whatever else is nested.
+#: The most objects of one export: spans, attributes, their values, and everything else nested.
 MAX_OBJECTS = 300_000
 
-#: The most of a file that a person opens.
+#: The most fields of one export, in protobuf. Counting them takes time too.
+MAX_FIELDS = 4 * MAX_OBJECTS
+
+#: The most objects of a file that a person opens.
 MAX_IMPORTED = 1_000_000
 
-#: The most spans, or log records, among them. A collector's batch has 8,192, unless it is told
-#: otherwise.
+#: The most spans or log records among them. A collector's batch has 8,192 by default.
 MAX_SPANS = 50_000
 
-#: The largest span or log record in bytes: as much as most servers of gRPC take in one request.
+#: The most bytes of a span or log record. Most gRPC servers accept as much in one request.
 MAX_SPAN = 4 * 1024 * 1024
 
-#: The objects of a shorter body are not counted. Each has two bytes at least.
+#: The objects of a shorter body are not counted. Each takes at least two bytes.
 _SMALL = 256 * 1024
 
-_ONE = {"Span": "a span", "LogRecord": "a log record"}
-_PLURAL = {"Span": "spans", "LogRecord": "log records"}
+_ITEMS = {"Span": "span", "LogRecord": "log record"}
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -40,9 +41,9 @@ class TooLarge(ValueError):
 
 
 def check_protobuf(body: bytes, message: Descriptor) -> int:
-    """Return how many objects *body*, a *message*, has. Raise TooLarge if those are too many.
+    """Return the number of objects in *body*, a *message*. Raise TooLarge if it is too high.
 
-    Those of a small body are not counted, and a malformed body is left to the parser.
+    Return 0 for a small body, and for a malformed one, which the parser will refuse.
     """
     if len(body) <= _SMALL:
         return 0
@@ -53,12 +54,15 @@ def check_protobuf(body: bytes, message: Descriptor) -> int:
 
 
 def _count(body: bytes, message: Descriptor) -> int:
-    objects = spans = 0
+    objects = items = fields = 0
     nested = [(0, len(body), message)]
     while nested:
         at, end, kind = nested.pop()
         types = _types(kind)
         while at < end:
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise TooLarge(f"the body has more than {MAX_FIELDS} fields")
             tag, at = _varint(body, at)
             wire = tag & 7
             if wire == _LENGTH:
@@ -68,16 +72,12 @@ def _count(body: bytes, message: Descriptor) -> int:
                     objects += 1
                     if objects > MAX_OBJECTS:
                         raise TooLarge(f"the body has more than {MAX_OBJECTS} objects")
-                    if field.name in ("Span", "LogRecord"):
-                        spans += 1
-                        if spans > MAX_SPANS:
-                            raise TooLarge(
-                                f"the body has more than {MAX_SPANS} {_PLURAL[field.name]}"
-                            )
+                    if item := _ITEMS.get(field.name):
+                        items += 1
+                        if items > MAX_SPANS:
+                            raise TooLarge(f"the body has more than {MAX_SPANS} {item}s")
                         if length > MAX_SPAN:
-                            raise TooLarge(
-                                f"the body has {_ONE[field.name]} of more than {MAX_SPAN} bytes"
-                            )
+                            raise TooLarge(f"the body has a {item} of more than {MAX_SPAN} bytes")
                     if length:
                         nested.append((at, at + length, field))
                 at += length
@@ -91,9 +91,9 @@ def _count(body: bytes, message: Descriptor) -> int:
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """Return the variable-length integer at *at*, and the offset behind it.
+    """Return the varint at *at*, and the offset behind it.
 
-    Raises IndexError where there is none: protobuf's have ten bytes at most.
+    Raises IndexError if there is none. A varint of protobuf has ten bytes at most.
     """
     byte = body[at]
     if byte < 0x80:
@@ -111,7 +111,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 @cache
 def _types(message: Descriptor) -> dict[int, Descriptor]:
-    """Return the types of the fields of *message* that are messages, by their numbers."""
+    """Return the type of each field of *message* that is a message, by its number."""
     return {
         number: field.message_type
         for number, field in message.fields_by_number.items()
@@ -120,9 +120,9 @@ def _types(message: Descriptor) -> dict[int, Descriptor]:
 
 
 def check_json(body: bytes, most: int = MAX_OBJECTS) -> int:
-    """Return about how many values *body*, in JSON, has.
+    """Return an estimate of the number of values in *body*, which is JSON.
 
-    Raise TooLarge if it has more than *most* objects, or three times as many other values.
+    Raise TooLarge if it has more than *most* objects, or three times as many values.
     """
     objects = body.count(b"{") + body.count(b"[")
     if objects > most:

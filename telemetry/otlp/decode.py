@@ -1,26 +1,32 @@
 """Decode OTLP exports: each span as a plain Python object."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
+from .signals import SIGNALS
+
 __all__ = [
+    "Attributes",
     "Event",
     "Link",
     "ReceivedSpan",
     "decode",
     "decode_attributes",
+    "decode_items",
     "decode_span",
     "decode_value",
 ]
 
 Attributes = Mapping[str, Any]
+Item = TypeVar("Item")
 
 _KINDS = {2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
 _STATUSES = {1: "OK", 2: "ERROR"}
@@ -28,7 +34,7 @@ _STATUSES = {1: "OK", 2: "ERROR"}
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a span; its time is Unix nanoseconds."""
+    """An event of a span. Its time is Unix nanoseconds."""
 
     name: str
     time_ns: int
@@ -46,7 +52,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedSpan:
-    """A finished span. Ids are lower-case hex, times Unix nanoseconds, a root has parent ``""``."""
+    """A finished span. Ids are lower-case hex, times are Unix nanoseconds.
+
+    The *parent_id* of a root is empty.
+    """
 
     trace_id: str
     span_id: str
@@ -64,7 +73,7 @@ class ReceivedSpan:
     flags: int
     scope: str
     resource: Attributes
-    #: How many attributes, events and links its SDK dropped.
+    #: The number of attributes, of events and of links that its SDK dropped.
     dropped: tuple[int, int, int] = (0, 0, 0)
 
     @property
@@ -83,15 +92,23 @@ class ReceivedSpan:
         return (self.end_ns - self.start_ns) / 1e9
 
 
-def decode(request: ExportTraceServiceRequest) -> list[ReceivedSpan]:
+def decode(export: ExportTraceServiceRequest) -> list[ReceivedSpan]:
     """Return the spans of an OTLP export, in its order."""
-    spans = []
-    for resource_spans in request.resource_spans:
-        resource = decode_attributes(resource_spans.resource.attributes)
-        for scope_spans in resource_spans.scope_spans:
-            scope = scope_spans.scope.name
-            spans += [decode_span(span, resource, scope) for span in scope_spans.spans]
-    return spans
+    return decode_items(export, decode_span)
+
+
+def decode_items(
+    export: Message, decode_item: Callable[[Any, Attributes, str], Item]
+) -> list[Item]:
+    """Return the spans or log records of *export*, each decoded by *decode_item*."""
+    signal = SIGNALS[type(export)]
+    items: list[Item] = []
+    for outer in getattr(export, signal.resources):
+        resource = decode_attributes(outer.resource.attributes)
+        for inner in getattr(outer, signal.scopes):
+            scope = inner.scope.name
+            items += [decode_item(item, resource, scope) for item in getattr(inner, signal.items)]
+    return items
 
 
 def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> ReceivedSpan:
@@ -128,7 +145,7 @@ def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Recei
 
 
 def decode_attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    """Return OTLP's key-value pairs as a dict; of several with one key the last counts."""
+    """Return OTLP's key-value pairs as a dict. The last of several with the same key counts."""
     return {pair.key: decode_value(pair.value) for pair in pairs}
 
 

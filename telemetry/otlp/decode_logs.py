@@ -1,26 +1,23 @@
 """Decode OTLP exports of logs: each log record as a plain Python object."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
-from .decode import decode_attributes, decode_value
+from .decode import Attributes, decode_attributes, decode_items, decode_value
 
 __all__ = ["ReceivedLog", "decode_log", "decode_logs"]
-
-Attributes = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedLog:
-    """A log record. Ids are lower-case hex, empty outside a span; the time is Unix nanoseconds.
+    """A log record. Its time is Unix nanoseconds; ids are lower-case hex, empty outside a span.
 
-    *severity* is the ``SeverityNumber``, 0 where there is none, and *level* its text.
+    *severity* is the ``SeverityNumber``, 0 if there is none, and *level* is its text.
     """
 
     trace_id: str
@@ -42,27 +39,22 @@ class ReceivedLog:
 
     @property
     def text(self) -> str:
-        """The body as text: as JSON, where it is no string."""
+        """The body as text. A body that is not a string is converted to JSON."""
         if isinstance(self.body, str):
             return self.body
         return "" if self.body is None else json.dumps(self.body, default=repr)
 
 
-def decode_logs(request: ExportLogsServiceRequest) -> list[ReceivedLog]:
+def decode_logs(export: ExportLogsServiceRequest) -> list[ReceivedLog]:
     """Return the log records of an OTLP export, in its order."""
-    logs = []
-    for resource_logs in request.resource_logs:
-        resource = decode_attributes(resource_logs.resource.attributes)
-        for scope_logs in resource_logs.scope_logs:
-            scope = scope_logs.scope.name
-            logs += [decode_log(log, resource, scope) for log in scope_logs.log_records]
-    return logs
+    return decode_items(export, decode_log)
 
 
-def decode_log(
-    log: logs_pb2.LogRecord, resource: Attributes, scope: str, time_ns: int = 0
-) -> ReceivedLog:
-    """Return one log record of an export in plain Python. *time_ns* is for one without a time."""
+def decode_log(log: LogRecord, resource: Attributes, scope: str, time_ns: int = 0) -> ReceivedLog:
+    """Return one log record of an export in plain Python.
+
+    *time_ns* is the time of a log record that has none.
+    """
     return ReceivedLog(
         # Outside a span, SDKs send ids of zeros.
         trace_id=log.trace_id.hex() if any(log.trace_id) else "",

@@ -1,11 +1,10 @@
 """Records as OTLP bytes, each encoded once.
 
-The SDK's encoder makes a protobuf object for every attribute of every span. Here a span becomes
-bytes directly, and a part that repeats from span to span (an attribute's key, and its value too if
-it is short and one of few) is encoded once. Many spans' bytes go together into a request without
-being decoded.
+The SDK's encoder makes a protobuf object for every attribute of every span. This one writes the
+bytes of a span directly, and caches the parts that repeat from span to span: the keys of
+attributes, and short values if there are few. A request is made from the bytes of its spans.
 
-The bytes of a span are those of the SDK's encoder, field for field in ascending order.
+The bytes of a span equal those of the SDK's encoder, with fields in ascending order.
 
 Format: opentelemetry-proto 1.x, ``trace.proto``, ``logs.proto``, ``common.proto``,
 ``resource.proto``; and Protocol Buffers, "Encoding".
@@ -33,12 +32,12 @@ __all__ = [
     "encode_span",
 ]
 
-#: The caches hold so many keys, and so many values of each. Ids, which never repeat, fill theirs
-#: and are encoded anew from then on.
+#: The most cached keys, and cached values of each. Ids never repeat: they fill their cache, and
+#: are then encoded each time.
 _MAX_KEYS = 256
 _MAX_VALUES = 64
 
-#: The longest attribute that is cached, in bytes.
+#: The most bytes of a cached attribute.
 _MAX_CACHED = 160
 
 #: Values nested deeper than this are left out.
@@ -49,12 +48,12 @@ _fixed64 = Struct("<Q").pack
 _fixed32 = Struct("<I").pack
 _id = Struct(">Q").pack
 
-# A tag is the number of a field times 8 plus its wire type: 0 varint, 1 eight bytes, 2 a length and
-# so many bytes, 5 four bytes.
+# A tag is the number of a field times 8 plus its wire type: 0 is a varint, 1 eight bytes, 2 a
+# length and that many bytes, 5 four bytes.
 _FIRST, _SECOND, _THIRD, _FOURTH = b"\x0a", b"\x12", b"\x1a", b"\x22"  # wire type 2
 _NAME, _ATTRIBUTE, _EVENT, _LINK, _STATUS = b"\x2a", b"\x4a", b"\x5a", b"\x6a", b"\x7a"  # of Span
 
-#: ``SpanFlags``: bit 8 tells that bit 9 is known, bit 9 that the context came from elsewhere.
+#: ``SpanFlags``: bit 8 means that bit 9 is known, and bit 9 that the context is remote.
 _LOCAL, _REMOTE = b"\x00\x01\x00\x00", b"\x00\x03\x00\x00"
 
 _ids = Struct(">2s16s2sQ").pack
@@ -65,7 +64,7 @@ _times = Struct("<cQcQ").pack
 def encode_span(template: SpanTemplate, record: Record, interpretation: Interpretation) -> bytes:
     """Return *record*, with its *interpretation*, as one ``Span`` message.
 
-    Raises for attributes that OTLP cannot have.
+    Raises if OTLP does not support an attribute.
     """
     parts = [_ids(b"\x0a\x10", record.trace_id, b"\x12\x08", record.span_id)]
     add = parts.append
@@ -94,8 +93,8 @@ def encode_span(template: SpanTemplate, record: Record, interpretation: Interpre
 
 
 def encode_readable(span: ReadableSpan) -> bytes:
-    """Return *span* as one ``Span`` message, by the SDK's own encoder."""
-    # Few processes ever need it.
+    """Return *span* as one ``Span`` message, encoded by the SDK."""
+    # Imported here, since few processes need it.
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
     encoded = encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
@@ -124,14 +123,17 @@ def encode_log(log: RecordedLog) -> bytes:
 def encode_resource_spans(attributes: Mapping[str, Any], schema_url: str) -> bytes:
     """Return a ``ResourceSpans`` of a resource with *attributes*, without spans.
 
-    The bytes are a ``ResourceLogs`` too, and those of a ``ScopeSpans`` a ``ScopeLogs``. Attributes
-    that OTLP cannot have are left out.
+    The bytes are also a valid ``ResourceLogs``, and those of a ``ScopeSpans`` a ``ScopeLogs``.
+    Attributes that OTLP does not support are left out.
     """
     return _field(_FIRST, _encodable(_FIRST, attributes)) + _text(_THIRD, schema_url)
 
 
 def encode_scope_spans(scope: Scope) -> bytes:
-    """Return a ``ScopeSpans`` of *scope*, without spans and attributes that OTLP cannot have."""
+    """Return a ``ScopeSpans`` of *scope*, without spans.
+
+    Attributes that OTLP does not support are left out.
+    """
     encoded = _text(_FIRST, scope.name) + _text(_SECOND, scope.version)
     encoded += _encodable(_THIRD, scope.attributes)
     return _field(_FIRST, encoded) + _text(_THIRD, scope.schema_url)
@@ -140,8 +142,8 @@ def encode_scope_spans(scope: Scope) -> bytes:
 def encode_request(spans: Iterable[tuple[bytes, bytes, bytes]]) -> bytes:
     """Return the ``ExportTraceServiceRequest`` of *spans*.
 
-    Each is a ``ResourceSpans`` and a ``ScopeSpans`` without spans, and a ``Span``. An
-    ``ExportLogsServiceRequest`` has the same numbers of fields, with ``LogRecord``s.
+    Each is a ``ResourceSpans`` and a ``ScopeSpans`` without spans, and a ``Span``. The fields of an
+    ``ExportLogsServiceRequest`` have the same numbers, so ``LogRecord``s work too.
     """
     scopes: dict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
     for resource, scope, span in spans:
@@ -215,7 +217,7 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
 
 
 def _encodable(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
-    """Return ``_attributes`` without those that OTLP cannot have."""
+    """Return ``_attributes`` without those that OTLP does not support."""
     encoded = []
     for key, value in attributes.items():
         with suppress(*_UNENCODABLE):
@@ -223,7 +225,7 @@ def _encodable(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
     return b"".join(encoded)
 
 
-#: Raised for an integer beyond 64 bits, another type, text that is no Unicode, a key that is none.
+#: Raised for an integer beyond 64 bits, another type, text that is not Unicode, an invalid key.
 _UNENCODABLE = (OverflowError, TypeError, ValueError, AttributeError)
 
 
@@ -262,7 +264,7 @@ def _messages(messages: Iterable[bytes]) -> bytes:
 
 
 def _text(tag: bytes, text: str | None) -> bytes:
-    """Return a field that is left out where it is empty."""
+    """Return a field, or nothing if *text* is empty."""
     return _field(tag, text.encode()) if text else b""
 
 
@@ -287,7 +289,7 @@ def _int64(number: int) -> bytes:
 
 
 class _Cache(dict[Any, Any]):
-    """What was made once for a key, for the first *most* of them. The others are made anew."""
+    """Caches the result of *make* for the first *most* keys."""
 
     def __init__(self, make: Callable[[Any], Any], most: int) -> None:
         self._make = make
@@ -301,8 +303,8 @@ class _Cache(dict[Any, Any]):
 
 
 def _strings_of(key: str) -> _Cache:
-    """Return the attributes of spans that have *key* and a string, by the string."""
-    # What comes before the string depends on its length alone, and ids have one length.
+    """Return a cache of the attributes with *key* and a string, by the string."""
+    # The bytes before the string depend only on its length, and all ids have the same length.
     before = _Cache(
         lambda size: _attribute(_ATTRIBUTE, key, "x" * size)[: -size or None], _MAX_VALUES
     )

@@ -1,55 +1,59 @@
-"""OTLP in JSON: ids in hexadecimal digits, where protobuf's own JSON has base64."""
+"""OTLP in JSON. Its ids are hexadecimal digits; those of protobuf's own JSON are base64."""
 
 import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf import json_format
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .bounds import Malformed
+from .bounds import MAX_SPANS, Malformed, TooLarge
+from .signals import SIGNALS, Export
 
 __all__ = ["ID_FIELDS", "from_json", "spans_in"]
 
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 
-Export = TypeVar("Export", ExportTraceServiceRequest, ExportLogsServiceRequest)
+def from_json(body: bytes, kind: type[Export], most: int = MAX_SPANS) -> Export:
+    """Read an export of *kind*, with *most* spans or log records, from *body*.
 
-
-def from_json(body: bytes, kind: type[Export]) -> Export:
-    """Read an export of that *kind* from *body*. Raises Malformed."""
+    Raises Malformed and TooLarge.
+    """
     request = kind()
-    names = _NAMES[kind]
+    names = _names(kind)
     try:
         document = json.loads(body)
         if not isinstance(document, dict):
             raise Malformed(f"the body is not a JSON object with {names[0]}")
         _check_numbers(document)
-        for item in _items_in(document, names):
+        for number, item in enumerate(_items_in(document, names)):
+            if number == most:
+                noun = SIGNALS[kind].items.replace("_", " ")
+                raise TooLarge(f"the body has more than {most} {noun}")
             _hex_to_base64(item)
             for link in item.get("links") or ():
                 _hex_to_base64(link)
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
-    except Malformed:
+    except (Malformed, TooLarge):
         raise
     except RecursionError:
-        raise Malformed("the body is no OTLP in JSON: it is nested too deeply") from None
+        raise Malformed("the body is not OTLP in JSON: it is nested too deeply") from None
     except (TypeError, AttributeError):
         raise Malformed(
-            f"the body is no OTLP in JSON: {', '.join(names)} and links are arrays of objects"
+            f"the body is not OTLP in JSON: {', '.join(names)} and links are arrays of objects"
         ) from None
-    except (SystemError, UnicodeError):  # upb's, for half of a surrogate pair
-        raise Malformed("the body is no OTLP in JSON: it has text that is no Unicode") from None
+    except (SystemError, UnicodeError):  # upb raises the first for half of a surrogate pair
+        raise Malformed("the body is not OTLP in JSON: it has text that is not Unicode") from None
     except (ValueError, json_format.Error) as exc:
-        raise Malformed(f"the body is no OTLP in JSON: {str(exc)[:300]}") from None
+        raise Malformed(f"the body is not OTLP in JSON: {str(exc)[:300]}") from None
     return request
 
 
-#: The numbers that JSON may have as strings: protobuf's integers of 64 bits, and its doubles.
+#: The numbers that JSON may have as strings: integers of 64 bits, and doubles.
 _NUMBERS = {
     **dict.fromkeys(
         (
@@ -66,7 +70,7 @@ _NUMBERS = {
 
 
 def _check_numbers(document: Any) -> None:
-    """Raise Malformed for a number in a string that Python would read and the protocol does not."""
+    """Raise Malformed for a string that is a number for Python but not for the protocol."""
     waiting = [document]
     while waiting:
         item = waiting.pop()
@@ -77,21 +81,21 @@ def _check_numbers(document: Any) -> None:
                 if isinstance(value, str):
                     number = _NUMBERS.get(key)
                     if number is not None and not number.fullmatch(value):
-                        raise Malformed(f"{key} is no number: {value[:50]!r}")
+                        raise Malformed(f"{key} is not a number: {value[:50]!r}")
                 elif isinstance(value, list | dict):
                     waiting.append(value)
 
 
 def spans_in(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Yield the spans of an export in JSON."""
-    return _items_in(document, _NAMES[ExportTraceServiceRequest])
+    return _items_in(document, _names(ExportTraceServiceRequest))
 
 
-#: What an export in JSON is made of, from the outside to the inside.
-_NAMES: Mapping[type, tuple[str, str, str]] = {
-    ExportTraceServiceRequest: ("resourceSpans", "scopeSpans", "spans"),
-    ExportLogsServiceRequest: ("resourceLogs", "scopeLogs", "logRecords"),
-}
+def _names(kind: type[Message]) -> list[str]:
+    """Return the names in JSON of an export's resources, scopes and items."""
+    signal = SIGNALS[kind]
+    fields = (signal.resources, signal.scopes, signal.items)
+    return [re.sub("_(.)", lambda match: match[1].upper(), field) for field in fields]
 
 
 def _items_in(document: Mapping[str, Any], names: Iterable[str]) -> Iterable[dict[str, Any]]:
@@ -102,7 +106,7 @@ def _items_in(document: Mapping[str, Any], names: Iterable[str]) -> Iterable[dic
 
 
 def _hex_to_base64(item: dict[str, Any]) -> None:
-    """Convert the ids of *item* from hex, as in OTLP/JSON, to base64, as in protobuf's JSON."""
+    """Convert the ids of *item* from hex to base64."""
     for field in ID_FIELDS:
         if value := item.get(field):
             if not (isinstance(value, str) and _HEX.fullmatch(value)):

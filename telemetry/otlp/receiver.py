@@ -1,9 +1,9 @@
-"""An OTLP/gRPC receiver in memory: the spans, metrics and logs that arrived, and a wait."""
+"""An OTLP/gRPC receiver in memory, which can wait until spans or log records arrive."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -18,13 +18,15 @@ from .server import grpc_server
 
 __all__ = ["Receiver"]
 
+Item = TypeVar("Item")
+
 #: Beyond this number of spans, and of log records, the oldest are dropped.
 MAX_SPANS = 100_000
 
-#: How many exports of traces keep their metadata, and how many requests of metrics stay.
+#: The number of exports of traces whose metadata is kept, and of exports of metrics.
 MAX_EXPORTS = 1_000
 
-#: How many spans the TimeoutError of wait_for names.
+#: The most spans or log records that a TimeoutError names.
 MAX_NAMED = 50
 
 
@@ -92,7 +94,7 @@ class Receiver:
             return list(self._logs)
 
     def subscribe(self, listener: Callable[[list[ReceivedSpan]], object]) -> None:
-        """Call *listener* with the spans that are here and, from any thread, with later ones."""
+        """Call *listener* with the spans so far and, from any thread, with later ones."""
         with self._changed:
             spans = list(self._spans)
             self._listeners = *self._listeners, listener
@@ -105,31 +107,33 @@ class Receiver:
 
         Raises TimeoutError after *timeout* seconds and names the spans that arrived.
         """
-        with self._changed:
-            if self._changed.wait_for(lambda: predicate(list(self._spans)), timeout):
-                return list(self._spans)
-            spans = list(self._spans)
-        named = "\n".join(
-            f"  {span.trace_id[:8]} {span.span_id} under {span.parent_id or 'nothing':16} "
-            f"{span.kind:8} {span.name} ({span.service}) {span.status}"
-            for span in spans[-MAX_NAMED:]
-        )
-        last = f", the last {MAX_NAMED} of them" if len(spans) > MAX_NAMED else ""
-        raise TimeoutError(f"after {timeout:g} s {len(spans)} spans had arrived{last}:\n{named}")
+        return self._wait_for("spans", self._spans, predicate, timeout, _describe_span)
 
     def wait_for_logs(
         self, predicate: Callable[[list[ReceivedLog]], object], timeout: float = 10.0
     ) -> list[ReceivedLog]:
         """Wait until *predicate* is true of the log records; return them.
 
-        Raises TimeoutError after *timeout* seconds with the texts of those that arrived.
+        Raises TimeoutError after *timeout* seconds and quotes the log records that arrived.
         """
+        return self._wait_for("log records", self._logs, predicate, timeout, _describe_log)
+
+    def _wait_for(
+        self,
+        noun: str,
+        items: deque[Item],
+        predicate: Callable[[list[Item]], object],
+        timeout: float,
+        describe: Callable[[Item], str],
+    ) -> list[Item]:
         with self._changed:
-            if self._changed.wait_for(lambda: predicate(list(self._logs)), timeout):
-                return list(self._logs)
-            logs = list(self._logs)
-        texts = "\n".join(f"  {log.level} {log.scope}: {log.text}" for log in logs[-MAX_NAMED:])
-        raise TimeoutError(f"after {timeout:g} s {len(logs)} log records had arrived:\n{texts}")
+            reached = self._changed.wait_for(lambda: predicate(list(items)), timeout)
+            found = list(items)
+        if reached:
+            return found
+        last = f", the last {MAX_NAMED} of them" if len(found) > MAX_NAMED else ""
+        lines = "".join(f"\n  {describe(item)}" for item in found[-MAX_NAMED:])
+        raise TimeoutError(f"after {timeout:g} s {len(found)} {noun} had arrived{last}:{lines}")
 
     def _add_traces(
         self, request: ExportTraceServiceRequest, metadata: dict[str, Any]
@@ -140,7 +144,7 @@ class Receiver:
             self._metadata.append(metadata)
             self._changed.notify_all()
             listeners = self._listeners
-        for listener in listeners:  # not under the lock: it may wait for one of its own
+        for listener in listeners:  # without the lock, since it may wait for a lock of its own
             listener(spans)
         return 0, ""
 
@@ -155,3 +159,14 @@ class Receiver:
             self._logs.extend(logs)
             self._changed.notify_all()
         return 0, ""
+
+
+def _describe_span(span: ReceivedSpan) -> str:
+    return (
+        f"{span.trace_id[:8]} {span.span_id} under {span.parent_id or 'nothing':16} "
+        f"{span.kind:8} {span.name} ({span.service}) {span.status}"
+    )
+
+
+def _describe_log(log: ReceivedLog) -> str:
+    return f"{log.level} {log.scope}: {log.text}"

@@ -8,32 +8,25 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
-    ExportLogsPartialSuccess,
-    ExportLogsServiceRequest,
-    ExportLogsServiceResponse,
-)
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTracePartialSuccess,
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
-from .apart import Exports, read_apart
+from .apart import read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
-from .from_json import ID_FIELDS, Export, from_json, spans_in
+from .from_json import ID_FIELDS, from_json, spans_in
+from .signals import SIGNALS, Export, Exports
 
 __all__ = [
     "JSON",
@@ -46,25 +39,22 @@ __all__ = [
     "grpc_server",
     "gunzip",
     "parse",
-    "parse_as",
-    "partial",
-    "partial_logs",
     "receive",
-    "receive_as",
+    "response_to",
     "to_json",
 ]
 
-#: The largest export that is accepted, in bytes, after decompression: over HTTP, and over gRPC,
-#: where the workers unpack one each before they can ask for room.
+#: The most bytes of an export after decompression, over HTTP and over gRPC. gRPC decompresses an
+#: export for each of its threads before they can reserve room.
 MAX_MESSAGE = 32 * 1024 * 1024
 MAX_GRPC_MESSAGE = 16 * 1024 * 1024
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
-#: Bytes unpacked at a time.
+#: Bytes that are decompressed at a time.
 _PIECE = 1024 * 1024
 
-#: Called with an export and its gRPC metadata; returns how many of its spans are refused, and why.
+#: Called with an export and its gRPC metadata. Returns the number of rejected spans and why.
 OnTraces = Callable[[ExportTraceServiceRequest, dict[str, Any]], tuple[int, str]]
 OnMetrics = Callable[[ExportMetricsServiceRequest], None]
 OnLogs = Callable[[ExportLogsServiceRequest], tuple[int, str]]
@@ -73,9 +63,9 @@ Request = TypeVar("Request", bound=Message)
 
 
 def gunzip(body: bytes, most: int = MAX_MESSAGE, ticket: Ticket | None = None) -> bytes:
-    """Decompress *body* up to *most* bytes. Raises TooLarge beyond, Malformed if it is not gzip.
+    """Decompress *body*, which must be gzip, to at most *most* bytes.
 
-    With a *ticket* it raises Busy where another large export is being read.
+    Raises TooLarge, Malformed, and with a *ticket* Busy.
     """
     unpacked = bytearray()
     try:
@@ -89,32 +79,21 @@ def gunzip(body: bytes, most: int = MAX_MESSAGE, ticket: Ticket | None = None) -
     except EOFError:
         raise Malformed("the gzip of the body ends too early") from None
     except (OSError, zlib.error):
-        raise Malformed("the body is no gzip") from None
+        raise Malformed("the body is not gzip") from None
     return bytes(unpacked)
 
 
 def parse(
-    body: bytes,
-    content_type: str = PROTOBUF,
-    most: int = MAX_OBJECTS,
-    ticket: Ticket | None = None,
-) -> ExportTraceServiceRequest:
-    """Read an export from *body*. Raises Malformed, or TooLarge before it builds too much.
-
-    *most* is the number of objects that JSON may have. With a *ticket* it raises Busy where
-    another large export is being read.
-    """
-    return parse_as(ExportTraceServiceRequest, body, content_type, most, ticket)
-
-
-def parse_as(
     kind: type[Export],
     body: bytes,
     content_type: str = PROTOBUF,
     most: int = MAX_OBJECTS,
     ticket: Ticket | None = None,
 ) -> Export:
-    """Do what ``parse`` does, for an export of any *kind*."""
+    """Read an export of *kind* from *body*; JSON may have *most* objects.
+
+    Raises Malformed, TooLarge before it builds too much, and with a *ticket* Busy.
+    """
     if content_type != JSON:
         return _from_protobuf(body, kind, ticket)
     values = check_json(body, most)
@@ -135,23 +114,8 @@ def _logs_of_json(body: bytes) -> tuple[Exports, str]:
     return Exports(logs=from_json(body, ExportLogsServiceRequest)), ""
 
 
-def receive(
-    length: int | None,
-    read: Callable[[], bytes],
-    encoding: str = "identity",
-    content_type: str = PROTOBUF,
-    most: int = MAX_OBJECTS,
-) -> AbstractContextManager[ExportTraceServiceRequest]:
-    """Read an export over HTTP, and hold room in memory for it while the block runs.
-
-    *length* is the length of its body, which *read* returns, if it is known. Raises Busy,
-    Malformed and TooLarge.
-    """
-    return receive_as(ExportTraceServiceRequest, length, read, encoding, content_type, most)
-
-
 @contextmanager
-def receive_as(
+def receive(
     kind: type[Export],
     length: int | None,
     read: Callable[[], bytes],
@@ -159,14 +123,18 @@ def receive_as(
     content_type: str = PROTOBUF,
     most: int = MAX_OBJECTS,
 ) -> Iterator[Export]:
-    """Do what ``receive`` does, for an export of any *kind*."""
+    """Read an export of *kind* over HTTP, and reserve memory for it while the block runs.
+
+    *read* returns its body. *length* is the length of the body, if it is known. Raises Busy,
+    Malformed and TooLarge.
+    """
     with ADMISSION.ticket() as ticket:
         ticket.fit(length or 0)
         body = read()
         ticket.fit(len(body))
         if encoding == "gzip":
             body = gunzip(body, ticket=ticket)
-        yield parse_as(kind, body, content_type, most, ticket)
+        yield parse(kind, body, content_type, most, ticket)
 
 
 def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> Request:
@@ -180,11 +148,11 @@ def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> R
     except DecodeError as exc:
         _, _, reason = str(exc).rpartition(": ")
         reason = "it is nested too deeply" if "MaxDepth" in reason else reason
-        raise Malformed(f"the body is no {kind.DESCRIPTOR.name}: {reason}") from None
+        raise Malformed(f"the body is not an {kind.DESCRIPTOR.name}: {reason}") from None
 
 
 def grouped(spans: Iterable[tuple[bytes, Span]]) -> list[ResourceSpans]:
-    """Group *spans*, each with its resource and scope as bytes, by those two."""
+    """Group *spans* by their resource and scope. Each comes with those two as bytes."""
     sources: dict[bytes, ResourceSpans] = {}
     for source, span in spans:
         if source not in sources:
@@ -206,26 +174,18 @@ def to_json(resource_spans: Iterable[ResourceSpans]) -> dict[str, Any]:
     return document
 
 
-def partial(refused: int, reason: str) -> ExportTraceServiceResponse:
-    """Return the response to an export with *refused* spans that were not accepted."""
-    if not refused:
-        return ExportTraceServiceResponse()
-    return ExportTraceServiceResponse(
-        partial_success=ExportTracePartialSuccess(rejected_spans=refused, error_message=reason)
-    )
-
-
-def partial_logs(refused: int, reason: str) -> ExportLogsServiceResponse:
-    """Return the response to an export with *refused* log records that were not accepted."""
-    if not refused:
-        return ExportLogsServiceResponse()
-    return ExportLogsServiceResponse(
-        partial_success=ExportLogsPartialSuccess(rejected_log_records=refused, error_message=reason)
-    )
+def response_to(kind: type[Message], rejected: int, reason: str) -> Message:
+    """Return the response to an export of *kind*, *rejected* of whose items were not accepted."""
+    signal = SIGNALS[kind]
+    response: Any = signal.response()
+    if rejected:
+        response.partial_success.error_message = reason
+        setattr(response.partial_success, signal.rejected, rejected)
+    return response  # type: ignore[no-any-return]
 
 
 def encode_response(message: Message, content_type: str) -> bytes:
-    """Return *message* in the encoding of its request."""
+    """Return *message* in JSON or protobuf, whichever its request had."""
     if content_type == JSON:
         return json.dumps(json_format.MessageToDict(message)).encode()
     return message.SerializeToString()
@@ -238,14 +198,14 @@ def grpc_server(
     credentials: grpc.ServerCredentials | None = None,
     on_logs: OnLogs | None = None,
 ) -> tuple[grpc.Server, int]:
-    """Return a server of OTLP/gRPC at *address*, not started, and its port.
+    """Return an OTLP/gRPC server at *address* that is not yet started, and its port.
 
-    *credentials* enable TLS. Without *on_logs* it has no service for logs. Raises OSError if it
-    cannot listen there.
+    *credentials* enable TLS. Without *on_logs* there is no service for logs. Raises OSError if the
+    server cannot listen there.
     """
     server = grpc.server(
         ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp"),
-        # Without the first, a second server on the same port would share it, silently.
+        # Without so_reuseport=0, a second server on the same port would silently share it.
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE)],
     )
     server.add_generic_rpc_handlers([_traces(on_traces), _metrics(on_metrics)])
@@ -264,49 +224,47 @@ def grpc_server(
 
 
 def _traces(on_traces: OnTraces) -> grpc.GenericRpcHandler:
-    def export(body: bytes, context: grpc.ServicerContext) -> Message:
-        with _read(body, ExportTraceServiceRequest, context) as request:
-            return partial(*on_traces(request, dict(context.invocation_metadata())))
+    def export(request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> Message:
+        refused = on_traces(request, dict(context.invocation_metadata()))
+        return response_to(ExportTraceServiceRequest, *refused)
 
-    return _service("opentelemetry.proto.collector.trace.v1.TraceService", export)
+    return _service("trace.v1.TraceService", ExportTraceServiceRequest, export)
 
 
 def _metrics(on_metrics: OnMetrics) -> grpc.GenericRpcHandler:
-    def export(body: bytes, context: grpc.ServicerContext) -> Message:
-        with _read(body, ExportMetricsServiceRequest, context) as request:
-            on_metrics(request)
+    def export(request: ExportMetricsServiceRequest, _: grpc.ServicerContext) -> Message:
+        on_metrics(request)
         return ExportMetricsServiceResponse()
 
-    return _service("opentelemetry.proto.collector.metrics.v1.MetricsService", export)
+    return _service("metrics.v1.MetricsService", ExportMetricsServiceRequest, export)
 
 
 def _logs(on_logs: OnLogs) -> grpc.GenericRpcHandler:
-    def export(body: bytes, context: grpc.ServicerContext) -> Message:
-        with _read(body, ExportLogsServiceRequest, context) as request:
-            return partial_logs(*on_logs(request))
+    def export(request: ExportLogsServiceRequest, _: grpc.ServicerContext) -> Message:
+        return response_to(ExportLogsServiceRequest, *on_logs(request))
 
-    return _service("opentelemetry.proto.collector.logs.v1.LogsService", export)
+    return _service("logs.v1.LogsService", ExportLogsServiceRequest, export)
 
 
 def _service(
-    name: str, export: Callable[[bytes, grpc.ServicerContext], Message]
+    name: str, kind: type[Request], export: Callable[[Request, grpc.ServicerContext], Message]
 ) -> grpc.GenericRpcHandler:
-    # Without a deserializer the body comes as bytes, and can be looked at before it is parsed.
+    def handle(body: bytes, context: grpc.ServicerContext) -> Message:
+        with ADMISSION.ticket() as ticket:
+            try:
+                request = _from_protobuf(body, kind, ticket)
+            except TooLarge as exc:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(exc))
+            except Malformed as exc:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+            except Busy as exc:
+                context.abort(grpc.StatusCode.UNAVAILABLE, str(exc))
+            return export(request, context)
+
+    # Without a deserializer the body arrives as bytes, so its objects are counted first.
     handler: grpc.RpcMethodHandler[bytes, Message] = grpc.unary_unary_rpc_method_handler(
-        export, response_serializer=lambda response: response.SerializeToString()
+        handle, response_serializer=lambda response: response.SerializeToString()
     )
-    return grpc.method_handlers_generic_handler(name, {"Export": handler})
-
-
-@contextmanager
-def _read(body: bytes, kind: type[Request], context: grpc.ServicerContext) -> Iterator[Request]:
-    with ADMISSION.ticket() as ticket:
-        try:
-            request = _from_protobuf(body, kind, ticket)
-        except TooLarge as exc:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(exc))
-        except Malformed as exc:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
-        except Busy as exc:
-            context.abort(grpc.StatusCode.UNAVAILABLE, str(exc))
-        yield request
+    return grpc.method_handlers_generic_handler(
+        f"opentelemetry.proto.collector.{name}", {"Export": handler}
+    )

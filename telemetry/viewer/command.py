@@ -28,6 +28,10 @@ __all__ = ["print_trace", "view"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
+#: Seconds after which a thread that computes lets another run. The viewer answers a request in many
+#: small steps, and with Python's 5 milliseconds each of them would wait so long for a large export.
+SWITCH_INTERVAL = 0.0005
+
 #: Seconds for which nothing more of a trace may come before it is printed.
 QUIET = 1.0
 
@@ -66,6 +70,7 @@ def print_trace(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    sys.setswitchinterval(SWITCH_INTERVAL)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -14,10 +14,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..otlp.admission import LARGE_OBJECTS, Ticket
-from ..otlp.apart import Exports, read_apart
+from ..otlp.apart import read_apart
 from ..otlp.bounds import MAX_IMPORTED, Malformed, check_json
 from ..otlp.from_json import from_json
 from ..otlp.server import gunzip
+from ..otlp.signals import Exports
 from .jaeger import JAEGER, from_jaeger
 
 __all__ = ["Imported", "read_file"]
@@ -170,8 +171,12 @@ def _import(documents: list[Any]) -> tuple[Exports, str]:
         _use_hex(span)
         for link in _sequence(span.get("links") or [], "links"):
             _use_hex(link)
-    request = from_json(json.dumps({"resourceSpans": spans}).encode(), ExportTraceServiceRequest)
-    records = from_json(json.dumps({"resourceLogs": logs}).encode(), ExportLogsServiceRequest)
+    request = from_json(
+        json.dumps({"resourceSpans": spans}).encode(), ExportTraceServiceRequest, MAX_IMPORTED
+    )
+    records = from_json(
+        json.dumps({"resourceLogs": logs}).encode(), ExportLogsServiceRequest, MAX_IMPORTED
+    )
     return Exports(request, records), kind
 
 

@@ -4,20 +4,13 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-import grpc
 import yaml
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 
 from ..processes import ROOT, Process
 from .prometheus import started
@@ -26,25 +19,12 @@ BUILT = Path(os.environ.get("QUEUEHOP_BACKENDS", ROOT / ".backends"))
 
 READY = "Everything is ready"
 
-#: What the files want from the environment.
+#: The variables in the files.
 VARIABLES = {"GATEWAY_HOST": "localhost", "CLICKHOUSE_PASSWORD": "x", "LS_ACCESS_TOKEN": "x"}
 
 
-@cache
-def components() -> set[str]:
-    """Return the names of the components that the Collector was built with."""
-    argv = [str(BUILT / "otelcol"), "components"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    kinds = yaml.safe_load(done.stdout)
-    return {
-        component["name"]
-        for kind in ("receivers", "processors", "exporters", "extensions")
-        for component in kinds[kind]
-    }
-
-
 def validate(*configs: Path) -> str:
-    """Return what the Collector has against *configs*, empty if nothing."""
+    """Return the Collector's error for *configs*, empty if there is none."""
     done = subprocess.run(
         [str(BUILT / "otelcol"), "validate", *_arguments(configs)],
         env=VARIABLES, capture_output=True, text=True, timeout=60,
@@ -52,11 +32,22 @@ def validate(*configs: Path) -> str:
     return "" if done.returncode == 0 else done.stderr or "failed"
 
 
-def start_collector(*configs: Path, **env: str) -> Process:
-    # Its own metrics are at localhost:8888 by default, of which there is one.
-    env["OWN_METRICS"] = "service: {telemetry: {metrics: {level: none}}}"
+def start_collector(host: str, *configs: Path, **env: str) -> Process:
+    """Start a Collector. Its own metrics are on *host* too, as ``sent_spans`` reads them."""
+    pull = {"exporter": {"prometheus": {"host": host, "port": 8888}}}
+    own = {"service": {"telemetry": {"metrics": {"readers": [{"pull": pull}]}}}}
     argv = [str(BUILT / "otelcol"), *_arguments(configs), "--config=env:OWN_METRICS"]
-    return started(argv, {**VARIABLES, **env}, READY)
+    return started(
+        argv, {**VARIABLES, "LISTEN": host, "OWN_METRICS": json.dumps(own), **env}, READY
+    )
+
+
+def sent_spans(host: str) -> float:
+    """Return how many spans the Collector on *host* has sent."""
+    with urlopen(f"http://{host}:8888/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = [line for line in lines if line.startswith("otelcol_exporter_sent_spans")]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 def _arguments(configs: Sequence[Path]) -> list[str]:
@@ -91,49 +82,6 @@ class Jaeger:
 
 
 def overlay(path: Path, changes: Mapping[str, Any]) -> Path:
-    """Write *changes* for the Collector to merge over the files before."""
+    """Write *changes*, which the Collector merges into the files before."""
     path.write_text(yaml.safe_dump(dict(changes)))
     return path
-
-
-class Balancer:
-    """Stands in for ``load_balancing``: passes each trace on to one of *targets*, by its id.
-
-    It answers as its targets do, and keeps nothing.
-    """
-
-    _METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-
-    def __init__(self, *targets: str) -> None:
-        self._channels = [grpc.insecure_channel(target) for target in targets]
-        self._exports = [channel.unary_unary(self._METHOD) for channel in self._channels]
-        handler = grpc.unary_unary_rpc_method_handler(self._pass_on)
-        service = self._METHOD.split("/")[1]
-        self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(service, {"Export": handler})]
-        )
-        self.endpoint = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-
-    def __enter__(self) -> "Balancer":
-        self._server.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.stop(None).wait()
-        for channel in self._channels:
-            channel.close()
-
-    def _pass_on(self, body: bytes, context: grpc.ServicerContext) -> bytes:
-        for number, export in enumerate(self._exports):
-            request = ExportTraceServiceRequest.FromString(body)
-            for resource in request.resource_spans:
-                for scope in resource.scope_spans:
-                    here = [s for s in scope.spans if s.trace_id[-1] % len(self._exports) == number]
-                    del scope.spans[:]
-                    scope.spans.extend(here)
-            try:
-                export(request.SerializeToString(), timeout=5)
-            except grpc.RpcError as error:
-                context.abort(error.code(), error.details())
-        return ExportTraceServiceResponse().SerializeToString()

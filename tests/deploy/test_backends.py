@@ -1,4 +1,4 @@
-"""The files of compose.yaml and deploy/, run by the Collector and Jaeger: ``make test-backends``.
+"""The Collector and Jaeger run the files of compose.yaml and deploy/: ``make test-backends``.
 
 Each process has an address of its own in 127.0.0.0/8, so the ports are those in the files.
 """
@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from deploy.monitoring import RULES, prometheus_names
+from telemetry.otlp.receiver import Receiver
 
 from ..conftest import start_web, start_worker
 from ..processes import ROOT, Process, Starter
-from .backends import Balancer, Jaeger, components, overlay, start_collector, validate
+from ..telemetry.export.conftest import HttpCollector
+from .backends import Jaeger, overlay, sent_spans, start_collector, validate
 from .prometheus import start_prometheus, wait_until
 from .test_manifests import COLLECTOR, COLLECTORS
 from .test_monitoring import load, needs_prometheus
 
 pytestmark = pytest.mark.skipif(
-    "QUEUEHOP_BACKENDS" not in os.environ, reason="no part of make test: make test-backends"
+    "QUEUEHOP_BACKENDS" not in os.environ, reason="run by make test-backends"
 )
 
 COMPOSE = ROOT / "deploy/otel-collector.yaml"
@@ -29,12 +30,15 @@ COMPOSE = ROOT / "deploy/otel-collector.yaml"
 JAEGER, FRONT = "127.0.71.1", "127.0.71.2"
 AGENTS, GATEWAYS = ("127.0.71.3", "127.0.71.4"), ("127.0.71.5", "127.0.71.6")
 
+FAIL = "tests.telemetry.celery.project.fail"
+RUN, SEND = f"process {FAIL}", f"send {FAIL}"
+
 Spans = list[dict[str, Any]]
 
 
 @pytest.fixture
 def running() -> Iterator[list[Process]]:
-    """Processes to be ended: put them in."""
+    """Processes to end after the test: append them."""
     processes: list[Process] = []
     yield processes
     for process in reversed(processes):
@@ -51,8 +55,6 @@ def jaeger(running: list[Process]) -> Jaeger:
 @pytest.mark.parametrize("names", [None, *COLLECTORS.values()], ids=["compose", *COLLECTORS])
 def test_the_collector_takes_the_files_as_they_are(names: tuple[str, ...] | None) -> None:
     paths = [COMPOSE] if names is None else [COLLECTOR / f"{name}.yaml" for name in names]
-    if "load_balancing" not in components() and "load_balancing" in paths[0].read_text():
-        pytest.skip("this Collector was built without load_balancing")
     assert validate(*paths) == ""
 
 
@@ -65,7 +67,7 @@ def names(spans: Spans) -> list[str]:
     return sorted(span["operationName"] for span in spans)
 
 
-def test_a_ping_is_one_trace_in_jaeger_with_its_links(
+def test_a_ping_is_one_trace_in_jaeger_and_its_log_records_are_printed(
     jaeger: Jaeger, running: list[Process], start: Starter, tmp_path: Path
 ) -> None:
     addresses = overlay(tmp_path / "addresses.yaml", {
@@ -73,8 +75,10 @@ def test_a_ping_is_one_trace_in_jaeger_with_its_links(
         "exporters": {"otlp_grpc": {"endpoint": jaeger.endpoint}},
         "extensions": {"health_check": {"endpoint": f"{FRONT}:13133"}},
     })  # fmt: skip
-    running.append(start_collector(COMPOSE, addresses))
+    collector = start_collector(FRONT, COMPOSE, addresses)
+    running.append(collector)
     start.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{FRONT}:4317"
+    start.env["OTEL_LOGS_EXPORTER"] = "otlp"
     web, worker = start_web(start), start_worker(start)
     pings = start(
         *("app.client", "--count", "3", "--interval", "0.1", "--task", "retry"),
@@ -93,6 +97,8 @@ def test_a_ping_is_one_trace_in_jaeger_with_its_links(
 
     wait_until(arrived, 30, lambda: {key: names(spans) for key, spans in found.items()})
     for trace_id, spans in found.items():
+        # Two attempts log why they are retried.
+        assert len(collector.lines_until(f"Trace ID: {trace_id}", count=2)) >= 2
         assert names(jaeger.trace(trace_id)) == whole
         known = {span["spanID"]: span for span in spans}
         (root,) = [span for span in spans if not span["references"]]
@@ -119,21 +125,68 @@ def references(span: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def agent(directory: Path, balancer: str) -> Path:
-    """Return ``agent.yaml``, which sends to the gateways.
+@pytest.fixture
+def loki() -> Iterator[HttpCollector]:
+    """A server in Loki's place: it accepts OTLP over HTTP."""
+    server = HttpCollector()
+    server.takes_logs = True
+    server.start()
+    yield server
+    server.stop()
 
-    A Collector without ``load_balancing`` has a plain exporter with its settings, to *balancer*.
-    """
-    config = yaml.safe_load((COLLECTOR / "agent.yaml").read_text())
-    exporter = config["exporters"]["load_balancing"]
-    if "load_balancing" in components():
-        # A name with the address of each gateway would need a DNS server.
-        exporter["resolver"] = {"static": {"hostnames": [f"{host}:4317" for host in GATEWAYS]}}
+
+@pytest.mark.parametrize("logs_to", ["lightstep", "loki"])
+def test_each_signal_goes_where_the_configuration_sends_it(
+    logs_to: str,
+    running: list[Process],
+    start: Starter,
+    receiver: Receiver,
+    loki: HttpCollector,
+    tmp_path: Path,
+) -> None:
+    backends = overlay(tmp_path / "backends.yaml", {
+        "exporters": {
+            "otlp_grpc": {
+                "endpoint": receiver.endpoint.removeprefix("http://"), "tls": {"insecure": True},
+            },
+            "otlp_http/loki": {"endpoint": f"http://127.0.0.1:{loki.port}/otlp"},
+        },
+        "processors": {"tail_sampling": {"decision_wait": "1s"}},
+    })  # fmt: skip
+    files = dict.fromkeys(["gateway", "lightstep", logs_to])
+    host, gateway = AGENTS[0], GATEWAYS[0]
+    running.append(start_collector(gateway, *[COLLECTOR / f"{f}.yaml" for f in files], backends))
+    agent_files = [COLLECTOR / f"{name}.yaml" for name in ("agent", "agent-metrics", "agent-logs")]
+    running.append(start_collector(host, *agent_files, GATEWAY_HOST=gateway))
+    start.env.update(
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{host}:4317",
+        OTEL_LOGS_EXPORTER="otlp",
+        OTEL_METRIC_EXPORT_INTERVAL="500",
+    )
+    worker = start_worker(start, "tests.telemetry.celery.project")
+    load(start, "fail=1")
+
+    spans = receiver.wait_for(lambda spans: {span.name for span in spans} >= {RUN, SEND}, 60)
+    assert len({span.trace_id for span in spans}) == 1
+    wait_until(lambda: "messaging.process.duration" in metric_names(receiver), 60)
+    if logs_to == "loki":
+        logs = loki.wait_for_logs(1, 60)
+        assert {request.path for request in loki.requests} == {"/otlp/v1/logs"}
+        assert not receiver.logs
     else:
-        del config["exporters"]["load_balancing"]
-        config["exporters"]["otlp_grpc"] = {"endpoint": balancer, **exporter["protocol"]["otlp"]}
-        config["service"]["pipelines"]["traces"]["exporters"] = ["otlp_grpc"]
-    return overlay(directory / "agent.yaml", config)
+        logs = receiver.wait_for_logs(len, 60)
+    assert spans[0].trace_id in {log.trace_id for log in logs}
+    worker.stop()
+
+
+def metric_names(receiver: Receiver) -> set[str]:
+    return {
+        metric.name
+        for request in receiver.metrics
+        for resource in request.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
 
 
 @needs_prometheus
@@ -147,63 +200,59 @@ def test_two_gateways_keep_whole_traces_and_a_killed_one_comes_back(
 
     def gateway(host: str) -> Process:
         files = (COLLECTOR / "gateway.yaml", COLLECTOR / "jaeger.yaml", backend)
-        process = start_collector(*files, LISTEN=host)
+        process = start_collector(host, *files)
         running.append(process)
         return process
 
     gateways = [gateway(host) for host in GATEWAYS]
-    with Balancer(*[f"{host}:4317" for host in GATEWAYS]) as balancer:
-        config = agent(tmp_path, balancer.endpoint)
-        for host in AGENTS:
-            running.append(start_collector(config, LISTEN=host))
-        # Two hosts: the send comes through one agent, the run through the other.
-        start.env["OTEL_METRIC_EXPORT_INTERVAL"] = "500"
-        worker = start(
-            *("celery", "-A", "tests.telemetry.celery.project", "worker", "--loglevel=INFO"),
-            *("--concurrency", "2", "--without-gossip", "--without-mingle"),
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{AGENTS[1]}:4317",
-            QUEUEHOP_STATE_DIR=str(tmp_path / "worker"),
-        )
-        worker.wait_for_line(" ready.")
-        start.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{AGENTS[0]}:4317"
+    # One name with the addresses of both would need a DNS server.
+    resolver = {"dns": None, "static": {"hostnames": [f"{host}:4317" for host in GATEWAYS]}}
+    addresses = overlay(
+        tmp_path / "addresses.yaml", {"exporters": {"load_balancing": {"resolver": resolver}}}
+    )
+    for host in AGENTS:
+        running.append(start_collector(host, COLLECTOR / "agent.yaml", addresses))
+    # On two hosts: the send goes through one agent, the run through the other.
+    start.env["OTEL_METRIC_EXPORT_INTERVAL"] = "500"
+    worker = start_worker(
+        start,
+        "tests.telemetry.celery.project",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{AGENTS[1]}:4317",
+        QUEUEHOP_STATE_DIR=str(tmp_path / "worker"),
+    )
+    start.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{AGENTS[0]}:4317"
 
-        def failed() -> dict[str, Spans]:
-            """Return the traces of the failing task that are there as a whole."""
-            return {
-                trace_id: spans
-                for trace_id, spans in jaeger.traces("worker").items()
-                if names(spans) == ["process " + FAIL, "send " + FAIL]
-            }
+    def failed() -> dict[str, Spans]:
+        """Return the traces of the failing task that Jaeger has as a whole."""
+        traces = jaeger.traces("worker").items()
+        return {trace_id: spans for trace_id, spans in traces if names(spans) == [RUN, SEND]}
 
-        load(start, "fail=20", "add=20")
-        wait_until(lambda: len(failed()) == 20, 60, lambda: len(failed()))
+    load(start, "fail=20", "add=20")
+    wait_until(lambda: len(failed()) == 20, 60, lambda: len(failed()))
+    assert all(sent_spans(host) for host in GATEWAYS), "both have traces of their own"
 
-        gateways[1].kill()
-        load(start, "fail=20", "add=20")
-        worker.wait_for_line(f"Task {FAIL}", count=40)
-        gateway(GATEWAYS[1])
-        load(start, "add=1")  # a sender for what the last one had to leave on disk
-        wait_until(lambda: len(failed()) == 40, 90, lambda: len(failed()))
-        # Both have judged some, and none was judged in halves.
-        assert {int(trace_id[-1], 16) % 2 for trace_id in failed()} == {0, 1}
-        for trace_id, spans in jaeger.traces("worker").items():
-            assert len(names(spans)) == 2, (trace_id, names(spans))
+    gateways[1].kill()
+    load(start, "fail=20", "add=20")
+    worker.wait_for_line(f"Task {FAIL}", count=40)
+    gateway(GATEWAYS[1])
+    load(start, "add=1")  # starts a sender for the spans that the last one left on disk
+    wait_until(lambda: len(failed()) == 40, 90, lambda: len(failed()))
+    assert all(sent_spans(host) for host in GATEWAYS)
+    for trace_id, spans in jaeger.traces("worker").items():
+        assert len(names(spans)) == 2, (trace_id, names(spans))
 
-        process, prometheus = start_prometheus(
-            tmp_path / "prometheus", [f"{host}:8889" for host in AGENTS], RULES.read_text()
-        )
-        running.append(process)
-        state = "sum by (celery_task_state) (messaging_process_duration_seconds_count)"
-        prometheus.wait_for(state, {"FAILURE": 40, "SUCCESS": 41})
-        prometheus.wait_for("sum(messaging_client_sent_messages_total)", {"": 81})
-        for name in prometheus_names().values():
-            suffix = "" if name.endswith("_total") else "_bucket"
-            assert prometheus.query(f"count({name}{suffix})"), name
-        assert prometheus.query("sum by (job) (queuehop_spans_dropped_total)") == {"queuehop": 0}
-        series = f"{prometheus_names()['celery.wait.queue']}_bucket"
-        found = prometheus.get("query_exemplars", query=series, start="0", end="9999999999")
-        assert {e["labels"]["trace_id"] for one in found for e in one["exemplars"]}
-        worker.stop()
-
-
-FAIL = "tests.telemetry.celery.project.fail"
+    process, prometheus = start_prometheus(
+        tmp_path / "prometheus", [f"{host}:8889" for host in AGENTS], RULES.read_text()
+    )
+    running.append(process)
+    state = "sum by (celery_task_state) (messaging_process_duration_seconds_count)"
+    prometheus.wait_for(state, {"FAILURE": 40, "SUCCESS": 41})
+    prometheus.wait_for("sum(messaging_client_sent_messages_total)", {"": 81})
+    for name in prometheus_names().values():
+        suffix = "" if name.endswith("_total") else "_bucket"
+        assert prometheus.query(f"count({name}{suffix})"), name
+    assert prometheus.query("sum by (job) (queuehop_spans_dropped_total)") == {"queuehop": 0}
+    series = f"{prometheus_names()['celery.wait.queue']}_bucket"
+    found = prometheus.get("query_exemplars", query=series, start="0", end="9999999999")
+    assert {e["labels"]["trace_id"] for one in found for e in one["exemplars"]}
+    worker.stop()

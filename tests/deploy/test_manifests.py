@@ -1,4 +1,4 @@
-"""What deploy/ holds for more than one machine: whole, and of one mind with the code."""
+"""The files of deploy/ for more than one machine are valid, and agree with the code."""
 
 import re
 import shutil
@@ -37,7 +37,7 @@ Object = dict[str, Any]
 #: The schemas that kubernetes-validate is asked for.
 VERSION = "1.33"
 
-#: What the contrib distribution of the Collector knows, by its names from 0.153 on.
+#: The components of the contrib distribution of the Collector, by their names from 0.153 on.
 KNOWN = {
     "receivers": {"otlp"},
     "processors": {"batch", "memory_limiter", "tail_sampling"},
@@ -251,7 +251,7 @@ def test_what_was_run_is_what_is_deployed(product: str) -> None:
         assert manifest["dist"]["version"] == version
 
 
-# What they say to the application.
+# The settings of the application.
 
 
 def test_the_parts_read_what_they_are_told() -> None:
@@ -309,7 +309,7 @@ def test_nobody_samples_before_the_gateway() -> None:
 def test_a_task_may_end_before_its_worker_is_killed() -> None:
     # And what it ended may be delivered: telemetry.shutdown waits 5 seconds for that.
     assert pod("worker")["terminationGracePeriodSeconds"] > app.conf.task_time_limit + 5
-    # What is killed all the same comes back later than that.
+    # Messages of a killed worker return later than that.
     visible = app.conf.broker_transport_options["visibility_timeout"]
     assert visible >= pod("worker")["terminationGracePeriodSeconds"]
 

@@ -142,7 +142,7 @@ def test_prometheus_evaluates_it_all_on_real_load(
     )
     worker.wait_for_line(" ready.")
     ended = "sum by (celery_task_state) (messaging_process_duration_seconds_count)"
-    # Twice: what a counter begins with is no increase to Prometheus.
+    # Twice: Prometheus does not count the first value of a counter as an increase.
     load(start, "add=4", "fail=1", "retry=1")
     prometheus.wait_for(ended, {"SUCCESS": 5, "FAILURE": 1, "RETRY": 2})
     load(start, "add=4", "fail=1", "retry=1")

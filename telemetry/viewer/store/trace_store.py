@@ -172,8 +172,8 @@ class Store:
         spans, malformed = incoming(request)
         reason = REFUSED
         refused = malformed
-        if spans and not self._enqueue(spans):
-            refused += len(spans)
+        if unwritten := self._enqueue(spans):
+            refused += unwritten
             reason = self._failing or "more spans arrive than can be written"
         with self._changed:
             self.received += len(spans) + malformed
@@ -188,17 +188,29 @@ class Store:
     def take_logs(self, request: ExportLogsServiceRequest) -> tuple[int, str]:
         """Take an export; return how many of its log records are refused, and why."""
         logs, refused = incoming_logs(request)
-        if logs and not self._enqueue(logs):
-            return refused + len(logs), self._failing or "more arrive than can be written"
+        if unwritten := self._enqueue(logs):
+            return refused + unwritten, self._failing or "more arrive than can be written"
         return refused, REFUSED_LOGS
 
-    def _enqueue(self, spans: Sequence[Incoming | IncomingLog]) -> bool:
+    def _enqueue(self, items: Sequence[Incoming | IncomingLog]) -> int:
+        """Queue *items* to be written. Return how many of them had no room in time.
+
+        A large export is queued in parts and uses half of the room, so that small ones do not wait
+        for it.
+        """
+        share = 1 if len(items) <= BATCH else 2
+        for at in range(0, len(items), BATCH):
+            if not self._enqueue_part(items[at : at + BATCH], share):
+                return len(items) - at
+        return 0
+
+    def _enqueue_part(self, spans: Sequence[Incoming | IncomingLog], share: int) -> bool:
         size = sum(len(span.body) for span in spans)
 
         def has_room() -> bool:
             return not self._pending or (
-                len(self._pending) + len(spans) <= MOST_PENDING
-                and self._pending_bytes + size <= MOST_PENDING_BYTES
+                len(self._pending) + len(spans) <= MOST_PENDING // share
+                and self._pending_bytes + size <= MOST_PENDING_BYTES // share
             )
 
         with self._changed:

@@ -3,7 +3,7 @@
 import base64
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, request, send_from_directory
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from werkzeug.exceptions import HTTPException
 
 from ...otlp.admission import ADMISSION
@@ -22,12 +23,11 @@ from ...otlp.server import (
     Busy,
     encode_response,
     grouped,
-    partial,
-    partial_logs,
     receive,
-    receive_as,
+    response_to,
     to_json,
 )
+from ...otlp.signals import Export
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
 from ..import_files import read_file
@@ -409,21 +409,20 @@ def _since() -> float:
 
 
 def _add_otlp(app: Flask, store: Store) -> None:
+    def take(kind: type[Export], put: Callable[[Export], tuple[int, str]]) -> Response:
+        content_type = _kind()
+        body = (request.content_length, _body, _encoding(), content_type)
+        with receive(kind, *body) as export:
+            response = response_to(kind, *put(export))
+        return Response(encode_response(response, content_type), mimetype=content_type)
+
     @app.post("/v1/traces")
     def take_traces() -> Response:
-        kind = _kind()
-        with receive(request.content_length, _body, _encoding(), kind) as exported:
-            refused = store.take(exported)
-        return Response(encode_response(partial(*refused), kind), mimetype=kind)
+        return take(ExportTraceServiceRequest, store.take)
 
     @app.post("/v1/logs")
     def take_logs() -> Response:
-        kind = _kind()
-        with receive_as(
-            ExportLogsServiceRequest, request.content_length, _body, _encoding(), kind
-        ) as exported:
-            refused = store.take_logs(exported)
-        return Response(encode_response(partial_logs(*refused), kind), mimetype=kind)
+        return take(ExportLogsServiceRequest, store.take_logs)
 
     @app.post("/v1/metrics")
     def take_metrics() -> Response:

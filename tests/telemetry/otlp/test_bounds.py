@@ -6,10 +6,18 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from telemetry.otlp.admission import ADMISSION, LARGE, LARGE_OBJECTS, SMALL, Busy
-from telemetry.otlp.bounds import MAX_OBJECTS, MAX_SPAN, MAX_SPANS, Malformed, TooLarge
+from telemetry.otlp.bounds import (
+    MAX_FIELDS,
+    MAX_OBJECTS,
+    MAX_SPAN,
+    MAX_SPANS,
+    Malformed,
+    TooLarge,
+)
 from telemetry.otlp.decode import decode
 from telemetry.otlp.receiver import Receiver
 from telemetry.otlp.server import JSON, PROTOBUF, parse, receive
@@ -39,6 +47,7 @@ PROTOBUFS = {
     "events": in_a_span(field(11, b"") * MANY),
     "links": in_a_span(field(13, b"") * MANY),
     "values": in_a_span(field(9, field(2, field(5, field(1, b"") * MANY)))),
+    "numbers": b"\x78\x01" * (MAX_FIELDS + 1),
 }
 JSONS = {
     "resources": b'{"resourceSpans":[' + b"{}," * MANY + b"{}]}",
@@ -50,13 +59,13 @@ JSONS = {
 
 @pytest.mark.parametrize("body", PROTOBUFS.values(), ids=PROTOBUFS)
 def test_too_many_objects_of_protobuf(body: bytes) -> None:
-    with pytest.raises(TooLarge, match=f"more than ({MAX_OBJECTS} objects|{MAX_SPANS} spans)"):
-        parse(body, PROTOBUF)
+    with pytest.raises(TooLarge, match=r"more than (\d{6} objects|\d{7} fields|\d{5} spans)"):
+        parse(ExportTraceServiceRequest, body, PROTOBUF)
 
 
 def test_a_span_that_no_server_would_take() -> None:
     with pytest.raises(TooLarge, match="a span of more than"):
-        parse(in_a_span(field(5, b"x" * MAX_SPAN)))
+        parse(ExportTraceServiceRequest, in_a_span(field(5, b"x" * MAX_SPAN)))
 
 
 def test_one_large_export_at_a_time() -> None:
@@ -68,7 +77,7 @@ def test_one_large_export_at_a_time() -> None:
         with pytest.raises(Busy, match="again later"):
             second.fit(LARGE + 1)
         with pytest.raises(Busy):
-            parse(b"{" * (LARGE_OBJECTS + 1), JSON, ticket=second)
+            parse(ExportTraceServiceRequest, b"{" * (LARGE_OBJECTS + 1), JSON, ticket=second)
     with ADMISSION.ticket() as third:
         third.fit(LARGE + 1)
 
@@ -77,7 +86,9 @@ def test_one_of_medium_size_waits_for_its_turn() -> None:
     read, turn = threading.Event(), threading.Event()
 
     def wait() -> None:
-        with receive(None, lambda: in_a_span(field(5, b"x" * SMALL))) as export:
+        with receive(
+            ExportTraceServiceRequest, None, lambda: in_a_span(field(5, b"x" * SMALL))
+        ) as export:
             assert turn.is_set()
             assert export.resource_spans
             read.set()
@@ -95,7 +106,21 @@ def test_one_of_medium_size_waits_for_its_turn() -> None:
 @pytest.mark.parametrize("body", JSONS.values(), ids=JSONS)
 def test_too_many_objects_of_json(body: bytes) -> None:
     with pytest.raises(TooLarge, match="more than"):
-        parse(body, JSON)
+        parse(ExportTraceServiceRequest, body, JSON)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "noun"),
+    [
+        (ExportTraceServiceRequest, ("resourceSpans", "scopeSpans", "spans"), "spans"),
+        (ExportLogsServiceRequest, ("resourceLogs", "scopeLogs", "logRecords"), "log records"),
+    ],
+)
+def test_too_many_items_of_json(kind: Any, names: tuple[str, str, str], noun: str) -> None:
+    resources, scopes, items = names
+    body = json.dumps({resources: [{scopes: [{items: [{}] * (MAX_SPANS + 1)}]}]}).encode()
+    with pytest.raises(TooLarge, match=f"more than {MAX_SPANS} {noun}"):
+        parse(kind, body, JSON)
 
 
 def test_a_large_export_of_real_spans_is_taken() -> None:
@@ -107,13 +132,13 @@ def test_a_large_export_of_real_spans_is_taken() -> None:
             span.attributes.add(key=f"key{key}").value.string_value = str(number)
     body = request.SerializeToString()
     assert len(body) > 2 * MAX_OBJECTS, "else the objects are not counted"
-    assert parse(body, PROTOBUF) == request
+    assert parse(ExportTraceServiceRequest, body, PROTOBUF) == request
 
 
 @pytest.mark.parametrize("body", [b"\xff" * 10_000_000, field(1, b"")[:1] * 10_000_000])
 def test_what_is_no_protobuf_is_malformed_at_any_length(body: bytes) -> None:
     with pytest.raises((Malformed, TooLarge)):
-        parse(body, PROTOBUF)
+        parse(ExportTraceServiceRequest, body, PROTOBUF)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +188,7 @@ def attribute(**value: str) -> dict[str, Any]:
 )
 def test_numbers_and_ids_are_what_the_protocol_has(fields: dict[str, Any]) -> None:
     with pytest.raises(Malformed):
-        parse(of_a_span(**fields), JSON)
+        parse(ExportTraceServiceRequest, of_a_span(**fields), JSON)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +204,7 @@ def test_numbers_and_ids_are_what_the_protocol_has(fields: dict[str, Any]) -> No
     ],
 )
 def test_what_the_protocol_has_is_taken(fields: dict[str, Any]) -> None:
-    assert parse(of_a_span(**fields), JSON).resource_spans
+    assert parse(ExportTraceServiceRequest, of_a_span(**fields), JSON).resource_spans
 
 
 @pytest.mark.parametrize(
@@ -192,7 +217,7 @@ def test_what_the_protocol_has_is_taken(fields: dict[str, Any]) -> None:
 )
 def test_errors_are_in_the_words_of_the_protocol(body: bytes) -> None:
     with pytest.raises(Malformed, match="resourceSpans, scopeSpans, spans and links are arrays"):
-        parse(body, JSON)
+        parse(ExportTraceServiceRequest, body, JSON)
 
 
 def test_a_large_export_in_json_is_read_whole() -> None:
@@ -204,7 +229,7 @@ def test_a_large_export_in_json_is_read_whole() -> None:
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
     body = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]}).encode()
     assert body.count(b",") > LARGE_OBJECTS, "else it is read here"
-    found = decode(parse(body, JSON))
+    found = decode(parse(ExportTraceServiceRequest, body, JSON))
     assert [int(span.span_id, 16) for span in found] == list(range(1, 20_001))
     assert {(span.service, span.scope) for span in found} == {("shop", "s")}
 
@@ -221,4 +246,4 @@ def test_what_is_wrong_with_a_large_one_is_said_all_the_same(
     body: bytes, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="the body is"):
-        parse(body, JSON)
+        parse(ExportTraceServiceRequest, body, JSON)

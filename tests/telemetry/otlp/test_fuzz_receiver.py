@@ -55,7 +55,9 @@ DOCUMENT = {
 
 
 def as_protobuf() -> bytes:
-    with receive(None, json.dumps(DOCUMENT).encode, content_type=JSON) as export:
+    with receive(
+        ExportTraceServiceRequest, None, json.dumps(DOCUMENT).encode, content_type=JSON
+    ) as export:
         return export.SerializeToString()
 
 
@@ -100,7 +102,9 @@ def take(body: bytes, content_type: str, encoding: str = "identity") -> None:
     error = ""
     with bounded():
         try:
-            with receive(len(body), lambda: body, encoding, content_type) as export:
+            with receive(
+                ExportTraceServiceRequest, len(body), lambda: body, encoding, content_type
+            ) as export:
                 assert isinstance(export, ExportTraceServiceRequest)
                 decode(export)
                 incoming(export)

@@ -21,7 +21,7 @@ from telemetry.export.outgoing import LOGS, origin_of, outgoing_log
 from telemetry.otlp.bounds import MAX_SPANS, Malformed, TooLarge
 from telemetry.otlp.decode_logs import ReceivedLog, decode_logs
 from telemetry.otlp.encode import encode_request
-from telemetry.otlp.server import JSON, parse_as
+from telemetry.otlp.server import JSON, parse
 from telemetry.tracing.log_records import record_logs
 from telemetry.tracing.record import RecordedLog
 
@@ -113,18 +113,18 @@ def test_json_is_read_as_protobuf_is() -> None:
     (item,) = document["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
     item.update(traceId="01" * 16, spanId=f"{2:016x}")
     many = document["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
-    read = parse_as(ExportLogsServiceRequest, json.dumps(document).encode(), JSON)
+    read = parse(ExportLogsServiceRequest, json.dumps(document).encode(), JSON)
     assert decode_logs(read) == decode_logs(request)
     # A large one is read in a process of its own.
     many += many * 12_000
-    read = parse_as(ExportLogsServiceRequest, json.dumps(document).encode(), JSON)
+    read = parse(ExportLogsServiceRequest, json.dumps(document).encode(), JSON)
     assert len(decode_logs(read)) == 12_001
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"resourceLogs": [{"scopeLogs": 1}]}'])
 def test_malformed_json_is_named(body: bytes) -> None:
     with pytest.raises(Malformed):
-        parse_as(ExportLogsServiceRequest, body, JSON)
+        parse(ExportLogsServiceRequest, body, JSON)
 
 
 def test_too_many_log_records_are_refused_before_any_is_built() -> None:
@@ -133,7 +133,7 @@ def test_too_many_log_records_are_refused_before_any_is_built() -> None:
     for _ in range(MAX_SPANS + 1):
         records.add(time_unix_nano=1)
     with pytest.raises(TooLarge, match="log records"):
-        parse_as(ExportLogsServiceRequest, request.SerializeToString())
+        parse(ExportLogsServiceRequest, request.SerializeToString())
 
 
 def test_the_body_may_be_any_value() -> None:

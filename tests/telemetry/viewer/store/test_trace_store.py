@@ -3,12 +3,15 @@
 import signal
 import sqlite3
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import requests
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
@@ -158,3 +161,38 @@ def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
     finally:
         disk.full = False
         store.close()
+
+
+def test_a_small_export_does_not_wait_for_a_large_one(tmp_path: Path) -> None:
+    class Disk(Database):
+        """A disk that is slow until ``is_fast`` is set."""
+
+        is_fast = threading.Event()
+
+        @contextmanager
+        def writing(self) -> Iterator[sqlite3.Connection]:
+            self.is_fast.wait()
+            with super().writing() as db:
+                yield db
+
+    large = ExportLogsServiceRequest()
+    records = large.resource_logs.add().scope_logs.add().log_records
+    for number in range(60_000):
+        records.add(time_unix_nano=number + 1)
+    disk = Disk(tmp_path / "traces.db")
+    store = Store(disk)
+    refused: list[int] = []
+    thread = threading.Thread(target=lambda: refused.append(store.take_logs(large)[0]))
+    try:
+        thread.start()
+        until = time.monotonic() + 60
+        while store.pending() < 20_000 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert store.take(export(order()))[0] == 0
+    finally:
+        disk.is_fast.set()
+        thread.join()
+        assert store.wait_until_written(60) == ""
+        store.close()
+    assert store.spans == 4
+    assert store.logs + refused[0] == 60_000
