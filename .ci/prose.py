@@ -38,11 +38,9 @@ PATHS = (
 
 #: Not yet rewritten.
 LATER = (
-    "docs/logs.md",
     "docs/scale.md",
     "docs/viewer.md",
     "telemetry/doctor/",
-    "telemetry/export/",
     "telemetry/otlp/",
     "telemetry/viewer/",
 )

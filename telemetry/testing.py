@@ -164,8 +164,7 @@ def _received(resource: Resource, template: SpanTemplate, record: Record) -> Seq
     span = outgoing(origin, unpack(pack(record))).span
     if span is None:
         return []
-    request = encode_request([(origin.resource_spans(), origin.scope_spans(), span)])
-    return decode(ExportTraceServiceRequest.FromString(request))
+    return decode(ExportTraceServiceRequest.FromString(encode_request([span])))
 
 
 @contextmanager

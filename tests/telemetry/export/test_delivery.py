@@ -178,7 +178,7 @@ def test_a_wrong_token_is_said_and_nothing_is_lost_by_it(
         """,
         STOP=str(program.directory / "stop"),
     )
-    line = process.wait_for_line("spans wait on disk")
+    line = process.wait_for_line("spans are not delivered, and wait on disk")
     assert ("UNAUTHENTICATED" if collector.protocol == "grpc" else "401 Unauthorized") in line
     assert "no such token" in line
     assert collector.names == {}
@@ -187,7 +187,7 @@ def test_a_wrong_token_is_said_and_nothing_is_lost_by_it(
     assert process.wait() == 0
     names = collector.wait_for(51)
     assert all(names[f"program1.{number}"] == 1 for number in range(50))
-    assert process.output.count("spans wait on disk") == 1
+    assert process.output.count("spans are not delivered, and wait on disk") == 1
 
 
 def test_a_collector_that_hangs_holds_up_nobody(program: Program, collector: Collector) -> None:

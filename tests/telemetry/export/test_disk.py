@@ -272,11 +272,11 @@ def test_a_reader_goes_on_where_another_has_been(spool: SpoolDirectory) -> None:
     id = written.define(msgspec.msgpack.encode(ORIGIN))
     written.write(frames.RECORD, id, pack(RECORD))
     segment = Segment(spool, written.name, {})
-    assert len(list(segment.spans.drain())) == 1
+    assert len(list(segment.waiting["TRACES"].drain())) == 1
     for _ in range(2):
         written.write(frames.RECORD, id, pack(RECORD))
-    assert len(list(segment.spans.drain())) == 2
-    assert len(list(segment.measurements.drain())) == 3
+    assert len(list(segment.waiting["TRACES"].drain())) == 2
+    assert len(list(segment.waiting["METRICS"].drain())) == 3
     assert segment.take_unreadable() == 0
     segment.close()
 
@@ -311,8 +311,8 @@ def test_a_record_that_does_not_fit_is_counted_once_and_stops_no_other(
     written.write(frames.RECORD, usual, pack(RECORD))
     written.write(frames.RECORD, b"no such!", pack(RECORD))
     segment = Segment(spool, written.name, {})
-    assert len(list(segment.spans.drain())) == 1
-    assert len(list(segment.measurements.drain())) == 1
+    assert len(list(segment.waiting["TRACES"].drain())) == 1
+    assert len(list(segment.waiting["METRICS"].drain())) == 1
     # A definition that is damaged counts, and so does each record that refers to it.
     assert segment.take_unreadable() == 2 + (origin is not ORIGIN)
     segment.close()
@@ -326,7 +326,7 @@ def test_fields_that_a_newer_version_appends_are_passed_over(spool: SpoolDirecto
     )
     written.write(frames.RECORD, written.define(origin), record)
     segment = Segment(spool, written.name, {})
-    assert len(list(segment.spans.drain())) == 1
+    assert len(list(segment.waiting["TRACES"].drain())) == 1
     segment.close()
 
 

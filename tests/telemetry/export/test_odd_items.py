@@ -1,6 +1,5 @@
 """One item that raises costs that item: it is counted, one line says it, and the others arrive."""
 
-import json
 import os
 import shutil
 import stat
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.export.spool.sender_files import SenderFiles, SignalStatus
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
@@ -106,8 +106,8 @@ def test_what_decodes_into_odd_values_costs_itself_alone(
     wanted = {f"{part}.{number}" for part in ("before", "after") for number in range(5)}
     found = receiver.wait_for(lambda spans: wanted | {"late.0"} <= {s.name for s in spans})
     program.wait_for_sender_to_end()
-    assert status(program)[2] == lost
-    assert status(program)[1] == ""  # no error of the sender
+    assert status(program).dropped == lost
+    assert status(program).error == ""
     lines = process.output.splitlines()
     assert len(lines) == bool(lost), lines
     assert all(line.startswith(f"dropped {lost} spans: damaged") for line in lines)
@@ -115,13 +115,15 @@ def test_what_decodes_into_odd_values_costs_itself_alone(
     assert not program.segments
 
 
-def status(program: Program) -> list[object]:
-    """Return the last ``SenderStatus``."""
-    found: list[object] = [0, "", 0, "", "", ""]  # a sender that has nothing to report writes none
-    for path in program.files:
-        if path.name == "status.json":
-            found = json.loads(path.read_text())
-    return found
+def spool_of(program: Program) -> Path:
+    """Return the directory of the destination."""
+    (lock,) = [path for path in program.files if path.name == "sender.lock"]
+    return lock.parent
+
+
+def status(program: Program, signal: int = 0) -> SignalStatus:
+    """Return the status of the spans, or of another signal."""
+    return SenderFiles(spool_of(program)).status().signals[signal]
 
 
 @pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
@@ -224,8 +226,7 @@ def test_a_name_that_is_no_text_stops_nothing(
 ) -> None:
     collector.start()
     program.run("spans(1)\nassert telemetry.flush()")
-    (lock,) = [path for path in program.files if path.name == "sender.lock"]
-    odd = os.path.join(os.fsencode(lock.parent), name)
+    odd = os.path.join(os.fsencode(spool_of(program)), name)
     os.mkfifo(odd)
     program.run("spans(3)\nassert telemetry.flush()")
     assert set(collector.wait_for(4).values()) == {1}
@@ -234,7 +235,7 @@ def test_a_name_that_is_no_text_stops_nothing(
     program.run("spans(3)\nassert telemetry.flush()")
     assert set(collector.wait_for(7).values()) == {1}
     program.wait_for_sender_to_end()
-    assert "ended" not in str(status(program)[1])
+    assert "ended" not in status(program).error
 
 
 def test_a_directory_in_place_of_a_note_stops_nothing(
@@ -250,7 +251,7 @@ def test_a_directory_in_place_of_a_note_stops_nothing(
     collector.wait_for(6)
     program.wait_for_sender_to_end()
     assert not program.segments
-    assert status(program)[1] == ""
+    assert status(program).error == ""
 
 
 def test_what_a_collector_says_is_one_line_and_short(
@@ -274,11 +275,6 @@ def test_what_a_collector_says_is_one_line_and_short(
 
 
 # The spool's own path
-
-
-def spool_of(program: Program) -> Path:
-    (lock,) = [path for path in program.files if path.name == "sender.lock"]
-    return lock.parent
 
 
 def test_a_link_in_place_of_the_directory_is_not_followed(
@@ -356,4 +352,4 @@ def test_a_directory_above_that_cannot_be_listed_stops_nothing(
     program.run("spans(3)\nassert telemetry.flush()")
     collector.wait_for(3)
     program.wait_for_sender_to_end()
-    assert status(program)[1] == ""
+    assert status(program).error == ""
