@@ -55,7 +55,7 @@ class _Pipeline:
 
 
 _pipeline: _Pipeline | None = None
-#: The service names that code has given to this process, whether they are in effect or not.
+#: The service names that code has given to this process, even if they are not in effect.
 _names: list[str] = []
 _lock = threading.RLock()
 
@@ -144,7 +144,7 @@ def _has_interpreter_lock() -> bool:
 
 
 def _has_provider() -> bool:
-    """Return whether another tracer provider is set, of any class; log it."""
+    """Return whether another tracer provider is set, of any class. If one is, log it."""
     try:
         provider = trace.get_tracer_provider()
     except Exception as exc:
@@ -187,7 +187,7 @@ def _add_sink(provider: HopTracerProvider, targets: exporter.Targets) -> bool:
     from .export.outgoing import Origin, origin_of
 
     instance_is_set = SERVICE_INSTANCE_ID in _environment()
-    # The sender reads these settings too, and has no log: problems are logged now.
+    # The sender reads these settings too, but has no log. So this process logs their problems.
     delivery, spool = settings.delivery(), settings.spool()
 
     def origin(template: SpanTemplate) -> Origin:
@@ -234,12 +234,12 @@ def _environment() -> Mapping[str, Any]:
 
 
 def is_named_by_environment() -> bool:
-    """Return whether the environment names the service, so that no name in code has an effect."""
+    """Return whether the environment names the service and so overrides the names in code."""
     return SERVICE_NAME in _environment()
 
 
 def names_in_code() -> list[str]:
-    """Return the service names that code has given to this process, in that order."""
+    """Return the service names that code has given to this process, in order."""
     return list(_names)
 
 
@@ -260,22 +260,22 @@ def is_in_memory() -> bool:
 def flush(timeout: float = 10.0) -> bool:
     """Deliver all spans that have ended. Return whether they are delivered or durably on disk.
 
-    Returns after *timeout* seconds at the latest, and as soon as an export has failed.
+    Waits *timeout* seconds at most, and not after a failed export. Log records are delivered too.
     """
     provider = trace.get_tracer_provider()
     delivered = True
     try:
-        force_flush = getattr(provider, "force_flush", None)  # the SDK's, or another's
+        force_flush = getattr(provider, "force_flush", None)  # not every provider has it
         if force_flush is not None:
             delivered = force_flush(int(timeout * 1000)) is not False
         return _sink().flush(timeout) and delivered
-    except Exception:  # such as a change of user, who cannot use the directory
+    except Exception:  # for example, the process has another user now
         log_internal_error("flush")
         return False
 
 
 def recent_spans() -> Iterator[tuple[SpanTemplate, Record]]:
-    """Yield the latest records of this process and its children, as far as they outlive one."""
+    """Yield the latest records of this process and its children, if they outlive the children."""
     return _sink().recent_spans()
 
 
@@ -285,13 +285,13 @@ def last_export_error() -> str:
 
 
 def before_exit() -> None:
-    """Prepare a forked process for its end, if nothing runs at its exit."""
+    """Prepare a forked process for its end. Call it if no exit handlers run there."""
     _sink().before_exit()
 
 
 def shutdown(timeout: float = 5.0) -> None:
     """Deliver the remaining spans within *timeout* seconds. Runs at the interpreter's exit.
 
-    Undelivered spans wait on disk for the next start.
+    Undelivered spans wait on disk. The next start delivers them.
     """
     _sink().shutdown(timeout)

@@ -99,14 +99,13 @@ class Sender:
         for segment in self._segments.values():
             size = segment.undelivered
             if size and segment.written < oldest:
-                self._give_up(segment, f"older than {self._bounds.max_age:g} seconds")
+                self._drop(*segment.give_up(), f"older than {self._bounds.max_age:g} seconds")
                 waiting -= size
             elif size and waiting > self._bounds.max_bytes:
-                self._give_up(segment, f"more than {self._bounds.max_bytes} bytes wait")
+                self._drop(*segment.give_up(), f"more than {self._bounds.max_bytes} bytes wait")
                 waiting -= size
 
-    def _give_up(self, segment: Segment, reason: str) -> None:
-        spans, logs = segment.give_up()
+    def _drop(self, spans: int, logs: int, reason: str) -> None:
         self._deliveries.spans.drop(spans, reason)
         self._deliveries.logs.drop(logs, reason)
 
@@ -115,8 +114,7 @@ class Sender:
         segments = list(self._segments.values())
         more = self._deliveries.deliver(segments)
         for segment in segments:
-            unreadable = segment.take_unreadable()
-            self._deliveries.spans.drop(unreadable, "damaged, or of an unknown kind")
+            self._drop(*segment.take_unreadable(), "damaged, or of an unknown kind")
             if segment.error:
                 self._unreadable[segment.name] = segment.error
                 self._segments.pop(segment.name).close()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..outgoing import FIELDS, outgoing
 from ..spool.directory import Acknowledged, SpoolDirectory
+from ..spool.frames import LOG
 from ..spool.reader import Chunk, SegmentReader
 from .delivery import Buffer, Source
 
@@ -26,8 +27,8 @@ class Cursor(Buffer):
     def __init__(self, read: Callable[[int], Chunk], field: str, acknowledged: int) -> None:
         super().__init__()
         self.acknowledged = acknowledged
-        #: How many records were unreadable.
-        self.unreadable = 0
+        #: The kinds of the frames that were unreadable.
+        self.unreadable: list[bytes] = []
         self._read_chunk = read
         self._field = attrgetter(field)
         self._position = 0
@@ -64,7 +65,7 @@ class Cursor(Buffer):
             content = self._field(item)
             if content is not None and end > self.acknowledged:
                 self.pending.append((content, end))
-        self.unreadable += sum(end > self.acknowledged for end in chunk.unreadable)
+        self.unreadable += [kind for kind, end in chunk.unreadable if end > self.acknowledged]
         return chunk.length > 0
 
 
@@ -124,10 +125,12 @@ class Segment(Source):
         """Return whether a process may still write to it."""
         return self._directory.is_held(self._fd)
 
-    def take_unreadable(self) -> int:
-        """Return how many records were unreadable since the last call."""
-        count, self._spans.unreadable = self._spans.unreadable, 0
-        return count
+    def take_unreadable(self) -> tuple[int, int]:
+        """Return how many spans and log records were unreadable since the last call."""
+        spans = sum(kind != LOG for kind in self._spans.unreadable)
+        logs = sum(kind == LOG for kind in self._logs.unreadable)
+        self._spans.unreadable, self._logs.unreadable = [], []
+        return spans, logs
 
     def save(self) -> None:
         acknowledged = Acknowledged(*(cursor.acknowledged for cursor in self._cursors))

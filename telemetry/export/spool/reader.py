@@ -33,8 +33,8 @@ class Chunk(NamedTuple):
     """The records in *length* bytes of a segment, each with the offset behind it."""
 
     items: list[tuple[Any, int]]
-    #: The offsets behind the records that are damaged, or of an unknown kind.
-    unreadable: list[int]
+    #: The kinds of the frames that are damaged or unknown, each with the offset behind it.
+    unreadable: list[tuple[bytes, int]]
     #: 0 at the end of the segment.
     length: int
     #: The length of the segment, at its end.
@@ -77,7 +77,7 @@ class SegmentReader:
                     content = _DECODERS[frame.kind](frame.content)
                     items.append((self._convert(self._origins[frame.id], content), end))
             except Exception:
-                unreadable.append(end)
+                unreadable.append((frame.kind, end))
         return Chunk(items, unreadable, found[-1].end)
 
     def items(self) -> Iterator[Any]:

@@ -171,7 +171,7 @@ def deliver(data: bytes) -> tuple[list[str], int]:
             while delivery.deliver([segment]):
                 pass
         MetricDelivery(collector, 0.0).deliver([segment])
-        unreadable = segment.take_unreadable()
+        unreadable = sum(segment.take_unreadable())
         segment.close()
     assert time.process_time() - began < SECONDS
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

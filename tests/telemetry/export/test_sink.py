@@ -61,7 +61,7 @@ def test_facts_that_cannot_be_packed_cost_themselves_alone(
     assert len(list(segment.waiting["TRACES"].drain())) == 2
     ((_, measured),) = segment.waiting["METRICS"].drain()
     assert measured.values[0] == 1
-    assert segment.take_unreadable() == 0
+    assert segment.take_unreadable() == (0, 0)
     (_, kept), _ = sink.recent_spans()
     assert kept.facts == RunFacts(
         (None, "root", None, None, None, None, None), "celery", sent_at="1.5"
