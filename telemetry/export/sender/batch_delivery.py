@@ -36,7 +36,7 @@ class BatchDelivery(Delivery):
 
     def hurry(self) -> None:
         super().hurry()
-        if self._backoff.remaining:
+        if self.backoff.remaining:
             self.failures += 1  # so that a flush does not wait for the collector's time
 
     def deliver(self, sources: Sequence[Source]) -> bool:
@@ -47,7 +47,7 @@ class BatchDelivery(Delivery):
                     pass
             self._acknowledge([(source, []) for source in sources])
             return False
-        if self._backoff.remaining:
+        if self.backoff.remaining:
             return False
         parts = self._take(sources)
         items = [item for _, part in parts for item in part]
@@ -60,9 +60,9 @@ class BatchDelivery(Delivery):
             error = f"{result.error}; no more are sent: set OTEL_LOGS_EXPORTER=none"
             result = ExportResult(Outcome.DELIVERED, error, len(items))
         elif result.outcome is Outcome.RETRY and not self._is_to_blame(result):
-            self._retry_later(result)
+            self.failed(result)
             return False
-        self._backoff.succeeded()
+        self.backoff.succeeded()
         self.delivered_at = time.monotonic()
         self._doubts = 0
         delivered = result.outcome is Outcome.DELIVERED

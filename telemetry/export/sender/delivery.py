@@ -53,11 +53,11 @@ class Delivery:
         self.reason = ""
         #: The time of the last delivery, on the monotonic clock.
         self.delivered_at = 0.0
-        self._backoff = Backoff()
+        self.backoff = Backoff()
 
     def hurry(self) -> None:
         """Send at the next call of ``deliver``, unless the collector asked for time."""
-        self._backoff.hurry()
+        self.backoff.hurry()
 
     def drop(self, count: int, reason: str) -> None:
         """Count items that will not be delivered."""
@@ -65,7 +65,8 @@ class Delivery:
             self.dropped += count
             self.reason = reason
 
-    def _retry_later(self, result: ExportResult) -> None:
+    def failed(self, result: ExportResult) -> None:
+        """Note a failed export. The next one waits."""
         self.failures += 1
         self.error = result.error
-        self._backoff.failed(result)
+        self.backoff.failed(result)

@@ -59,7 +59,7 @@ class MetricDelivery(Delivery):
             for measured in source.waiting["METRICS"].drain():
                 if self._transport is not None:
                     self._add(measured)
-        is_due = time.monotonic() >= self._due and not self._backoff.remaining
+        is_due = time.monotonic() >= self._due and not self.backoff.remaining
         if is_due and (self._unsent or dropped != self._spans_dropped):
             self._send(dropped)
         if self._unsent and self._transport is not None:
@@ -91,12 +91,12 @@ class MetricDelivery(Delivery):
         if result.missing:  # a collector of traces alone
             self._transport = None
         elif result.outcome is Outcome.RETRY:
-            self._retry_later(result)
+            self.failed(result)
             return
         else:
             self.error = ""
             self.drop(result.rejected, result.error)
-        self._backoff.succeeded()
+        self.backoff.succeeded()
         self._unsent = False
         self._spans_dropped = dropped
         self.delivered_at = time.monotonic()
