@@ -34,7 +34,8 @@ class Watch:
         self.due = 0.0
         self._started = float("-inf")
         self._short_lives = 0
-        self._status = self._sender.status()
+        # Segments that were unreadable before this process are logged once more.
+        self._status = self._sender.status()._replace(unreadable="")
 
     def look(self) -> None:
         """Start a sender if none runs. If one runs, log its problems."""
