@@ -81,7 +81,7 @@ class Trace:
         self.now_ns = now_ns
         self.stuck_after_ns = stuck_after_ns
         self.elsewhere = elsewhere or Elsewhere()
-        #: Whether more of it may still be on its way.
+        #: Whether more of it may still arrive.
         self.arriving = now_ns - arrived_ns < GRACE
         self._arrived_ns = arrived_ns
         by_id = {span.span_id: span for span in spans}
