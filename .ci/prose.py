@@ -39,7 +39,6 @@ PATHS = (
 #: Not yet rewritten.
 LATER = (
     "docs/scale.md",
-    "docs/viewer.md",
     "telemetry/doctor/",
     "telemetry/otlp/",
     "telemetry/viewer/",
