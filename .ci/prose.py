@@ -38,9 +38,7 @@ PATHS = (
 
 #: Not yet rewritten.
 LATER = (
-    "docs/logs.md",
     "telemetry/doctor/",
-    "telemetry/export/",
     "telemetry/viewer/",
 )
 

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from rich.console import Console
 
-from telemetry.export.spool.directory import SpoolDirectory
+from telemetry.export.spool.sender_files import SenderFiles
 from telemetry.otlp.decode import ReceivedSpan
 from telemetry.viewer.analysis.verdict import judge
 from telemetry.viewer.terminal import ping_header, ping_line, render_tree
@@ -208,8 +208,8 @@ class Demo:
         """Wait until the senders have ended: each delivers its last batch after its parts."""
         deadline = time.monotonic() + LAST_BATCH
         for lock in (self._directory / "state").glob("spool/*/sender.lock"):
-            directory = SpoolDirectory(lock.parent)
-            while (held := directory.lock_sender()) is None and time.monotonic() < deadline:
+            sender = SenderFiles(lock.parent)
+            while (held := sender.lock()) is None and time.monotonic() < deadline:
                 time.sleep(0.02)
             if held is not None:
                 os.close(held)

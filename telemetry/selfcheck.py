@@ -23,7 +23,7 @@ from .setup import (
 
 __all__ = ["Process", "describe_process"]
 
-#: Its low 64 bits are zero: a sampler by ratio takes it, unless it takes none.
+#: Its low 64 bits are zero, so a sampler by ratio samples it unless the ratio is 0.
 _TRACE_ID = 1 << 64
 _CONTRIB = {
     "opentelemetry.instrumentation.celery": "CeleryInstrumentor",
@@ -33,46 +33,48 @@ _CONTRIB = {
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process: its *provider* makes spans, *drops* them all, its propagator *carries*.
-
-    A *foreign* provider is not ``telemetry.setup``'s; if it is *mute*, nothing exports its spans.
-    *off* is the setting that turns tracing off, *unwritable* the directory that cannot be used, so
-    that spans wait in memory. *names* are the service names that the code has given, in that
-    order; *named_by_environment* is whether the environment names the service.
-    """
+    """The state of tracing in one process."""
 
     pid: int
+    #: Whether a tracer provider is set, and whether its sampler drops all spans.
     provider: bool
     drops: bool
+    #: Whether ``extract`` can read a context that ``inject`` has written.
     carries: bool
+    #: The name of the service in the provider's resource.
     service: str
+    #: The instrumentations of OpenTelemetry that are active beside this library.
     doubled: list[str] = field(default_factory=list)
+    #: Whether the provider is another than that of ``telemetry.setup``, and exports nothing.
     foreign: bool = False
     mute: bool = False
+    #: The setting that turns tracing off.
     off: str = ""
+    #: The directory that cannot be used, so that spans wait in memory.
     unwritable: str = ""
+    #: The service names in the code, and whether the environment overrides them.
     names: list[str] = field(default_factory=list)
     named_by_environment: bool = False
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Process":
-        """Read the answer of another process. Its release may have other fields than this one."""
+        """Read the *answer* of another process, whose version may have other fields."""
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in answer.items() if name in known})
 
     @property
     def default_service(self) -> bool:
-        """Whether the service has no name."""
+        """Whether nobody has named the service."""
         return self.service == DEFAULT_SERVICE_NAME or self.service.startswith("unknown_service")
 
 
 def describe_process() -> Process:
-    """Describe the process that this is called in."""
+    """Describe this process."""
     provider: Any = trace.get_tracer_provider()
     is_sdk = isinstance(provider, TracerProvider)
     is_set = not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
     foreign = is_set and not is_set_up()
-    kept = spool() if is_in_memory() else None
+    unusable = spool() if is_in_memory() else None
     return Process(
         pid=os.getpid(),
         provider=is_set,
@@ -83,7 +85,7 @@ def describe_process() -> Process:
         foreign=foreign,
         mute=is_sdk and foreign and span_processors(provider) == (),
         off="" if is_set else turned_off_by(),
-        unwritable=str(kept.directory) if kept else "",
+        unwritable=str(unusable.directory) if unusable else "",
         names=names_in_code(),
         named_by_environment=is_named_by_environment(),
     )
@@ -94,7 +96,7 @@ def _drops(provider: Any) -> bool:
 
 
 def _carries() -> bool:
-    """Whether a context can be read from the headers that it was written to."""
+    """Return whether ``extract`` can read a context that ``inject`` has written."""
     origin = trace.SpanContext(_TRACE_ID, 1, True, trace.TraceFlags(1))
     carrier: dict[str, str] = {}
     inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(origin)))

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -55,19 +55,20 @@ class _Pipeline:
 
 
 _pipeline: _Pipeline | None = None
-#: The service names that code has given to this process, whether they are in effect or not.
+#: The service names that code has given to this process, even if they are not in effect.
 _names: list[str] = []
 _lock = threading.RLock()
 
 
 def setup(service_name: str | None = None) -> None:
-    """Create spans and send them over OTLP, configured by the ``OTEL_*`` environment says.
+    """Create spans and send them over OTLP, as the ``OTEL_*`` environment says.
 
     *service_name* is the name in the code. ``OTEL_SERVICE_NAME``, or the one in
     ``OTEL_RESOURCE_ATTRIBUTES``, wins over it. Call it once in a process: a second call does
-    nothing, and a fork needs no hook. A tracer provider that the application has
-    set stays. Never raises: a setting that cannot be used is one log line. On a free-threaded
-    Python whose global interpreter lock is off, it logs one line and traces nothing.
+    nothing, and a fork needs no hook. If the application has set a tracer provider, it stays.
+
+    Never raises: a setting that cannot be used is one log line. On a free-threaded Python whose
+    global interpreter lock is off, it logs one line and traces nothing.
     """
     global _pipeline
     _hold_forks()
@@ -93,8 +94,8 @@ def setup(service_name: str | None = None) -> None:
 def setup_worker(service_name: str | None = None) -> None:
     """Do what ``setup`` does, in a process that is a worker or beat.
 
-    *service_name* is the name there, also where a web side that the worker imports has set up
-    first. ``OTEL_SERVICE_NAME`` wins over both.
+    *service_name* is the name there, even if a web side that the worker imports has set up first.
+    ``OTEL_SERVICE_NAME`` wins over both.
     """
     setup(service_name)
     with _lock:
@@ -110,7 +111,7 @@ def setup_worker(service_name: str | None = None) -> None:
 def _hold_forks() -> None:
     """Let no other thread fork while this one is in ``setup``.
 
-    The child would wait for locks of a thread that it does not have.
+    The child would wait for the lock of a thread that it does not have.
     """
 
     def before() -> None:
@@ -132,7 +133,7 @@ def _hold_forks() -> None:
 @cache
 def _has_interpreter_lock() -> bool:
     """Return whether the global interpreter lock is on; log once if it is not."""
-    # Python 3.13 is the first that can be without it.
+    # Python 3.13 is the first version that can run without it.
     enabled: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
     if not enabled:
         logger.warning(
@@ -143,7 +144,7 @@ def _has_interpreter_lock() -> bool:
 
 
 def _has_provider() -> bool:
-    """Return whether another tracer provider is set, of any class; log it."""
+    """Return whether another tracer provider is set, of any class. If one is, log it."""
     try:
         provider = trace.get_tracer_provider()
     except Exception as exc:
@@ -169,40 +170,43 @@ def _start(service_name: str | None) -> _Pipeline:
     provider = HopTracerProvider(
         settings.sampler(), _resource(service_name), settings.span_limits()
     )
-    target = exporter.otlp()
-    if target is None:
+    targets = exporter.targets()
+    if targets is None:
         return _Pipeline(provider)
     atexit.register(shutdown)
-    logs = exporter.logs_target(target)
-    is_in_memory = _add_sink(provider, target, logs)
-    if logs is not None and provider.sink is not None:
+    is_in_memory = _add_sink(provider, targets)
+    if targets.logs is not None:
         from .tracing.log_records import record_logs
 
         record_logs(provider.sink.append_log, settings.logs())
     return _Pipeline(provider, is_in_memory)
 
 
-def _add_sink(
-    provider: HopTracerProvider, target: exporter.Otlp, logs: exporter.Otlp | None
-) -> bool:
+def _add_sink(provider: HopTracerProvider, targets: exporter.Targets) -> bool:
     """Give *provider* its sink. Return whether it is in memory because the disk cannot be used."""
-    spool = settings.spool()
-    in_memory = _memory_sink(provider, target, logs)
+    from .export.outgoing import Origin, origin_of
+
+    instance_is_set = SERVICE_INSTANCE_ID in _environment()
+    # The sender reads these settings too, but has no log. So this process logs their problems.
+    delivery, spool = settings.delivery(), settings.spool()
+
+    def origin(template: SpanTemplate) -> Origin:
+        return origin_of(provider.resource, template, instance_is_set)
+
+    def in_memory() -> Sink:
+        # gRPC reads this once, while it is loaded.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
+        from .export.memory import MemorySink
+
+        return MemorySink(origin, targets, delivery)
+
     if spool is None:
         provider.sink = in_memory()
         return False
     try:
         from .export.spool.sink import DiskSink
 
-        provider.sink = DiskSink(
-            lambda: provider.resource,
-            _is_instance_set(),
-            target,
-            exporter.metrics_target(target),
-            spool,
-            in_memory,
-            logs,
-        )
+        provider.sink = DiskSink(origin, targets, spool, in_memory)
         return False
     except (ImportError, OSError) as exc:
         logger.warning(
@@ -215,27 +219,6 @@ def _add_sink(
     return True
 
 
-def _memory_sink(
-    provider: HopTracerProvider, target: exporter.Otlp, logs: exporter.Otlp | None
-) -> Callable[[], Sink]:
-    # The settings are read now in any case: a sender has no log to complain in.
-    batch, interval = settings.batch(), settings.metric_interval()
-    metrics = exporter.metrics_target(target)
-    log_batch = settings.log_batch() if logs is not None else None
-
-    def make() -> Sink:
-        # gRPC looks at this once, while it is loaded.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
-        from .export.memory import MemorySink
-
-        return MemorySink(
-            *(lambda: provider.resource, _is_instance_set(), target, metrics, batch, interval),
-            *(logs, log_batch),
-        )
-
-    return make
-
-
 def _resource(service_name: str | None) -> Resource:
     environment = _environment()
     if service_name is None and SERVICE_NAME not in environment:
@@ -245,23 +228,18 @@ def _resource(service_name: str | None) -> Resource:
     return Resource.create({key: value for key, value in attributes.items() if value is not None})
 
 
-def _is_instance_set() -> bool:
-    """Return whether the environment names the instance. Otherwise the SDK generates one."""
-    return SERVICE_INSTANCE_ID in _environment()
-
-
 def _environment() -> Mapping[str, Any]:
     """Return the resource attributes that the environment sets."""
     return OTELResourceDetector().detect().attributes or {}
 
 
 def is_named_by_environment() -> bool:
-    """Return whether the environment names the service, so that no name in code has an effect."""
+    """Return whether the environment names the service and so overrides the names in code."""
     return SERVICE_NAME in _environment()
 
 
 def names_in_code() -> list[str]:
-    """Return the service names that code has given to this process, in that order."""
+    """Return the service names that code has given to this process, in order."""
     return list(_names)
 
 
@@ -282,22 +260,22 @@ def is_in_memory() -> bool:
 def flush(timeout: float = 10.0) -> bool:
     """Deliver all spans that have ended. Return whether they are delivered or durably on disk.
 
-    Returns after *timeout* seconds at the latest, and as soon as an export has failed.
+    Waits *timeout* seconds at most, and not after a failed export. Log records are delivered too.
     """
     provider = trace.get_tracer_provider()
     delivered = True
     try:
-        force_flush = getattr(provider, "force_flush", None)  # the SDK's, or another's
+        force_flush = getattr(provider, "force_flush", None)  # not every provider has it
         if force_flush is not None:
             delivered = force_flush(int(timeout * 1000)) is not False
         return _sink().flush(timeout) and delivered
-    except Exception:  # such as a change of user, who cannot use the directory
+    except Exception:  # for example, the process has another user now
         log_internal_error("flush")
         return False
 
 
 def recent_spans() -> Iterator[tuple[SpanTemplate, Record]]:
-    """Yield the latest records of this process and its children, as far as they outlive one."""
+    """Yield the latest records of this process and its children, if they outlive the children."""
     return _sink().recent_spans()
 
 
@@ -307,13 +285,13 @@ def last_export_error() -> str:
 
 
 def before_exit() -> None:
-    """Prepare a forked process for its end, if nothing runs at its exit."""
+    """Prepare a forked process for its end. Call it if no exit handlers run there."""
     _sink().before_exit()
 
 
 def shutdown(timeout: float = 5.0) -> None:
     """Deliver the remaining spans within *timeout* seconds. Runs at the interpreter's exit.
 
-    Undelivered spans wait on disk for the next start.
+    Undelivered spans wait on disk. The next start delivers them.
     """
     _sink().shutdown(timeout)

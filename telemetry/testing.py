@@ -1,8 +1,8 @@
 """A pytest plugin: the spans of a test, from its own process and from those that it starts.
 
-``spans`` collects what ends in this process, ``otlp`` is a receiver for other processes, to whose
-endpoint ``otlp_env`` points them; ``spans.join(otlp)`` makes one list of both. The assertions take
-any list of spans.
+``spans`` has the spans that end in this process. ``otlp`` is a receiver for other processes, and
+``otlp_env`` their environment. ``spans.join(otlp)`` makes one list of both. The assertions take any
+list of spans.
 """
 
 import os
@@ -37,7 +37,7 @@ __all__ = ["Spans", "assert_one_trace", "assert_path", "otlp", "otlp_env", "span
 
 
 class Spans(list[ReceivedSpan]):
-    """Spans in the order in which they ended: a list that grows."""
+    """A list of spans, in the order in which they ended. It grows while the test runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Spans(list[ReceivedSpan]):
         self._ids: set[tuple[str, str]] = set()
 
     def add(self, spans: Sequence[ReceivedSpan]) -> None:
-        """Add those of *spans* that were not added before, from any thread."""
+        """Add those of *spans* that are not in the list. Any thread may call this."""
         with self._grown:
             for span in spans:
                 if (span.trace_id, span.span_id) not in self._ids:
@@ -54,22 +54,24 @@ class Spans(list[ReceivedSpan]):
             self._grown.notify_all()
 
     def join(self, receiver: Receiver) -> "Spans":
-        """Add the spans that *receiver* has and will receive; return the list.
+        """Add the spans that *receiver* has, and will have. Return the list.
 
-        ``spans.join(otlp)``: the list then has the spans of all processes of the test.
+        After ``spans.join(otlp)`` the list has the spans of all processes of the test.
         """
         receiver.subscribe(self.add)
         return self
 
     def wait_for(self, predicate: Callable[["Spans"], object], timeout: float = 10.0) -> "Spans":
-        """Wait until *predicate* of the list is true; return the list.
+        """Wait until *predicate* of the list is true. Return the list.
 
-        Raises TimeoutError after *timeout* seconds, with the tree of what is there and the names of
-        the spans that are open.
+        Raises TimeoutError after *timeout* seconds, with the tree of the spans and the names of the
+        spans that are open.
         """
         with self._grown:
             if not self._grown.wait_for(lambda: predicate(self), timeout):
-                raise TimeoutError(f"not what was waited for in {timeout:g} s:\n{_shown(self)}")
+                raise TimeoutError(
+                    f"the condition is still false after {timeout:g} s:\n{_shown(self)}"
+                )
         return self
 
 
@@ -95,12 +97,12 @@ class _OpenSpans(SpanProcessor):
             self._open.pop(span.context.span_id, None)
 
     def shutdown(self) -> None:
-        """Forget all spans: one that ends later is none of the next test's."""
+        """Forget all spans. If one ends later, it does not belong to the next test."""
         self._is_over = True
         self._open.clear()
 
 
-#: Those of the test that runs.
+#: The open spans of the current test.
 _watching: list[_OpenSpans] = []
 
 
@@ -123,8 +125,8 @@ class _CollectingProcessor(_OpenSpans):
 def spans() -> Iterator[Spans]:
     """The spans that start and end in this process during the test. ``wait_for`` waits for more.
 
-    The application's provider stays as it is. If there is none, the fixture sets one: OpenTelemetry
-    has no way to remove it, and after the test its spans go nowhere.
+    The application's provider stays. If there is none, the fixture sets one. OpenTelemetry cannot
+    remove it, but after the test it exports nothing.
     """
     collected = Spans()
     provider: Any = trace.get_tracer_provider()
@@ -136,7 +138,7 @@ def spans() -> Iterator[Spans]:
         open_spans = _OpenSpans()
 
         def collect(template: SpanTemplate, record: Record) -> None:
-            if record.span_id in open_spans:  # else left by a test before, or sampled out
+            if record.span_id in open_spans:  # else it is sampled out or of an earlier test
                 collected.add(_received(provider.resource, template, record))
 
         outer, provider.observer = provider.observer, collect
@@ -159,13 +161,12 @@ def spans() -> Iterator[Spans]:
 
 
 def _received(resource: Resource, template: SpanTemplate, record: Record) -> Sequence[ReceivedSpan]:
-    """Return the span of *record* as a receiver gets it, by the same way as in production."""
+    """Return the span of *record* as a receiver gets it, encoded as in production."""
     origin = origin_of(resource, template, instance_is_set=True)
     span = outgoing(origin, unpack(pack(record))).span
     if span is None:
         return []
-    request = encode_request([(origin.resource_spans(), origin.scope_spans(), span)])
-    return decode(ExportTraceServiceRequest.FromString(request))
+    return decode(ExportTraceServiceRequest.FromString(encode_request([span])))
 
 
 @contextmanager
@@ -196,19 +197,20 @@ def otlp_env(otlp: Receiver) -> dict[str, str]:
 
 
 def assert_one_trace(spans: Sequence[ReceivedSpan]) -> None:
-    """Assert that *spans* are one trace with one root, none of whose parents is missing."""
+    """Assert that *spans* are one trace with one root, and that no parent is missing."""
     __tracebackhide__ = True
     known = {span.span_id for span in spans}
     tops = [span for span in spans if span.parent_id not in known]
     traces = {span.trace_id for span in spans}
     if len(traces) != 1 or len(tops) != 1:
-        pytest.fail(f"{len(traces)} traces with {len(tops)} tops, not one:\n{_shown(spans)}")
+        found = f"{len(traces)} traces with {len(tops)} roots"
+        pytest.fail(f"expected one trace with one root, found {found}:\n{_shown(spans)}")
     if tops[0].parent_id:
-        pytest.fail(f"one trace, and what began it is missing:\n{_shown(spans)}")
+        pytest.fail(f"the root of the trace is missing:\n{_shown(spans)}")
 
 
 def assert_path(spans: Sequence[ReceivedSpan], *names: str) -> None:
-    """Assert that spans of these *names* are each the parent of the next.
+    """Assert that there are spans with these *names*, each the parent of the next.
 
     A name that ends in ``…`` matches every name that begins with the text before it.
     """
@@ -221,7 +223,7 @@ def assert_path(spans: Sequence[ReceivedSpan], *names: str) -> None:
         if len(path) == len(names) and all(map(_is_named, path, names)):
             return
     wanted = "\n".join(f"{'  ' * depth}{name}" for depth, name in enumerate(names))
-    pytest.fail(f"wanted the path\n{wanted}\nbut the spans are\n{_shown(spans)}")
+    pytest.fail(f"expected the path\n{wanted}\nfound the spans\n{_shown(spans)}")
 
 
 def _is_named(span: ReceivedSpan, name: str) -> bool:
@@ -239,15 +241,15 @@ def _shown(spans: Sequence[ReceivedSpan]) -> str:
 
 _MISSING = " (parent missing)"
 _HINT = (
-    "A span that is open or missing: close the response of a test client (`with client.get(…):`), "
-    "wait_for what other threads run, `spans.join(otlp)` for what other processes send."
+    "If a span is open or missing: close the response of a test client (`with client.get(…):`), "
+    "`spans.wait_for(…)` if another thread ends it, `spans.join(otlp)` if another process sends it."
 )
 
 
 def tree(spans: Sequence[ReceivedSpan]) -> str:
-    """Return *spans* as text: each under its parent, by start, every trace under its id.
+    """Return *spans* as text: each trace under its id, each span under its parent, by start.
 
-    Links to others than the parent are named.
+    A span shows its links to other spans than the parent.
     """
     known = {span.span_id: (span.name, span.span_id) for span in spans}
     ordered = sorted(spans, key=lambda span: span.start_ns)

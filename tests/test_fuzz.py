@@ -117,15 +117,13 @@ def test_environments(monkeypatch: pytest.MonkeyPatch, environment: dict[str, st
             patched.delenv(name, raising=False)
         for name, given_value in environment.items():
             patched.setenv(name, given_value.encode("utf-8", "replace").decode())
-        telemetry_settings.batch()
+        telemetry_settings.delivery()
         telemetry_settings.sampler()
         telemetry_settings.span_limits()
-        telemetry_settings.metric_interval()
         telemetry_settings.spool()
-        target = exporter.otlp()
-        if target is not None:
-            assert "://u:" not in exporter.shown(target.endpoint)
-            exporter.metrics_target(target)
+        targets = exporter.targets()
+        if targets is not None:
+            assert "://u:" not in exporter.shown(targets.traces.endpoint)
 
 
 def hostile(count: int) -> Iterator[dict[str, Any]]:

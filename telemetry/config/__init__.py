@@ -1,5 +1,5 @@
 """The configuration: OpenTelemetry's environment variables, read and checked.
 
-``settings`` reads everything but the exporter, which ``exporter`` reads. ``sdk`` imports
+``exporter`` reads the settings of the exporter, and ``settings`` all others. ``sdk`` imports
 OpenTelemetry's SDK. Nothing here imports another part of this library.
 """

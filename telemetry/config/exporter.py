@@ -1,4 +1,4 @@
-"""Whether spans, metrics and logs are sent, and where: endpoint, headers, TLS and compression."""
+"""Where spans, metrics and logs are sent: endpoint, protocol, headers, TLS and compression."""
 
 import os
 from base64 import b64encode
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
-from urllib.parse import unquote, urlsplit
+from typing import Literal, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 
@@ -17,16 +17,18 @@ __all__ = [
     "LIGHTSTEP_ENDPOINT",
     "LIGHTSTEP_HEADER",
     "LS_ACCESS_TOKEN",
+    "NAMES",
     "OTEL_LOGS_EXPORTER",
+    "SIGNALS",
     "Otlp",
     "Protocol",
     "Signal",
+    "Targets",
     "is_grpc_target",
     "logs_enabled",
-    "logs_target",
-    "metrics_target",
     "otlp",
     "shown",
+    "targets",
     "traces_enabled",
     "turned_off_by",
     "variable_of",
@@ -35,25 +37,36 @@ __all__ = [
 Signal = Literal["TRACES", "METRICS", "LOGS"]
 Protocol = Literal["grpc", "http/protobuf"]
 
+#: In this order in ``Targets``, and wherever there is one value for each signal.
+SIGNALS: tuple[Signal, ...] = ("TRACES", "METRICS", "LOGS")
+
+#: The signals in log lines.
+NAMES: Mapping[Signal, str] = {"TRACES": "spans", "METRICS": "metrics", "LOGS": "log records"}
+
 OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 OTEL_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
 OTEL_LOGS_EXPORTER = "OTEL_LOGS_EXPORTER"
 LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
 LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
 LIGHTSTEP_HEADER = "lightstep-access-token"
-DEFAULT_ENDPOINT = "http://localhost:4317"
-DEFAULT_HTTP_ENDPOINT = "http://localhost:4318"
+DEFAULT_ENDPOINTS: Mapping[Protocol, str] = {
+    "grpc": "http://localhost:4317",
+    "http/protobuf": "http://localhost:4318",
+}
 
-#: The paths after the general endpoint, over HTTP.
+#: The path of each signal, over HTTP, after the general endpoint.
 _PATHS: Mapping[Signal, str] = {
     "TRACES": "/v1/traces",
     "METRICS": "/v1/metrics",
     "LOGS": "/v1/logs",
 }
 
+#: The first part of a target in gRPC Name Resolution.
+_RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
+
 
 def traces_enabled() -> bool:
-    """Return whether spans are recorded: not if OTEL_SDK_DISABLED, nor with exporter ``none``."""
+    """Return whether spans are recorded: OTEL_SDK_DISABLED or the exporter ``none`` prevents it."""
     return _enabled(OTEL_TRACES_EXPORTER)
 
 
@@ -80,9 +93,9 @@ def _enabled(variable: str, default: str = "otlp") -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Otlp:
-    """A target of OTLP: over gRPC ``host:port``, or one of its targets; over HTTP a signal's URL.
+    """A target of OTLP. *endpoint* is ``host:port`` or another gRPC target; over HTTP, a URL.
 
-    *timeout* is in seconds; certificates are the files' contents.
+    *timeout* is in seconds. The certificates and the key are the contents of their files.
     """
 
     endpoint: str
@@ -93,17 +106,54 @@ class Otlp:
     certificate: bytes | None = None
     client_key: bytes | None = None
     client_certificate: bytes | None = None
-    #: Not in the description, which names the directory on disk: *endpoint* tells them apart.
+    #: Not in the representation, which names the directory on disk: *endpoint* determines it.
     protocol: Protocol = field(default="grpc", repr=False)
 
     @property
     def address(self) -> str:
-        """The ``host:port`` to connect to, or a target of gRPC's."""
+        """The ``host:port`` to connect to, or another gRPC target."""
         if self.protocol == "grpc":
             return self.endpoint
         url = urlsplit(self.endpoint)
-        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-        return f"{host}:{url.port or (80 if self.insecure else 443)}"
+        return f"{_host(url)}:{url.port or (80 if self.insecure else 443)}"
+
+
+class Targets(NamedTuple):
+    """The target of each signal, None for a signal that is not sent."""
+
+    traces: Otlp
+    metrics: Otlp | None = None
+    logs: Otlp | None = None
+
+
+def targets() -> Targets | None:
+    """Read the targets of all signals; None if that of the spans is unusable."""
+    traces = otlp()
+    if traces is None:
+        return None
+    return Targets(
+        traces,
+        _target_beside(traces, "METRICS") if _enabled(OTEL_METRICS_EXPORTER) else None,
+        _target_beside(traces, "LOGS") if logs_enabled() else None,
+    )
+
+
+def logs_enabled() -> bool:
+    """Return whether logs are to be sent. By default they are not."""
+    return _enabled(OTEL_LOGS_EXPORTER, "none")
+
+
+def _target_beside(traces: Otlp, signal: Signal) -> Otlp | None:
+    """Return the target of *signal*: that of the spans, unless a variable is for one of both."""
+    of_one_signal = ("OTEL_EXPORTER_OTLP_TRACES_", f"OTEL_EXPORTER_OTLP_{signal}_")
+    if any(name.startswith(of_one_signal) for name in os.environ):
+        return otlp(signal)
+    if traces.protocol == "grpc":
+        return traces
+    # Reading the general settings again would log their problems again.
+    url = urlsplit(traces.endpoint)
+    path = url.path.removesuffix(_PATHS["TRACES"]) + _PATHS[signal]
+    return replace(traces, endpoint=url._replace(path=path).geturl())
 
 
 def otlp(signal: Signal = "TRACES") -> Otlp | None:
@@ -119,27 +169,25 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
     if not _is_plain(token):
         reject(LS_ACCESS_TOKEN, "is not printable ASCII", "sending none")
         token = ""
-    variable, endpoint = _of(signal, "ENDPOINT")
     headers = dict(_headers(signal, protocol))
+    variable, endpoint = _of(signal, "ENDPOINT")
+    endpoint = endpoint or (LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINTS[protocol])
     if protocol == "grpc":
-        default = LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINT
-        target = _target(signal, variable, endpoint or default)
+        target = _address(signal, variable, endpoint)
     else:
-        default = LIGHTSTEP_ENDPOINT if token else DEFAULT_HTTP_ENDPOINT
-        target = _url(signal, variable, endpoint or default, headers)
+        target = _url(signal, variable, endpoint, headers)
     if target is None:
         return None
     address, insecure = target
     if token and not insecure:
         headers.setdefault(LIGHTSTEP_HEADER, token)
     variable, _ = _of(signal, "TIMEOUT")
-    timeout = number(variable, 10.0) or 10.0
     certificates = {} if insecure else _certificates(signal)
     return Otlp(
         endpoint=address,
         insecure=insecure,
         headers=tuple(headers.items()),
-        timeout=timeout,
+        timeout=number(variable, 10.0) or 10.0,
         gzip=_gzip(signal),
         protocol=protocol,
         **certificates,
@@ -167,34 +215,6 @@ def _protocol(signal: Signal) -> Protocol | None:
     return "http/protobuf"
 
 
-def metrics_target(traces: Otlp) -> Otlp | None:
-    """Return the target of metrics, None if none are sent. *traces* is the target of spans."""
-    return _target_beside(traces, "METRICS") if _enabled(OTEL_METRICS_EXPORTER) else None
-
-
-def logs_target(traces: Otlp) -> Otlp | None:
-    """Return the target of logs, None if none are sent, as by default."""
-    return _target_beside(traces, "LOGS") if logs_enabled() else None
-
-
-def logs_enabled() -> bool:
-    """Return whether logs are to be sent."""
-    return _enabled(OTEL_LOGS_EXPORTER, "none")
-
-
-def _target_beside(traces: Otlp, signal: Signal) -> Otlp | None:
-    """Return the target of *signal*: that of the spans, unless a variable is for one of both."""
-    of_one_signal = ("OTEL_EXPORTER_OTLP_TRACES_", f"OTEL_EXPORTER_OTLP_{signal}_")
-    if any(name.startswith(of_one_signal) for name in os.environ):
-        return otlp(signal)
-    if traces.protocol == "grpc":
-        return traces
-    # Only the general settings are set, and their problems are logged already.
-    url = urlsplit(traces.endpoint)
-    path = url.path.removesuffix(_PATHS["TRACES"]) + _PATHS[signal]
-    return replace(traces, endpoint=url._replace(path=path).geturl())
-
-
 def shown(endpoint: str) -> str:
     """Return *endpoint* for a log line: without user, password and query."""
     if "://" not in endpoint:
@@ -206,71 +226,72 @@ def shown(endpoint: str) -> str:
 def _url(
     signal: Signal, variable: str, endpoint: str, headers: dict[str, str]
 ) -> tuple[str, bool] | None:
-    """Return the URL for *signal* and whether it is plain text; add its password to *headers*.
+    """Return the URL for *signal* and whether it is plain text. Add its password to *headers*.
 
     Section "Endpoint URLs for OTLP/HTTP" of the specification.
     """
-    try:
-        url = urlsplit(endpoint)
-        host, _ = url.hostname, url.port
-    except ValueError:
-        url, host = urlsplit(""), None
-    if url.scheme not in ("http", "https") or not host or not _is_plain(endpoint):
-        where = f"{url.scheme}://{host or ''}" if url.scheme else "not a URL"
-        reject(
-            variable,
-            f"is not an address for OTLP over HTTP ({where}): it takes http:// or https://host:port",
-            "nothing is sent",
-        )
+    url = _split(variable, endpoint, "HTTP", "http:// or https://host:port")
+    if url is None:
         return None
     if url.username is not None:
         words = f"{unquote(url.username)}:{unquote(url.password or '')}"
         headers.setdefault("authorization", f"Basic {b64encode(words.encode()).decode()}")
     path = url.path or "/"
-    if variable == "OTEL_EXPORTER_OTLP_ENDPOINT":  # also where none is set
+    if variable == "OTEL_EXPORTER_OTLP_ENDPOINT":  # also if no variable is set
         path = url.path.rstrip("/") + _PATHS[signal]
     netloc = url.netloc.rpartition("@")[2]
     return url._replace(netloc=netloc, path=path, fragment="").geturl(), url.scheme == "http"
 
 
-def _target(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
-    """Return the address of *endpoint* and whether it is plain text."""
+def _address(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
+    """Return the gRPC target of *endpoint* and whether it is plain text."""
     if "://" not in endpoint or is_grpc_target(endpoint):
         _, insecure = _of(signal, "INSECURE")
         return _absolute(endpoint), insecure.lower() == "true"
+    takes = "http:// or https://host:port, or a target of gRPC such as unix:/path"
+    url = _split(variable, endpoint, "gRPC", takes)
+    if url is None:
+        return None
+    return f"{_host(url)}:{url.port or (443 if url.scheme == 'https' else 4317)}", (
+        url.scheme == "http"
+    )
+
+
+def _split(variable: str, endpoint: str, protocol: str, takes: str) -> SplitResult | None:
+    """Return the parts of the URL *endpoint*. If it is unusable, log that and return None."""
     try:
         url = urlsplit(endpoint)
-        port = url.port
+        host, _ = url.hostname, url.port
     except ValueError:
-        url, port = urlsplit(""), None
-    if url.scheme not in ("http", "https") or not url.hostname:
-        shown = f"{url.scheme}://{url.hostname or ''}" if url.scheme else "not a URL"
-        reject(
-            variable,
-            f"is not an address for OTLP over gRPC ({shown}): it takes http:// or "
-            "https://host:port, or a target of gRPC such as unix:/path",
-            "no spans are sent",
-        )
-        return None
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    return f"{host}:{port or (443 if url.scheme == 'https' else 4317)}", url.scheme == "http"
+        url, host = urlsplit(""), None
+    if url.scheme in ("http", "https") and host and _is_plain(endpoint):
+        return url
+    where = f"{url.scheme}://{host or ''}" if url.scheme else "not a URL"
+    reject(
+        variable,
+        f"is not an address for OTLP over {protocol} ({where}): it takes {takes}",
+        "nothing is sent",
+    )
+    return None
+
+
+def _host(url: SplitResult) -> str | None:
+    """Return the host of *url*, an IPv6 address in brackets."""
+    return f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
 
 
 def is_grpc_target(endpoint: str) -> bool:
     """Return whether *endpoint* names its resolver, as ``unix:/path`` and ``dns:///host:port`` do.
 
-    See gRPC Name Resolution. Such an endpoint does not determine TLS: ``INSECURE`` does.
+    Such an endpoint does not determine whether TLS is used: ``INSECURE`` does.
     """
     return endpoint.partition(":")[0] in _RESOLVERS
 
 
 def _absolute(target: str) -> str:
-    """Return *target* for a process with another working directory, as the sender is."""
+    """Return *target* for the sender, which has another working directory."""
     resolver, _, path = target.partition(":")
     return f"unix:{Path(path).absolute()}" if resolver == "unix" and path[:1] != "/" else target
-
-
-_RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
 
 
 def _headers(signal: Signal, protocol: Protocol) -> Mapping[str, str]:
@@ -279,17 +300,14 @@ def _headers(signal: Signal, protocol: Protocol) -> Mapping[str, str]:
     headers = {}
     for pair in filter(str.strip, value.split(",")):
         name, equals, content = pair.partition("=")
-        # gRPC takes only lower-case names of these characters, and raises on others when it sends.
-        # To HTTP a name in capitals is the same.
+        # gRPC raises on names that have capitals or other characters, and only when it sends.
         name = name.strip().lower()
         content = unquote(content.strip())
         if not equals or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             reject(variable, "has an entry that is not name=value", "leaving that entry out")
         elif not (name.isascii() and _is_plain(content)):
             reject(variable, f"has a value for {name!r} that is not ASCII", "leaving it out")
-        elif protocol == "grpc" and name.endswith(
-            "-bin"
-        ):  # gRPC wants bytes for these; the environment has none
+        elif protocol == "grpc" and name.endswith("-bin"):  # gRPC takes only bytes for these
             reject(variable, f"has the binary header {name!r}", "leaving it out")
         else:
             headers[name] = content

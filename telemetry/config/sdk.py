@@ -1,9 +1,9 @@
-"""OpenTelemetry's SDK, imported so that no environment variable can stop the application.
+"""Import OpenTelemetry's SDK so that no environment variable can stop the application.
 
-While it is imported, the SDK reads three limits and raises on a malformed one. This module hides
-such a value from it meanwhile; ``settings.span_limits`` reads the limits again and logs what is
-wrong. OpenTelemetry's API raises on a propagator that is not installed, so ``OTEL_PROPAGATORS`` is
-hidden in the same way; ``propagation.configured`` logs that.
+The SDK reads three limits while it is imported, and raises on a malformed one. This module hides
+such a value from it meanwhile. ``settings.span_limits`` reads the limits later and logs the
+problem. The API raises on a propagator that is not installed, so this module hides
+``OTEL_PROPAGATORS`` in the same way, and ``propagation.configured`` logs the problem.
 """
 
 import logging
@@ -76,9 +76,9 @@ def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...] | Non
 
 
 def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) -> None:
-    """Remove *processor* from *provider*. If the installed SDK cannot, it stays and does no harm.
+    """Remove *processor* from *provider*. If the installed SDK does not allow it, it stays.
 
-    The SDK's public API has no way to remove one.
+    The SDK's public API cannot remove one.
     """
     found = span_processors(provider)
     if found is None:
@@ -91,7 +91,7 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
 
 
 def _internal(thing: object, name: str) -> Any:
-    """Return a private attribute of the SDK, None if the installed SDK has none of that name."""
+    """Return the private attribute *name* of *thing*; None if the installed SDK lacks it."""
     value = getattr(thing, name, None)
     if value is None and thing is not None:
         _log_missing(name)

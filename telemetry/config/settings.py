@@ -1,7 +1,7 @@
-"""Every setting but the exporter's, checked before the SDK sees it.
+"""Every setting except those of the exporter, checked before the SDK reads it.
 
-The SDK raises on a value that it cannot use, or logs it without the variable's name. Here each
-such value is one log line: the variable, what is wrong with its value, and what is used instead.
+The SDK raises on a value that it cannot use, or logs it without the name of the variable. This
+module logs one line for such a value: the variable, the problem, and the value used instead.
 """
 
 import logging
@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from opentelemetry.sdk import environment_variables as env
 
@@ -18,13 +19,12 @@ __all__ = [
     "LINK_COUNT_LIMIT",
     "QUEUEHOP_STATE_DIR",
     "Batch",
+    "DeliverySettings",
     "Logs",
     "Sampler",
     "Spool",
-    "batch",
-    "log_batch",
+    "delivery",
     "logs",
-    "metric_interval",
     "number",
     "reject",
     "sampler",
@@ -50,12 +50,12 @@ LINK_COUNT_LIMIT = 1024
 
 
 def reject(variable: str, problem: str, instead: str) -> None:
-    """Log that *variable* has a value that cannot be used, and what happens *instead*."""
+    """Log the *problem* with the value of *variable*, and what happens *instead*."""
     logger.warning("%s %s; %s", variable, problem, instead)
 
 
 def number(variable: str, default: float, *, least: float = 0.0) -> float:
-    """Read a number of at least *least*; return *default* if it is absent or malformed."""
+    """Read a number of at least *least*. Return *default* if it is absent or malformed."""
     value = os.environ.get(variable, "").strip()
     if not value:
         return default
@@ -84,7 +84,7 @@ def _limit(variable: str, default: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """The spool on disk: its directory, its size in bytes, the age of its records in seconds."""
+    """The spool on disk: its directory, and the bytes and seconds that records may wait."""
 
     directory: Path
     max_bytes: int
@@ -92,7 +92,7 @@ class Spool:
 
 
 def spool() -> Spool | None:
-    """Read ``QUEUEHOP_SPOOL``, its limits and its directory; None if spans wait in memory only."""
+    """Read ``QUEUEHOP_SPOOL``, its limits and its directory; None for the memory mode."""
     mode = os.environ.get(QUEUEHOP_SPOOL, "").strip().lower() or "disk"
     if mode not in ("disk", "memory"):
         reject(QUEUEHOP_SPOOL, f"is {mode!r}, not disk or memory", "using disk")
@@ -118,55 +118,43 @@ def state_directory() -> Path:
     return base / "queuehop"
 
 
-def metric_interval() -> float:
-    """Read ``OTEL_METRIC_EXPORT_INTERVAL``; return seconds."""
-    return number(env.OTEL_METRIC_EXPORT_INTERVAL, 60_000, least=1) / 1000
+class Batch(NamedTuple):
+    """How many items of one signal may wait in memory, and how many go into one request."""
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The limits of one export, as ``OTEL_BSP_*`` sets them. Times are in milliseconds."""
-
-    schedule_delay: float
     max_queue_size: int
     max_export_batch_size: int
-    export_timeout: float
 
 
-def batch(schedule_delay: float = 5000) -> Batch:
-    """Read ``OTEL_BSP_*``; *schedule_delay* is the default of that setting, in milliseconds."""
-    return _batch(
-        schedule_delay,
-        env.OTEL_BSP_SCHEDULE_DELAY,
-        env.OTEL_BSP_MAX_QUEUE_SIZE,
-        env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
-        env.OTEL_BSP_EXPORT_TIMEOUT,
+class DeliverySettings(NamedTuple):
+    """How spans, logs and metrics are sent. Times are in seconds."""
+
+    #: Between two batches.
+    schedule_delay: float
+    spans: Batch
+    logs: Batch
+    metric_interval: float
+
+
+def delivery(schedule_delay: float = 5.0) -> DeliverySettings:
+    """Read ``OTEL_BSP_*``, ``OTEL_BLRP_*`` and ``OTEL_METRIC_EXPORT_INTERVAL``.
+
+    *schedule_delay* is the default of that setting.
+    """
+    return DeliverySettings(
+        number(env.OTEL_BSP_SCHEDULE_DELAY, schedule_delay * 1000, least=1) / 1000,
+        _batch(env.OTEL_BSP_MAX_QUEUE_SIZE, env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE),
+        _batch(env.OTEL_BLRP_MAX_QUEUE_SIZE, env.OTEL_BLRP_MAX_EXPORT_BATCH_SIZE),
+        number(env.OTEL_METRIC_EXPORT_INTERVAL, 60_000, least=1) / 1000,
     )
 
 
-def log_batch() -> Batch:
-    """Read ``OTEL_BLRP_*``, which are for logs what ``OTEL_BSP_*`` are for spans."""
-    return _batch(
-        1000,
-        env.OTEL_BLRP_SCHEDULE_DELAY,
-        env.OTEL_BLRP_MAX_QUEUE_SIZE,
-        env.OTEL_BLRP_MAX_EXPORT_BATCH_SIZE,
-        env.OTEL_BLRP_EXPORT_TIMEOUT,
-    )
-
-
-def _batch(delay: float, delay_name: str, queue_name: str, size_name: str, timeout: str) -> Batch:
+def _batch(queue_name: str, size_name: str) -> Batch:
     queue = int(number(queue_name, 2048, least=1))
     size = int(number(size_name, min(512, queue), least=1))
     if size > queue:
         reject(size_name, f"is {size}, more than the queue of {queue} holds", f"using {queue}")
         size = queue
-    return Batch(
-        schedule_delay=number(delay_name, delay, least=1),
-        max_queue_size=queue,
-        max_export_batch_size=size,
-        export_timeout=number(timeout, 30000, least=1),
-    )
+    return Batch(queue, size)
 
 
 #: Characters of the body of a log record, and of each of its attributes.
@@ -175,18 +163,17 @@ MAX_LOG_LENGTH = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Which log records are sent, and how much of each.
+    """Which log records are sent, and how much of each."""
 
-    *level* is the lowest, *loggers* the names of those that are sent with what is below them; empty
-    for all. Longer texts are cut after *max_length* characters, and of more attributes than
-    *max_attributes* the last are left out.
-    """
-
+    #: The lowest level that is sent.
     level: int = logging.INFO
+    #: The loggers that are sent, each with the loggers below it. Empty for all.
     loggers: tuple[str, ...] = ()
+    #: A longer text is cut.
     max_length: int = MAX_LOG_LENGTH
+    #: The last attributes beyond this number are left out.
     max_attributes: int | None = 128
-    #: Whether Celery's own lines are sent that a message was received and that a task succeeded.
+    #: Whether Celery's "Task … received" and "Task … succeeded" are sent.
     celery: bool = False
 
 
@@ -219,10 +206,10 @@ def _level() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """The sampler to ask, and the decisions that are known without asking it.
+    """A sampler, and its decisions that are known without calling it.
 
-    A decision is whether a span is sampled: a *root*, a child of a sampled span, a child of an
-    unsampled one. None means that *asked* must be asked.
+    A decision is whether a span is sampled if it is a *root*, the child of a sampled span, or the
+    child of an unsampled span. None means that *asked* decides.
     """
 
     asked: sampling.Sampler

@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from ..config.exporter import LS_ACCESS_TOKEN, Otlp, is_grpc_target, variable_of
-from ..export.channel import open_channel
+from ..export.sender.grpc_transport import open_channel
 from . import connection
 from .connection import PREFACE, Broken, WrongProtocol, connected, is_http_2, server_of
 from .tls import speaks_tls

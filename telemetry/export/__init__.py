@@ -1,5 +1,5 @@
-"""From a process to the collector: records wait on disk or in memory and leave over OTLP.
+"""From a process to the collector: records wait on disk or in memory, and leave over OTLP.
 
-``spool`` is the writer's side of the disk and ``sender`` the process that delivers from it;
-``memory`` does both in one process.
+``spool`` is the writer's side of the disk, ``sender`` the process that delivers from it. ``memory``
+does both in one process.
 """

@@ -1,11 +1,10 @@
-"""The sums of what was measured: every instrument of the conventions that the hops use.
+"""The sums of all measurements, for every instrument of the conventions that the hops use.
 
-The SDK's meters would copy and clean the attributes of each measurement anew, which takes fifteen
-times as long. The data points are the same.
+The SDK's meters copy and clean the attributes of each measurement, which takes fifteen times as
+long. The data points are the same.
 """
 
 import math
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -44,13 +43,13 @@ __all__ = ["SPANS_DROPPED", "Aggregation", "spans_dropped"]
 
 Attributes = Mapping[str, Any]
 
-#: The trace id, the span id and the end of a sampled span, as a measurement has them.
+#: The trace id, the span id and the end of a sampled span.
 _Sampled = tuple[bytes, int, int] | None
 
-#: Spans that were not delivered and never will be.
+#: The metric that counts the spans that will not be delivered.
 SPANS_DROPPED = "queuehop.spans.dropped"
 
-#: Seconds, as the conventions advise for every duration of theirs.
+#: Seconds, as the conventions advise for durations.
 _DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 #: Seconds: messages wait longer than requests take.
@@ -75,7 +74,7 @@ _HISTOGRAMS = {
 #: Sets of attributes beyond this number count as one, marked as overflow: the SDK's own bound.
 MAX_SERIES = 2_000
 
-#: At most so many measurements of one series wait to be added up.
+#: How many measurements of one series may wait until they are added up.
 MAX_ROWS = 1_024
 
 _MAX_INT64 = 2**63 - 1
@@ -89,15 +88,13 @@ class Aggregation:
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
         self._since = time.time_ns()
-        self._lock = threading.RLock()  # a finalizer may count while its thread does
         self._series: dict[frozenset[object], _Series] = {}
         self._rows: dict[Series, _Rows] = {}
 
     def add(self, measurement: Measurement) -> None:
         """Add the values of *measurement*."""
         series, values, sampled = measurement
-        with self._lock:
-            (self._rows.get(series) or self._rows_of(series)).add(values, sampled)
+        (self._rows.get(series) or self._rows_of(series)).add(values, sampled)
 
     def _rows_of(self, series: Series) -> "_Rows":
         key = frozenset(series.attributes.items())
@@ -125,9 +122,8 @@ class Aggregation:
 
         Each histogram has an exemplar: the slowest sampled span since the last call.
         """
-        with self._lock:
-            self._settle()
-            metrics = [metric for name in _ALL if (metric := self._metric(name)) is not None]
+        self._settle()
+        metrics = [metric for name in _ALL if (metric := self._metric(name)) is not None]
         return _metrics_data(self._resource, metrics) if metrics else None
 
     def _metric(self, name: str) -> Metric | None:
@@ -149,7 +145,7 @@ _ALL = (*_COUNTERS, *_HISTOGRAMS)
 
 
 def spans_dropped(resource: Resource, count: int, since: int) -> MetricsData:
-    """Return ``SPANS_DROPPED`` of whatever delivers spans: *count* since the Unix time in ns."""
+    """Return ``SPANS_DROPPED``: *count* spans since the Unix time *since*, in nanoseconds."""
     total = Sum(
         [NumberDataPoint({}, since, time.time_ns(), count)],
         AggregationTemporality.CUMULATIVE,
@@ -166,9 +162,9 @@ def _metrics_data(resource: Resource, metrics: Sequence[Metric]) -> MetricsData:
 
 
 class _Rows:
-    """Measurements of one series, a value for each of *points*. They are added up many at a time.
+    """Measurements of one series, with a value for each of *points*.
 
-    To sort and add up a column of values takes a tenth of the time that they take one by one.
+    They are added up many at a time, which takes a tenth of the time.
     """
 
     __slots__ = ("_points", "_rows", "_sampled")

@@ -1,5 +1,6 @@
-"""A record with its origin, as it goes into a request: the same for the disk and for the memory."""
+"""From a record to its parts in OTLP requests: the same for the disk and for memory."""
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
 
+from ..config.exporter import Signal
 from ..otlp.encode import (
     encode_log,
     encode_readable,
@@ -21,73 +23,71 @@ from ..tracing.scope import Scope
 from ..tracing.span import clean, readable
 
 __all__ = [
+    "FIELDS",
     "LOGS",
-    "EncodedLog",
+    "Content",
+    "Encoded",
+    "Measured",
     "Origin",
+    "OriginOf",
     "Outgoing",
     "Stream",
+    "encode_unpackable",
     "origin_of",
     "outgoing",
-    "outgoing_log",
-    "outgoing_span",
 ]
 
-#: The template in the origin of log records, which have the names of their loggers themselves.
+#: The template in the origin of log records. Each record has the name of its own logger.
 LOGS = SpanTemplate("", 0, {}, Scope(""))
 
-#: A measurement is less than this: seconds since 1970 are, and so many messages are in no batch.
+#: A larger value is an error: seconds since 1970 are smaller, and no batch has so many messages.
 LARGEST_VALUE = 1e11
 
 
 class Origin(Struct, array_like=True, eq=False):
     """Where records come from: the resource of their process, and the template of their hop.
 
-    Compared by identity. It is written once per segment.
+    Origins are compared by identity. Each is written once per segment.
     """
 
     resource: dict[str, Any]
     resource_schema_url: str
-    #: Whether the user has set ``service.instance.id``. Else it tells one process from another.
+    #: Whether the user has set ``service.instance.id``. If not, each process has a random one.
     instance_is_set: bool
     template: SpanTemplate
 
-    def resource_spans(self) -> bytes:
-        """Return the ``ResourceSpans`` that the spans belong in, without spans."""
-        return _resource_spans(self)
 
-    def scope_spans(self) -> bytes:
-        """Return the ``ScopeSpans`` that the spans belong in, without spans."""
-        return _scope_spans(self)
+#: Returns the origin of the records of a template in this process.
+OriginOf = Callable[[SpanTemplate], Origin]
 
-    def stream(self) -> "Stream":
-        """Return the stream of metrics that the measurements belong in."""
-        return _stream(self)
+#: The content of a frame, or of an entry in memory. ``bytes`` are an encoded ``Span``.
+Content = Record | RecordedLog | bytes
 
 
 class Stream(NamedTuple):
-    """The metrics of one service on one machine: its *resource*, and a *key* that is equal."""
+    """The metrics of one service on one machine: its *resource*, and a *key* to find it by."""
 
     key: bytes
     resource: dict[str, Any]
 
 
-class EncodedLog(NamedTuple):
-    """A ``LogRecord``, and the ``ScopeLogs`` that it belongs in, without log records."""
+#: A ``ResourceSpans`` and a ``ScopeSpans`` without spans, and a ``Span``; or the same of logs.
+Encoded = tuple[bytes, bytes, bytes]
 
-    scope: bytes
-    log: bytes
+#: A measurement, and the stream that it belongs to.
+Measured = tuple[Stream, Measurement]
 
 
-class Outgoing(NamedTuple):
-    """One record to be sent: a ``Span`` if it is sampled, a measurement if it has one.
+class Outgoing(Struct, gc=False):
+    """The parts of one record in the requests of each signal."""
 
-    Or a log record.
-    """
+    span: Encoded | None = None
+    measured: Measured | None = None
+    log: Encoded | None = None
 
-    origin: Origin
-    span: bytes | None = None
-    measurement: Measurement | None = None
-    log: EncodedLog | None = None
+
+#: The field of ``Outgoing`` for each signal.
+FIELDS: Mapping[Signal, str] = {"TRACES": "span", "METRICS": "measured", "LOGS": "log"}
 
 
 def origin_of(resource: Resource, template: SpanTemplate, instance_is_set: bool) -> Origin:
@@ -96,53 +96,45 @@ def origin_of(resource: Resource, template: SpanTemplate, instance_is_set: bool)
     return Origin(attributes, resource.schema_url, instance_is_set, template)
 
 
-def outgoing(origin: Origin, record: Record) -> Outgoing:
-    """Interpret and encode *record*. Raises for one that is damaged.
+def outgoing(origin: Origin, content: Content) -> Outgoing:
+    """Interpret and encode *content*. Raises if it, or its *origin*, is damaged.
 
-    Everything that can be wrong with a record or its origin raises here, where it costs that record
-    alone. What goes on from here is bytes and numbers, with the other records of a request.
+    After this call there are only bytes and numbers. So a damaged record raises here, where it does
+    not affect the other records of a request.
     """
-    _check(origin)
-    interpretation = interpret(origin.template, record)
+    resource, scope, stream = _parts(origin)
+    if isinstance(content, bytes):
+        Span.FromString(content)
+        return Outgoing((resource, scope, content))
+    if isinstance(content, RecordedLog):
+        if len(content.trace_id) not in (0, 16):
+            raise ValueError(f"a trace id of {len(content.trace_id)} bytes")
+        return Outgoing(log=(resource, _scope_of(content.logger), encode_log(content)))
+    template = origin.template
+    interpretation = interpret(template, content)
     span = None
-    if record.flags & Record.SAMPLED:
+    if content.flags & Record.SAMPLED:
         try:
-            span = encode_span(origin.template, record, interpretation)
-        except Exception:  # text that is no Unicode: the SDK leaves out what it cannot encode
-            span = encode_readable(readable(origin.template, record, Resource.get_empty()))
-    measured = measurement(origin.template, record, interpretation.facts)
-    if measured is not None:
-        _check_values(measured)
-    return Outgoing(origin, span, measured)
+            encoded = encode_span(template, content, interpretation)
+        except Exception:
+            encoded = encode_unpackable(template, content)
+        span = resource, scope, encoded
+    found = measurement(template, content, interpretation.facts)
+    if found is None:
+        return Outgoing(span)
+    _check(found)
+    return Outgoing(span, (stream, found))
 
 
-def outgoing_span(origin: Origin, span: bytes) -> Outgoing:
-    """Return *span*, an encoded ``Span``, as an outgoing one. Raises if it is damaged."""
-    _check(origin)
-    Span.FromString(span)
-    return Outgoing(origin, span)
+def encode_unpackable(template: SpanTemplate, record: Record) -> bytes:
+    """Return the ``Span`` of *record* by the SDK's encoder, without what OTLP cannot represent."""
+    return encode_readable(readable(template, record, Resource.get_empty()))
 
 
-def outgoing_log(origin: Origin, log: RecordedLog) -> Outgoing:
-    """Encode *log*. Raises for one that is damaged."""
-    _check(origin)
-    if len(log.trace_id) not in (0, 16):
-        raise ValueError(f"a trace id of {len(log.trace_id)} bytes")
-    return Outgoing(origin, log=EncodedLog(_scope_logs(log.logger), encode_log(log)))
-
-
-@lru_cache(maxsize=1024)
-def _check(origin: Origin) -> None:
-    """Raise for an *origin* that cannot be sent."""
-    _resource_spans(origin)
-    _scope_spans(origin)
-    Resource(_stream(origin).resource)
-
-
-def _check_values(measured: Measurement) -> None:
+def _check(found: Measurement) -> None:
     """Raise for values that would spoil the sums of all others."""
-    _check_series(measured.series)
-    for value in measured.values:
+    _check_series(found.series)
+    for value in found.values:
         if not 0 <= value < LARGEST_VALUE:
             raise ValueError(f"a measurement of {value}")
 
@@ -153,23 +145,19 @@ def _check_series(series: Series) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _resource_spans(origin: Origin) -> bytes:
-    return encode_resource_spans(origin.resource, origin.resource_schema_url)
-
-
-@lru_cache(maxsize=1024)
-def _scope_spans(origin: Origin) -> bytes:
-    return encode_scope_spans(origin.template.scope)
-
-
-@lru_cache(maxsize=1024)
-def _scope_logs(logger: str) -> bytes:
-    return encode_scope_spans(Scope(logger))
-
-
-@lru_cache(maxsize=1024)
-def _stream(origin: Origin) -> Stream:
-    resource = dict(origin.resource)
+def _parts(origin: Origin) -> tuple[bytes, bytes, Stream]:
+    """Return the ``ResourceSpans``, the ``ScopeSpans`` and the stream of *origin*."""
+    attributes = dict(origin.resource)
     if not origin.instance_is_set:
-        resource.pop(SERVICE_INSTANCE_ID, None)
-    return Stream(msgpack.encode(resource), resource)
+        attributes.pop(SERVICE_INSTANCE_ID, None)
+    Resource(attributes)  # raises for attributes that metrics cannot have
+    return (
+        encode_resource_spans(origin.resource, origin.resource_schema_url),
+        encode_scope_spans(origin.template.scope),
+        Stream(msgpack.encode(attributes), attributes),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _scope_of(logger: str) -> bytes:
+    return encode_scope_spans(Scope(logger))

@@ -45,7 +45,7 @@ def _raises_text(exc: ast.expr | None) -> TypeGuard[ast.Call]:
 def _of_call(node: ast.Call) -> Iterator[tuple[str, str]]:
     name = _name(node)
     if isinstance(node.func, ast.Attribute) and name in _LEVELS and "log" in ast.dump(node.func):
-        yield from (("log", text) for text in _argument(node, 0))
+        yield from (("log", text) for text in _argument(node, 0, least=1))
     elif name == "log_internal_error":
         yield from (("fault", _INTERNAL.format(text)) for text in _argument(node, 0, least=1))
     elif name in _TEXTS:

@@ -333,7 +333,7 @@ def test_an_endpoint_of_another_scheme_stops_nothing(run, receiver: Receiver) ->
     assert process.output.splitlines() == [
         "OTEL_EXPORTER_OTLP_ENDPOINT is not an address for OTLP over gRPC (ftp://nowhere): "
         "it takes http:// or https://host:port, or a target of gRPC such as unix:/path; "
-        "no spans are sent"
+        "nothing is sent"
     ]
 
 

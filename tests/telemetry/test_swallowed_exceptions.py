@@ -23,11 +23,10 @@ PLACES = (
 #: Functions that run in the sender, in a worker's main process or in a thread of our own.
 NOT_IN_A_TASK = {
     "celery/probe.py": {"_backend"},
-    "export/memory.py": {"_take_in", "_take_in_logs"},
+    "export/memory.py": {"_interpret"},
     "export/outgoing.py": {"outgoing"},
-    "export/sender/collector.py": {"_send"},
-    "export/sender/segment.py": {"_read"},
-    "export/spool/reader.py": {"_records"},
+    "export/sender/transport.py": {"export"},
+    "export/spool/reader.py": {"read"},
 }
 
 #: What includes a soft time limit, which is an Exception.

@@ -107,14 +107,14 @@ def test_a_failure_names_what_is_open(project: pytest.Pytester) -> None:
     )
     result.assert_outcomes(failed=4)
     output = result.stdout.str()
-    assert output.count("\nE       Failed: 0 traces with 0 tops") == 2
+    assert output.count("\nE       Failed: expected one trace with one root, found 0 traces") == 2
     lines = [line for line in result.outlines if line.startswith("E ") and "still open: " in line]
     assert [line.split("still open: ")[1] for line in lines] == [
         "GET /items/<id>",
         "GET /items/<id>, GET /items/<id>",
         "GET /items/<id>",
     ]
-    result.stdout.fnmatch_lines(["*TimeoutError: not what was waited for in 0.01 s:*"])
+    result.stdout.fnmatch_lines(["*TimeoutError: the condition is still false after 0.01 s:*"])
     assert output.count("close the response of a test client") == 3
 
 

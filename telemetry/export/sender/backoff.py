@@ -3,19 +3,20 @@
 import random
 import time
 
-from .collector import ExportResult
+from .transport import ExportResult
 
 __all__ = ["Backoff"]
 
-#: Seconds between two tries: the first, the longest, and the longest while somebody must act.
+#: Seconds between two tries: the first, the longest, and the longest if somebody must correct
+#: something.
 FIRST, LONGEST, SLOWEST = 0.25, 5.0, 30.0
 
-#: A collector may ask for so many seconds at most.
+#: If a collector asks for more seconds, the sender waits this long.
 LONGEST_ASKED = 300.0
 
 
 class Backoff:
-    """Waits longer after each failure, at random, so that many senders do not come at once."""
+    """Waits longer after each failure, and at random, so that many senders do not retry at once."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -24,7 +25,7 @@ class Backoff:
 
     @property
     def remaining(self) -> float:
-        """Return the seconds until the next try, 0 if it is due."""
+        """The seconds until the next try, 0 if it is due."""
         return max(0.0, self._due - time.monotonic())
 
     def hurry(self) -> None:
@@ -33,13 +34,13 @@ class Backoff:
             self._due = 0.0
 
     def succeeded(self) -> None:
-        """Start anew after an export that did not fail."""
+        """Start again after an export that did not fail."""
         self.failures = 0
         self._due = 0.0
         self._asked = False
 
     def failed(self, result: ExportResult) -> None:
-        """Wait after an export with *result*."""
+        """Wait after a failed export with *result*."""
         self.failures += 1
         longest = SLOWEST if result.slow else LONGEST
         wait = min(longest, FIRST * 2 ** min(self.failures, 16)) * random.uniform(0.5, 1.0)

@@ -8,10 +8,9 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
 from ...config.exporter import Otlp, Signal
-from ..channel import hold, open_channel
-from .transport import ExportResult, Outcome, delivered, one_line
+from .transport import ExportResult, Outcome, Transport, delivered, one_line
 
-__all__ = ["GrpcTransport"]
+__all__ = ["GrpcTransport", "open_channel"]
 
 _METHODS: dict[Signal, str] = {
     "TRACES": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -21,7 +20,7 @@ _METHODS: dict[Signal, str] = {
 
 _DETAILS = "grpc-status-details-bin"
 
-#: The request is at fault: the collector would refuse it again.
+#: The request is the reason: the collector would refuse it again.
 _REFUSED = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -50,8 +49,8 @@ _RECONNECT = (
 )
 
 
-class GrpcTransport:
-    """A channel to *target*. The requests are bytes already, so nothing encodes them."""
+class GrpcTransport(Transport):
+    """A channel to *target*. It sends bytes, without generated stubs."""
 
     def __init__(self, target: Otlp) -> None:
         self._target = target
@@ -74,12 +73,29 @@ class GrpcTransport:
             channel.close()
 
     def hold(self) -> None:
+        """Open a channel that is never used. While it is open, gRPC does not shut itself down.
+
+        gRPC shuts down when its last channel is closed, in a thread of its own and under a lock. A
+        child that is forked at that moment may wait for the lock forever. While gRPC is up, its
+        own fork support carries its threads across a fork.
+        """
         if self._held is None:
-            self._held = hold(self._target)
+            self._held = open_channel(self._target)
+
+
+def open_channel(target: Otlp, options: tuple[tuple[str, int], ...] = ()) -> grpc.Channel:
+    """Open a channel to *target*. All channels to one address share a connection."""
+    compression = grpc.Compression.Gzip if target.gzip else grpc.Compression.NoCompression
+    if target.insecure:
+        return grpc.insecure_channel(target.endpoint, options, compression)
+    tls = grpc.ssl_channel_credentials(
+        target.certificate, target.client_key, target.client_certificate
+    )
+    return grpc.secure_channel(target.endpoint, tls, options, compression)
 
 
 def _result(error: Any, endpoint: str) -> ExportResult:
-    """Return what *error*, which is a ``grpc.Call`` too, means."""
+    """Return the result of *error*, a ``grpc.RpcError`` that is a ``grpc.Call`` too."""
     code = error.code()
     details = one_line(error.details() or "")
     text = f"{endpoint} answers {code.name}: {details}"

@@ -1,8 +1,8 @@
 """Requests over HTTP/1.1, in protobuf.
 
-urllib3 sends them: it has proxies and client certificates, starts no thread, and is installed
-wherever requests is. Its pool is closed before a fork, like gRPC's channel. It neither retries nor
-follows redirects here: the deliveries retry, and a redirect would turn a POST into a GET.
+urllib3 sends them: it supports proxies and client certificates, starts no thread, and is a
+dependency of requests. Its pool is closed before a fork, like a gRPC channel. It does not retry,
+since the deliveries do, and does not follow redirects, since they turn a POST into a GET.
 """
 
 import gzip
@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import (  # type: ignore[attr-defined]  # requests takes them from there too
+from urllib.request import (  # type: ignore[attr-defined]  # requests uses them too
     getproxies_environment,
     proxy_bypass_environment,
 )
@@ -25,27 +25,27 @@ from urllib3 import exceptions
 
 from ...config.exporter import Otlp, Signal, shown
 from ...tracing.scope import hop_scope
-from .transport import ExportResult, Outcome, delivered, one_line
+from .transport import ExportResult, Outcome, Transport, delivered, one_line
 
 __all__ = ["HttpTransport", "proxy_for", "tls_context"]
 
 PROTOBUF = "application/x-protobuf"
 
-#: The request is at fault: the collector would refuse it again.
+#: The request is the reason: the collector would refuse it again.
 _REFUSED = frozenset({400, 413, 422})
 
-#: Worth a retry, as the specification has it.
+#: The specification says to retry.
 _PASSING = frozenset({408, 425, 429, 502, 503, 504})
 
-#: The collector lacks the service, or it is at another path.
+#: The collector has no service for the signal, or has it at another path.
 _MISSING = frozenset({404, 405, 501})
 
-#: The longest answer that is read, in bytes.
+#: The sender reads no more bytes of an answer.
 _MOST = 64 * 1024
 
 
-class HttpTransport:
-    """Connections to *target*, whose endpoint is the whole URL for one signal."""
+class HttpTransport(Transport):
+    """A connection to *target*, whose endpoint is the URL of one signal."""
 
     def __init__(self, target: Otlp) -> None:
         self._target = target
@@ -92,7 +92,7 @@ class HttpTransport:
             pool.clear()
 
     def hold(self) -> None:
-        """Do nothing: no thread and no lock of urllib3's is there to survive a fork."""
+        """Do nothing: urllib3 has no thread and no lock that a fork could break."""
 
 
 def _pool(target: Otlp) -> Any:
@@ -110,9 +110,9 @@ def _pool(target: Otlp) -> Any:
 
 
 def proxy_for(endpoint: str) -> str:
-    """Return the URL of the proxy on the way to *endpoint*, as the environment has it, or ``""``.
+    """Return the URL of the proxy to *endpoint*; empty if there is none.
 
-    It is that of ``http_proxy`` or ``https_proxy``, unless ``no_proxy`` names the host.
+    ``http_proxy`` or ``https_proxy`` sets it, unless ``no_proxy`` names the host.
     """
     url = urlsplit(endpoint)
     proxy = getproxies_environment().get(url.scheme, "")
@@ -122,12 +122,12 @@ def proxy_for(endpoint: str) -> str:
 
 
 def tls_context(target: Otlp) -> ssl.SSLContext:
-    """Return a context with the certificates of *target*. Raises ValueError for unusable ones."""
+    """Return the context for *target*. Raises ValueError if its certificates are unusable."""
     try:
         authority = target.certificate.decode("ascii", "replace") if target.certificate else None
         context = ssl.create_default_context(cadata=authority)
         if target.client_certificate and target.client_key:
-            # Python reads these from files only, and the settings may name pipes.
+            # Python reads these only from files, and the settings may name pipes.
             with tempfile.NamedTemporaryFile() as file:
                 file.write(target.client_certificate + b"\n" + target.client_key)
                 file.flush()
@@ -146,7 +146,7 @@ def _read(response: Any, until: float) -> bytes:
         if not piece:
             return body
         body += piece
-    response.close()  # the rest of it is not read
+    response.close()  # without reading the rest
     return body
 
 
@@ -174,14 +174,14 @@ def _result(response: Any, body: bytes, where: str) -> ExportResult:
     status: int = response.status
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if 200 <= status < 300:
-        if kind == "text/html":  # a login page, of a proxy on the way
+        if kind == "text/html":  # a proxy's login page
             return ExportResult(
                 Outcome.RETRY, f"{where} answers with a page, not as OTLP does", slow=True
             )
         return delivered(body if kind in (PROTOBUF, "") else b"")
     text = f"{where} answers {_name(status)}"
-    if said := _said(body, kind):
-        text = f"{text}: {said}"
+    if reason := _reason(body, kind):
+        text = f"{text}: {reason}"
     if status in _REFUSED:
         return ExportResult(Outcome.REFUSED, text)
     passing = status in _PASSING
@@ -202,8 +202,8 @@ def _name(status: int) -> str:
         return str(status)
 
 
-def _said(body: bytes, kind: str) -> str:
-    """Return the reason in the *body* of an error: the specification's ``Status``, or text."""
+def _reason(body: bytes, kind: str) -> str:
+    """Return the reason in the *body* of an error: a ``Status`` as specified, or text."""
     if kind == PROTOBUF:
         try:
             return one_line(RpcStatus.FromString(body).message)

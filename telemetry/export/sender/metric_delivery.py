@@ -1,8 +1,8 @@
-"""Delivery of metrics: the sums of what the sources measured, every so often.
+"""Delivery of metrics: at each interval, the sums of what all sources have measured.
 
-There is one stream for each service, not for each process: a pool that recycles its children would
-leave a thousand streams that count to twenty. Cumulative sums need no second delivery after a
-failure, since the next one holds everything.
+Each service has one stream, and not each process: a pool that recycles its children would make a
+thousand streams that count to twenty. The sums are cumulative, so a failed export needs no retry of
+its own: the next one contains it.
 """
 
 import time
@@ -20,90 +20,84 @@ from opentelemetry.semconv.attributes.service_attributes import (
 )
 
 from ..aggregation import Aggregation, spans_dropped
-from .backoff import Backoff
-from .batch_delivery import Source
-from .collector import Collector, Outcome
-from .segment import Item
+from ..outgoing import Measured
+from .delivery import Delivery, Source
+from .transport import Outcome, Transport
 
 __all__ = ["MetricDelivery"]
 
 
-class MetricDelivery:
-    """Sends the metrics of all sources every *interval* seconds. Without a *collector*, none."""
+class MetricDelivery(Delivery):
+    """Sends the metrics of all sources every *interval* seconds.
 
-    def __init__(self, collector: Collector | None, interval: float) -> None:
-        self.backoff = Backoff()
-        self.failures = 0
-        self.error = ""
-        self.delivered_at = 0.0
-        self._collector = collector
+    Without a *transport* it drops them.
+    """
+
+    def __init__(self, transport: Transport | None, interval: float) -> None:
+        super().__init__()
+        self._transport = transport
         self._interval = interval
         self._due = time.monotonic() + interval
         self._instance = str(uuid.uuid4())
-        # Of the sender, which serves several services.
+        # The sender's own resource: it serves several services.
         self._own = Resource({SERVICE_NAME: "queuehop", SERVICE_INSTANCE_ID: self._instance})
         self._since = time.time_ns()
-        self._dropped = 0  # as the collector knows it
+        self._spans_dropped = 0  # in the last export
         self._streams: dict[bytes, Aggregation] = {}
         self._unsent = False
 
-    @property
-    def waits(self) -> bool:
-        """Return whether there are measurements that were not delivered."""
-        return self._unsent and self._collector is not None
-
     def hurry(self) -> None:
-        """Send at the next call of ``deliver``."""
+        super().hurry()
         self._due = 0.0
-        self.backoff.hurry()
 
     def deliver(self, sources: Sequence[Source], dropped: int = 0) -> None:
-        """Add up what is new, and send the sums if they are due.
+        """Add what is new to the sums, and send them if they are due.
 
         *dropped* is how many spans this process has dropped so far.
         """
         for source in sources:
-            for item in source.measurements.drain():
-                self._add(item)
-        if self._collector is not None and (self._unsent or dropped != self._dropped):
-            if time.monotonic() >= self._due and not self.backoff.remaining:
-                self._send(self._collector, dropped)
-            # A count of dropped spans that waits holds up no source.
-            if self._unsent:
-                return
+            for measured in source.waiting["METRICS"].drain():
+                if self._transport is not None:
+                    self._add(measured)
+        is_due = time.monotonic() >= self._due and not self.backoff.remaining
+        if is_due and (self._unsent or dropped != self._spans_dropped):
+            self._send(dropped)
+        if self._unsent and self._transport is not None:
+            return
         for source in sources:
-            source.measurements.acknowledge_all()
+            source.waiting["METRICS"].acknowledge()
             source.save()
 
-    def _add(self, item: Item) -> None:
-        if self._collector is None:
-            return
-        key, resource = item.origin.stream()
+    def _add(self, measured: Measured) -> None:
+        (key, resource), measurement = measured
         aggregation = self._streams.get(key)
         if aggregation is None:
             named = Resource({SERVICE_INSTANCE_ID: self._instance, **resource})
             aggregation = self._streams[key] = Aggregation(named)
-        aggregation.add(item.content)
+        aggregation.add(measurement)
         self._unsent = True
 
-    def _send(self, collector: Collector, dropped: int) -> None:
+    def _send(self, dropped: int) -> None:
+        if self._transport is None:
+            return
         request = ExportMetricsServiceRequest()
         for aggregation in self._streams.values():
             data = aggregation.collect()
             if data is not None:
                 request.MergeFrom(encode_metrics(data))
-        # Also where it is 0: a counter that begins with 5 has not risen, to Prometheus.
+        # Also if it is 0: Prometheus sees no increase in a counter that begins with 5.
         request.MergeFrom(encode_metrics(spans_dropped(self._own, dropped, self._since)))
-        result = collector.export_metrics(request.SerializeToString())
-        self.error = "" if result.missing else result.error
-        if result.outcome is Outcome.RETRY and not result.missing:
-            self.failures += 1
-            self.backoff.failed(result)
+        result = self._transport.export("METRICS", request.SerializeToString())
+        if result.missing:  # a collector of traces alone
+            self._transport = None
+        elif result.outcome is Outcome.RETRY:
+            self.failed(result)
             return
-        if result.missing:  # a collector for traces alone
-            self._collector = None
+        else:
+            self.error = ""
+            self.drop(result.rejected, result.error)
         self.backoff.succeeded()
         self._unsent = False
-        self._dropped = dropped
+        self._spans_dropped = dropped
         self.delivered_at = time.monotonic()
         self._due = self.delivered_at + self._interval

@@ -1,4 +1,4 @@
-"""What older versions of queuehop left in their format, which this one cannot deliver."""
+"""Segments that older versions of queuehop left, in formats that this one cannot deliver."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _HEADER = struct.Struct("4sIIB")
 
 
 class _Format(NamedTuple):
-    """The kinds of frames that held a span, and how much of the length the kind is."""
+    """The kinds of frames that have a span, and how many bytes of the length the kind takes."""
 
     spans: frozenset[int]
     kind: int
@@ -28,14 +28,14 @@ _FORMATS = {
 
 
 def count_older_spans(directory: SpoolDirectory) -> int:
-    """Remove the segments of older formats beside *directory*. Return the spans in them.
+    """Remove the segments of older formats beside *directory*. Return how many spans they had.
 
-    Segments that a process of an older version still writes to, or delivers, stay.
+    If a process of an older version still writes to a segment, or delivers it, the segment stays.
     """
     count = 0
     for other in directory.others():
         with contextlib.suppress(OSError):
-            if other.has_sender():
+            if other.sender.is_running():
                 continue
             for name in other.segments():
                 with contextlib.suppress(OSError):

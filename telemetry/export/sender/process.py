@@ -1,7 +1,7 @@
-"""The process that delivers what the applications have written, for one destination.
+"""The process that delivers the records of all applications to one destination.
 
 It lives as long as an application that may write, and until everything is delivered. If the
-collector is down and no application is left, it ends after a few seconds: the next application
+collector is down and no application is left, it ends after a few seconds. The next application
 starts another one.
 """
 
@@ -15,31 +15,28 @@ import time
 from pathlib import Path
 
 from ...config import exporter, settings
-from ..spool.directory import SenderStatus, SpoolDirectory, tree_of
+from ..spool.directory import SpoolDirectory, tree_of
+from ..spool.sender_files import SenderStatus, SignalStatus
 from ..spool.spawn import LOCK
-from .batch_delivery import LogDelivery, SpanDelivery
-from .collector import Collector
-from .metric_delivery import MetricDelivery
+from .deliveries import Deliveries
+from .delivery import Delivery
 from .older import count_older_spans
-from .segment import Segment, SharedChunks
+from .segment import LatestChunks, Segment
 
 __all__ = ["main"]
 
-#: Seconds for which undelivered spans keep a sender alive that no application is left for.
+#: Seconds that a sender waits for the collector if no application is left.
 LINGER = 5.0
 
-#: Milliseconds between two looks at the segments, unless the environment sets it. The SDK's 5,000
-#: are for a thread in every process; here is one process for all.
-DELAY = 1000
+#: Seconds between two looks at the segments, unless the environment sets it. The SDK's default of
+#: 5 is for a thread in every process, and there is one sender for all.
+DELAY = 1.0
 
 #: Seconds between two looks, whatever the settings are.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 5.0
 
-#: Descriptors that stay free for gRPC and for files that are open for a moment.
+#: Descriptors that stay free, for gRPC and for files that are open for a moment.
 SPARE_FILES = 64
-
-#: Requests between two looks at new segments, at the bounds and at the measurements.
-ROUND = 16
 
 
 class Sender:
@@ -48,43 +45,38 @@ class Sender:
     def __init__(
         self,
         directory: SpoolDirectory,
-        spans: SpanDelivery,
-        metrics: MetricDelivery,
-        logs: LogDelivery,
+        deliveries: Deliveries,
         bounds: settings.Spool,
         pause: float,
     ) -> None:
         """*pause* is the seconds between two looks at the segments."""
         self._directory = directory
-        self._spans = spans
-        self._metrics = metrics
-        self._logs = logs
+        self._deliveries = deliveries
         self._bounds = bounds
         self._pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         self._segments: dict[str, Segment] = {}
         self._closed: list[str] = []  # beyond the number that may be open
-        self._unreadable: dict[str, str] = {}  # the reason why, by the name
-        self._shared: SharedChunks = {}
+        self._unreadable: dict[str, str] = {}  # by name, with the reason
+        self._latest: LatestChunks = {}
         self._most = _most_open()
-        self._before = self._written = directory.status()
+        self._before = self._written = directory.sender.status()
         self._alone_since: float | None = None
 
     def run(self) -> None:
         """Deliver. Return when there is no more to do."""
-        with self._directory.listen() as wake_ups:
-            while self._directory.is_locked_by(LOCK):
+        files = self._directory.sender
+        with files.listen() as wake_ups:
+            while files.is_locked_by(LOCK):
                 self._look()
                 more = self._deliver()
                 self._write_status()
                 if self._is_over():
                     return
                 if wake_ups.wait(0.0 if more else self._pause):
-                    self._spans.hurry()
-                    self._metrics.hurry()
-                    self._logs.hurry()
+                    self._deliveries.hurry()
 
     def _look(self) -> None:
-        """Open new segments, and drop what is in those that are too old or too many."""
+        """Open new segments. Drop the records of segments that are too old or too many."""
         names, others = self._directory.scan()
         self._unreadable |= dict.fromkeys(others, "not a regular file")
         for name in self._unreadable.keys() - set(names) - set(others):
@@ -96,7 +88,7 @@ class Sender:
         room = self._most - len(self._segments)
         for name in closed[:room]:
             try:
-                self._segments[name] = Segment(self._directory, name, self._shared)
+                self._segments[name] = Segment(self._directory, name, self._latest)
             except FileNotFoundError:  # a writer has removed it
                 pass
             except OSError as exc:
@@ -107,25 +99,22 @@ class Sender:
         for segment in self._segments.values():
             size = segment.undelivered
             if size and segment.written < oldest:
-                self._give_up(segment, f"older than {self._bounds.max_age:g} seconds")
+                self._drop(*segment.give_up(), f"older than {self._bounds.max_age:g} seconds")
                 waiting -= size
             elif size and waiting > self._bounds.max_bytes:
-                self._give_up(segment, f"more than {self._bounds.max_bytes} bytes wait")
+                self._drop(*segment.give_up(), f"more than {self._bounds.max_bytes} bytes wait")
                 waiting -= size
 
-    def _give_up(self, segment: Segment, reason: str) -> None:
-        spans, logs = segment.give_up()
-        self._spans.drop(spans, reason)
-        self._logs.drop(logs, reason)
+    def _drop(self, spans: int, logs: int, reason: str) -> None:
+        self._deliveries.spans.drop(spans, reason)
+        self._deliveries.logs.drop(logs, reason)
 
     def _deliver(self) -> bool:
         """Send what waits, for a while. Return whether there is more."""
         segments = list(self._segments.values())
-        more = all(self._spans.deliver(segments) for _ in range(ROUND))
-        more |= all(self._logs.deliver(segments) for _ in range(ROUND))
-        self._metrics.deliver(segments, self._spans.dropped)
+        more = self._deliveries.deliver(segments)
         for segment in segments:
-            self._spans.drop(segment.take_unreadable(), "damaged, or of an unknown kind")
+            self._drop(*segment.take_unreadable(), "damaged, or of an unknown kind")
             if segment.error:
                 self._unreadable[segment.name] = segment.error
                 self._segments.pop(segment.name).close()
@@ -133,9 +122,9 @@ class Sender:
         return more
 
     def _remove_done(self) -> None:
-        """Remove what is delivered, except the newest segment of each living tree of processes.
+        """Remove delivered segments, except the newest of each tree with a living process.
 
-        There a worker's main process finds the spans that a killed child had ended.
+        In that segment, a worker's main process finds the last spans of a killed child.
         """
         newest = {tree_of(name): name for name in sorted(self._segments)}
         alive = {tree_of(name) for name, segment in self._segments.items() if segment.is_held()}
@@ -146,28 +135,22 @@ class Sender:
                 self._segments.pop(name).close()
 
     def _write_status(self) -> None:
+        traces, metrics, logs = map(
+            _signal_status, self._before.signals, self._deliveries.by_signal.values()
+        )
+        unreadable = sorted(self._unreadable.items())[:10]
         status = SenderStatus(
-            self._before.failures
-            + sum(each.failures for each in (self._spans, self._metrics, self._logs)),
-            self._spans.error,
-            self._before.dropped + self._spans.dropped,
-            self._spans.reason or self._before.reason,
-            "; ".join(
-                f"{_printable(name)}: {reason}"
-                for name, reason in sorted(self._unreadable.items())[:10]
-            ),
-            self._metrics.error,
-            self._logs.error,
-            self._before.dropped_logs + self._logs.dropped,
-            self._logs.reason or self._before.log_reason,
+            self._before.failures + self._deliveries.failures,
+            "; ".join(f"{_printable(name)}: {reason}" for name, reason in unreadable),
+            (traces, metrics, logs),
         )
         if status != self._written:
-            with contextlib.suppress(OSError):  # a full disk: the next time will do
-                self._directory.write_status(status)
+            with contextlib.suppress(OSError):  # a full disk: the next call tries again
+                self._directory.sender.write_status(status)
                 self._written = status
 
     def _is_over(self) -> bool:
-        """Return whether no process is left that writes, and all is delivered or cannot be."""
+        """Return whether no process can write, and everything is delivered or cannot be."""
         if not self._segments:
             return self._unreadable.keys() >= set(self._directory.segments())
         if self._is_written():
@@ -175,75 +158,70 @@ class Sender:
             return False
         if self._alone_since is None:
             self._alone_since = time.monotonic()
-            self._metrics.hurry()
-        deliveries = (self._spans, self._metrics, self._logs)
-        last = max(self._alone_since, *(each.delivered_at for each in deliveries))
-        return time.monotonic() > last + LINGER
+            self._deliveries.metrics.hurry()
+        return time.monotonic() > LINGER + max(self._alone_since, self._deliveries.delivered_at)
 
     def _is_written(self) -> bool:
-        """Return whether a process may still write. The newest segments are tried first."""
+        """Return whether a process may still write. Try the newest segments first."""
         return any(map(self._directory.is_written, reversed(self._closed))) or any(
             segment.is_held() for segment in reversed(self._segments.values())
         )
 
 
 def main(path: str) -> None:
-    """Be the sender of the directory at *path*, whose lock is open as descriptor ``LOCK``."""
-    # Whoever stops all processes of a service stops this one too: it ends after the others.
+    """Be the sender of the directory at *path*. Its lock is open as descriptor ``LOCK``."""
+    # If all processes of a service are stopped by a signal, the sender ends after the others.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Nobody reads it here: the application has logged the settings, and the status has the rest.
-    # Its standard error, where the log would go, is a file without a bound.
+    # The application has logged problems of the settings, and reports the status. The log would go
+    # into the file of the standard error, which has no bound.
     logging.disable()
     directory = SpoolDirectory(Path(path))
     try:
         _deliver(directory)
     except Exception as exc:
-        status = directory.status()._replace(error=f"the sender ended: {type(exc).__name__}: {exc}")
+        status = directory.sender.status()
+        ended = SignalStatus(f"the sender ended: {type(exc).__name__}: {exc}")
+        _, metrics, logs = status.signals
         with contextlib.suppress(OSError):
-            directory.write_status(status)
-        raise  # its standard error is a file
+            directory.sender.write_status(status._replace(signals=(ended, metrics, logs)))
+        raise  # into the file of the standard error
 
 
 def _deliver(directory: SpoolDirectory) -> None:
-    target, bounds = exporter.otlp(), settings.spool()
-    if target is None or bounds is None:
+    targets, bounds = exporter.targets(), settings.spool()
+    if targets is None or bounds is None:
         return
-    collector = Collector(target)
-    batch = settings.batch(schedule_delay=DELAY)
-
-    def collector_of(other: exporter.Otlp | None) -> Collector | None:
-        if other is None:
-            return None
-        return collector if other == target else Collector(other)
-
-    spans = SpanDelivery(collector, batch.max_export_batch_size)
-    to = collector_of(exporter.metrics_target(target))
-    metrics = MetricDelivery(to, settings.metric_interval())
-    to = collector_of(exporter.logs_target(target))
-    logs = LogDelivery(to, settings.log_batch().max_export_batch_size)
-    os.chdir("/")  # keeps no file system busy
+    delivery = settings.delivery(schedule_delay=DELAY)
+    deliveries = Deliveries(targets, delivery)
+    os.chdir("/")  # so that no file system is in use
     older = count_older_spans(directory)
-    spans.drop(older, "written by an older version of queuehop, in another format")
+    deliveries.spans.drop(older, "written by an older version of queuehop, in another format")
     _sweep(directory, bounds.max_age)
-    Sender(directory, spans, metrics, logs, bounds, batch.schedule_delay / 1000).run()
+    Sender(directory, deliveries, bounds, delivery.schedule_delay).run()
+
+
+def _signal_status(before: SignalStatus, delivery: Delivery) -> SignalStatus:
+    """Return the status of *delivery*, which counts on from *before*."""
+    dropped = before.dropped + delivery.dropped
+    return SignalStatus(delivery.error, dropped, delivery.reason or before.reason)
 
 
 def _printable(name: str) -> str:
-    """Return the *name* of a file, which may have any bytes, as text for the log."""
+    """Return *name*, of a file, as text for the log. It may have any bytes."""
     return name if name.isprintable() else ascii(name)
 
 
 def _most_open() -> int:
     """Return how many segments may be open: the descriptors of this process, less a few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # where hard is more than there may be
+    with contextlib.suppress(ValueError, OSError):  # the system may allow less than hard
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return 65_536 if soft == resource.RLIM_INFINITY else max(soft - SPARE_FILES, 1)
 
 
 def _sweep(directory: SpoolDirectory, max_age: float) -> None:
-    """Remove the directories of other destinations that are too old."""
+    """Remove the directories of other destinations that nobody has used for *max_age* seconds."""
     for other in directory.others():
         with contextlib.suppress(OSError):
             if other.is_abandoned(time.time() - max_age):

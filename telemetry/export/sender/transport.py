@@ -1,14 +1,14 @@
-"""How one request gets to a collector: what gRPC and HTTP have in common.
+"""How one request reaches a collector, over gRPC or HTTP, and what its answer means.
 
-A transport sends the bytes of a request and says what the answer means for it. The OTLP
-specification decides which answers are worth a retry, with two differences. A batch that the
-collector refuses because of the sender (a wrong token, a missing service) is retried, since
-somebody may correct that. A batch that it refuses for its contents is halved, so that one span
-costs no other.
+The OTLP specification defines which answers are worth a retry. There are two differences here. If
+the collector refuses a request because of the sender (a wrong token, a missing service), the sender
+retries, since somebody may correct that. If the collector refuses the contents, the sender halves
+the request, so that one bad span does not affect the others.
 """
 
+from abc import ABC, abstractmethod
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -27,45 +27,56 @@ class Outcome(Enum):
 
 
 class ExportResult(NamedTuple):
-    """The result of one export.
-
-    *rejected* is the number of items that the collector left out, *wait* the seconds that it asks
-    for. *slow*: somebody must first correct something. *doubtful*: the request itself may be the
-    reason. *missing*: the collector lacks the service.
-    """
+    """The result of one export."""
 
     outcome: Outcome
     error: str = ""
+    #: How many items the collector left out.
     rejected: int = 0
+    #: The seconds that the collector asks for before the next request.
     wait: float | None = None
+    #: Whether somebody must correct something first.
     slow: bool = False
+    #: Whether the request itself may be the reason.
     doubtful: bool = False
+    #: Whether the collector has no service for the signal.
     missing: bool = False
 
 
-class Transport(Protocol):
-    """Sends requests to one target."""
+class Transport(ABC):
+    """Sends requests to one target. It connects with the first request."""
 
+    def export(self, signal: Signal, request: bytes) -> ExportResult:
+        """Send *request*, encoded as OTLP has it for *signal*. Never raises."""
+        try:
+            return self.send(signal, request)
+        except Exception as exc:
+            # The request was not sent, and will not be until the settings change.
+            return ExportResult(Outcome.RETRY, f"{type(exc).__name__}: {exc}", slow=True)
+
+    @abstractmethod
     def send(self, signal: Signal, request: bytes) -> ExportResult:
-        """Send *request*, encoded as OTLP has it for *signal*. Does not raise for an answer."""
+        """Send *request*. Raises only if the settings are unusable."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Close the connection. A request under way fails, and the next opens another."""
+        """Close the connection. An export under way fails, and the next one opens another."""
 
+    @abstractmethod
     def hold(self) -> None:
         """Get ready for forks, before the first request."""
 
 
 def delivered(response: bytes) -> ExportResult:
-    """Return what an ``Export…ServiceResponse`` means, of any signal: they differ in names only."""
+    """Return the result of an ``Export…ServiceResponse``. All signals encode it the same way."""
     try:
         partial = ExportTraceServiceResponse.FromString(response).partial_success
-    except DecodeError:  # it was taken all the same
+    except DecodeError:  # the collector has accepted the request
         return ExportResult(Outcome.DELIVERED)
     rejected = max(0, partial.rejected_spans)
     return ExportResult(Outcome.DELIVERED, one_line(partial.error_message), rejected)
 
 
 def one_line(text: str) -> str:
-    """Return what a collector says as it goes into the log, and into the sender's status."""
+    """Return *text* from a collector as one short line, for the log and the sender's status."""
     return "".join(c if c.isprintable() else " " for c in text[:200])

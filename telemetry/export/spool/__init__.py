@@ -1,9 +1,10 @@
-"""The application's side of the disk: a finished record is appended to a file before anything else.
+"""The application's side of the disk: the process appends each finished record to a file.
 
-A process that ends a span appends it to a *segment*, a file that it shares with the processes it
-forks. So an application has no channel and no thread that a fork could break, and what it has
-written outlives it, however it ends.
+The file, a *segment*, is shared by a process and the processes that it forks. So the application
+has no connection and no thread that a fork could break, and its records survive it, however it
+ends.
 
-``sink`` is what the spans see, ``writer`` appends, ``frames`` is the format of a segment,
-``directory`` the place; ``watch`` and ``spawn`` start the sender.
+``sink`` takes the records, ``writer`` appends them, and ``frames`` is the format of a segment.
+``directory`` has the segments of one destination, and ``sender_files`` the files that it shares
+with the sender. ``watch`` and ``spawn`` start the sender.
 """

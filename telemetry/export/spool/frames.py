@@ -2,9 +2,10 @@
 
 A frame is a magic number, the length of its payload, a checksum and the payload. A payload is a
 kind (one byte), the id of an origin (eight bytes) and the content. Numbers have the byte order of
-the machine, which both writes and reads. A process that is killed while it writes leaves a torn
-frame, and others go on behind it: a reader finds the next one by its magic number. The checksum
-begins with a number of the segment's own, so that bytes in a payload cannot pass for a frame.
+the machine, since one machine writes and reads them. If a process is killed while it writes, it
+leaves a torn frame, and other processes append behind it: a reader finds the next frame by its
+magic number. The checksum begins with a number that only this segment has, so bytes in a payload
+cannot imitate a frame.
 """
 
 import os
@@ -29,11 +30,11 @@ __all__ = [
     "unpack",
 ]
 
-#: The content is an origin, which others refer to by its id.
+#: The content is an origin. Other frames refer to it by its id.
 DEFINITION = b"\x01"
 #: The content is a record.
 RECORD = b"\x02"
-#: The content is a ``Span``, which could not be packed as a record.
+#: The content is a ``Span``, of a record that cannot be packed.
 ENCODED_SPAN = b"\x03"
 #: The content is a log record.
 LOG = b"\x04"
@@ -56,7 +57,7 @@ _ID = 8
 
 
 class Definition(NamedTuple):
-    """An origin as bytes, with the id that is made from them."""
+    """An origin as bytes, and its id, which is a hash of them."""
 
     id: bytes
     content: bytes
@@ -82,7 +83,7 @@ def define(content: bytes) -> Definition:
 
 def seed(segment: str) -> int:
     """Return the number with which the checksums of the *segment* of that name begin."""
-    return crc32(os.fsencode(segment))  # somebody may have put a file of any name there
+    return crc32(os.fsencode(segment))  # a file there may have any name
 
 
 def frame(seed: int, payload: bytes) -> bytes:
@@ -91,10 +92,10 @@ def frame(seed: int, payload: bytes) -> bytes:
 
 
 def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
-    """Yield the whole frames of *data* and pass over what is damaged.
+    """Yield the whole frames of *data*, and skip damaged ones.
 
-    Offsets count from the beginning of *data*. *at_end* tells whether the file ends where *data*
-    does: a frame that is not complete is then torn if a whole one follows its beginning.
+    Offsets count from the beginning of *data*. *at_end* is whether the file ends where *data* does.
+    Then an incomplete frame is torn if a whole frame follows its beginning.
     """
     search = _Search(seed, data)
     at = 0
@@ -110,14 +111,14 @@ def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
 
 
 class _Search:
-    """Looks for frames in *data*. The time is proportional to the length, whatever is in there."""
+    """Searches *data* for frames. The time is proportional to its length, whatever it contains."""
 
     def __init__(self, seed: int, data: bytes) -> None:
         self._seed = seed
         self._data = data
-        self._whole = -1  # where a frame is known to be
-        #: Bytes that may be checksummed in vain. Damage seldom has a header, and forgery has many.
-        #: A frame that is longer than what is left of them is damaged, if it is not short.
+        self._whole = -1  # the offset of a whole frame
+        #: How many bytes may still be checksummed without success. Damage seldom has a header, and
+        #: a forgery has many. A frame that is longer than this, and not short, counts as damaged.
         self._budget = LARGEST + 64 * len(data)
 
     def header(self, at: int) -> int:
@@ -126,6 +127,7 @@ class _Search:
         return found if found + HEADER <= len(self._data) else -1
 
     def frame(self, at: int) -> Frame | None:
+        """Return the frame whose header is *at*, None if it is damaged or incomplete."""
         _, length, checksum = _HEADER.unpack_from(self._data, at)
         begin = at + HEADER
         end = begin + length
@@ -138,11 +140,12 @@ class _Search:
         return Frame(payload[:1], payload[1 : 1 + _ID], payload[1 + _ID :], end)
 
     def is_unfinished(self, at: int) -> bool:
+        """Return whether the frame whose header is *at* is longer than the data."""
         length: int = _HEADER.unpack_from(self._data, at)[1]
         return length <= LARGEST and at + HEADER + length > len(self._data)
 
     def any_behind(self, at: int) -> bool:
-        """Return whether a whole frame follows."""
+        """Return whether a whole frame begins behind *at*."""
         if self._whole > at:
             return True
         while (at := self.header(at + 1)) >= 0:

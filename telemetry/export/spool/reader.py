@@ -1,57 +1,60 @@
-"""Read a segment in chunks of whole frames. Each frame is a record with its origin."""
+"""Read a segment in chunks. Each record is converted together with its origin."""
 
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from msgspec import msgpack
 
-from ...tracing.record import Record, RecordedLog, SpanTemplate, unpack, unpack_log
-from ..outgoing import Origin
+from ...tracing.record import Record, SpanTemplate, unpack, unpack_log
+from ..outgoing import Content, Origin
 from . import frames
 from .directory import SpoolDirectory
 
-__all__ = ["Chunk", "Entry", "SegmentReader", "recent_records"]
+__all__ = ["Chunk", "SegmentReader", "recent_records"]
 
 #: Bytes read at a time.
 CHUNK = 1024 * 1024
 
-#: The latest records are in so many segments: the newest may just have been begun.
+#: The latest records are in so many segments: the newest may be empty.
 LATEST = 2
 
 _origin = msgpack.Decoder(Origin).decode
 
-
-class Entry(NamedTuple):
-    """One record, or one encoded ``Span`` that could not be a record, and the offset behind it."""
-
-    origin: Origin
-    content: Record | RecordedLog | bytes
-    end: int
+#: The decoders of a content, by the kind of its frame.
+_DECODERS: dict[bytes, Callable[[bytes], Content]] = {
+    frames.RECORD: unpack,
+    frames.LOG: unpack_log,
+    frames.ENCODED_SPAN: bytes,
+}
 
 
 class Chunk(NamedTuple):
-    """Whole frames that were read at a *position*, and their *length* in bytes.
+    """The records in *length* bytes of a segment, each with the offset behind it."""
 
-    *size* is the length of the segment if it ended there, None if there is more of it.
-    """
-
-    position: int
-    frames: list[frames.Frame]
+    items: list[tuple[Any, int]]
+    #: The kinds of the frames that are damaged or unknown, each with the offset behind it.
+    unreadable: list[tuple[bytes, int]]
+    #: 0 at the end of the segment.
     length: int
-    size: int | None
+    #: The length of the segment, at its end.
+    size: int = 0
 
 
 class SegmentReader:
-    """Reads the segment *name*, open as *fd*."""
+    """Reads the segment *name*, open as *fd*. It applies *convert* to each record."""
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, convert: Callable[[Origin, Content], Any]) -> None:
         self._fd = fd
         self._seed = frames.seed(name)
+        self._convert = convert
         self._origins: dict[bytes, Origin] = {}
 
-    def read(self, position: int) -> Chunk:
-        """Return the frames from *position* on, at least one unless there is none."""
+    def read(self, position: int, skip: int = 0) -> Chunk:
+        """Return the chunk at *position*, without the records that end before *skip*.
+
+        The definition of an origin is ahead of its records, so begin at 0.
+        """
         size = CHUNK
         while True:
             data = os.pread(self._fd, size, position)
@@ -60,56 +63,42 @@ class SegmentReader:
             if found or at_end or size > frames.LARGEST:
                 break
             size = frames.LARGEST + CHUNK
-        damage = 0 if at_end else size - frames.HEADER
-        length = found[-1].end if found else damage
-        return Chunk(position, found, length, position + len(data) if at_end else None)
+        if not found:
+            # Without a whole frame in so many bytes, they are damaged, unless more may follow.
+            length = 0 if at_end else size - frames.HEADER
+            return Chunk([], [], length, position + len(data) if at_end else 0)
+        items, unreadable = [], []
+        for frame in found:
+            end = position + frame.end
+            try:
+                if frame.kind == frames.DEFINITION:
+                    self._origins[frame.id] = _origin(frame.content)
+                elif end > skip:
+                    content = _DECODERS[frame.kind](frame.content)
+                    items.append((self._convert(self._origins[frame.id], content), end))
+            except Exception:
+                unreadable.append((frame.kind, end))
+        return Chunk(items, unreadable, found[-1].end)
 
-    def decode(self, frame: frames.Frame, position: int) -> Entry | None:
-        """Return what a *frame* of a chunk at *position* holds. None for a definition.
-
-        Raises where the frame, or its definition, is damaged or of an unknown kind. Definitions
-        must be decoded first.
-        """
-        if frame.kind == frames.DEFINITION:
-            self._origins[frame.id] = _origin(frame.content)
-            return None
-        origin = self._origins[frame.id]
-        end = position + frame.end
-        if frame.kind == frames.RECORD:
-            return Entry(origin, unpack(frame.content), end)
-        if frame.kind == frames.LOG:
-            return Entry(origin, unpack_log(frame.content), end)
-        if frame.kind == frames.ENCODED_SPAN:
-            return Entry(origin, frame.content, end)
-        raise ValueError(f"a frame of the unknown kind {frame.kind!r}")
+    def items(self) -> Iterator[Any]:
+        """Yield all records, without the unreadable ones."""
+        position = 0
+        while (chunk := self.read(position)).length:
+            yield from (item for item, _ in chunk.items)
+            position += chunk.length
 
 
 def recent_records(
     directory: SpoolDirectory, segments: list[str]
 ) -> Iterator[tuple[SpanTemplate, Record]]:
-    """Yield the latest records of *segments*, which are in order, the damaged ones left out."""
+    """Yield the latest records of *segments*, which are in order. Damaged records are left out."""
     for name in segments[-LATEST:]:
         try:
             fd = directory.open_to_read(name)
         except OSError:  # the sender has removed it
             continue
         try:
-            yield from _records(SegmentReader(fd, name))
+            reader = SegmentReader(fd, name, lambda origin, content: (origin.template, content))
+            yield from (item for item in reader.items() if isinstance(item[1], Record))
         finally:
             os.close(fd)
-
-
-def _records(reader: SegmentReader) -> Iterator[tuple[SpanTemplate, Record]]:
-    position, size = 0, None
-    while size is None:
-        chunk = reader.read(position)
-        for frame in chunk.frames:
-            if frame.kind == frames.LOG:
-                continue
-            try:
-                entry = reader.decode(frame, position)
-            except Exception:
-                continue
-            if entry is not None and isinstance(entry.content, Record):
-                yield entry.origin.template, entry.content
-        position, size = position + chunk.length, chunk.size

@@ -1,22 +1,20 @@
-"""The disk's sink: each record is packed and appended as soon as its span has ended."""
+"""The sink for the disk: it packs and appends each record as soon as its span has ended."""
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 from msgspec import MsgspecError, msgpack
 from msgspec.structs import astuple
-from opentelemetry.sdk.resources import Resource
 
-from ...config.exporter import Otlp
+from ...config.exporter import Targets
 from ...config.settings import Spool
-from ...otlp.encode import encode_readable
 from ...tracing.faults import logger
 from ...tracing.record import Facts, Record, RecordedLog, SpanTemplate, pack
 from ...tracing.sink import Sink
-from ...tracing.span import readable
-from ..outgoing import LOGS, origin_of
+from ..outgoing import LOGS, OriginOf, encode_unpackable
 from . import frames, spawn
 from .directory import SpoolDirectory
 from .frames import Definition
@@ -26,59 +24,60 @@ from .writer import Writer
 
 __all__ = ["DiskSink"]
 
-#: Changes with the contents of the files. Versions that differ in it do not share a directory.
+#: The format of the files. Versions with another format use another directory.
 FORMAT = 6
 
-#: A segment holds this part of the bytes that may wait, and of the time that they may.
+#: A segment has this part of the bytes that may wait, and of the seconds.
 PART = 8
 
-#: Raised for text that is no Unicode, for an integer beyond 64 bits, for nesting without end.
+#: Raised for text that is not Unicode, integers beyond 64 bits, and endless nesting.
 _UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
-#: So many definitions are kept ready: one for each hop, task and queue.
+#: How many definitions are kept: there is one for each hop, task and queue.
 MAX_DEFINITIONS = 4096
 
 
 class DiskSink(Sink):
     """Writes the records of this process, and of those that it forks, for a sender to deliver.
 
-    *resource* returns the current resource of the process, *in_memory* makes the sink that records
-    go to once no sender can be started. Raises OSError where nothing can be written.
+    *in_memory* makes the sink to use once no sender can be started. Raises OSError if the directory
+    cannot be written.
     """
 
     def __init__(
         self,
-        resource: Callable[[], Resource],
-        instance_is_set: bool,
-        traces: Otlp,
-        metrics: Otlp | None,
+        origin_of: OriginOf,
+        targets: Targets,
         spool: Spool,
         in_memory: Callable[[], Sink],
-        logs: Otlp | None = None,
     ) -> None:
         if spawn.interpreter() is None:
             raise OSError("no Python interpreter is known that could send them")
-        self.measures = metrics is not None
-        self._logs = logs is not None
-        # Other credentials, or another collector, are another directory.
-        key = sha256(repr((FORMAT, traces, metrics, logs)).encode()).hexdigest()[:16]
+        self.measures = targets.metrics is not None
+        self._logs = targets.logs is not None
+        # Each collector, and each set of credentials, has a directory of its own.
+        key = sha256(repr((FORMAT, *targets)).encode()).hexdigest()[:16]
         self._directory = SpoolDirectory(spool.directory / key)
         self._directory.make()
         self._pid = os.getpid()
-        self._resource = resource
-        self._instance_is_set = instance_is_set
         self._in_memory = in_memory
         self._memory: Sink | None = None
-        self._definitions: dict[SpanTemplate, Definition] = {}
+
+        @lru_cache(maxsize=MAX_DEFINITIONS)
+        def definition_of(template: SpanTemplate) -> Definition:
+            return frames.define(msgpack.encode(origin_of(template)))
+
+        self._definition_of = definition_of
         self._watch = Watch(self._directory, self._give_up)
         self._writer = Writer(
             self._directory,
             self._watch,
             size=spool.max_bytes // PART,
             age=spool.max_age / PART,
-            most=2 * spool.max_bytes,  # a sender keeps it below once the bound
+            most=2 * spool.max_bytes,  # a sender, if there is one, keeps it below half of this
         )
-        os.register_at_fork(after_in_child=self.resource_changed)  # its instance is another one
+        # A child is another instance of the service.
+        os.register_at_fork(after_in_child=self.resource_changed)
         self._writer.resume()
 
     def append(self, template: SpanTemplate, record: Record) -> None:
@@ -86,7 +85,7 @@ class DiskSink(Sink):
         if self._memory is not None:
             self._memory.append(template, record)
             return
-        definition = self._definitions.get(template) or self._define(template)
+        definition = self._definition_of(template)
         try:
             content = pack(record)
         except _UNPACKABLE:
@@ -99,15 +98,14 @@ class DiskSink(Sink):
         if self._memory is not None:
             self._memory.append_log(log)
         elif self._logs:
-            definition = self._definitions.get(LOGS) or self._define(LOGS)
-            self._writer.append(frames.LOG, definition, pack(log))
+            self._writer.append(frames.LOG, self._definition_of(LOGS), pack(log))
 
     def _append_encoded(
         self, definition: Definition, template: SpanTemplate, record: Record
     ) -> None:
-        """Write the span of *record* as the SDK encodes it, and the rest for the metrics."""
+        """Write *record* as an encoded span, and its measurement as a record of its own."""
         if record.flags & Record.SAMPLED:
-            span = encode_readable(readable(template, record, self._resource()))
+            span = encode_unpackable(template, record)
             self._writer.append(frames.ENCODED_SPAN, definition, span)
         if self.measures and record.facts is not None:
             measured = Record(
@@ -116,21 +114,14 @@ class DiskSink(Sink):
             )  # fmt: skip
             self._writer.append(frames.RECORD, definition, pack(measured))
 
-    def _define(self, template: SpanTemplate) -> Definition:
-        if len(self._definitions) >= MAX_DEFINITIONS:
-            self._definitions = {}
-        origin = origin_of(self._resource(), template, self._instance_is_set)
-        definition = self._definitions[template] = frames.define(msgpack.encode(origin))
-        return definition
-
     def resource_changed(self) -> None:
-        self._definitions = {}
+        self._definition_of.cache_clear()
         if self._memory is not None:
             self._memory.resource_changed()
 
     def _give_up(self, reason: str) -> None:
-        """Go on in memory, since no sender can be started."""
-        if self._directory.may_log("start"):
+        """Continue in memory, since no sender can be started."""
+        if self._directory.sender.may_log("start"):
             logger.warning(
                 "the process that sends spans cannot be started (%s): this process sends them from "
                 "memory, and loses them if it is killed; what was written before waits in %s",
@@ -144,28 +135,31 @@ class DiskSink(Sink):
         return recent_records(self._directory, self._writer.segments())
 
     def flush(self, timeout: float) -> bool:
-        on_disk = self._writer.flush(timeout) if self._memory is None else True
-        return on_disk and (self._memory is None or self._memory.flush(timeout))
+        if self._memory is None and not self._writer.flush(timeout):
+            return False
+        # The writer may have found that no sender can be started.
+        return self._memory is None or self._memory.flush(timeout)
 
     def last_export_error(self) -> str:
         if self._memory is not None and (error := self._memory.last_export_error()):
             return error
+        sender = self._directory.sender
         try:
-            # After it gave up, what was written before waits for the next start.
-            if self._writer.waits() and not self._directory.has_sender():
-                reason = self._directory.crash() or "it cannot be started, or does not stay"
+            # Also if this process now sends from memory: what it wrote before waits.
+            if self._writer.waits() and not sender.is_running():
+                reason = sender.crash() or "it cannot be started, or does not stay"
                 return f"the process that sends spans is missing: {reason}"
         except OSError as exc:
             return str(exc)
-        return self._directory.status().error if self._memory is None else ""
+        return sender.status().signals[0].error if self._memory is None else ""
 
     def before_exit(self) -> None:
         if self._memory is not None:
             self._memory.before_exit()
 
     def shutdown(self, timeout: float) -> None:
-        """Give the sender *timeout* seconds, in the process that has set up."""
-        # A container ends with its first process, and the sender with it.
+        """Wait *timeout* seconds at most for the sender, in the process that has set up."""
+        # A container ends with its first process, and so does the sender in it.
         if os.getpid() == self._pid:
             self.flush(timeout)
         if self._memory is not None:
@@ -175,13 +169,13 @@ class DiskSink(Sink):
 def _packable(facts: Facts) -> Facts:
     """Return *facts* without the values that cannot be packed."""
 
-    def left(value: Any) -> Any:
+    def packable(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(map(left, value))
+            return tuple(map(packable, value))
         try:
             msgpack.encode(value)
         except _UNPACKABLE:
             return None
         return value
 
-    return type(facts)(*map(left, astuple(facts)))
+    return type(facts)(*map(packable, astuple(facts)))

@@ -1,8 +1,7 @@
-"""Starting the sender, as a process that nothing of the application reaches.
+"""Start the sender as a process that is independent of the application.
 
-It has its own session, so Ctrl-C does not reach it, and none of the application's descriptors: an
-inherited socket would keep its port in use. It forks once more, so the application neither waits
-for it nor finds it among its children.
+It has its own session, so it does not get Ctrl-C. It has none of the application's descriptors: an
+inherited socket would occupy its port. It forks once more, so it is not a child of the application.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ import_module(sys.argv[1]).main(sys.argv[2])
 
 
 def interpreter() -> str | None:
-    """Return the Python to run a sender with; None where this process is embedded in another."""
+    """Return the Python to run a sender with; None if Python is embedded in another program."""
     alternatives = (sys.executable, str(Path(sys.prefix) / "bin" / "python3"))
     for path in alternatives:
         if path and Path(path).name.startswith(("python", "pypy")) and os.access(path, os.X_OK):
@@ -45,15 +44,15 @@ def interpreter() -> str | None:
 def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> None:
     """Start the sender of *directory*, with its *lock* and the settings in *environ*.
 
-    Raises OSError where the system does not allow it.
+    Raises OSError if the system does not allow it.
     """
     python = interpreter()
     if python is None:
         raise FileNotFoundError(f"{sys.executable or 'this process'} is not a Python interpreter")
-    # The lock may have a number that is opened below: a daemon has closed its own descriptors.
+    # In a daemon that has closed its descriptors, the lock may have a number that is opened below.
     high = fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, LOCK + 1)
-    # An error that ends the sender, in its imports even, is read from there.
-    stderr = directory.begin_stderr()
+    # An error that ends the sender, even in its imports, is written there.
+    stderr = directory.sender.begin_stderr()
     flags = os.O_WRONLY | os.O_NOFOLLOW
     try:
         pid = os.posix_spawn(
@@ -71,7 +70,7 @@ def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> N
         )
     finally:
         os.close(high)
-    with contextlib.suppress(ChildProcessError):  # where the application has children reaped
+    with contextlib.suppress(ChildProcessError):  # if the application ignores SIGCHLD
         os.waitpid(pid, 0)
 
 
@@ -80,9 +79,9 @@ def _sender() -> str:
 
 
 def _path() -> list[str]:
-    """Return the path that modules are imported from, with this package's own folder.
+    """Return the path of imports, with the folder of this package.
 
-    Celery's script removes it from the path once it has loaded the application.
+    Celery's script removes the working directory once it has loaded the application.
     """
     folder = str(Path(__file__).absolute().parents[1 + __package__.count(".")])
     path = list(map(os.path.abspath, sys.path))
@@ -91,12 +90,12 @@ def _path() -> list[str]:
 
 def _inheritable() -> list[int]:
     found = []
-    # One that was opened before this limit was lowered is refused by the system's library.
+    # posix_spawn refuses a descriptor that was opened before this limit was lowered.
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] % sys.maxsize  # infinity is -1
     for fd in map(int, os.listdir("/dev/fd")):
         try:
             if 2 < fd < limit and os.get_inheritable(fd):
                 found.append(fd)
-        except OSError:  # the one that listed the others
+        except OSError:  # the descriptor of the listing itself
             continue
     return found

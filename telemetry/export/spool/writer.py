@@ -1,15 +1,14 @@
-"""The application's side: what must outlive the process is appended to a segment, in one write.
+"""Append frames to a segment, each in one write.
 
-The processes of one *tree*, a process and those that it forks after it has set up, share a
-sequence of segments: the kernel appends each write as a whole. So a fork needs no hook, except for
-the lock and the little that waits in memory while the disk is full.
+A process, and those that it forks after it has set up, are a *tree*. They share a sequence of
+segments, and the kernel appends each write as a whole. So a fork needs a hook only for the lock,
+and for the frames that wait in memory while the disk is full.
 """
 
 import errno
 import fcntl
 import os
 import secrets
-import sys
 import threading
 import time
 from collections import deque
@@ -25,33 +24,28 @@ __all__ = ["Writer"]
 #: A segment has no more bytes than this.
 LARGEST_SEGMENT = 4 * 1024 * 1024
 
-#: Seconds for which a segment is written to without a look at it.
+#: Seconds between two checks of the open segment.
 CHECK = 0.1
 
-#: The least number of a descriptor. Where a daemon closes all descriptors and their numbers are
-#: used again, a write meant for a segment fails instead of going into another file.
+#: The least number of a descriptor. A daemon may close all descriptors and use their numbers again.
+#: A write to a high number then fails, and does not go into another file.
 HIGH = 256
 
-#: Bytes that wait in memory while the disk is full.
+#: The bytes of frames that may wait in memory while the disk is full.
 BACKLOG = 4 * 1024 * 1024
 
-#: A frame that is to be written: its definition and its payload.
+#: A frame: its definition and its payload.
 _Entry = tuple[Definition, bytes]
 
 
 class Writer:
     """Appends to segments in *directory*, each of *size* bytes and *age* seconds at most.
 
-    Beyond *most* bytes of all segments the oldest are removed.
+    If all segments have more than *most* bytes, it removes the oldest.
     """
 
     def __init__(
-        self,
-        directory: SpoolDirectory,
-        watch: Watch,
-        size: int,
-        age: float,
-        most: int = sys.maxsize,
+        self, directory: SpoolDirectory, watch: Watch, size: int, age: float, most: int
     ) -> None:
         self._directory = directory
         self._size = min(size, LARGEST_SEGMENT)
@@ -69,8 +63,8 @@ class Writer:
     def append(self, kind: bytes, definition: Definition, content: bytes) -> None:
         """Append a frame with *content*, and its *definition* if the segment lacks it.
 
-        While the disk is full, frames wait in memory, within a bound. Raises ValueError for a
-        content that is too large for any collector.
+        While the disk is full, frames wait in memory, within a bound. Raises ValueError if no
+        collector accepts so large a content.
         """
         payload = kind + definition.id + content
         if len(payload) > frames.LARGEST:
@@ -80,8 +74,8 @@ class Writer:
         with self._lock:
             backlog = self._backlog
             if self._writing or backlog.entries:
-                # In the middle of this thread's own write, from a finalizer or a signal's handler:
-                # that write takes the entry along.
+                # A finalizer or a signal handler may run in the middle of this thread's own write.
+                # That write then appends this entry too.
                 backlog.add(entry)
             else:
                 self._writing = True
@@ -92,7 +86,7 @@ class Writer:
                     if not self._is_closed(exc):
                         return
                 except BaseException:
-                    backlog.add(entry)  # a signal in the middle, such as a soft time limit's
+                    backlog.add(entry)  # raised by a signal handler, such as a soft time limit
                     raise
                 finally:
                     self._writing = False
@@ -102,32 +96,32 @@ class Writer:
             self._watch.look()
 
     def flush(self, timeout: float) -> bool:
-        """Deliver what this tree wrote. Return whether it is delivered or at least on disk.
+        """Ask for the delivery of what this tree has written. Return whether it is all on disk.
 
-        Returns after *timeout* seconds, or as soon as an export fails.
+        Waits until it is delivered, an export fails, or *timeout* seconds are over.
         """
         until = time.monotonic() + timeout
         with self._lock:
-            if not self._writing:  # else this is a signal's handler, in the middle of a write
+            if not self._writing:  # else this is a signal handler in the middle of a write
                 self._write_backlog(time.monotonic())
             on_disk = not self._backlog.entries
         waiting = self._ends()
-        failures = self._directory.status().failures
+        failures = self._directory.sender.status().failures
         asked = False
         while waiting := {name: end for name, end in waiting.items() if self._waits(name, end)}:
-            if time.monotonic() >= until or self._directory.status().failures != failures:
+            if time.monotonic() >= until or self._directory.sender.status().failures != failures:
                 break
             self._watch.ensure_sender()
-            asked = asked or self._directory.wake()
+            asked = asked or self._directory.sender.wake()
             time.sleep(0.01)
         return on_disk
 
     def waits(self) -> bool:
-        """Return whether something that this tree wrote is not delivered yet."""
+        """Return whether a record of this tree is not delivered yet."""
         return any(self._waits(name, end) for name, end in self._ends().items())
 
     def resume(self) -> None:
-        """Deliver what processes left here that have ended."""
+        """Start a sender if other processes have left records."""
         if any(self._directory.size(name) for name in self._directory.segments()):
             self._watch.ensure_sender()
 
@@ -166,9 +160,9 @@ class Writer:
         return False
 
     def _segment_at(self, now: float) -> "_Segment":
-        """Return the segment to write to, a new one where the last has no room or is too old."""
+        """Return the segment to write to: a new one if the last is full, too old or gone."""
         segment = self._segment
-        if (now >= segment.due or segment.room <= 0) and not segment.look(now):
+        if (now >= segment.due or segment.room <= 0) and not segment.check(now):
             segment = self._begin_segment()
         return segment
 
@@ -181,9 +175,9 @@ class Writer:
         return self._segment
 
     def _bound(self) -> None:
-        """Remove the oldest segments where no sender does."""
+        """Remove the oldest segments, if no sender does."""
         removed = self._directory.bound(self._most)
-        if removed and self._directory.may_log("bound"):
+        if removed and self._directory.sender.may_log("bound"):
             logger.warning(
                 "dropped %d bytes of undelivered spans in %s: size limit reached",
                 removed,
@@ -197,12 +191,12 @@ class Writer:
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
         self._writing = False
-        self._segment.due = 0.0  # a daemon closes descriptors once it has forked
-        self._backlog = _Backlog()  # what waits there is its parent's to write
+        self._segment.due = 0.0  # a daemon closes descriptors after a fork
+        self._backlog = _Backlog()  # the parent writes what waits in its own
 
 
 class _Segment:
-    """A segment that this process has open, and the definitions that it is known to hold."""
+    """A segment that this process has open, and the definitions that this process has written."""
 
     def __init__(self, fd: int, name: str, size: int, age: float) -> None:
         self._fd = fd
@@ -212,15 +206,12 @@ class _Segment:
         self._defined: set[bytes] = set()
         found = os.fstat(fd)
         self._identity = found.st_dev, found.st_ino
-        #: When to look at it again: a time of the monotonic clock, and after so many bytes.
+        #: Check it again at this time of the monotonic clock, or after so many bytes.
         self.due = 0.0
         self.room = 0
 
-    def look(self, now: float) -> bool:
-        """Return whether it is still there, has room and is not too old.
-
-        A daemon closes every descriptor, and the number may then be that of another file.
-        """
+    def check(self, now: float) -> bool:
+        """Return whether it is still there, has room and is not too old."""
         found = self._stat()
         if found is None or not found.st_nlink or now >= self._until:
             return False
@@ -229,6 +220,7 @@ class _Segment:
         return self.room > 0
 
     def _stat(self) -> os.stat_result | None:
+        """Return its status. None if the descriptor is closed or that of another file."""
         try:
             found = os.fstat(self._fd)
         except OSError:
@@ -236,7 +228,7 @@ class _Segment:
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
     def write(self, entry: _Entry) -> None:
-        """Append a frame, with its definition if that is missing. Raises OSError."""
+        """Append a frame, after its definition if that is missing. Raises OSError."""
         definition, payload = entry
         data = frames.frame(self._seed, payload)
         is_defined = definition.id in self._defined
@@ -245,7 +237,7 @@ class _Segment:
         length = len(data)
         self.room -= length
         if (written := os.write(self._fd, data)) < length:
-            # The kernel took a part. The next write takes the rest, or raises the reason.
+            # The kernel wrote a part. The next call writes the rest, or raises the reason.
             written += os.write(self._fd, data[written:])
             if written < length:
                 raise OSError(errno.EIO, f"{written} of {length} bytes were written")
@@ -258,7 +250,7 @@ class _Segment:
 
 
 def _high(fd: int) -> int:
-    """Return *fd* under a high number, where the system allows one."""
+    """Return *fd* with a high number, if the system allows it."""
     try:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
     except OSError:
@@ -277,6 +269,7 @@ class _Backlog:
         self._allow = RateLimit()
 
     def add(self, entry: _Entry) -> None:
+        """Append *entry*."""
         self.entries.append(entry)
         self._bytes += len(entry[1])
 
@@ -285,7 +278,7 @@ class _Backlog:
         self._bytes -= len(self.entries.popleft()[1])
 
     def bound(self, exc: OSError) -> None:
-        """Drop the oldest beyond the bound, and log the reason once a minute."""
+        """Drop the oldest beyond the bound. Log *exc*, the reason, once a minute."""
         while self._bytes > BACKLOG:
             self.drop()
             self._lost += 1

@@ -93,7 +93,7 @@ def test_a_batch_that_failed_is_an_error(app: Celery, sink: ListSink) -> None:
 
 def test_the_metrics_count_the_messages(app: Celery, sink: ListSink) -> None:
     run_of(app, sink, requests())
-    (measured,) = [each.measurement for each in sink.outgoing() if each.measurement is not None]
+    (measured,) = [each.measured[1] for each in sink.outgoing() if each.measured is not None]
     assert measured.values[measured.series.instruments.index(RUN_COUNT)] == COUNT
 
 

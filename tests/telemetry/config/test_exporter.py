@@ -8,6 +8,12 @@ import pytest
 from telemetry.config import exporter
 
 
+def targets() -> exporter.Targets:
+    found = exporter.targets()
+    assert found is not None
+    return found
+
+
 def test_without_any_variable_spans_go_to_the_collector_on_this_machine() -> None:
     target = exporter.otlp()
     assert target == exporter.Otlp("localhost:4317", True, (), 10.0, False)
@@ -228,7 +234,7 @@ def test_over_http_the_path_of_the_signal_follows_the_general_endpoint(
     assert target.endpoint == traces
     assert target.insecure is traces.startswith("http:")
     assert target.address in ("localhost:4318", "c:4318", "c:443", "[::1]:1")
-    of_metrics = exporter.metrics_target(target)
+    of_metrics = targets().metrics
     assert of_metrics is not None
     assert of_metrics.endpoint == metrics
 
@@ -250,7 +256,7 @@ def test_over_http_the_endpoint_of_a_signal_is_as_it_is(
     target = exporter.otlp()
     assert target is not None
     assert target.endpoint == url
-    of_metrics = exporter.metrics_target(target)
+    of_metrics = targets().metrics
     assert of_metrics is not None
     assert of_metrics.endpoint == "https://general/v1/metrics"
 
@@ -259,7 +265,7 @@ def test_each_signal_may_have_a_protocol_of_its_own(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", HTTP)
     target = exporter.otlp()
     assert target is not None
-    of_metrics = exporter.metrics_target(target)
+    of_metrics = targets().metrics
     assert of_metrics is not None
     assert (target.protocol, of_metrics.protocol) == (HTTP, "grpc")
     assert (target.endpoint, of_metrics.endpoint) == (
@@ -274,7 +280,6 @@ def test_json_is_refused_in_one_line(
     target = exporter.otlp()
     assert target is not None
     assert target.protocol == HTTP
-    assert exporter.metrics_target(target) is not None
     assert caplog.messages == [
         "OTEL_EXPORTER_OTLP_PROTOCOL is http/json, which is not supported; using http/protobuf"
     ]
@@ -336,26 +341,22 @@ def test_the_directory_on_disk_is_that_of_older_versions_over_grpc() -> None:
 
 
 def test_logs_go_where_spans_go_and_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    traces = exporter.otlp()
-    assert traces is not None
-    assert exporter.logs_target(traces) is None
+    assert targets().logs is None
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
-    assert exporter.logs_target(traces) == traces
+    assert targets().logs == targets().traces
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:4317")
-    target = exporter.logs_target(traces)
+    target = targets().logs
     assert target is not None
     assert target.endpoint == "logs:4317"
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert exporter.logs_target(traces) is None
+    assert targets().logs is None
 
 
 def test_over_http_logs_have_a_path_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/base")
-    traces = exporter.otlp()
-    assert traces is not None
-    target = exporter.logs_target(traces)
+    target = targets().logs
     assert target is not None
     assert target.endpoint == "http://collector:4318/base/v1/logs"
 

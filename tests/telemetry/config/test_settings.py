@@ -28,16 +28,17 @@ def test_a_user_without_a_home_has_no_place_on_disk(monkeypatch: pytest.MonkeyPa
         "OTEL_BSP_SCHEDULE_DELAY",
         "OTEL_BSP_MAX_QUEUE_SIZE",
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
-        "OTEL_BSP_EXPORT_TIMEOUT",
+        "OTEL_BLRP_MAX_QUEUE_SIZE",
+        "OTEL_METRIC_EXPORT_INTERVAL",
     ],
 )
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "inf", "nan"])
 def test_a_malformed_number_is_said_by_its_variable_and_replaced(
     monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], variable: str, value: str
 ) -> None:
-    default = settings.batch()
+    default = settings.delivery()
     monkeypatch.setenv(variable, value)
-    assert settings.batch() == default
+    assert settings.delivery() == default
     assert said() == [variable]
 
 
@@ -45,10 +46,10 @@ def test_a_batch_is_not_larger_than_the_queue(
     monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
-    assert settings.batch().max_export_batch_size == 10
+    assert settings.delivery().spans.max_export_batch_size == 10
     assert not said()
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "20")
-    assert settings.batch().max_export_batch_size == 10
+    assert settings.delivery().spans.max_export_batch_size == 10
     assert said() == ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"]
 
 

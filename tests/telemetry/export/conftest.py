@@ -1,4 +1,4 @@
-"""A collector with moods, and processes that end spans and then go on, or are ended."""
+"""A collector that answers as a test says, and programs that end spans and write log lines."""
 
 import contextlib
 import fcntl
@@ -37,27 +37,37 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
-from telemetry.otlp.decode import ReceivedSpan, decode
+from telemetry.otlp.decode import decode
 from telemetry.otlp.decode_logs import ReceivedLog, decode_logs
 
 from ...conftest import free_port
 from ...processes import Process, Starter
 
-Answer = Callable[[list[ReceivedSpan], grpc.ServicerContext], ExportTraceServiceResponse | None]
+#: Answers an export of spans with these names, or of log records with these texts.
+Answer = Callable[[list[str], grpc.ServicerContext], ExportTraceServiceResponse | None]
+
+#: Run a test with spans over gRPC and HTTP; with both spans and log records; with both over gRPC.
+OF_SPANS = pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
+OF_ALL = pytest.mark.parametrize(
+    "collector", ["grpc", "http/protobuf", "grpc logs", "http/protobuf logs"], indirect=True
+)
+OF_BOTH = pytest.mark.parametrize("collector", ["grpc", "grpc logs"], indirect=True)
 
 
-def take(spans: list[ReceivedSpan], context: grpc.ServicerContext) -> None:
-    """Answer as a collector in good health does."""
+def take(names: list[str], context: grpc.ServicerContext) -> None:
+    """Answer as a collector that accepts everything."""
 
 
 class Collector(TraceServiceServicer):
-    """Takes traces on a port of its own, when it is there, and answers as ``answer`` does.
+    """Takes traces on a port of its own, once it is started, and answers as ``answer`` does.
 
-    What ``answer`` raises by aborting is not kept; a metrics service it has none, and one for logs
-    only if it ``takes_logs``.
+    If ``answer`` aborts, the collector drops the request. It has no service for metrics, and one
+    for logs only if it ``takes_logs``.
     """
 
     protocol = "grpc"
+    #: The subject of the test: "spans" or "log records".
+    items = "spans"
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -86,20 +96,30 @@ class Collector(TraceServiceServicer):
     def Export(
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        spans = decode(request)
+        return self._answered([span.name for span in decode(request)], context)
+
+    def export_logs(
+        self, request: ExportLogsServiceRequest, context: grpc.ServicerContext
+    ) -> ExportLogsServiceResponse:
+        logs = decode_logs(request)
+        response = self._answered([log.text for log in logs], context)
+        with self._changed:
+            self.logs += logs
+            self._changed.notify_all()
+        # Both responses have the same numbers of fields.
+        return ExportLogsServiceResponse.FromString(response.SerializeToString())
+
+    def _answered(
+        self, names: list[str], context: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
         with self._changed:
             self.asked += 1
             self._changed.notify_all()
-        response = self.answer(spans, context)
+        response = self.answer(names, context)
         with self._changed:
-            self.names.update(span.name for span in spans)
+            self.names.update(names)
             self._changed.notify_all()
         return response or ExportTraceServiceResponse()
-
-    def add_logs(self, request: ExportLogsServiceRequest) -> None:
-        with self._changed:
-            self.logs += decode_logs(request)
-            self._changed.notify_all()
 
     def wait_for_logs(self, count: int, timeout: float = 30.0) -> list[ReceivedLog]:
         """Wait until *count* log records have arrived; return them."""
@@ -108,7 +128,7 @@ class Collector(TraceServiceServicer):
             return list(self.logs)
 
     def wait_for(self, count: int, timeout: float = 30.0) -> Counter[str]:
-        """Wait until spans of *count* different names have arrived; return how often each has."""
+        """Wait until *count* different names have arrived; return how often each has."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.names) >= count, timeout), (
                 f"{len(self.names)} of {count} arrived"
@@ -128,8 +148,7 @@ class _Logs(LogsServiceServicer):
     def Export(
         self, request: ExportLogsServiceRequest, context: grpc.ServicerContext
     ) -> ExportLogsServiceResponse:
-        self._collector.add_logs(request)
-        return ExportLogsServiceResponse()
+        return self._collector.export_logs(request, context)
 
 
 class HttpCollector(Collector):
@@ -197,12 +216,13 @@ class HttpCollector(Collector):
         body = request.body
         if request.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        if is_of_logs:
-            self.add_logs(ExportLogsServiceRequest.FromString(body))
-            return Answered(200, ExportLogsServiceResponse().SerializeToString())
         context: Any = HttpContext(request.headers)
+        response: ExportLogsServiceResponse | ExportTraceServiceResponse
         try:
-            response = self.Export(ExportTraceServiceRequest.FromString(body), context)
+            if is_of_logs:
+                response = self.export_logs(ExportLogsServiceRequest.FromString(body), context)
+            else:
+                response = self.Export(ExportTraceServiceRequest.FromString(body), context)
         except Aborted:
             return context.answer()
         return Answered(200, response.SerializeToString())
@@ -269,9 +289,11 @@ class HttpContext:
 
 @pytest.fixture
 def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
-    """A collector that is not there yet; its parameter is the protocol, gRPC without one."""
-    protocol = getattr(request, "param", "grpc")
+    """A collector that is not started, for spans over gRPC unless a mark like ``OF_ALL`` is set."""
+    protocol, _, logs = getattr(request, "param", "grpc").partition(" ")
     collector = Collector() if protocol == "grpc" else HttpCollector()
+    if logs:
+        collector.takes_logs, collector.items = True, "log records"
     yield collector
     collector.stop()
 
@@ -286,12 +308,17 @@ def http_collector() -> Iterator[HttpCollector]:
 
 @dataclass
 class Program:
-    """Runs scripts that have set up, with ``spans(count)`` to end so many, each of its own name."""
+    """Runs scripts that have set up.
+
+    ``spans(count)`` ends so many spans, each with its own name. ``items(count)`` does the same, or
+    writes so many log lines if the *collector* is for a test of logs.
+    """
 
     start: Starter
     directory: Path
     endpoint: str
     protocol: str = "grpc"
+    logs: bool = False
     number: int = 0
 
     def __call__(self, script: str, **env: str | None) -> Process:
@@ -299,17 +326,25 @@ class Program:
         self.number += 1
         name = f"program{self.number}"
         head = f"""
-            import os, signal, sys, threading, time
+            import logging, os, signal, sys, threading, time
             import telemetry
             from opentelemetry import trace
 
             telemetry.setup("{name}")
             tracer = trace.get_tracer("test")
+            logger = logging.getLogger("test")
+            logger.setLevel(logging.INFO)
 
-            def spans(count, name="{name}"):
+            def spans(count, name="{name}", **attributes):
                 for number in range(count):
-                    with tracer.start_as_current_span(f"{{name}}.{{number}}"):
-                        pass
+                    with tracer.start_as_current_span(f"{{name}}.{{number}}") as span:
+                        span.set_attributes(attributes)
+
+            def lines(count, name="{name}", **attributes):
+                for number in range(count):
+                    logger.info("%s.%d", name, number, extra=attributes)
+
+            items = {"lines" if self.logs else "spans"}
             """
         body = textwrap.dedent(head) + textwrap.dedent(script)
         (self.directory / f"{name}.py").write_text(body)
@@ -319,6 +354,8 @@ class Program:
             **{
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
                 "OTEL_EXPORTER_OTLP_PROTOCOL": self.protocol,
+                "OTEL_LOGS_EXPORTER": "otlp" if self.logs else None,
+                "QUEUEHOP_LOGS_MAX_LENGTH": "100000000",
                 **env,
             },
         )
@@ -356,4 +393,5 @@ class Program:
 
 @pytest.fixture
 def program(start: Starter, tmp_path: Path, collector: Collector) -> Program:
-    return Program(start, tmp_path, collector.endpoint, collector.protocol)
+    logs = collector.items == "log records"
+    return Program(start, tmp_path, collector.endpoint, collector.protocol, logs)

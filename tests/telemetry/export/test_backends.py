@@ -13,7 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from telemetry.config import exporter
-from telemetry.export.sender.collector import Collector, ExportResult, Outcome
+from telemetry.export.sender.deliveries import open_transport
+from telemetry.export.sender.transport import ExportResult, Outcome
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
@@ -73,13 +74,12 @@ def use(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], port: int) -
 
 
 def export_both() -> tuple[ExportResult, ExportResult]:
-    traces = exporter.otlp()
-    assert traces is not None
-    metrics = exporter.metrics_target(traces)
-    assert metrics is not None
-    of_traces, of_metrics = Collector(traces), Collector(metrics)
+    targets = exporter.targets()
+    assert targets is not None
+    assert targets.metrics is not None
+    of_traces, of_metrics = open_transport(targets.traces), open_transport(targets.metrics)
     try:
-        return of_traces.export_spans(b""), of_metrics.export_metrics(b"")
+        return of_traces.export("TRACES", b""), of_metrics.export("METRICS", b"")
     finally:
         of_traces.close()
         of_metrics.close()
@@ -221,6 +221,5 @@ def test_metrics_that_are_refused_are_said_and_cost_no_span(
     )
     http_collector.wait_for(2)
     (line,) = process.lines
-    assert line == (
-        f"metrics are not delivered: {http_collector.endpoint}/v1/metrics answers 401 Unauthorized"
-    )
+    assert line.startswith("metrics are not delivered, and wait ")
+    assert line.endswith(f": {http_collector.endpoint}/v1/metrics answers 401 Unauthorized")

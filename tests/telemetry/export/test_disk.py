@@ -1,9 +1,11 @@
 """What is on disk is private, survives damage and a full disk, and can be done without."""
 
 import os
+import re
 import stat
 import struct
 import textwrap
+import time
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from telemetry.export.spool.directory import SpoolDirectory
 from telemetry.tracing.record import Record, RunFacts, SendFacts, SpanTemplate, pack
 from telemetry.tracing.scope import Scope
 
-from .conftest import Collector, Program
+from .conftest import OF_BOTH, Collector, Program
 from .test_delivery import KILLED, once
 
 
@@ -81,6 +83,7 @@ def test_a_directory_that_is_taken_away_is_made_again(
     assert once(collector.wait_for(20))
 
 
+@OF_BOTH
 def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector: Collector) -> None:
     collector.start()
     # The kernel refuses what goes beyond, and takes a part of the write that crosses the line.
@@ -89,12 +92,12 @@ def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector:
         import resource
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        spans(1, "first")
+        items(1, "first")
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, limit[1]))
-        spans(2000, "full")
+        items(2000, "full")
         assert telemetry.flush(0.5) is False
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        spans(1, "last")
+        items(1, "last")
         assert telemetry.flush() is True
         """
     )
@@ -104,6 +107,7 @@ def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector:
     assert line.startswith("spans cannot be written to disk (File too large): 1 wait in")
 
 
+@OF_BOTH
 def test_what_a_full_disk_does_not_take_for_long_is_bounded(
     program: Program, collector: Collector
 ) -> None:
@@ -113,13 +117,11 @@ def test_what_a_full_disk_does_not_take_for_long_is_bounded(
         import resource
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        spans(1, "first")
+        items(1, "first")
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
-        for number in range(100):
-            with tracer.start_as_current_span(f"large.{number}") as span:
-                span.set_attribute("large", "x" * 100_000)
+        items(100, "large", text="x" * 100_000)
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        spans(1, "last")
+        items(1, "last")
         """
     )
     names = collector.wait_for(2)
@@ -128,21 +130,64 @@ def test_what_a_full_disk_does_not_take_for_long_is_bounded(
     assert 20 < len(large) < 60
 
 
+@OF_BOTH
+def test_past_the_bound_the_oldest_go_and_are_counted(
+    program: Program, collector: Collector
+) -> None:
+    bound = 128 * 1024
+    bounds = {"QUEUEHOP_SPOOL_MAX_BYTES": str(bound)}
+    process = program.run(
+        """
+        items(3000)
+        telemetry.flush()
+        time.sleep(2.1)
+        items(1, "last")
+        """,
+        **bounds,
+    )
+    assert sum(path.stat().st_size for path in program.segments) <= bound * 1.5
+    assert re.search(
+        rf"dropped \d+ {collector.items}: more than {bound} bytes wait", process.output
+    )
+    collector.start()
+    program.run("items(1)", **bounds)
+    names = collector.wait_for(2)
+    program.run("telemetry.flush()", **bounds)
+    names = collector.names
+    assert "program1.0" not in names
+    assert "program1.2999" in names
+    assert "last.0" in names
+    assert once(names)
+
+
+@OF_BOTH
+def test_past_their_age_spans_go(program: Program, collector: Collector) -> None:
+    program.run(f"items(10); {KILLED}", status=-9)
+    program.wait_for_sender_to_end()
+    for path in program.segments:
+        os.utime(path, (time.time() - 7200,) * 2)
+    collector.start()
+    program.run("items(1)", QUEUEHOP_SPOOL_MAX_AGE="3600")
+    assert collector.wait_for(1) == {"program2.0": 1}
+
+
+@OF_BOTH
 def test_a_torn_frame_costs_itself_alone(program: Program, collector: Collector) -> None:
-    program.run(f"spans(100, 'one'); {KILLED}", status=-9)
+    program.run(f"items(100, 'one'); {KILLED}", status=-9)
     program.wait_for_sender_to_end()
     (segment,) = program.segments
     whole = segment.read_bytes()
     segment.write_bytes(whole[:-7])
     collector.start()
-    program.run("spans(1)")
+    program.run("items(1)")
     names = collector.wait_for(100)
     assert once(names)
     assert "one.99" not in names
 
 
+@OF_BOTH
 def test_damage_in_the_middle_costs_what_is_damaged(program: Program, collector: Collector) -> None:
-    program.run(f"spans(100, 'one'); {KILLED}", status=-9)
+    program.run(f"items(100, 'one'); {KILLED}", status=-9)
     program.wait_for_sender_to_end()
     (segment,) = program.segments
     data = bytearray(segment.read_bytes())
@@ -150,7 +195,7 @@ def test_damage_in_the_middle_costs_what_is_damaged(program: Program, collector:
     data[middle : middle + 20] = bytes(20)
     segment.write_bytes(data)
     collector.start()
-    program.run("spans(1)")
+    program.run("items(1)")
     names = collector.wait_for(99)
     assert once(names)
     assert {"one.0", "one.99", "program2.0"} <= set(names)
@@ -188,6 +233,7 @@ def test_a_payload_cannot_pass_for_a_frame() -> None:
     assert not list(frames.unpack(seed, data[:100]))
 
 
+@OF_BOTH
 def test_a_killed_process_among_many_leaves_others_frames_whole(
     program: Program, collector: Collector
 ) -> None:
@@ -200,7 +246,7 @@ def test_a_killed_process_among_many_leaves_others_frames_whole(
             if not pid:
                 each = 0
                 while True:
-                    spans(1, f"child{number}.{each}")
+                    items(1, f"child{number}.{each}")
                     each += 1
                     os.write(1, b"%d %d\\n" % (number, each))
             children.append(pid)
@@ -272,12 +318,12 @@ def test_a_reader_goes_on_where_another_has_been(spool: SpoolDirectory) -> None:
     id = written.define(msgspec.msgpack.encode(ORIGIN))
     written.write(frames.RECORD, id, pack(RECORD))
     segment = Segment(spool, written.name, {})
-    assert len(list(segment.spans.drain())) == 1
+    assert len(list(segment.waiting["TRACES"].drain())) == 1
     for _ in range(2):
         written.write(frames.RECORD, id, pack(RECORD))
-    assert len(list(segment.spans.drain())) == 2
-    assert len(list(segment.measurements.drain())) == 3
-    assert segment.take_unreadable() == 0
+    assert len(list(segment.waiting["TRACES"].drain())) == 2
+    assert len(list(segment.waiting["METRICS"].drain())) == 3
+    assert segment.take_unreadable() == (0, 0)
     segment.close()
 
 
@@ -311,10 +357,10 @@ def test_a_record_that_does_not_fit_is_counted_once_and_stops_no_other(
     written.write(frames.RECORD, usual, pack(RECORD))
     written.write(frames.RECORD, b"no such!", pack(RECORD))
     segment = Segment(spool, written.name, {})
-    assert len(list(segment.spans.drain())) == 1
-    assert len(list(segment.measurements.drain())) == 1
+    assert len(list(segment.waiting["TRACES"].drain())) == 1
+    assert len(list(segment.waiting["METRICS"].drain())) == 1
     # A definition that is damaged counts, and so does each record that refers to it.
-    assert segment.take_unreadable() == 2 + (origin is not ORIGIN)
+    assert segment.take_unreadable() == (2 + (origin is not ORIGIN), 0)
     segment.close()
 
 
@@ -326,7 +372,7 @@ def test_fields_that_a_newer_version_appends_are_passed_over(spool: SpoolDirecto
     )
     written.write(frames.RECORD, written.define(origin), record)
     segment = Segment(spool, written.name, {})
-    assert len(list(segment.spans.drain())) == 1
+    assert len(list(segment.waiting["TRACES"].drain())) == 1
     segment.close()
 
 

@@ -21,7 +21,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from telemetry.config import exporter
-from telemetry.export.sender.collector import Collector, ExportResult, Outcome
+from telemetry.export.sender.deliveries import open_transport
+from telemetry.export.sender.transport import ExportResult, Outcome, Transport
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
@@ -39,20 +40,20 @@ def over_http(monkeypatch: pytest.MonkeyPatch, http_collector: HttpCollector) ->
 
 
 @contextmanager
-def opened() -> Iterator[Collector]:
-    """What the environment names."""
+def opened() -> Iterator[Transport]:
+    """A transport to the target in the environment."""
     target = exporter.otlp()
     assert target is not None
-    collector = Collector(target)
+    transport = open_transport(target)
     try:
-        yield collector
+        yield transport
     finally:
-        collector.close()
+        transport.close()
 
 
 def export(request: bytes = b"") -> ExportResult:
-    with opened() as collector:
-        return collector.export_spans(request)
+    with opened() as transport:
+        return transport.export("TRACES", request)
 
 
 def answering(
@@ -177,13 +178,12 @@ def test_partial_success_of_metrics(http_collector: HttpCollector) -> None:
     partial = ExportMetricsPartialSuccess(rejected_data_points=4, error_message="too many")
     body = ExportMetricsServiceResponse(partial_success=partial).SerializeToString()
     answering(http_collector, 200, body, Content_Type=PROTOBUF)
-    target = exporter.otlp()
-    assert target is not None
-    of_metrics = exporter.metrics_target(target)
-    assert of_metrics is not None
-    collector = Collector(of_metrics)
-    result = collector.export_metrics(b"")
-    collector.close()
+    targets = exporter.targets()
+    assert targets is not None
+    assert targets.metrics is not None
+    transport = open_transport(targets.metrics)
+    result = transport.export("METRICS", b"")
+    transport.close()
     assert (result.outcome, result.rejected, result.error) == (Outcome.DELIVERED, 4, "too many")
     assert http_collector.requests[0].path == "/v1/metrics"
 
@@ -206,13 +206,13 @@ def test_an_answer_that_is_no_protobuf(
 
 def test_one_connection_is_used_until_it_is_closed(http_collector: HttpCollector) -> None:
     http_collector.start()
-    with opened() as collector:
+    with opened() as transport:
         for _ in range(3):
-            assert collector.export_spans(b"").outcome is Outcome.DELIVERED
+            assert transport.export("TRACES", b"").outcome is Outcome.DELIVERED
         assert len(http_collector._connections) == 1
         http_collector.stop()
         http_collector.start()
-        results = [collector.export_spans(b"").outcome for _ in range(2)]
+        results = [transport.export("TRACES", b"").outcome for _ in range(2)]
         assert results[-1] is Outcome.DELIVERED
 
 

@@ -4,10 +4,9 @@ import pytest
 
 from telemetry.otlp.decode_logs import ReceivedLog
 
-from .conftest import Collector, Program
+from .conftest import OF_SPANS, Collector, Program
 
-#: Each of them over gRPC and over HTTP.
-pytestmark = pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
+pytestmark = OF_SPANS
 
 HEAD = """
 import logging

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.export.spool.directory import SpoolDirectory
+from telemetry.export.spool.sender_files import SenderStatus
+from telemetry.export.spool.watch import Watch
+
 from .conftest import Collector, Program
 
 
@@ -76,3 +80,16 @@ def test_a_segment_that_cannot_be_read_is_logged_once(
     assert "odd.000001: not a regular file" in line
     process.stop()
     assert process.output.count("cannot be read and are not delivered") == 1
+
+
+def test_a_process_logs_what_was_unreadable_before_it_started(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = SpoolDirectory(tmp_path / "0123456789abcdef")
+    directory.make()
+    lock = directory.sender.lock()  # as if a sender runs
+    assert lock is not None
+    directory.sender.write_status(SenderStatus(unreadable="odd: not a regular file"))
+    Watch(directory, print).look()
+    os.close(lock)
+    assert "odd: not a regular file" in caplog.text

@@ -1,6 +1,5 @@
 """One item that raises costs that item: it is counted, one line says it, and the others arrive."""
 
-import json
 import os
 import shutil
 import stat
@@ -9,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.export.spool.sender_files import SenderFiles, SignalStatus
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
-from .conftest import Collector, Program
+from ...processes import Process
+from .conftest import OF_ALL, OF_BOTH, Collector, Program
+from .test_delivery import once
 from .test_sender_errors import IN_THE_SENDER, break_sender
 
 #: Writes frames of any content into the program's own segment.
 WRITE = """
 from msgspec import msgpack
 from msgspec.structs import replace
-from telemetry.export.outgoing import Origin
+from telemetry.export.outgoing import LOGS, Origin
 from telemetry.export.spool import frames
 from telemetry.setup import _pipeline
 from telemetry.tracing.record import *
@@ -30,6 +32,10 @@ template = SpanTemplate("odd", 0, {}, Scope("x"))
 origin = Origin({"service.name": "shop"}, "", False, template)
 record = Record(bytes(15) + b"1", 2, 3, 4, flags=Record.SAMPLED)
 run = RunFacts(("id", None, None, None, 0, None, None), "celery")
+log = RecordedLog(1, "shop", 20, "INFO", "a line", "/shop.py", "order", 7)
+
+def write_log(**fields):
+    write(replace(log, **fields), replace(origin, template=LOGS), frames.LOG)
 
 def write(record=record, origin=origin, kind=frames.RECORD):
     content = record if isinstance(record, bytes) else msgpack.encode(record)
@@ -94,6 +100,24 @@ ODD = {
 }
 
 
+#: The same for log records.
+ODD_LOGS = {
+    "a trace id of five bytes": ("write_log(trace_id=b'12345')", 1),
+    "a time below zero": ("write_log(time=-1)", 1),
+    "a level that is not a number": ("write_log(level='high')", 1),
+    "a level beyond all others": ("write_log(level=10**9)", 0),
+    "a number beyond 64 bits": ("write_log(attributes={'n': 2**64 - 1})", 1),
+    "attributes nested without end": ("write_log(attributes={'n': nested(400)})", 0),
+    "no text": ("write_log(body=None)", 1),
+    "no logger": ("write_log(logger='')", 0),
+    "bytes that are no log record": (
+        "writer.append(frames.LOG, frames.define(msgpack.encode(origin)), b'\\xff')",
+        1,
+    ),
+    "a record in its place": ("write(record, origin, frames.LOG)", 1),
+}
+
+
 @pytest.mark.parametrize(("odd", "lost"), ODD.values(), ids=ODD)
 def test_what_decodes_into_odd_values_costs_itself_alone(
     program: Program, receiver: Receiver, odd: str, lost: int
@@ -105,47 +129,78 @@ def test_what_decodes_into_odd_values_costs_itself_alone(
     )
     wanted = {f"{part}.{number}" for part in ("before", "after") for number in range(5)}
     found = receiver.wait_for(lambda spans: wanted | {"late.0"} <= {s.name for s in spans})
+    only_odd_is_lost(program, process, "spans", lost)
+    assert len(found) == 11 + odd.count("write(") * (not lost)
+
+
+@pytest.mark.parametrize(("odd", "lost"), ODD_LOGS.values(), ids=ODD_LOGS)
+def test_an_odd_log_record_costs_itself_alone(
+    program: Program, collector: Collector, odd: str, lost: int
+) -> None:
+    program.logs = collector.takes_logs = True
+    collector.start()
+    process = program.run(
+        f"{WRITE}\nitems(5, 'before')\n{odd}\nspans(5, 'span')\nitems(5, 'after')\n"
+        "telemetry.flush(); time.sleep(2.1); items(1, 'late'); telemetry.flush()"
+    )
+    wanted = {f"{part}.{n}" for part in ("before", "span", "after") for n in range(5)} | {"late.0"}
+    names = collector.wait_for(len(wanted) + (not lost))
+    assert names.keys() >= wanted
+    assert once(names)
+    only_odd_is_lost(program, process, "log records", lost)
+
+
+def only_odd_is_lost(program: Program, process: Process, items: str, lost: int) -> None:
+    """Assert that *lost* of *items* are counted and logged, and that the sender has not failed."""
     program.wait_for_sender_to_end()
-    assert status(program)[2] == lost
-    assert status(program)[1] == ""  # no error of the sender
+    signal = 0 if items == "spans" else 2
+    assert [each.dropped for each in statuses(program)] == [
+        lost * (at == signal) for at in range(3)
+    ]
+    assert status(program).error == ""
     lines = process.output.splitlines()
     assert len(lines) == bool(lost), lines
-    assert all(line.startswith(f"dropped {lost} spans: damaged") for line in lines)
-    assert len(found) == 11 + odd.count("write(") * (not lost)
+    assert all(line.startswith(f"dropped {lost} {items}: damaged") for line in lines)
     assert not program.segments
 
 
-def status(program: Program) -> list[object]:
-    """Return the last ``SenderStatus``."""
-    found: list[object] = [0, "", 0, "", "", ""]  # a sender that has nothing to report writes none
-    for path in program.files:
-        if path.name == "status.json":
-            found = json.loads(path.read_text())
-    return found
+def spool_of(program: Program) -> Path:
+    """Return the directory of the destination."""
+    (lock,) = [path for path in program.files if path.name == "sender.lock"]
+    return lock.parent
 
 
-@pytest.mark.parametrize("collector", ["grpc", "http/protobuf"], indirect=True)
+def statuses(program: Program) -> tuple[SignalStatus, ...]:
+    """Return the last status of each signal."""
+    return SenderFiles(spool_of(program)).status().signals
+
+
+def status(program: Program) -> SignalStatus:
+    """Return the last status of the spans."""
+    return statuses(program)[0]
+
+
+@OF_ALL
 @pytest.mark.parametrize(
     ("size", "said"),
-    [(5_000_000, "dropped 1 spans: "), (20_000_000, "tracing could not write a span")],
+    [(5_000_000, "dropped 1 {}: "), (20_000_000, "tracing could not ")],
 )
-def test_a_span_that_is_too_large_costs_itself_alone(
+def test_an_item_that_is_too_large_costs_itself_alone(
     program: Program, collector: Collector, size: int, said: str
 ) -> None:
     collector.start()  # takes 4 MiB in a request
     process = program.run(
         f"""
-        spans(5, "before")
-        with tracer.start_as_current_span("large") as span:
-            span.set_attribute("text", "x" * {size})
-        spans(5, "after")
-        telemetry.flush(); time.sleep(2.1); spans(1, "late"); telemetry.flush()
+        items(5, "before")
+        items(1, "large", text="x" * {size})
+        items(5, "after")
+        telemetry.flush(); time.sleep(2.1); items(1, "late"); telemetry.flush()
         """
     )
     names = collector.wait_for(11)
-    assert set(names.values()) == {1}
-    assert "large" not in names
-    assert sum(said in line for line in process.lines) == 1
+    assert once(names)
+    assert "large.0" not in names
+    assert sum(said.format(collector.items) in line for line in process.lines) == 1
 
 
 RAISES = """
@@ -163,9 +218,19 @@ RAISES = """
     outgoing.interpret = raising(outgoing.interpret, "odd.0")
     outgoing.encode_span = outgoing.readable = raising(outgoing.encode_span, "odd.1")
     outgoing.measurement = raising(outgoing.measurement, "odd.2")
+
+    encode_log = outgoing.encode_log
+
+    def encode(log):
+        if log.body.startswith("odd"):
+            raise RuntimeError("an odd one")
+        return encode_log(log)
+
+    outgoing.encode_log = encode
 """
 
 
+@OF_BOTH
 @pytest.mark.parametrize("spool", ["disk", "memory"])
 def test_a_record_at_which_our_own_code_raises_costs_itself_alone(
     program: Program, collector: Collector, spool: str
@@ -176,17 +241,17 @@ def test_a_record_at_which_our_own_code_raises_costs_itself_alone(
     process = program.run(
         (textwrap.dedent(RAISES) if spool == "memory" else "")
         + textwrap.dedent("""
-        spans(5, "before")
-        spans(3, "odd")
-        spans(5, "after")
-        telemetry.flush(); time.sleep(2.1); spans(1, "late"); telemetry.flush()
+        items(5, "before")
+        items(3, "odd")
+        items(5, "after")
+        telemetry.flush(); time.sleep(2.1); items(1, "late"); telemetry.flush()
         """),
         QUEUEHOP_SPOOL=spool,
     )
     names = collector.wait_for(11)
     assert not {name for name in names if name.startswith("odd")}
     (line,) = process.output.splitlines()
-    assert line.startswith("dropped 3 spans")
+    assert line.startswith(f"dropped 3 {collector.items}")
 
 
 def test_a_segment_at_which_the_disk_fails_costs_itself_alone(
@@ -224,8 +289,7 @@ def test_a_name_that_is_no_text_stops_nothing(
 ) -> None:
     collector.start()
     program.run("spans(1)\nassert telemetry.flush()")
-    (lock,) = [path for path in program.files if path.name == "sender.lock"]
-    odd = os.path.join(os.fsencode(lock.parent), name)
+    odd = os.path.join(os.fsencode(spool_of(program)), name)
     os.mkfifo(odd)
     program.run("spans(3)\nassert telemetry.flush()")
     assert set(collector.wait_for(4).values()) == {1}
@@ -234,7 +298,7 @@ def test_a_name_that_is_no_text_stops_nothing(
     program.run("spans(3)\nassert telemetry.flush()")
     assert set(collector.wait_for(7).values()) == {1}
     program.wait_for_sender_to_end()
-    assert "ended" not in str(status(program)[1])
+    assert "ended" not in status(program).error
 
 
 def test_a_directory_in_place_of_a_note_stops_nothing(
@@ -250,7 +314,7 @@ def test_a_directory_in_place_of_a_note_stops_nothing(
     collector.wait_for(6)
     program.wait_for_sender_to_end()
     assert not program.segments
-    assert status(program)[1] == ""
+    assert status(program).error == ""
 
 
 def test_what_a_collector_says_is_one_line_and_short(
@@ -274,11 +338,6 @@ def test_what_a_collector_says_is_one_line_and_short(
 
 
 # The spool's own path
-
-
-def spool_of(program: Program) -> Path:
-    (lock,) = [path for path in program.files if path.name == "sender.lock"]
-    return lock.parent
 
 
 def test_a_link_in_place_of_the_directory_is_not_followed(
@@ -356,4 +415,4 @@ def test_a_directory_above_that_cannot_be_listed_stops_nothing(
     program.run("spans(3)\nassert telemetry.flush()")
     collector.wait_for(3)
     program.wait_for_sender_to_end()
-    assert status(program)[1] == ""
+    assert status(program).error == ""

@@ -7,8 +7,6 @@ import socket
 import grpc
 import pytest
 
-from telemetry.otlp.decode import ReceivedSpan
-
 from ...conftest import free_port
 from .conftest import Collector, Program
 from .test_delivery import KILLED, once
@@ -262,7 +260,7 @@ def test_a_token_that_is_taken_out_of_the_environment_after_setup(
 ) -> None:
     tokens = []
 
-    def answer(spans: list[ReceivedSpan], context: grpc.ServicerContext) -> None:
+    def answer(names: list[str], context: grpc.ServicerContext) -> None:
         tokens.append(dict(context.invocation_metadata()).get("api-key"))
 
     collector.answer = answer

@@ -6,12 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import msgpack
 
+from telemetry.export.outgoing import LOGS, origin_of
 from telemetry.export.spool import frames
 from telemetry.export.spool.directory import SpoolDirectory
 from telemetry.export.spool.reader import SegmentReader
 from telemetry.export.spool.watch import Watch
 from telemetry.export.spool.writer import Writer
+
+from ..tracing.sinks import RESOURCE
+
+ORIGIN = frames.define(msgpack.encode(origin_of(RESOURCE, LOGS, False)))
 
 Write = Callable[[int, bytes], int]
 os_write = os.write
@@ -22,11 +28,11 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
     monkeypatch.setattr(Watch, "look", lambda _: None)
     directory = SpoolDirectory(tmp_path / "0123456789abcdef")
     directory.make()
-    return Writer(directory, Watch(directory, print), size=1 << 20, age=60.0)
+    return Writer(directory, Watch(directory, print), size=1 << 20, age=60.0, most=1 << 30)
 
 
 def append(writer: Writer, content: bytes) -> None:
-    writer.append(frames.ENCODED_SPAN, frames.define(b"origin"), content)
+    writer.append(frames.ENCODED_SPAN, ORIGIN, content)
 
 
 def contents(writer: Writer) -> list[bytes]:
@@ -34,8 +40,7 @@ def contents(writer: Writer) -> list[bytes]:
     found = []
     for name in writer.segments():
         fd = writer._directory.open_to_read(name)
-        chunk = SegmentReader(fd, name).read(0)
-        found += [each.content for each in chunk.frames if each.kind == frames.ENCODED_SPAN]
+        found += SegmentReader(fd, name, lambda _, content: content).items()
         os.close(fd)
     return found
 

@@ -33,14 +33,16 @@ def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiskSink:
     """A sink whose sender never comes."""
     monkeypatch.setattr(spawn, "start", lambda *_: None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    target = exporter.otlp()
-    assert target is not None
+    targets = exporter.targets()
+    assert targets is not None
 
     def in_memory() -> DiskSink:
         raise AssertionError("the disk is there")
 
     spool = settings.Spool(tmp_path / "spool", sys.maxsize, 1000)
-    return DiskSink(lambda: RESOURCE, False, target, target, spool, in_memory)
+    return DiskSink(
+        lambda template: origin_of(RESOURCE, template, False), targets, spool, in_memory
+    )
 
 
 @pytest.fixture
@@ -56,10 +58,10 @@ def test_facts_that_cannot_be_packed_cost_themselves_alone(
 ) -> None:
     sink.append(TEMPLATE, record(HOSTILE))
     sink.append(TEMPLATE, record(None))
-    assert len(list(segment.spans.drain())) == 2
-    (measured,) = [item.content for item in segment.measurements.drain()]
+    assert len(list(segment.waiting["TRACES"].drain())) == 2
+    ((_, measured),) = segment.waiting["METRICS"].drain()
     assert measured.values[0] == 1
-    assert segment.take_unreadable() == 0
+    assert segment.take_unreadable() == (0, 0)
     (_, kept), _ = sink.recent_spans()
     assert kept.facts == RunFacts(
         (None, "root", None, None, None, None, None), "celery", sent_at="1.5"
@@ -70,7 +72,7 @@ def test_facts_that_otlp_cannot_hold_cost_themselves_alone() -> None:
     origin = origin_of(RESOURCE, TEMPLATE, False)
     left = outgoing(origin, record(HOSTILE))
     assert left.span
-    assert left.measurement is not None
+    assert left.measured is not None
 
 
 @pytest.mark.parametrize("spool", ["disk", "memory"])

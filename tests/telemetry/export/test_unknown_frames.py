@@ -1,8 +1,7 @@
 """A sender that meets what it does not know counts it, logs it and delivers the rest."""
 
-import json
-
 from .conftest import Collector, Program
+from .test_odd_items import status
 
 #: Puts frames into the program's own segment, as another version may write them.
 ODD = """
@@ -40,7 +39,6 @@ def test_the_sender_does_not_read_them_again(program: Program, collector: Collec
     program.run(ODD)
     collector.wait_for(2)
     program.wait_for_sender_to_end()
-    (status,) = (path for path in program.files if path.name == "status.json")
-    assert json.loads(status.read_text())[2] == 6
+    assert status(program).dropped == 6
     assert not program.segments
     assert collector.names == {"before.0": 1, "after.0": 1}

@@ -17,7 +17,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from telemetry.config.settings import Logs
-from telemetry.export.outgoing import LOGS, origin_of, outgoing_log
+from telemetry.export.outgoing import LOGS, origin_of, outgoing
 from telemetry.otlp.bounds import MAX_SPANS, Malformed, TooLarge
 from telemetry.otlp.decode_logs import ReceivedLog, decode_logs
 from telemetry.otlp.encode import encode_request
@@ -33,9 +33,9 @@ def encoded(recorded: list[RecordedLog]) -> bytes:
     origin = origin_of(RESOURCE, LOGS, True)
     parts = []
     for log in recorded:
-        sent = outgoing_log(origin, log).log
+        sent = outgoing(origin, log).log
         assert sent is not None
-        parts.append((origin.resource_spans(), sent.scope, sent.log))
+        parts.append(sent)
     return encode_request(parts)
 
 

@@ -59,9 +59,5 @@ class ListSink(Sink):
 
     def received(self) -> list[ReceivedSpan]:
         """Return the spans that a receiver would get."""
-        parts = [
-            (each.origin.resource_spans(), each.origin.scope_spans(), each.span)
-            for each in self.outgoing()
-            if each.span is not None
-        ]
+        parts = [each.span for each in self.outgoing() if each.span is not None]
         return decode(ExportTraceServiceRequest.FromString(encode_request(parts)))

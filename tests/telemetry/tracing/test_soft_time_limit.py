@@ -17,8 +17,10 @@ from opentelemetry import trace
 from requests.adapters import BaseAdapter
 
 from telemetry.celery import instrument_celery
+from telemetry.config.exporter import Targets
 from telemetry.config.sdk import SpanLimits
 from telemetry.config.settings import Spool, sampler
+from telemetry.export.outgoing import origin_of
 from telemetry.export.spool.sink import DiskSink
 from telemetry.export.spool.watch import Watch
 from telemetry.requests import traced_session
@@ -65,10 +67,12 @@ def tracing(
 ) -> Tracing:
     sink: Sink = ListSink()
     if request.param == "disk":
-        target: Any = "nobody sends"
+        targets: Any = Targets("nobody sends")  # type: ignore[arg-type]
         monkeypatch.setattr(Watch, "look", lambda _: None)
         spool = Spool(tmp_path / "spool", 1 << 30, 3600.0)
-        sink = DiskSink(lambda: RESOURCE, True, target, None, spool, ListSink)
+        sink = DiskSink(
+            lambda template: origin_of(RESOURCE, template, True), targets, spool, ListSink
+        )
     tracing = Tracing(sink)
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: tracing.provider)
     return tracing

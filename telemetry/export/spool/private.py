@@ -1,0 +1,40 @@
+"""Files and directories of this user alone: mode 0600 and 0700, and no links."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["open_private", "private_directory", "read_private"]
+
+#: Bytes that are read of a file.
+_MOST = 64 * 1024
+
+
+def private_directory(path: Path) -> Path:
+    """Make *path*, private to this user, and return it. Raises OSError if it cannot be."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{path} is not a directory of this user")
+    if found.st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def open_private(path: Path, flags: int, kind: int = stat.S_IFREG) -> int:
+    """Open *path* without waiting. Raises OSError if it is not a file, or not of another *kind*."""
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if stat.S_IFMT(os.fstat(fd).st_mode) != kind:
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
+
+
+def read_private(path: Path) -> bytes:
+    """Return the beginning of the file at *path*."""
+    fd = open_private(path, os.O_RDONLY)
+    try:
+        return os.read(fd, _MOST)
+    finally:
+        os.close(fd)

@@ -1,0 +1,169 @@
+"""The files by which processes and their sender find each other: lock, wake-up, status."""
+
+import contextlib
+import fcntl
+import os
+import select
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from .private import open_private, read_private
+
+__all__ = ["SenderFiles", "SenderStatus", "SignalStatus", "WakeUps"]
+
+#: Seconds between two log lines, of any process, about one subject.
+LOG_INTERVAL = 60.0
+
+
+class SignalStatus(NamedTuple):
+    """The sender's report about one signal."""
+
+    #: Why its exports fail at the moment; empty if they do not.
+    error: str = ""
+    #: How many items will not be delivered, and why the last of them.
+    dropped: int = 0
+    reason: str = ""
+
+
+class SenderStatus(NamedTuple):
+    """The sender's report. Its counts continue those of the sender before it."""
+
+    #: How many exports have failed.
+    failures: int = 0
+    #: The segments that cannot be read, with the reason for each.
+    unreadable: str = ""
+    #: In the order of ``SIGNALS``.
+    signals: tuple[SignalStatus, SignalStatus, SignalStatus] = (SignalStatus(),) * 3
+
+
+class SenderFiles:
+    """The sender's files in *directory*."""
+
+    def __init__(self, directory: Path) -> None:
+        self.lock_file = directory / "sender.lock"
+        self._directory = directory
+        self._wake = directory / "wake"
+        self._status = directory / "status.json"
+        self._stderr = directory / "sender.stderr"
+
+    def lock(self) -> int | None:
+        """Lock ``lock_file`` and return its descriptor. None if another process has the lock.
+
+        The lock lasts until the descriptor, and each copy of it in other processes, is closed.
+        """
+        fd = open_private(self.lock_file, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return None
+        return fd
+
+    def is_running(self) -> bool:
+        """Return whether a sender runs."""
+        lock = self.lock()
+        if lock is not None:
+            os.close(lock)
+        return lock is None
+
+    def is_locked_by(self, fd: int) -> bool:
+        """Return whether *fd* is still the lock that other processes see."""
+        try:
+            return os.path.samestat(os.fstat(fd), os.lstat(self.lock_file))
+        except OSError:
+            return False
+
+    def may_log(self, subject: str) -> bool:
+        """Return whether no process has logged a line about *subject* within a minute."""
+        marker = self._directory / f"logged.{subject}"
+        with contextlib.suppress(OSError):
+            if 0 <= time.time() - marker.stat().st_mtime < LOG_INTERVAL:
+                return False
+        with contextlib.suppress(OSError):
+            os.close(open_private(marker, os.O_WRONLY | os.O_CREAT))
+            os.utime(marker)
+        return True
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator["WakeUps"]:
+        """Listen for processes that call ``wake``: for none if another file is in its place."""
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(self._wake, 0o600)
+        try:
+            # Open for writing too: a FIFO without a writer is always ready to be read.
+            fd = open_private(self._wake, os.O_RDWR, stat.S_IFIFO)
+        except OSError:
+            yield WakeUps(None)
+            return
+        try:
+            yield WakeUps(fd)
+        finally:
+            os.close(fd)
+
+    def wake(self) -> bool:
+        """Ask the sender to deliver at once. Return whether one listens."""
+        try:
+            fd = open_private(self._wake, os.O_WRONLY, stat.S_IFIFO)
+        except OSError:
+            return False
+        with contextlib.suppress(BlockingIOError):  # full of what other processes wrote
+            os.write(fd, b"!")
+        os.close(fd)
+        return True
+
+    def status(self) -> SenderStatus:
+        """Return the last status that a sender wrote."""
+        try:
+            return msgspec.json.decode(read_private(self._status), type=SenderStatus)
+        except (OSError, msgspec.DecodeError):
+            return SenderStatus()
+
+    def write_status(self, status: SenderStatus) -> None:
+        """Replace the status, as a whole."""
+        fresh = self._status.with_suffix(".new")
+        fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            os.write(fd, msgspec.json.encode(status))
+        finally:
+            os.close(fd)
+        fresh.replace(self._status)
+
+    def begin_stderr(self) -> str:
+        """Return the path for the next sender's standard error: an empty file, or /dev/null."""
+        try:
+            os.close(open_private(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        except OSError:
+            return os.devnull
+        return str(self._stderr)
+
+    def crash(self) -> str:
+        """Return the exception with which the last sender ended; empty if there was none."""
+        try:
+            text = read_private(self._stderr).decode("utf-8", "replace")
+        except OSError:
+            return ""
+        lines = text.strip().splitlines()
+        return lines[-1][:500] if "Traceback" in text else ""
+
+
+class WakeUps:
+    """The sender's end of ``SenderFiles.wake``."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def wait(self, seconds: float) -> bool:
+        """Wait *seconds* at most. Return whether a process called ``wake``."""
+        if self._fd is None:
+            time.sleep(seconds)
+            return False
+        ready, _, _ = select.select([self._fd], [], [], seconds)
+        with contextlib.suppress(BlockingIOError):
+            while ready and os.read(self._fd, 4096):
+                pass
+        return bool(ready)
