@@ -16,15 +16,15 @@ from ..analysis.rows import error_of
 from .counts import Metrics, Range, percentiles, points, terms, totals
 from .queues import Backlog, backlogs, facts, flows, queue_state, series_of, sum_of
 from .read import read_spans
-from .waiting import BACKLOG, STATES, times
+from .waiting import STATE, times
 
 __all__ = ["Asked", "queue_page"]
 
 #: The newest runs that are looked at one by one.
 MOST_RUNS = 5_000
 
-#: Dots of the scatter besides the longest wait of each moment, and rows of each list.
-MOST_DOTS, MOST_ROWS = 500, 10
+#: Dots of the scatter besides the longest wait of each moment, rows of each list, and workers.
+MOST_DOTS, MOST_ROWS, MOST_WORKERS = 500, 10, 100
 
 #: How a run ended, by its metric.
 OUTCOMES = {
@@ -104,6 +104,7 @@ def queue_page(
         "looked_at": len(runs),
         "complete": len(runs) < MOST_RUNS,
         "workers": _workers(db, runs),
+        "workers_in_all": len({run.worker for run in runs}),
         "exceptions": _exceptions(db, runs),
         "scatter": _scatter(db, during, runs),
         "slowest": _slowest(db, runs),
@@ -187,7 +188,7 @@ def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
         by_worker[run.worker].append(run)
     names = _names(db, by_worker)
     found = []
-    for worker, its in by_worker.items():
+    for worker, its in sorted(by_worker.items(), key=lambda w: -len(w[1]))[:MOST_WORKERS]:
         service, host = json.loads(names[worker])
         found.append(
             {
@@ -202,7 +203,7 @@ def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
                 "last_run_ns": str(its[0].start_ns),
             }
         )
-    return sorted(found, key=lambda worker: -worker["runs"])
+    return found
 
 
 def _percentile(values: list[int], percent: int) -> float:
@@ -280,8 +281,8 @@ def _oldest(
 ) -> list[dict[str, Any]]:
     """Return the messages that wait for the longest time, or that are due next."""
     rows = db.execute(
-        "SELECT traces.trace_id, waiting.span_id, task, due_ns, "
-        f"({BACKLOG}), ({STATES['stuck']}) FROM waiting JOIN traces ON traces.id = waiting.trace "
+        f"SELECT traces.trace_id, waiting.span_id, task, due_ns, {STATE} "
+        "FROM waiting JOIN traces ON traces.id = waiting.trace "
         "WHERE queue = :queue AND (:task IS NULL OR task = :task) "
         "AND (:broker IS NULL OR broker = :broker) AND expires_ns > :now "
         "ORDER BY due_ns LIMIT :most",
@@ -300,9 +301,9 @@ def _oldest(
             "task": task,
             "due_ns": str(due),
             "waited_ms": max(0, now_ns - due) / 1e6,
-            "state": "stuck" if stuck else "waiting" if is_due else "scheduled",
+            "state": state,
         }
-        for trace_id, span_id, task, due, is_due, stuck in rows
+        for trace_id, span_id, task, due, state in rows
     ]
 
 

@@ -119,7 +119,8 @@ def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
         "expired_waiting": backlog.expired,
         **{name: metrics[metric] for name, metric in NAMES.items()},
         "in_per_s": metrics[counts.SENT] / asked.since_s,
-        "out_per_s": metrics[counts.TOTAL] / asked.since_s,
+        # A run may take several messages.
+        "out_per_s": max(metrics[counts.TOTAL], metrics[counts.TAKEN]) / asked.since_s,
         "wait_ms": percentiles(metrics, WAITS),
         "run_ms": percentiles(metrics, DURATIONS),
     }
