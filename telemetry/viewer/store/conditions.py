@@ -31,7 +31,7 @@ WAIT = (
 NONE = "found.trace < 0"
 
 #: The kinds of terms that a word may be part of.
-NAMES = ("service", "task", "queue", "route", "name")
+NAMES = ("service", "task", "queue", "broker", "route", "name")
 
 #: Up to so many traces that have a term are listed; where more have it, most of those that one
 #: goes through will.
@@ -104,6 +104,18 @@ class Conditions:
             case Attribute(key, value):
                 self.where(self._may_have(is_possible(key, value)))
                 self._attributes.append(part)
+
+    def has_message(self, broker: str, queue: str, task: str) -> None:
+        """Ask for a message of *broker*; of *queue* and *task* unless they are empty."""
+        wanted = {"$[0]": broker, "$[1]": queue, "$[2]": task}
+        conditions = ["kind = 'flow'"]
+        conditions += [
+            f"json_extract(value, '{path}') = {self.value(value)}"
+            for path, value in wanted.items()
+            if value or path == "$[0]"
+        ]
+        query = f"SELECT id FROM terms WHERE {' AND '.join(conditions)}"
+        self._any_of([], [number for (number,) in self._db.execute(query, self.values)])
 
     def has_status(self, status: str) -> None:
         """Ask for a status of the trace, a state of one of its messages or of one of its runs."""

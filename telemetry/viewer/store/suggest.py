@@ -18,6 +18,7 @@ _BEGINNINGS = {
     "duration>": "duration, for example duration>200ms",
     "task:": "task",
     "queue:": "queue",
+    "broker:": "broker",
     "service:": "service",
     "route:": "route",
     "log:": "text of a log record",

@@ -21,15 +21,14 @@ from ...otlp.server import (
     PROTOBUF,
     Busy,
     encode_response,
-    grouped,
     partial,
     partial_logs,
     receive,
     receive_as,
-    to_json,
 )
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
+from ..export_files import trace_document
 from ..import_files import read_file
 from ..map_layout import lay_out
 from ..store.logs import LogSearch, Stored, find_logs, logs_of_trace
@@ -42,9 +41,9 @@ from ..store.read import (
     number_of,
     read_spans,
     read_trace,
-    stored_spans,
 )
 from ..store.search import Search, facets, find
+from ..store.search_trace import spans_like
 from ..store.service_map import service_map
 from ..store.suggest import suggest
 from ..store.trace_store import PATIENCE, Store
@@ -170,7 +169,7 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces/<trace_id>")
     def export(trace_id: str) -> Response:
         with store.database.reading() as db:
-            document = to_json(grouped(stored_spans(db, _number(db, trace_id))))
+            document = trace_document(db, _number(db, trace_id), trace_id)
         response = _json(document)
         if request.args.get("download"):
             response.headers["Content-Disposition"] = (
@@ -184,6 +183,12 @@ def _add_traces(app: Flask, store: Store) -> None:
             number = _number(db, trace_id)
             trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
             return _json(hops(trace, count_spans(db, number)))
+
+    @app.get("/api/traces/<trace_id>/search")
+    def search_trace(trace_id: str) -> Response:
+        with store.database.reading() as db:
+            found = spans_like(db, _number(db, trace_id), request.args.get("q", "").strip())
+            return _json({"spans": found})
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:
