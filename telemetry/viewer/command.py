@@ -31,6 +31,10 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 #: Seconds for which nothing more of a trace may come before it is printed.
 QUIET = 1.0
 
+#: Seconds for which a thread may hold the interpreter's lock while another wants it. A page is read
+#: in many short steps, each of which may wait for the thread that writes.
+SWITCH = 0.0005
+
 
 class CannotStart(Exception):
     """The viewer cannot begin: what is in the way, and what to do about it."""
@@ -66,6 +70,7 @@ def print_trace(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    sys.setswitchinterval(SWITCH)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

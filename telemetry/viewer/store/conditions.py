@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .attributes import has_attribute, is_possible
+from .database import rows_of
 from .incoming import MAX_TIME
 from .logs import traces_with_log
 from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
@@ -172,7 +173,8 @@ class Conditions:
         """Return the terms of *kinds* of which *text* is a part, in any case."""
         marks = ", ".join(f"'{kind}'" for kind in kinds)
         wanted = text.casefold()
-        rows = self._db.execute(f"SELECT id, value FROM terms WHERE kind IN ({marks})")
+        query = f"SELECT id, value FROM terms WHERE kind IN ({marks})"
+        rows = rows_of(self._db, "id, value", query)
         return [number for number, value in rows if wanted in value.casefold()]
 
     def _equal(self, kind: str, text: str) -> list[int]:

@@ -63,7 +63,7 @@ FEW = 3_000
 
 #: The newest log records with a text whose traces are found; and of all, for a text that is
 #: shorter than three characters, those that are looked at.
-MOST_FOUND, MOST_SCANNED = 10_000, 100_000
+MOST_FOUND, MOST_SCANNED = 5_000, 100_000
 
 #: Groups of characters of one text that are looked up.
 MOST_GROUPS = 32

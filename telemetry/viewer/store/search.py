@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
 from ..analysis.summary import summarise
 from ..analysis.wait import STUCK_AFTER
 from .conditions import DURATION, LIVE, WAIT, Conditions
+from .database import rows_of
 from .incoming import MAX_TIME
 from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
 from .read import read_trace
@@ -200,9 +203,10 @@ def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> li
     room = MOST_SPANS_ANEW
     now = time.time_ns()
     rows = []
+    query = "SELECT id, row FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))"
+    found = dict(rows_of(db, "id, row", query, {"numbers": json.dumps(numbers)}))
     for number in numbers:
-        (text,) = db.execute("SELECT row FROM traces WHERE id = ?", (number,)).fetchone()
-        row: dict[str, Any] = json.loads(text)
+        row: dict[str, Any] = msgspec.json.decode(found[number])
         if row["live"] and row["spans"] <= room:
             room -= row["spans"]
             row = summarise(read_trace(db, number, now, stuck_after_ns)).row

@@ -1,6 +1,5 @@
 """The traces that are kept: spans come in, one thread writes and sums them up, and they go."""
 
-import json
 import logging
 import sqlite3
 import threading
@@ -9,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -369,7 +369,7 @@ class Store:
         row = summary.row
         counts = self._countable(db, summary)
         (before,) = db.execute("SELECT counted FROM traces WHERE id = ?", (number,)).fetchone()
-        for bucket, term, metric, n in json.loads(before) if before else ():
+        for bucket, term, metric, n in msgspec.json.decode(before) if before else ():
             changes[bucket, term, metric] -= n
         for (bucket, term, metric), n in counts.items():
             changes[bucket, term, metric] += n
@@ -436,7 +436,7 @@ class Store:
         if number is not None:
             return number
         if len(known) >= POOLS[pool]:
-            value = to_text([OTHER] * len(json.loads(value))) if kind in LISTS else OTHER
+            value = to_text([OTHER] * len(msgspec.json.decode(value))) if kind in LISTS else OTHER
         (number,) = db.execute(
             "INSERT INTO terms (kind, value) VALUES (?, ?) "
             "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
