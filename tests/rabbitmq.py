@@ -33,7 +33,7 @@ class RabbitMQ:
         """Close every connection that it has, as a restart does."""
         control = str(Path(self.process.argv[0]).with_name("rabbitmqctl"))
         command = [control, "close_all_connections", "a test wants it"]
-        subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=300)
 
 
 def find_server() -> str | None:

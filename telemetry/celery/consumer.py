@@ -197,7 +197,7 @@ def _items(message: Mapping[str, Any]) -> int | None:
 
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
-        # Neither result nor failure: SystemExit or a killed greenlet, on its way through.
+        # Neither a result nor a failure: SystemExit, or a killed greenlet.
         if (exc := sys.exception()) is not None:
             run.fail(exc)
         return

@@ -184,11 +184,11 @@ def _add_traces(app: Flask, store: Store) -> None:
             trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
             return _json(hops(trace, count_spans(db, number)))
 
-    @app.get("/api/traces/<trace_id>/search")
-    def search_trace(trace_id: str) -> Response:
+    @app.get("/api/traces/<trace_id>/matches")
+    def show_matches(trace_id: str) -> Response:
+        text = request.args.get("q", "").strip()
         with store.database.reading() as db:
-            found = spans_like(db, _number(db, trace_id), request.args.get("q", "").strip())
-            return _json({"spans": found})
+            return _json({"span_ids": spans_like(db, _number(db, trace_id), text)})
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:

@@ -233,10 +233,10 @@ def test_a_span_in_full(viewer: Viewer) -> None:
 def test_spans_in_a_trace_are_found_by_a_text(viewer: Viewer) -> None:
     viewer.send(export(order(error="OSError: gone")))
     viewer.settled(4)
-    search = f"/api/traces/{TRACE}/search"
-    assert viewer.get(search, q="oserror") == {"spans": [shown("run")]}
-    assert viewer.get(search) == {"spans": []}
-    assert "not here" in viewer.get(f"/api/traces/{'0' * 32}/search", 404, q="x")["error"]
+    search = f"/api/traces/{TRACE}/matches"
+    assert viewer.get(search, q="oserror") == {"span_ids": [shown("run")]}
+    assert viewer.get(search) == {"span_ids": []}
+    assert "not here" in viewer.get(f"/api/traces/{'0' * 32}/matches", 404, q="x")["error"]
 
 
 def test_what_goes_out_comes_in_again(viewer: Viewer, start_viewer: StartViewer) -> None:
