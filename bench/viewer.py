@@ -1,7 +1,9 @@
 """How much the viewer takes in, and how fast it finds: ``python -m bench.viewer``.
 
-Starts the real viewer on a database of its own, sends it traces over OTLP/gRPC from another
-process, first at a given rate and then as fast as they are taken, and then asks its API.
+Starts the real viewer on a database of its own and sends it traces and log records over OTLP/gRPC
+from another process: first at a given rate, then as fast as it accepts them. Then it queries the
+API, first while nothing else happens and then while spans arrive at the rate and the oldest are
+deleted.
 """
 
 import argparse
@@ -21,13 +23,19 @@ from socket import create_server
 from urllib.request import urlopen
 
 import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 #: Spans of one trace and of one export: the SDK's batch is 512.
 TRACE, EXPORT = 8, 512
+
+#: How often each question is asked.
+TIMES = 9
 
 TASKS = [f"shop.tasks.task{number}" for number in range(20)]
 QUEUES = ["celery", "mail", "reports"]
@@ -51,7 +59,13 @@ QUESTIONS = {
     "wait > 1.9 s, of one task": "/api/traces?q=wait%3E1.9s%20task%3Atask7",
     "stuck (none)": "/api/traces?q=status%3Astuck",
     "failed": "/api/traces?q=status%3Aerror",
+    "text of a log record": "/api/traces?q=log%3A%22card+declined%22",
+    "text of one log record": "/api/traces?q=log%3A%22order+123%22",
+    "text of a log record (none)": "/api/traces?q=log%3Anothing-like-it",
+    "log records, errors": "/api/logs?all=1&severity=17",
+    "log records without a trace": "/api/logs",
     "facets": "/api/facets",
+    "suggestions": "/api/suggest?q=task",
     "queues, last hour": "/api/queues?since_s=3600",
     "queues, last week": "/api/queues?since_s=604800",
     "one queue, last hour": "/api/queue?queue=mail&since_s=3600",
@@ -62,8 +76,17 @@ QUESTIONS = {
 }
 
 
-def exports(seed: int) -> Iterator[tuple[int, ExportTraceServiceRequest]]:
-    """Yield exports without end, with how many spans each has: web's and worker's in turn."""
+#: Words of log records, of which each has some.
+WORDS = ("card", "declined", "accepted", "order", "paid", "mail", "cart", "stock", "refund")
+
+
+def exports(
+    seed: int,
+) -> Iterator[tuple[int, ExportTraceServiceRequest, ExportLogsServiceRequest]]:
+    """Yield exports without end, with the number of spans: web's and worker's in turn.
+
+    Each comes with half as many log records.
+    """
     chance = random.Random(seed)
     while True:
         web: list[Span] = []
@@ -74,7 +97,25 @@ def exports(seed: int) -> Iterator[tuple[int, ExportTraceServiceRequest]]:
             resource = ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])
             resource.resource.attributes.append(_attribute("service.name", service))
             resource.resource.attributes.append(_attribute("service.instance.id", service))
-            yield len(spans), ExportTraceServiceRequest(resource_spans=[resource])
+            logs = ResourceLogs(scope_logs=[ScopeLogs(log_records=_logs(chance, spans))])
+            logs.resource.CopyFrom(resource.resource)
+            yield (
+                len(spans),
+                ExportTraceServiceRequest(resource_spans=[resource]),
+                ExportLogsServiceRequest(resource_logs=[logs]),
+            )
+
+
+def _logs(chance: random.Random, spans: list[Span]) -> Iterator[LogRecord]:
+    for span in spans[::2]:
+        text = f"{' '.join(chance.choices(WORDS, k=6))}, order {chance.randrange(10**6)}"
+        yield LogRecord(
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            time_unix_nano=span.start_time_unix_nano,
+            severity_number=chance.choices((9, 17), (10_000, 1))[0],  # type: ignore[arg-type]
+            body=AnyValue(string_value=text),
+        )
 
 
 def _add_trace(chance: random.Random, web: list[Span], worker: list[Span]) -> None:
@@ -166,20 +207,30 @@ def send(address: str, count: int, rate: float, result) -> None:  # type: ignore
     began = time.perf_counter()
     with grpc.insecure_channel(address) as channel:
         stub = trace_service_pb2_grpc.TraceServiceStub(channel)  # type: ignore[no-untyped-call]
+        logs = logs_service_pb2_grpc.LogsServiceStub(channel)  # type: ignore[no-untyped-call]
         while sent < count:
-            size, request = next(source)
+            size, request, log_request = next(source)
             refused += stub.Export(request, timeout=60).partial_success.rejected_spans
+            logs.Export(log_request, timeout=60)
             sent += size
             if rate:
                 time.sleep(max(0.0, began + sent / rate - time.perf_counter()))
     result.put((sent, refused, time.perf_counter() - began))
 
 
-def load(address: str, count: int, rate: float) -> tuple[int, int, float]:
-    """Send from a process of its own; return spans sent, spans refused, and seconds."""
+def start_load(
+    address: str, count: int, rate: float
+) -> tuple[multiprocessing.Process, "multiprocessing.Queue[tuple[int, int, float]]"]:
+    """Start to send from a process of its own; return it, and the queue of its result."""
     result: multiprocessing.Queue[tuple[int, int, float]] = multiprocessing.Queue()
     sender = multiprocessing.Process(target=send, args=(address, count, rate, result))
     sender.start()
+    return sender, result
+
+
+def load(address: str, count: int, rate: float) -> tuple[int, int, float]:
+    """Send from a process of its own; return spans sent, spans refused, and seconds."""
+    sender, result = start_load(address, count, rate)
     answer = result.get()
     sender.join()
     return answer
@@ -230,7 +281,7 @@ def main() -> int:
         viewer = subprocess.Popen(
             [
                 *(sys.executable, "-m", "telemetry", "view", "--grpc", address, "--http", http),
-                *("--db", f"{directory}/traces.db", "--max-spans", str(2 * options.total)),
+                *("--db", f"{directory}/traces.db", "--max-spans", str(options.total + 2000)),
             ],
             stdout=subprocess.PIPE,
         )
@@ -257,14 +308,32 @@ def measure(options: argparse.Namespace, base: str, address: str, pid: int) -> N
     more, lost, seconds = load(address, options.total - sent, 0)
     rest = settled(base, sent + more - refused - lost)
     print(
-        f"as fast as they are taken: {more} spans in {seconds:.1f} s ({more / seconds:.0f}/s), "
+        f"as fast as it accepts them: {more} spans in {seconds:.1f} s ({more / seconds:.0f}/s), "
         f"{lost} refused; all written and summed up {rest:.1f} s later"
     )
     now = stats(base)
     print(f"{now['spans']} spans, {now['traces']} traces, {now['db_bytes'] / 1e6:.0f} MB")
-    for name, path in QUESTIONS.items():
-        times = [get(base, path)[0] for _ in range(7)]
-        print(f"  {name:32} {statistics.median(times):7.1f} ms  (slowest {max(times):.1f})")
+    idle = ask(base)
+    sender, _ = start_load(address, 10**9, options.rate)
+    time.sleep(10)  # until the rate is steady
+    received, start = stats(base)["received"], time.monotonic()
+    busy = ask(base)
+    rate = (stats(base)["received"] - received) / (time.monotonic() - start)
+    sender.terminate()
+    sender.join()
+    print(f"milliseconds: median and slowest of {TIMES}; then while {rate:.0f} spans/s arrive")
+    for name in QUESTIONS:
+        row = [f(times[name]) for times in (idle, busy) for f in (statistics.median, max)]
+        print(f"  {name:32}" + "".join(f"{ms:9.1f}" for ms in row))
+
+
+def ask(base: str) -> dict[str, list[float]]:
+    """Return how long each question takes, in milliseconds, several times."""
+    times: dict[str, list[float]] = {name: [] for name in QUESTIONS}
+    for _ in range(TIMES):
+        for name, path in QUESTIONS.items():
+            times[name].append(get(base, path)[0])
+    return times
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ __all__ = ["print_trace", "view"]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 #: Seconds after which a thread that computes lets another run. The viewer answers a request in many
-#: small steps, and with Python's 5 milliseconds each of them would wait so long for a large export.
+#: short steps. With Python's 5 milliseconds, each step would wait that long for the thread that
+#: writes, or for a large export.
 SWITCH_INTERVAL = 0.0005
 
 #: Seconds for which nothing more of a trace may come before it is printed.

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from opentelemetry.semconv._incubating.attributes.db_attributes import DB_SYSTEM, DB_SYSTEM_NAME
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
+from opentelemetry.semconv._incubating.attributes.process_attributes import PROCESS_PID
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
 
 from ...otlp.decode import ReceivedSpan
 from .hops import Trace
-from .messaging import broker_of, is_doctors, queue_of, retries_of, state_of, task_of, text
+from .messaging import broker_of, is_doctors, number, queue_of, retries_of, state_of, task_of, text
 
 __all__ = ["Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
 
@@ -53,7 +54,7 @@ CELERY_HOSTNAME = "celery.hostname"
 class Run:
     """One run of a task. *wait_ns* is queue and prefetch, None if unknown; *outcome* a metric or 0.
 
-    *failure* is the type of its exception. *worker* is its service, and the host or process.
+    *failure* is the type of its exception. *worker* is its service, and its host and process.
     """
 
     span_id: str
@@ -157,12 +158,12 @@ def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[in
         yield at, ("node", node), [TOTAL, *failed]
     elif role == "run":
         outcome = [found] if (found := _outcome(span)) else []
-        wait = trace.waits.get(span.span_id)
-        waited = [WAITS + bin_of(wait.waited_ns)] if wait else []
-        if wait:
+        waits = trace.messages_of(span)
+        for wait in waits:
             yield max(0, at - wait.waited_ns), ("flow", *flow), [ARRIVED]
-            outcome.append(TAKEN)
-        yield at, ("flow", *flow), [TOTAL, *outcome, *waited, _duration(span)]
+        waited = [WAITS + bin_of(wait.waited_ns) for wait in waits]
+        taken = [TAKEN] * len(waits)
+        yield at, ("flow", *flow), [TOTAL, *outcome, *taken, *waited, _duration(span)]
         yield at, ("edge", node, service), [TOTAL, *outcome, *waited]
         yield at, ("node", service), [TOTAL, *outcome]
     elif store := text(span.attributes, DB_SYSTEM_NAME, DB_SYSTEM):
@@ -197,7 +198,12 @@ def _failure(run: ReceivedSpan) -> str:
 
 
 def _worker(run: ReceivedSpan) -> str:
-    return text(run.attributes, CELERY_HOSTNAME) or text(run.resource, HOST_NAME) or run.instance
+    """Return the host and the process of *run*: a host may have several workers of one service."""
+    host = text(run.attributes, CELERY_HOSTNAME) or text(run.resource, HOST_NAME)
+    pid = number(run.resource, PROCESS_PID)
+    # A process id means nothing without its host.
+    process = f"pid {int(pid)}" if host and pid is not None else run.instance
+    return " ".join(filter(None, (host, process)))
 
 
 def _duration(span: ReceivedSpan) -> int:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ...otlp.decode import ReceivedSpan
 from .critical import Segment, critical_path
-from .messaging import message_id_of, retries_of, role_of, state_of, task_of
+from .messaging import Role, message_id_of, retries_of, role_of, state_of, task_of
 from .sentence import rounded, sentence
 from .wait import NEVER, STUCK_AFTER, LiveState, Node, Wait, live_wait, wait_of
 
@@ -88,12 +88,30 @@ class Trace:
         by_id = {span.span_id: span for span in spans}
         self.spans = sorted(by_id.values(), key=lambda span: (span.start_ns, -span.end_ns))
         self.known = {span.span_id: span for span in self.spans}
-        self.roles = {span.span_id: role_of(span) for span in self.spans}
+        self.roles = self._find_roles()
         self.runs = [span for span in self.spans if self.roles[span.span_id] == "run"]
         self.sends = [span for span in self.spans if self.roles[span.span_id] == "send"]
         self._find_tree()
         self._find_causes()
         self._find_waits()
+
+    def _find_roles(self) -> dict[str, Role]:
+        """Return the roles of spans. One that takes messages is their run if no other span is."""
+        roles = {span.span_id: role_of(span) for span in self.spans}
+        #: The sends that a span takes without running them.
+        self._received: set[str] = set()
+        runs = [span for span in self.spans if roles[span.span_id] == "run"]
+        processed = {i for run in runs for i in (run.parent_id, *(k.span_id for k in run.links))}
+        for span in self.spans:
+            if roles[span.span_id] != "take":
+                continue
+            sends = {link.span_id for link in span.links}
+            if roles.get(span.parent_id) == "send":
+                sends.add(span.parent_id)
+            self._received |= sends
+            is_run = sends and processed.isdisjoint({span.span_id, *sends})
+            roles[span.span_id] = "run" if is_run else ""
+        return roles
 
     def _find_tree(self) -> None:
         self.children: dict[str, list[ReceivedSpan]] = defaultdict(list)
@@ -135,7 +153,8 @@ class Trace:
         self.message_ids = {s.span_id: message_id_of(s) for s in (*self.runs, *self.sends)}
         attempts = {self._attempt(send): send for send in reversed(self.sends)}
         self.causes: dict[str, ReceivedSpan] = {}
-        taken: set[str] = set()
+        self._batches: dict[str, list[ReceivedSpan]] = {}
+        taken = set(self._received)
         for run in self.runs:
             sends = self._sends_of(run)
             taken.update(send.span_id for send in sends)
@@ -144,8 +163,16 @@ class Trace:
             if again is not None and again.parent_id != run.span_id:
                 taken.add(again.span_id)
                 sends.insert(0, again)
+            else:
+                others = (self.elsewhere.sends.get(link.span_id) for link in run.links)
+                batch = [*sends, *filter(None, others)]
+                if len(batch) > 1:
+                    self._batches[run.span_id] = batch
+                # The message that waited for the longest time comes first.
+                sends.sort(key=_end)
             if sends:
                 self.causes[run.span_id] = sends[0]
+        self._taken = taken
         self.untaken = [s for s in self.sends if s.span_id not in taken and self._is_untaken(s)]
 
     def _attempt(self, span: ReceivedSpan) -> tuple[str, str, int]:
@@ -172,17 +199,22 @@ class Trace:
 
     def _find_waits(self) -> None:
         self.waits: dict[str, Wait] = {}
+        #: The waits of all messages of each batch.
+        self.batches: dict[str, list[Wait]] = {}
         for run in self.runs:
-            others = (self.elsewhere.sends.get(link.span_id) for link in run.links)
-            send = self.causes.get(run.span_id) or next(filter(None, others), None)
+            others = filter(None, (self.elsewhere.sends.get(link.span_id) for link in run.links))
+            send = self.causes.get(run.span_id) or min(others, key=_end, default=None)
             if wait := wait_of(run, send):
                 self.waits[run.span_id] = wait
+            found = (wait_of(run, send) for send in self._batches.get(run.span_id, ()))
+            if batch := [wait for wait in found if wait is not None]:
+                self.batches[run.span_id] = batch
         self.live = [live_wait(send, self.now_ns, self.stuck_after_ns) for send in self.untaken]
         #: Waits of messages that a run in another trace took.
         self.picked_up = [
             wait
             for send in self.sends
-            for run in self.elsewhere.runs.get(send.span_id, ())
+            for run in self._takers_elsewhere(send)
             if (wait := wait_of(run, send)) is not None
         ]
         starts = [span.start_ns for span in self.spans]
@@ -190,6 +222,17 @@ class Trace:
         ends = [max(span.start_ns, span.end_ns) for span in self.spans]
         ends += [wait.end_ns for wait in (*self.live, *self.picked_up)]
         self.start_ns, self.end_ns = min(starts, default=0), max(ends, default=0)
+
+    def _takers_elsewhere(self, send: ReceivedSpan) -> Sequence[ReceivedSpan]:
+        """Return the runs in other traces; or else what took the message there."""
+        takers = self.elsewhere.runs.get(send.span_id, ())
+        runs = [taker for taker in takers if role_of(taker) == "run"]
+        return runs if runs or send.span_id in self._taken else takers
+
+    def messages_of(self, run: ReceivedSpan) -> list[Wait]:
+        """Return the waits of the messages that *run* took: several if it is a batch."""
+        wait = self.waits.get(run.span_id)
+        return self.batches.get(run.span_id) or ([wait] if wait else [])
 
     @property
     def duration_ns(self) -> int:
@@ -332,6 +375,10 @@ class Trace:
         A wait that goes on is no reason: its state is worked out whenever somebody looks.
         """
         return self._arrived_ns + GRACE if self.orphans and self.arriving else None
+
+
+def _end(span: ReceivedSpan) -> int:
+    return span.end_ns
 
 
 def _overlap(phase: tuple[int, int], start: int, end: int) -> int:

@@ -22,9 +22,11 @@ from ...otlp.decode import ReceivedSpan
 from ...propagation.doctor import DOCTOR_MEMBER, DOCTOR_TASK
 
 __all__ = [
+    "Role",
     "broker_of",
     "consumer_of",
     "is_doctors",
+    "is_taker",
     "message_id_of",
     "number",
     "queue_of",
@@ -35,14 +37,15 @@ __all__ = [
     "text",
 ]
 
-Role = Literal["send", "run", ""]
+Role = Literal["send", "run", "take", ""]
 
-#: The operations of the conventions, old and new, by what they are here. One that only takes a
-#: message or settles it is neither.
+#: The operations of the conventions, old and new, by their roles here. One that settles a message
+#: has none.
 _OPERATIONS: dict[str, Role] = {
     **dict.fromkeys(("create", "send", "publish", "queue.publish", "queue.submit"), "send"),
     **dict.fromkeys(("process", "deliver", "queue.process", "queue.task"), "run"),
-    **dict.fromkeys(("receive", "settle", "ack", "nack", "queue.receive"), ""),
+    **dict.fromkeys(("receive", "queue.receive"), "take"),
+    **dict.fromkeys(("settle", "ack", "nack"), ""),
 }
 _KINDS: dict[str, Role] = {"PRODUCER": "send", "CONSUMER": "run"}
 
@@ -85,7 +88,10 @@ def number(attributes: Mapping[str, Any], *keys: str) -> float | None:
 
 
 def role_of(span: ReceivedSpan) -> Role:
-    """Return ``"send"`` or ``"run"`` if *span* sends a message or runs its task, else ``""``."""
+    """Return the role of *span*: it sends a message, runs its task, or only takes it.
+
+    A span that only takes messages is their run if no other span processes them.
+    """
     attributes = span.attributes
     for key in (MESSAGING_OPERATION_TYPE, MESSAGING_OPERATION, SENTRY_OP):
         value = attributes.get(key)
@@ -94,6 +100,11 @@ def role_of(span: ReceivedSpan) -> Role:
     if span.kind in _KINDS:
         return _KINDS[span.kind]
     return _OPERATIONS.get(span.name, "") if span.name.startswith("queue.") else ""
+
+
+def is_taker(span: ReceivedSpan) -> bool:
+    """Return whether *span* takes messages from a queue."""
+    return role_of(span) in ("run", "take")
 
 
 def task_of(span: ReceivedSpan) -> str:

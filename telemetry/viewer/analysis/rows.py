@@ -128,7 +128,8 @@ def _first_error(trace: Trace) -> dict[str, str] | None:
 
 def _linked(trace: Trace) -> list[dict[str, Any]]:
     """Return the links of messages to other traces, each trace once."""
-    links = [link for wait in trace.all_waits if (link := _link_of(trace, wait))]
+    batched = (wait for batch in trace.batches.values() for wait in batch)
+    links = [link for w in (*trace.all_waits, *batched) if (link := _link_of(trace, w))]
     by_trace: dict[tuple[str, str], dict[str, Any]] = {}
     for link in links:
         by_trace.setdefault((link["relation"], link["trace_id"]), link)
@@ -251,7 +252,7 @@ class _Rows:
             attempt = self._attempts.get(child.span_id)
             if attempt is not None and FOLDED < attempt.of > attempt.number:
                 groups[attempt.key].append(child)
-        found = (Attempts(runs) for runs in groups.values())
+        found = (Attempts(runs) for runs in groups.values() if len(runs) > 1)
         return {run.span_id: group for group in found for run in group.runs}
 
     def _attempts_row(self, node: Attempts) -> dict[str, Any]:

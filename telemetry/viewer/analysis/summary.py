@@ -1,11 +1,11 @@
 """A trace in a few words and numbers: its row in the list, what it is found by, what it counts."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_ROUTE
 
 from .counts import LONGEST_NAME, Key, Run, counted, cut, runs_of
@@ -14,7 +14,7 @@ from .messaging import is_doctors, queue_of, state_of, task_of, text
 from .rows import in_ms
 from .wait import Wait
 
-__all__ = ["Summary", "summarise"]
+__all__ = ["Summary", "summarise", "to_text"]
 
 #: A list of names ends after so many.
 MOST_NAMES = 100
@@ -108,4 +108,4 @@ def _names(names: Iterable[str]) -> list[str]:
 
 def to_text(value: object) -> str:
     """Return JSON, as compact as it can be."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return msgspec.json.encode(value).decode()

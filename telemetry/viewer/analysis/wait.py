@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ...otlp.decode import ReceivedSpan
 from ...tracing.waits import parse_eta
-from .messaging import number, queue_of, text
+from .messaging import number, queue_of, role_of, text
 
 __all__ = ["NEVER", "STUCK_AFTER", "LiveState", "Node", "Wait", "live_wait", "wait_of"]
 
@@ -115,7 +115,9 @@ Node = ReceivedSpan | Wait
 
 def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
     """Return the wait of *run*, which *send* published as far as one knows; None if unknown."""
-    early = send.start_ns - run.start_ns if send is not None else 0
+    # A span that takes messages may begin before they are sent.
+    waits_for_it = role_of(run) == "take"
+    early = send.start_ns - run.start_ns if send is not None and not waits_for_it else 0
     parts = [_nanoseconds(run, key) for key in (SCHEDULED, QUEUE, PREFETCH)]
     estimated = parts == [None, None, None]
     if estimated and (latency := number(run.attributes, RECEIVE_LATENCY)) is not None:
@@ -157,7 +159,7 @@ def live_wait(send: ReceivedSpan, now_ns: int, stuck_after_ns: int = STUCK_AFTER
     end = max(sent, min(now_ns, NEVER if expires is None else expires))
     scheduled = min(due, end) - sent
     knows = bool(text(send.attributes, ETA, EXPIRES, "celery.task.name"))
-    state: LiveState = "waiting" if eta is None else "overdue"
+    state: LiveState = "overdue" if due > sent else "waiting"
     if expires is not None and expires <= now_ns:
         state = "expired"
     elif due > now_ns:

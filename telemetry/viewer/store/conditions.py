@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .attributes import has_attribute, is_possible
+from .database import rows_of
 from .incoming import MAX_TIME
 from .logs import traces_with_log
 from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
@@ -31,7 +32,7 @@ WAIT = (
 NONE = "found.trace < 0"
 
 #: The kinds of terms that a word may be part of.
-NAMES = ("service", "task", "queue", "route", "name")
+NAMES = ("service", "task", "queue", "broker", "route", "name")
 
 #: Up to so many traces that have a term are listed; where more have it, most of those that one
 #: goes through will.
@@ -105,6 +106,18 @@ class Conditions:
                 self.where(self._may_have(is_possible(key, value)))
                 self._attributes.append(part)
 
+    def has_message(self, broker: str, queue: str, task: str) -> None:
+        """Ask for a message of *broker*; of *queue* and *task* unless they are empty."""
+        wanted = {"$[0]": broker, "$[1]": queue, "$[2]": task}
+        conditions = ["kind = 'flow'"]
+        conditions += [
+            f"json_extract(value, '{path}') = {self.value(value)}"
+            for path, value in wanted.items()
+            if value or path == "$[0]"
+        ]
+        query = f"SELECT id FROM terms WHERE {' AND '.join(conditions)}"
+        self._any_of([], [number for (number,) in self._db.execute(query, self.values)])
+
     def has_status(self, status: str) -> None:
         """Ask for a status of the trace, a state of one of its messages or of one of its runs."""
         live = next((condition for state, condition in STATES.items() if state == status), None)
@@ -160,7 +173,8 @@ class Conditions:
         """Return the terms of *kinds* of which *text* is a part, in any case."""
         marks = ", ".join(f"'{kind}'" for kind in kinds)
         wanted = text.casefold()
-        rows = self._db.execute(f"SELECT id, value FROM terms WHERE kind IN ({marks})")
+        query = f"SELECT id, value FROM terms WHERE kind IN ({marks})"
+        rows = rows_of(self._db, "id, value", query)
         return [number for number, value in rows if wanted in value.casefold()]
 
     def _equal(self, kind: str, text: str) -> list[int]:

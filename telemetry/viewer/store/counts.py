@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..analysis.counts import DURATIONS, WAITS, middle_of
+from .database import rows_of
 from .trace_store import RESOLUTIONS
 
 __all__ = ["Metrics", "Range", "percentiles", "points", "terms", "totals"]
@@ -55,7 +56,8 @@ class Range:
 
 def terms(db: sqlite3.Connection, kind: str) -> dict[int, list[str]]:
     """Return the names of the *kind*, which are lists, by their numbers."""
-    found = db.execute("SELECT id, value FROM terms WHERE kind = ?", (kind,))
+    query = "SELECT id, value FROM terms WHERE kind = :kind"
+    found = rows_of(db, "id, value", query, {"kind": kind})
     return {number: json.loads(value) for number, value in found}
 
 
@@ -86,13 +88,15 @@ def _seek(
     by: str,
     most_metric: int,
 ) -> Iterable[tuple[int, ...]]:
-    """Yield sums of counts. Each bucket of each term is a seek: the others are not gone through."""
+    """Return sums of counts. Each bucket of each term is a seek: no other is read."""
     columns = "term, metric" if by == "0" else f"term, {by}, metric"
-    return db.execute(
+    found: list[tuple[int, ...]] = rows_of(
+        db,
+        f"{columns.replace('at.', '')}, n",
         "WITH RECURSIVE at (bucket) AS (VALUES (:first) UNION ALL "
         "SELECT bucket + :resolution FROM at WHERE bucket + :resolution <= :now), "
         "one (id) AS (SELECT value FROM json_each(:terms)) "
-        f"SELECT {columns}, sum(n) FROM at CROSS JOIN one CROSS JOIN counts "
+        f"SELECT {columns}, sum(n) AS n FROM at CROSS JOIN one CROSS JOIN counts "
         "WHERE resolution = :resolution AND counts.bucket = at.bucket AND term = one.id "
         f"AND metric < :most GROUP BY {columns} HAVING sum(n) > 0",
         {
@@ -103,6 +107,7 @@ def _seek(
             "most": most_metric,
         },
     )
+    return found
 
 
 def percentiles(

@@ -3,30 +3,27 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ...config.settings import state_directory
-from . import logs
+from . import logs, sources
 
-__all__ = ["MEMORY", "Database", "Unusable", "default_path"]
+__all__ = ["MEMORY", "Database", "Unusable", "default_path", "rows_of"]
 
 MEMORY = ":memory:"
 
 #: Raised with every change of the schema. What another version wrote is not read.
-VERSION = 6
+VERSION = 7
 
 #: Readers kept open for the next.
 IDLE_READERS = 8
 
 SCHEMA = """
--- A resource and a scope: ResourceSpans of OTLP with neither spans nor anything twice.
--- newest: the latest of the traces that have a span of it.
-CREATE TABLE sources (
-    id INTEGER PRIMARY KEY, body BLOB NOT NULL UNIQUE, newest INTEGER NOT NULL DEFAULT 0
-);
-
 -- Ids are in the order of arrival. Times are Unix nanoseconds. revisit_ns: when to sum it up again.
 CREATE TABLE traces (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -72,7 +69,7 @@ CREATE TABLE links (
     target_span BLOB NOT NULL,
     trace INTEGER NOT NULL,
     span_id BLOB NOT NULL,
-    is_run INTEGER NOT NULL,
+    is_taker INTEGER NOT NULL,
     PRIMARY KEY (target_trace, target_span, trace, span_id)
 ) WITHOUT ROWID;
 CREATE INDEX links_trace ON links (trace);
@@ -213,7 +210,8 @@ class Database:
         db.execute("PRAGMA temp_store = MEMORY")
         if version == 0:
             db.executescript(
-                f"BEGIN; {SCHEMA} {logs.SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+                f"BEGIN; {SCHEMA} {sources.SCHEMA} {logs.SCHEMA} "
+                f"PRAGMA user_version = {VERSION}; COMMIT;"
             )
 
     @contextmanager
@@ -256,6 +254,19 @@ class Database:
             for connection in (*self._idle, self._writer):
                 connection.close()
             self._idle.clear()
+
+
+def rows_of(
+    db: sqlite3.Connection, columns: str, query: str, values: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Return the *columns* of all rows of *query*, as JSON has them.
+
+    They are fetched as one value. ``sqlite3`` releases the interpreter's lock for each row, and
+    another thread may hold it for a millisecond: of ten thousand rows each would wait.
+    """
+    whole = f"SELECT json_group_array(json_array({columns})) FROM ({query})"
+    found: list[Any] = msgspec.json.decode(db.execute(whole, values or {}).fetchone()[0])
+    return found
 
 
 def _make_private(path: Path) -> None:

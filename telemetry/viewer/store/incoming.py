@@ -1,34 +1,55 @@
-"""What of an export is kept: each span by itself, as it came, beside its resource and scope."""
+"""The parts of an export as they are stored: a span or log record, its resource and its scope."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from ...otlp.decode import decode_span
-from ..analysis.messaging import role_of
+from ...otlp.decode_logs import decode_log
+from ..analysis.messaging import is_taker
 
-__all__ = ["LARGEST", "MAX_TIME", "MOST_SOURCES", "REFUSED", "Incoming", "incoming"]
+__all__ = [
+    "MAX_TIME",
+    "REFUSED",
+    "REFUSED_LOGS",
+    "SEARCHED",
+    "Incoming",
+    "IncomingLog",
+    "incoming",
+    "incoming_logs",
+]
 
-#: A span that is larger is refused, in bytes.
+#: The largest span or log record that is stored, in bytes.
 LARGEST = 1024 * 1024
 
 #: The bytes of all resources and scopes of an export, where each scope has a copy of its resource.
 MOST_SOURCES = 64 * 1024 * 1024
 
-#: The latest time that is taken, in Unix nanoseconds: what SQLite can hold, in the year 2262.
+#: The latest time that is stored, in Unix nanoseconds: SQLite's largest integer, in the year 2262.
 MAX_TIME = 2**63 - 1
 
-#: Why a span is refused.
+#: Characters of a log record that a search looks at.
+SEARCHED = 2_000
+
+#: Why a span is refused, and a log record.
 REFUSED = (
     "a span has a trace id of 16 bytes and a span id of 8 that are not zero, times before the "
     "year 2262, and 1 MiB at most; the resources of an export, one for each scope, 64 MiB"
+)
+REFUSED_LOGS = (
+    "a log record has a trace id of 16 bytes and a span id of 8 or neither, a time before the year "
+    "2262, and 1 MiB at most; the resources of an export, one for each scope, 64 MiB"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A span to be kept. *source* is its resource and scope, *foreign* its links to other traces.
+    """A span to store. *source* is its resource and scope, *foreign* its links to other traces.
 
     Both are protobuf: *body* a Span, *source* ResourceSpans without spans.
     """
@@ -38,43 +59,83 @@ class Incoming:
     source: bytes
     body: bytes
     foreign: tuple[tuple[bytes, bytes], ...]
-    is_run: bool
+    is_taker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingLog:
+    """A log record to store. *source* is its resource and scope, *body* a LogRecord.
+
+    *time_ns* is 0 if it has no time. *text* is what a search looks at.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    time_ns: int
+    severity: int
+    source: bytes
+    body: bytes
+    text: str
+
+
+Item = TypeVar("Item", Span, LogRecord)
+Stored = TypeVar("Stored")
+
+
+class Nesting(NamedTuple):
+    """The messages and fields in which OTLP nests the items of one signal."""
+
+    resource: type
+    scope: type
+    scopes: str
+    items: str
+
+
+SPANS = Nesting(ResourceSpans, ScopeSpans, "scope_spans", "spans")
+LOGS = Nesting(ResourceLogs, ScopeLogs, "scope_logs", "log_records")
 
 
 def incoming(request: ExportTraceServiceRequest) -> tuple[list[Incoming], int]:
-    """Return the spans of *request* that can be kept, and how many cannot."""
-    spans, refused = [], 0
+    """Return the spans of *request* that can be stored, and how many cannot."""
+    return _walk(request.resource_spans, SPANS, _is_sound, _span)
+
+
+def incoming_logs(request: ExportLogsServiceRequest) -> tuple[list[IncomingLog], int]:
+    """Return the log records of *request* that can be stored, and how many cannot."""
+    return _walk(request.resource_logs, LOGS, _is_sound_log, _log)
+
+
+def _walk(
+    resources: Iterable[Any],
+    nesting: Nesting,
+    is_sound: Callable[[Item], bool],
+    make: Callable[[Item, bytes, bytes], Stored],
+) -> tuple[list[Stored], int]:
+    """Return what *make* returns for each sound item, its source and its bytes.
+
+    The second value is how many items are refused.
+    """
+    found: list[Stored] = []
+    count = 0
     room = MOST_SOURCES
-    for resource_spans in request.resource_spans:
-        for scope_spans in resource_spans.scope_spans:
-            if room < 0:
-                refused += len(scope_spans.spans)
+    for resource in resources:
+        for scope in getattr(resource, nesting.scopes):
+            items = getattr(scope, nesting.items)
+            count += len(items)
+            if not items or room < 0:
                 continue
-            if not scope_spans.spans:
-                continue
-            source = ResourceSpans(
-                resource=resource_spans.resource,
-                schema_url=resource_spans.schema_url,
-                scope_spans=[
-                    ScopeSpans(scope=scope_spans.scope, schema_url=scope_spans.schema_url)
-                ],
+            bare = nesting.scope(scope=scope.scope, schema_url=scope.schema_url)
+            source = nesting.resource(
+                resource=resource.resource,
+                schema_url=resource.schema_url,
+                **{nesting.scopes: [bare]},
             ).SerializeToString(deterministic=True)
             room -= len(source)
-            for span in scope_spans.spans:
-                body = span.SerializeToString()
-                if not _is_sound(span) or len(body) > LARGEST:
-                    refused += 1
-                    continue
-                foreign = tuple(
-                    (link.trace_id, link.span_id)
-                    for link in span.links
-                    if link.trace_id != span.trace_id
-                    and len(link.trace_id) == 16
-                    and len(link.span_id) == 8
-                )
-                is_run = bool(foreign) and role_of(decode_span(span, {}, "")) == "run"
-                spans.append(Incoming(span.trace_id, span.span_id, source, body, foreign, is_run))
-    return spans, refused
+            for item in items:
+                body = item.SerializeToString()
+                if is_sound(item) and len(body) <= LARGEST:
+                    found.append(make(item, source, body))
+    return found, count - len(found)
 
 
 def _is_sound(span: Span) -> bool:
@@ -85,4 +146,37 @@ def _is_sound(span: Span) -> bool:
         and any(span.span_id)
         and span.start_time_unix_nano <= MAX_TIME
         and span.end_time_unix_nano <= MAX_TIME
+    )
+
+
+def _span(span: Span, source: bytes, body: bytes) -> Incoming:
+    foreign = tuple(
+        (link.trace_id, link.span_id)
+        for link in span.links
+        if link.trace_id != span.trace_id and len(link.trace_id) == 16 and len(link.span_id) == 8
+    )
+    takes = bool(foreign) and is_taker(decode_span(span, {}, ""))
+    return Incoming(span.trace_id, span.span_id, source, body, foreign, takes)
+
+
+def _is_sound_log(log: LogRecord) -> bool:
+    return (
+        len(log.trace_id) in (0, 16)
+        and len(log.span_id) in (0, 8)
+        and (log.time_unix_nano or log.observed_time_unix_nano) <= MAX_TIME
+    )
+
+
+def _log(log: LogRecord, source: bytes, body: bytes) -> IncomingLog:
+    received = decode_log(log, {}, "")
+    message = received.attributes.get("exception.message", "")
+    return IncomingLog(
+        log.trace_id,
+        log.span_id,
+        received.time_ns,
+        max(0, min(log.severity_number, 24)),
+        source,
+        body,
+        # SQLite ends a text at the first NUL.
+        f"{received.text}\n{message}"[:SEARCHED].casefold().replace("\0", " "),
     )

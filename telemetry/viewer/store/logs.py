@@ -1,42 +1,34 @@
-"""The log records that are kept: beside the spans, with the same bounds, found by their text."""
+"""Log records: stored beside the spans with the same bounds, and found by their text."""
 
 import sqlite3
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from ...otlp.decode import decode_attributes
+from ...otlp.decode import Attributes
 from ...otlp.decode_logs import ReceivedLog, decode_log
-from .incoming import LARGEST, MAX_TIME, MOST_SOURCES
+from .incoming import MAX_TIME, SEARCHED, IncomingLog
+from .sources import SourceTable, decode_source
 
 __all__ = [
-    "REFUSED_LOGS",
     "SCHEMA",
-    "IncomingLog",
     "LogSearch",
     "LogTable",
     "Stored",
     "find_logs",
-    "incoming_logs",
     "logs_of_trace",
+    "stored_logs",
     "traces_with_log",
 ]
 
 SCHEMA = """
--- A resource and a scope: ResourceLogs of OTLP without log records. newest_ns: when the latest of
--- its log records arrived.
-CREATE TABLE log_sources (
-    id INTEGER PRIMARY KEY, body BLOB NOT NULL UNIQUE, newest_ns INTEGER NOT NULL DEFAULT 0
-);
-
--- Log records, in the order of arrival. trace_id and span_id are empty outside a span. text is what
--- a search goes through, in lower case; digest tells apart what was delivered twice.
+-- Log records, in the order of arrival. trace_id and span_id are empty outside a span. is_known:
+-- its trace is here. text is what a search looks at, in lower case; digest finds what was delivered
+-- twice.
 CREATE TABLE logs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     trace_id BLOB NOT NULL,
@@ -44,160 +36,113 @@ CREATE TABLE logs (
     time_ns INTEGER NOT NULL,
     arrived_ns INTEGER NOT NULL,
     severity INTEGER NOT NULL,
+    is_known INTEGER NOT NULL,
     source INTEGER NOT NULL,
     digest BLOB NOT NULL,
     text TEXT NOT NULL,
     body BLOB NOT NULL
 );
 CREATE UNIQUE INDEX logs_trace ON logs (trace_id, time_ns, digest);
+CREATE INDEX logs_alone ON logs (id, severity) WHERE NOT is_known;
+CREATE INDEX logs_severity ON logs (id, severity);
+
+-- The groups of three characters in each text: which log records may have a longer text.
+CREATE VIRTUAL TABLE logs_text USING fts5 (
+    text, content='logs', content_rowid='id', tokenize='trigram case_sensitive 1', detail=none
+);
 """
 
-#: Why a log record is refused.
-REFUSED_LOGS = (
-    "a log record has a trace id of 16 bytes and a span id of 8 or neither, a time before the year "
-    "2262, and 1 MiB at most; the resources of an export, one for each scope, 64 MiB"
-)
-
-#: Characters of a log record that a search goes through.
-SEARCHED = 2_000
-
-#: Log records deleted in one step; sources that are remembered.
-STEP, MOST_KNOWN = 5_000, 4_096
+#: Log records that are deleted in one step.
+STEP = 5_000
 
 #: Log records of one trace that are shown together, and on a page of the list.
 MOST_OF_TRACE, LONGEST_PAGE = 5_000, 200
 
-#: Traces that a text is looked for in.
-MOST_TRACES = 1_000
+#: Up to so many log records without a trace are gone through one by one.
+FEW = 3_000
 
+#: The newest log records with a text whose traces are found; and of all, for a text that is
+#: shorter than three characters, those that are looked at.
+MOST_FOUND, MOST_SCANNED = 5_000, 100_000
 
-@dataclass(frozen=True, slots=True)
-class IncomingLog:
-    """A log record to be kept. *source* is its resource and scope, *body* a LogRecord."""
-
-    trace_id: bytes
-    span_id: bytes
-    time_ns: int
-    severity: int
-    source: bytes
-    body: bytes
-    text: str
-
-
-def incoming_logs(request: ExportLogsServiceRequest) -> tuple[list[IncomingLog], int]:
-    """Return the log records of *request* that can be kept, and how many cannot."""
-    logs, refused = [], 0
-    room = MOST_SOURCES
-    now = time.time_ns()
-    for resource_logs in request.resource_logs:
-        for scope_logs in resource_logs.scope_logs:
-            if room < 0:
-                refused += len(scope_logs.log_records)
-                continue
-            if not scope_logs.log_records:
-                continue
-            source = ResourceLogs(
-                resource=resource_logs.resource,
-                schema_url=resource_logs.schema_url,
-                scope_logs=[ScopeLogs(scope=scope_logs.scope, schema_url=scope_logs.schema_url)],
-            ).SerializeToString(deterministic=True)
-            room -= len(source)
-            for log in scope_logs.log_records:
-                body = log.SerializeToString()
-                time_ns = log.time_unix_nano or log.observed_time_unix_nano or now
-                if not _is_sound(log) or time_ns > MAX_TIME or len(body) > LARGEST:
-                    refused += 1
-                    continue
-                logs.append(
-                    IncomingLog(
-                        log.trace_id,
-                        log.span_id,
-                        time_ns,
-                        max(0, min(log.severity_number, 24)),
-                        source,
-                        body,
-                        _searched(log),
-                    )
-                )
-    return logs, refused
-
-
-def _is_sound(log: LogRecord) -> bool:
-    return len(log.trace_id) in (0, 16) and len(log.span_id) in (0, 8)
-
-
-def _searched(log: LogRecord) -> str:
-    received = decode_log(log, {}, "")
-    message = received.attributes.get("exception.message", "")
-    return f"{received.text}\n{message}"[:SEARCHED].casefold()
+#: Groups of characters of one text that are looked up.
+MOST_GROUPS = 32
 
 
 class LogTable:
     """Writes log records, for the one thread that writes, and deletes the oldest."""
 
-    def __init__(self, db: sqlite3.Connection, most: int, max_age: float) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, sources: SourceTable, most: int, max_age: float
+    ) -> None:
+        self._sources = sources
         self._most = most
         self._max_age = max_age
-        self._sources: OrderedDict[bytes, int] = OrderedDict()
         self.count = int(db.execute("SELECT count(*) FROM logs").fetchone()[0])
-
-    def forget(self) -> None:
-        """Forget what a transaction that was undone may have written."""
-        self._sources.clear()
 
     def write(self, db: sqlite3.Connection, logs: list[IncomingLog]) -> int:
         """Write *logs*, and return how many of them are new."""
         now = time.time_ns()
         rows = [
             (
-                *(log.trace_id, log.span_id, log.time_ns, now, log.severity),
-                *(self._source(db, log.source), _digest(log), log.text, log.body),
+                *(log.trace_id, log.span_id, log.time_ns or now, now, log.severity),
+                *(log.trace_id, self._sources.number_of(db, log.source)),
+                *(_digest(log), log.text, log.body),
             )
             for log in logs
         ]
-        db.executemany(
-            "UPDATE log_sources SET newest_ns = ? WHERE id = ?",
-            [(now, source) for source in {row[5] for row in rows}],
-        )
-        return db.executemany(
-            "INSERT OR IGNORE INTO logs (trace_id, span_id, time_ns, arrived_ns, severity, source, "
-            "digest, text, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        last = _last(db)
+        new = db.executemany(
+            "INSERT OR IGNORE INTO logs (trace_id, span_id, time_ns, arrived_ns, severity, "
+            "is_known, source, digest, text, body) VALUES (?, ?, ?, ?, ?, "
+            "EXISTS (SELECT 1 FROM traces WHERE trace_id = ?), ?, ?, ?, ?)",
             rows,
         ).rowcount
+        db.execute(
+            "INSERT INTO logs_text (rowid, text) SELECT id, text FROM logs WHERE id > ?", (last,)
+        )
+        self._sources.note(db, "newest_log", ((_last(db), row[6]) for row in rows))
+        return new
 
-    def _source(self, db: sqlite3.Connection, body: bytes) -> int:
-        number = self._sources.get(body)
-        if number is None:
-            (number,) = db.execute(
-                "INSERT INTO log_sources (body) VALUES (?) "
-                "ON CONFLICT (body) DO UPDATE SET body = body RETURNING id",
-                (body,),
-            ).fetchone()
-            self._sources[body] = number
-            if len(self._sources) > MOST_KNOWN:
-                self._sources.popitem(last=False)
-        return number
+    def note_traces(self, db: sqlite3.Connection, trace_ids: Iterable[bytes]) -> None:
+        """Note that the traces *trace_ids* are here now."""
+        db.executemany("UPDATE logs SET is_known = 1 WHERE trace_id = ?", ((i,) for i in trace_ids))
+
+    def forget_traces(self, db: sqlite3.Connection, last: int) -> None:
+        """Note that the traces up to the number *last* are about to be deleted."""
+        db.execute(
+            "UPDATE logs SET is_known = 0 "
+            "WHERE trace_id IN (SELECT trace_id FROM traces WHERE id <= ?)",
+            (last,),
+        )
 
     @property
     def is_full(self) -> bool:
-        """Return whether there are more than are kept."""
+        """Whether there are more than the bounds allow."""
         return self.count > self._most
 
     def prune(self, db: sqlite3.Connection) -> int:
-        """Delete what is too much or too old, in a small step. Return how many those were."""
+        """Delete the oldest beyond the bounds, in a small step. Return how many those were."""
         oldest = time.time_ns() - int(self._max_age * 1e9)
         excess = min(STEP, max(0, self.count - self._most))
-        first = "DELETE FROM logs WHERE id IN (SELECT id FROM logs ORDER BY id LIMIT ?)"
-        gone = db.execute(first, (excess,)).rowcount
-        gone += db.execute(f"{first} AND arrived_ns < ?", (STEP, oldest)).rowcount
-        if not gone:
-            db.execute(
-                "DELETE FROM log_sources WHERE newest_ns < "
-                "coalesce((SELECT arrived_ns FROM logs ORDER BY id LIMIT 1), ?)",
-                (MAX_TIME,),
-            )
-            self.forget()
-        return gone
+        (last,) = db.execute(
+            "SELECT max(id) FROM (SELECT id, arrived_ns, row_number() OVER (ORDER BY id) AS place "
+            "FROM (SELECT id, arrived_ns FROM logs ORDER BY id LIMIT ?)) "
+            "WHERE place <= ? OR arrived_ns < ?",
+            (STEP, excess, oldest),
+        ).fetchone()
+        if last is None:
+            return 0
+        db.execute(
+            "INSERT INTO logs_text (logs_text, rowid, text) "
+            "SELECT 'delete', id, text FROM logs WHERE id <= ?",
+            (last,),
+        )
+        return db.execute("DELETE FROM logs WHERE id <= ?", (last,)).rowcount
+
+
+def _last(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM logs").fetchone()[0])
 
 
 def _digest(log: IncomingLog) -> bytes:
@@ -213,7 +158,7 @@ class Stored:
     is_known: bool
 
 
-_COLUMNS = "logs.id, logs.time_ns, log_sources.body, logs.body"
+_COLUMNS = "logs.id, logs.time_ns, sources.body, logs.body, is_known"
 
 
 def logs_of_trace(
@@ -221,11 +166,11 @@ def logs_of_trace(
 ) -> tuple[list[Stored], bool]:
     """Return the log records of a trace, or of one of its spans, in the order of time.
 
-    And whether there are more.
+    The second value is whether there are more.
     """
     one = "" if span_id is None else "AND span_id = :span_id"
     rows = db.execute(
-        f"SELECT {_COLUMNS}, 1 FROM logs JOIN log_sources ON log_sources.id = source "
+        f"SELECT {_COLUMNS} FROM logs JOIN sources ON sources.id = source "
         f"WHERE trace_id = :trace_id {one} ORDER BY time_ns, logs.id LIMIT :most",
         {"trace_id": trace_id, "span_id": span_id, "most": MOST_OF_TRACE + 1},
     )
@@ -233,11 +178,22 @@ def logs_of_trace(
     return found[:MOST_OF_TRACE], len(found) > MOST_OF_TRACE
 
 
+def stored_logs(db: sqlite3.Connection, trace_id: bytes) -> Iterator[tuple[bytes, LogRecord]]:
+    """Yield all log records of a trace, each with its source."""
+    rows = db.execute(
+        "SELECT sources.body, logs.body FROM logs JOIN sources ON sources.id = source "
+        "WHERE trace_id = ? ORDER BY time_ns, logs.id",
+        (trace_id,),
+    )
+    for source, body in rows:
+        yield source, LogRecord.FromString(body)
+
+
 @dataclass(frozen=True, slots=True)
 class LogSearch:
     """Which log records to list: with *text* in them, of a *severity* at least.
 
-    *alone*: those without a span that is here.
+    *alone*: only those whose trace is not in the database.
     """
 
     text: str = ""
@@ -271,20 +227,27 @@ def find_logs(db: sqlite3.Connection, search: LogSearch) -> tuple[list[Stored], 
 
     A page has those that arrived last, in the order of their times.
     """
-    conditions = ["logs.id < :before", "severity >= :severity"]
-    if search.text:
-        conditions.append("instr(text, :text)")
+    text = search.text.casefold()
+    groups = _groups(text)
+    conditions = ["severity >= :severity"]
+    if text:
+        conditions.append("instr(logs.text, :text)")
+    tables, place = "logs INDEXED BY logs_severity", "logs.id"
     if search.alone:
-        conditions.append("traces.id IS NULL")
+        conditions.append("NOT is_known")
+        tables = "logs INDEXED BY logs_alone"
+    if groups and not (search.alone and _are_few_alone(db)):
+        conditions.append("logs_text MATCH :groups")
+        tables, place = "logs_text CROSS JOIN logs ON logs.id = logs_text.rowid", "logs_text.rowid"
     rows = db.execute(
-        f"SELECT {_COLUMNS}, traces.id IS NOT NULL FROM logs "
-        "JOIN log_sources ON log_sources.id = source "
-        "LEFT JOIN traces ON traces.trace_id = logs.trace_id "
-        f"WHERE {' AND '.join(conditions)} ORDER BY logs.id DESC LIMIT :limit",
+        f"SELECT {_COLUMNS} FROM {tables} CROSS JOIN sources ON sources.id = source "
+        f"WHERE {place} < :before AND {' AND '.join(conditions)} "
+        f"ORDER BY {place} DESC LIMIT :limit",
         {
             "before": search.before,
             "severity": search.severity,
-            "text": search.text.casefold(),
+            "text": text,
+            "groups": groups,
             "limit": search.limit + 1,
         },
     )
@@ -294,22 +257,41 @@ def find_logs(db: sqlite3.Connection, search: LogSearch) -> tuple[list[Stored], 
     return sorted(page, key=lambda stored: -stored.log.time_ns), following
 
 
+def _are_few_alone(db: sqlite3.Connection) -> bool:
+    query = "SELECT count(*) FROM (SELECT 1 FROM logs WHERE NOT is_known LIMIT ?)"
+    return int(db.execute(query, (FEW,)).fetchone()[0]) < FEW
+
+
+def _groups(text: str) -> str:
+    """Return the query, in the language of FTS5, for log records that may have *text*."""
+    groups = dict.fromkeys(text[at : at + 3].replace('"', '""') for at in range(len(text) - 2))
+    return " AND ".join(f'"{group}"' for group in [*groups][:MOST_GROUPS])
+
+
 def traces_with_log(db: sqlite3.Connection, text: str) -> list[int]:
-    """Return the numbers of the newest traces with a log record that has *text* in it."""
+    """Return the numbers of the traces with one of the newest log records that have *text*."""
+    text = text.casefold()
+    groups = _groups(text)
+    found = (
+        "SELECT logs.trace_id FROM logs_text CROSS JOIN logs ON logs.id = logs_text.rowid "
+        "WHERE logs_text MATCH :groups AND instr(logs.text, :text) "
+        "ORDER BY logs_text.rowid DESC"
+        if groups
+        else "SELECT trace_id FROM "
+        "(SELECT trace_id, text FROM logs ORDER BY id DESC LIMIT :scanned) WHERE instr(text, :text)"
+    )
     rows = db.execute(
-        "SELECT traces.id FROM logs JOIN traces ON traces.trace_id = logs.trace_id "
-        "WHERE instr(text, ?) GROUP BY traces.id ORDER BY traces.id DESC LIMIT ?",
-        (text.casefold(), MOST_TRACES),
+        f"SELECT DISTINCT traces.id FROM ({found} LIMIT :found) AS found "
+        "JOIN traces ON traces.trace_id = found.trace_id",
+        {"text": text, "groups": groups, "found": MOST_FOUND, "scanned": MOST_SCANNED},
     )
     return [number for (number,) in rows]
 
 
-def _decoded(rows: Iterator[Any]) -> Iterator[Stored]:
-    sources: dict[bytes, tuple[dict[str, Any], str]] = {}
+def _decoded(rows: Iterable[Any]) -> Iterator[Stored]:
+    sources: dict[bytes, tuple[Attributes, str]] = {}
     for number, time_ns, source, body, is_known in rows:
         if source not in sources:
-            whole = ResourceLogs.FromString(source)
-            resource = decode_attributes(whole.resource.attributes)
-            sources[source] = resource, whole.scope_logs[0].scope.name
+            sources[source] = decode_source(source)
         log = decode_log(LogRecord.FromString(body), *sources[source], time_ns)
         yield Stored(number, log, bool(is_known))

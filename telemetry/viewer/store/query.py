@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 #: The fields that name something, as ``queue:mail``.
-FIELDS = ("service", "task", "queue", "route")
+FIELDS = ("service", "task", "queue", "broker", "route")
 
 STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
 

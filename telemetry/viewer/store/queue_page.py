@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice, starmap
+from itertools import starmap
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -14,17 +14,18 @@ from ..analysis import counts
 from ..analysis.counts import DURATIONS, WAITS, Flow, queue_node
 from ..analysis.rows import error_of
 from .counts import Metrics, Range, percentiles, points, terms, totals
+from .database import rows_of
 from .queues import Backlog, backlogs, facts, flows, queue_state, series_of, sum_of
 from .read import read_spans
-from .waiting import BACKLOG, STATES, times
+from .waiting import STATE, times
 
 __all__ = ["Asked", "queue_page"]
 
-#: The newest runs that are looked at one by one.
-MOST_RUNS = 5_000
+#: The newest runs that are looked at one by one, and the flows in one query.
+MOST_RUNS, MOST_SELECTS = 5_000, 400
 
-#: Dots of the scatter besides the longest wait of each moment, and rows of each list.
-MOST_DOTS, MOST_ROWS = 500, 10
+#: Dots of the scatter besides the longest wait of each moment, rows of each list, and workers.
+MOST_DOTS, MOST_ROWS, MOST_WORKERS = 500, 10, 100
 
 #: How a run ended, by its metric.
 OUTCOMES = {
@@ -63,7 +64,7 @@ class Ran(NamedTuple):
     worker: int
     producer: int
     trace: int
-    span_id: bytes
+    span_id: str
 
 
 def queue_page(
@@ -104,6 +105,7 @@ def queue_page(
         "looked_at": len(runs),
         "complete": len(runs) < MOST_RUNS,
         "workers": _workers(db, runs),
+        "workers_in_all": len({run.worker for run in runs}),
         "exceptions": _exceptions(db, runs),
         "scatter": _scatter(db, during, runs),
         "slowest": _slowest(db, runs),
@@ -141,18 +143,24 @@ def _tasks(
 
 def _runs(db: sqlite3.Connection, during: Range, numbers: Iterable[int]) -> list[Ran]:
     """Return the newest runs of these flows, the newest first."""
-    # Each flow is in order in its table: only as many rows are read as are looked at.
-    by_flow = [
-        db.execute(
-            "SELECT start_ns, wait_ns, prefetch_ns, duration_ns, outcome, failure, worker, "
-            "producer, trace, span_id FROM runs WHERE flow = ? AND start_ns >= ? "
-            "ORDER BY start_ns DESC",
-            (number, during.first_ns),
+    # Each flow is in order in its table: of each no more rows are read than are looked at.
+    flows = list(numbers)
+    found: list[list[Any]] = []
+    for at in range(0, len(flows), MOST_SELECTS):
+        of_flows = " UNION ALL ".join(
+            f"SELECT * FROM (SELECT * FROM runs WHERE flow = {int(flow)} AND start_ns >= :first "
+            "ORDER BY start_ns DESC LIMIT :most)"
+            for flow in flows[at : at + MOST_SELECTS]
         )
-        for number in numbers
-    ]
-    newest = heapq.merge(*by_flow, key=itemgetter(0), reverse=True)
-    return list(starmap(Ran, islice(newest, MOST_RUNS)))
+        found += rows_of(
+            db,
+            "start_ns, wait_ns, prefetch_ns, duration_ns, outcome, failure, worker, producer, "
+            "trace, lower(hex(span_id))",
+            f"{of_flows} ORDER BY start_ns DESC LIMIT :most",
+            {"first": during.first_ns, "most": MOST_RUNS},
+        )
+    found.sort(key=itemgetter(0), reverse=True)
+    return list(starmap(Ran, found[:MOST_RUNS]))
 
 
 def _producers(
@@ -187,7 +195,7 @@ def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
         by_worker[run.worker].append(run)
     names = _names(db, by_worker)
     found = []
-    for worker, its in by_worker.items():
+    for worker, its in sorted(by_worker.items(), key=lambda w: -len(w[1]))[:MOST_WORKERS]:
         service, host = json.loads(names[worker])
         found.append(
             {
@@ -202,7 +210,7 @@ def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
                 "last_run_ns": str(its[0].start_ns),
             }
         )
-    return sorted(found, key=lambda worker: -worker["runs"])
+    return found
 
 
 def _percentile(values: list[int], percent: int) -> float:
@@ -221,7 +229,7 @@ def _exceptions(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]
     found = []
     for failure, its in sorted(groups.items(), key=lambda group: -len(group[1]))[:MOST_ROWS]:
         newest = its[0]
-        spans = list(read_spans(db, newest.trace, newest.span_id))
+        spans = list(read_spans(db, newest.trace, bytes.fromhex(newest.span_id)))
         found.append(
             {
                 "type": names[failure],
@@ -280,8 +288,8 @@ def _oldest(
 ) -> list[dict[str, Any]]:
     """Return the messages that wait for the longest time, or that are due next."""
     rows = db.execute(
-        "SELECT traces.trace_id, waiting.span_id, task, due_ns, "
-        f"({BACKLOG}), ({STATES['stuck']}) FROM waiting JOIN traces ON traces.id = waiting.trace "
+        f"SELECT traces.trace_id, waiting.span_id, task, due_ns, {STATE} "
+        "FROM waiting JOIN traces ON traces.id = waiting.trace "
         "WHERE queue = :queue AND (:task IS NULL OR task = :task) "
         "AND (:broker IS NULL OR broker = :broker) AND expires_ns > :now "
         "ORDER BY due_ns LIMIT :most",
@@ -300,30 +308,36 @@ def _oldest(
             "task": task,
             "due_ns": str(due),
             "waited_ms": max(0, now_ns - due) / 1e6,
-            "state": "stuck" if stuck else "waiting" if is_due else "scheduled",
+            "state": state,
         }
-        for trace_id, span_id, task, due, is_due, stuck in rows
+        for trace_id, span_id, task, due, state in rows
     ]
 
 
 def _names(db: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
-    rows = db.execute(
-        "SELECT id, value FROM terms WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(set(numbers))),),
+    return dict(
+        rows_of(
+            db,
+            "id, value",
+            "SELECT id, value FROM terms WHERE id IN (SELECT value FROM json_each(:numbers))",
+            {"numbers": json.dumps(list(set(numbers)))},
+        )
     )
-    return dict(rows)
 
 
 def _trace_ids(db: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
-    rows = db.execute(
-        "SELECT id, trace_id FROM traces WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(set(numbers))),),
+    return dict(
+        rows_of(
+            db,
+            "id, lower(hex(trace_id))",
+            "SELECT id, trace_id FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))",
+            {"numbers": json.dumps(list(set(numbers)))},
+        )
     )
-    return {number: trace_id.hex() for number, trace_id in rows}
 
 
 def _link(db: sqlite3.Connection, run: Ran) -> dict[str, str]:
     return {
         "trace_id": _trace_ids(db, [run.trace]).get(run.trace, ""),
-        "span_id": run.span_id.hex(),
+        "span_id": run.span_id,
     }

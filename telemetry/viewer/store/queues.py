@@ -10,6 +10,7 @@ from typing import Any
 from ..analysis import counts
 from ..analysis.counts import DURATIONS, WAITS, Flow
 from .counts import Metrics, Range, percentiles, points, terms, totals
+from .database import rows_of
 from .waiting import BACKLOG, STATES, times
 
 __all__ = ["Backlog", "backlogs", "facts", "flows", "queue_state", "queues", "series_of", "sum_of"]
@@ -119,7 +120,8 @@ def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
         "expired_waiting": backlog.expired,
         **{name: metrics[metric] for name, metric in NAMES.items()},
         "in_per_s": metrics[counts.SENT] / asked.since_s,
-        "out_per_s": metrics[counts.TOTAL] / asked.since_s,
+        # A run may take several messages.
+        "out_per_s": max(metrics[counts.TOTAL], metrics[counts.TAKEN]) / asked.since_s,
         "wait_ms": percentiles(metrics, WAITS),
         "run_ms": percentiles(metrics, DURATIONS),
     }
@@ -128,11 +130,13 @@ def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
 def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[Flow, Backlog]:
     """Return the messages that nobody has taken, by flow."""
     states = ", ".join(
-        f"total(iif({STATES[state]}, 1, 0))" for state in ("scheduled", "stuck", "expired")
+        f"sum({STATES[state]}) AS {state}" for state in ("scheduled", "stuck", "expired")
     )
-    rows = db.execute(
-        f"SELECT broker, queue, task, max(due_ns / 1000000000 / :step * :step, :first) AS bucket, "
-        f"total(iif({BACKLOG}, 1, 0)), min(iif({BACKLOG}, due_ns, NULL)), {states} "
+    rows = rows_of(
+        db,
+        "broker, queue, task, bucket, depth, oldest, scheduled, stuck, expired",
+        "SELECT broker, queue, task, max(due_ns / 1000000000 / :step * :step, :first) AS bucket, "
+        f"sum({BACKLOG}) AS depth, min(iif({BACKLOG}, due_ns, NULL)) AS oldest, {states} "
         "FROM waiting GROUP BY broker, queue, task, bucket",
         {
             "step": asked.step,
@@ -142,10 +146,8 @@ def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[
     )
     found: dict[Flow, Backlog] = defaultdict(Backlog)
     for broker, queue, task, bucket, depth, oldest, scheduled, stuck, expired in rows:
-        due = Counter({bucket: int(depth)}) if depth else Counter[int]()
-        found[broker, queue, task].add(
-            Backlog(int(depth), oldest, int(scheduled), int(stuck), int(expired), due)
-        )
+        due = Counter({bucket: depth}) if depth else Counter[int]()
+        found[broker, queue, task].add(Backlog(depth, oldest, scheduled, stuck, expired, due))
     return found
 
 
@@ -220,10 +222,12 @@ def failures(
     db: sqlite3.Connection, asked: Range, numbers: Iterable[int]
 ) -> dict[int, Counter[str]]:
     """Return for each flow how often which exception ended a run."""
-    rows = db.execute(
-        "SELECT one.value, coalesce(terms.value, ''), count(*) FROM json_each(:flows) AS one "
+    rows = rows_of(
+        db,
+        "flow, kind, n",
+        "SELECT flow, terms.value AS kind, count(*) AS n FROM json_each(:flows) AS one "
         "CROSS JOIN runs CROSS JOIN terms WHERE flow = one.value AND start_ns >= :first "
-        "AND failure <> 0 AND terms.id = failure GROUP BY 1, 2",
+        "AND failure <> 0 AND terms.id = failure GROUP BY flow, failure",
         {"flows": json.dumps(list(numbers)), "first": asked.first_ns},
     )
     found: dict[int, Counter[str]] = defaultdict(Counter)

@@ -6,16 +6,18 @@ from collections.abc import Iterable, Iterator
 
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from ...otlp.decode import Attributes, ReceivedSpan, decode_attributes, decode_span
+from ...otlp.decode import Attributes, ReceivedSpan, decode_span
 from ..analysis.hops import Elsewhere, Trace
-from ..analysis.messaging import role_of
+from ..analysis.messaging import is_taker, role_of
 from ..analysis.wait import STUCK_AFTER
+from .sources import decode_source
 
 __all__ = [
     "MOST_SPANS",
+    "bodies",
     "count_spans",
+    "decoded",
     "linked_from",
-    "matching",
     "number_of",
     "read_spans",
     "read_trace",
@@ -50,14 +52,20 @@ def stored_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None, most: int = -1
 ) -> Iterator[tuple[bytes, trace_pb2.Span]]:
     """Yield the spans of a trace, or the one named, each with its source; *most* if not -1."""
+    for source, body in bodies(db, number, span_id, most):
+        yield source, trace_pb2.Span.FromString(body)
+
+
+def bodies(
+    db: sqlite3.Connection, number: int, span_id: bytes | None = None, most: int = -1
+) -> Iterator[tuple[bytes, bytes]]:
+    """Return the spans of a trace, or the one named, as protobuf: each source and span."""
     one = "" if span_id is None else "AND span_id = :span_id"
-    rows = db.execute(
+    return db.execute(
         f"SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
         f"WHERE trace = :trace {one} LIMIT {most}",
         {"trace": number, "span_id": span_id},
     )
-    for source, body in rows:
-        yield source, trace_pb2.Span.FromString(body)
 
 
 def read_spans(
@@ -72,9 +80,7 @@ def decoded(stored: Iterable[tuple[bytes, trace_pb2.Span]]) -> Iterator[Received
     sources: dict[bytes, tuple[Attributes, str]] = {}
     for body, span in stored:
         if body not in sources:
-            source = trace_pb2.ResourceSpans.FromString(body)
-            resource = decode_attributes(source.resource.attributes)
-            sources[body] = resource, source.scope_spans[0].scope.name
+            sources[body] = decode_source(body)
         yield decode_span(span, *sources[body])
 
 
@@ -86,25 +92,6 @@ def spans_with(db: sqlite3.Connection, number: int, text: str) -> Iterator[Recei
         (number, text.encode(errors="replace"), text.encode(errors="replace")),
     )
     yield from decoded((source, trace_pb2.Span.FromString(body)) for source, body in rows)
-
-
-def matching(db: sqlite3.Connection, number: int, text: str) -> list[str]:
-    """Return the ids of the spans of a trace that have *text* in an attribute, in any case.
-
-    Those of the span, of its events and of its resource count, each as ``key=value``.
-    """
-    wanted = text.lower()
-
-    def holds(attributes: Attributes) -> bool:
-        return any(wanted in f"{key}={value}".lower() for key, value in attributes.items())
-
-    return [
-        span.span_id
-        for span in read_spans(db, number)
-        if holds(span.attributes)
-        or holds(span.resource)
-        or any(holds(event.attributes) for event in span.events)
-    ]
 
 
 def read_trace(
@@ -119,8 +106,9 @@ def read_trace(
         link.span_id: send
         for span in spans
         for link in span.links
-        if link.trace_id != span.trace_id and role_of(span) == "run"
+        if link.trace_id != span.trace_id and is_taker(span)
         for send in _other(db, link.trace_id, link.span_id)
+        if role_of(send) == "send"
     }
     elsewhere = Elsewhere(_runs_elsewhere(db, trace_id), sends)
     return Trace(spans, now_ns, seen, elsewhere, stuck_after_ns)
@@ -130,7 +118,7 @@ def _runs_elsewhere(db: sqlite3.Connection, trace_id: bytes) -> dict[str, list[R
     """Return the runs in other traces that link to spans of this one, by the span's id."""
     found: dict[str, list[ReceivedSpan]] = defaultdict(list)
     rows = db.execute(
-        "SELECT target_span, trace, span_id FROM links WHERE target_trace = ? AND is_run",
+        "SELECT target_span, trace, span_id FROM links WHERE target_trace = ? AND is_taker",
         (trace_id,),
     ).fetchall()
     for at, (target, trace, span_id) in enumerate(rows):

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
 from ..analysis.summary import summarise
 from ..analysis.wait import STUCK_AFTER
 from .conditions import DURATION, LIVE, WAIT, Conditions
+from .database import rows_of
 from .incoming import MAX_TIME
 from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
 from .read import read_trace
-from .waiting import STATES, times
+from .waiting import STATE, times
 
 __all__ = ["Search", "facets", "find"]
 
@@ -34,15 +37,17 @@ MOST_SPANS_ANEW = 2000
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for, all of it. Texts are exact, *trace_id* is a prefix; times in ms.
+    """The conditions of a search. Texts are exact, *trace_id* is a prefix; times in ms.
 
-    *parts* are those of the search field, *since_s* is in seconds.
+    *parts* are those of the search field, *since_s* is in seconds. With a *broker*, one message has
+    the broker, the queue and the task.
     """
 
     parts: tuple[Part, ...] = ()
     service: str = ""
     task: str = ""
     queue: str = ""
+    broker: str | None = None
     route: str = ""
     status: str = ""
     min_ms: float = 0.0
@@ -70,6 +75,7 @@ class Search:
             service=query.get("service", ""),
             task=query.get("task", ""),
             queue=query.get("queue", ""),
+            broker=query.get("broker"),
             route=query.get("route", ""),
             min_ms=_number("min_ms", query.get("min_ms")),
             min_wait_ms=_number("min_wait_ms", query.get("min_wait_ms")),
@@ -109,6 +115,8 @@ def find(
         asked.where(
             f"EXISTS (SELECT 1 FROM found o WHERE o.term = {term} AND o.trace = found.trace)"
         )
+    if search.broker is not None:
+        asked.has_message(search.broker, search.queue, search.task)
     for part in search.parts:
         asked.add(part)
     if search.status:
@@ -195,9 +203,10 @@ def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> li
     room = MOST_SPANS_ANEW
     now = time.time_ns()
     rows = []
+    query = "SELECT id, row FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))"
+    found = dict(rows_of(db, "id, row", query, {"numbers": json.dumps(numbers)}))
     for number in numbers:
-        (text,) = db.execute("SELECT row FROM traces WHERE id = ?", (number,)).fetchone()
-        row: dict[str, Any] = json.loads(text)
+        row: dict[str, Any] = msgspec.json.decode(found[number])
         if row["live"] and row["spans"] <= room:
             room -= row["spans"]
             row = summarise(read_trace(db, number, now, stuck_after_ns)).row
@@ -214,17 +223,14 @@ def _brought_forward(
 
     Its sentence is the duration alone: the critical path would need the spans.
     """
-    sums = ", ".join(f"sum({condition})" for condition in STATES.values())
-    *counts, longest, end = db.execute(
-        f"SELECT {sums}, max(min(:now, expires_ns) - due_ns), max(min(:now, expires_ns)) "
-        "FROM waiting WHERE trace = :trace",
+    states = db.execute(
+        f"SELECT {STATE} AS state, count(*), max(min(:now, expires_ns) - due_ns), "
+        "max(min(:now, expires_ns)) FROM waiting WHERE trace = :trace GROUP BY state",
         {**at, "trace": number},
-    ).fetchone()
-    by_state = dict(zip(STATES, counts, strict=True))
-    # The backlog consists of the three.
-    by_state["overdue"] = min(by_state["overdue"], by_state["waiting"] - by_state["stuck"])
-    by_state["waiting"] -= by_state["overdue"] + by_state["stuck"]
-    live = {state: by_state[state] for state in LIVE_STATES if by_state[state]}
+    ).fetchall()
+    counts = {state: count for state, count, _, _ in states}
+    live = {state: counts[state] for state in LIVE_STATES if state in counts}
+    longest, end = max(row[2] for row in states), max(row[3] for row in states)
     duration = max(row["duration_ms"], (end - int(row["start_ns"])) / 1e6)
     return row | {
         "live": live,

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from .database import rows_of
 from .query import CELERY_STATES, FIELDS, LONGEST, STATUSES
 
 __all__ = ["suggest"]
@@ -18,6 +19,7 @@ _BEGINNINGS = {
     "duration>": "duration, for example duration>200ms",
     "task:": "task",
     "queue:": "queue",
+    "broker:": "broker",
     "service:": "service",
     "route:": "route",
     "log:": "text of a log record",
@@ -77,7 +79,8 @@ def _names(
 ) -> Iterator[tuple[str, str]]:
     """Yield kind and value of names that contain *wanted*, those first that begin with it."""
     marks = ", ".join(f"'{kind}'" for kind in kinds)
-    rows = db.execute(f"SELECT kind, value FROM terms WHERE kind IN ({marks}) ORDER BY value")
+    query = f"SELECT kind, value FROM terms WHERE kind IN ({marks}) ORDER BY value"
+    rows = rows_of(db, "kind, value", query)
     found = [(k, v) for k, v in rows if wanted in v.casefold() and '"' not in v]
     found.sort(key=lambda row: (not row[1].casefold().startswith(wanted), kinds.index(row[0])))
     yield from found[:MOST]

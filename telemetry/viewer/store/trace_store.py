@@ -1,14 +1,14 @@
 """The traces that are kept: spans come in, one thread writes and sums them up, and they go."""
 
-import json
 import logging
 import sqlite3
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -17,10 +17,19 @@ from ..analysis.summary import Summary, summarise, to_text
 from ..analysis.wait import NEVER, STUCK_AFTER
 from .attributes import write_attributes
 from .database import Database
-from .incoming import MAX_TIME, REFUSED, Incoming, incoming
-from .logs import REFUSED_LOGS, IncomingLog, LogTable, incoming_logs
+from .incoming import (
+    MAX_TIME,
+    REFUSED,
+    REFUSED_LOGS,
+    Incoming,
+    IncomingLog,
+    incoming,
+    incoming_logs,
+)
+from .logs import LogTable
 from .read import read_trace
 from .runs import write_runs
+from .sources import SourceTable
 from .waiting import earliest_due, write_waiting
 
 __all__ = ["RESOLUTIONS", "Bounds", "Store"]
@@ -41,11 +50,17 @@ SETTLE, SETTLE_PER_SPAN = 500_000_000, 200_000
 #: Seconds that summing up may take between two transactions that write spans.
 SUMMING = 0.1
 
-#: Names that are told apart; the others are one.
-MOST_TERMS = 20_000
-#: The same for names of spans, which do not crowd out those of services, tasks and queues.
-MOST_SEARCHED = 50_000
+#: The names that are distinguished, by pool; beyond them all others are one. Names of spans and
+#: workers, of which there may be very many, do not take the place of services, tasks and queues.
+POOLS = {"names": 20_000, "searched": 50_000, "workers": 20_000}
+POOL_OF = {"name": "searched", "state": "searched", "key": "searched", "worker": "workers"}
 OTHER = "(other)"
+
+#: The kinds of a full pool whose unused names are deleted, and the condition that one is unused.
+UNUSED = {
+    "searched": ("name", "NOT EXISTS (SELECT 1 FROM named WHERE term = terms.id)"),
+    "workers": ("worker", "id NOT IN (SELECT worker FROM runs)"),
+}
 
 #: Kinds of names that are lists of names, in JSON.
 LISTS = frozenset({"flow", "node", "edge", "worker"})
@@ -61,9 +76,6 @@ RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600
 
 #: Traces deleted in one step, and how often the age of traces is looked at, in seconds.
 STEP, PRUNE_EVERY = 500, 10.0
-
-#: Sources remembered, so that most spans need no look at the table.
-MOST_SOURCES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +119,14 @@ class Store:
         self._failing = ""
         self._closing = False
         self._is_behind = False  # whether more traces are due than there was time for
-        self._sources: OrderedDict[bytes, int] = OrderedDict()
-        self._terms: dict[tuple[str, str], int] = {}
-        self._searched: dict[tuple[str, str], int] = {}
+        self._sources = SourceTable()
+        self._terms: dict[str, dict[tuple[str, str], int]] = {pool: {} for pool in POOLS}
         self._keys: set[str] = set()
         self._next_prune = 0.0
         with database.reading() as db:
             (self.spans,) = db.execute("SELECT coalesce(sum(spans), 0) FROM traces").fetchone()
             (self.traces,) = db.execute("SELECT count(*) FROM traces").fetchone()
-            self._logs = LogTable(db, self.bounds.max_spans, self.bounds.max_age)
+            self._logs = LogTable(db, self._sources, self.bounds.max_spans, self.bounds.max_age)
         self._thread = threading.Thread(target=self._run, name="store")
         self._thread.start()
 
@@ -247,11 +258,10 @@ class Store:
     def _fail(self, exc: sqlite3.Error) -> None:
         if not self._failing:
             logger.error("%s cannot be written: %s", self.database.path, exc)
-        self._terms.clear()
-        self._searched.clear()
+        for pool in self._terms.values():
+            pool.clear()
         self._keys.clear()
-        self._sources.clear()
-        self._logs.forget()
+        self._sources.forget()
         with self._changed:
             self._failing = f"the database cannot be written: {exc}"
             self._changed.notify_all()
@@ -280,22 +290,20 @@ class Store:
         arrived = dict.fromkeys(span.trace_id for span in batch)
         touched = {trace_id: self._touch(db, trace_id, now) for trace_id in arrived}
         traces = {trace_id: number for trace_id, (number, _) in touched.items()}
-        rows = [(traces[s.trace_id], s.span_id, self._source(db, s.source), s.body) for s in batch]
-        new = db.executemany("INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)", rows).rowcount
-        newest: dict[int, int] = {}
-        for trace, _, source, _ in rows:
-            newest[source] = max(trace, newest.get(source, 0))
-        db.executemany(
-            "UPDATE sources SET newest = max(newest, ?) WHERE id = ?",
-            [(trace, source) for source, trace in newest.items()],
+        self._logs.note_traces(
+            db, (trace_id for trace_id, (_, is_new) in touched.items() if is_new)
         )
+        source = self._sources.number_of
+        rows = [(traces[s.trace_id], s.span_id, source(db, s.source), s.body) for s in batch]
+        new = db.executemany("INSERT OR IGNORE INTO spans VALUES (?, ?, ?, ?)", rows).rowcount
+        self._sources.note(db, "newest_trace", ((row[0], row[2]) for row in rows))
         for span in batch:
             for target_trace, target_span in span.foreign:
                 db.execute(
                     "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?)",
-                    (target_trace, target_span, traces[span.trace_id], span.span_id, span.is_run),
+                    (target_trace, target_span, traces[span.trace_id], span.span_id, span.is_taker),
                 )
-                if span.is_run:
+                if span.is_taker:
                     db.execute(
                         "UPDATE traces SET revisit_ns = min(coalesce(revisit_ns, :due), :due) "
                         "WHERE trace_id = :trace_id",
@@ -332,19 +340,6 @@ class Store:
             },
         ).fetchone()
         return int(number), int(is_new)
-
-    def _source(self, db: sqlite3.Connection, body: bytes) -> int:
-        number = self._sources.get(body)
-        if number is None:
-            (number,) = db.execute(
-                "INSERT INTO sources (body) VALUES (?) "
-                "ON CONFLICT (body) DO UPDATE SET body = body RETURNING id",
-                (body,),
-            ).fetchone()
-            self._sources[body] = number
-            if len(self._sources) > MOST_SOURCES:
-                self._sources.popitem(last=False)
-        return number
 
     # Summing up
 
@@ -386,7 +381,7 @@ class Store:
         row = summary.row
         counts = self._countable(db, summary)
         (before,) = db.execute("SELECT counted FROM traces WHERE id = ?", (number,)).fetchone()
-        for bucket, term, metric, n in json.loads(before) if before else ():
+        for bucket, term, metric, n in msgspec.json.decode(before) if before else ():
             changes[bucket, term, metric] -= n
         for (bucket, term, metric), n in counts.items():
             changes[bucket, term, metric] += n
@@ -417,7 +412,10 @@ class Store:
             "INSERT OR IGNORE INTO messages VALUES (?, ?)",
             [(message_id, number) for message_id in summary.message_ids],
         )
+        flows = {key[1:] for _, key, _ in summary.counts if key[0] == "flow"}
         names = [self._term(db, *term) for term in summary.names]
+        names += [self._term(db, "flow", to_text(flow)) for flow in flows]
+        names += [self._term(db, "broker", broker) for broker, _, _ in flows if broker]
         db.execute("DELETE FROM named WHERE trace = ?", (number,))
         db.executemany(
             "INSERT OR IGNORE INTO named VALUES (?, ?)",
@@ -444,13 +442,13 @@ class Store:
         )
 
     def _term(self, db: sqlite3.Connection, kind: str, value: str) -> int:
-        searched = kind in ("name", "state", "key")
-        known = self._searched if searched else self._terms
+        pool = POOL_OF.get(kind, "names")
+        known = self._terms[pool]
         number = known.get((kind, value))
         if number is not None:
             return number
-        if len(known) >= (MOST_SEARCHED if searched else MOST_TERMS):
-            value = to_text([OTHER] * len(json.loads(value))) if kind in LISTS else OTHER
+        if len(known) >= POOLS[pool]:
+            value = to_text([OTHER] * len(msgspec.json.decode(value))) if kind in LISTS else OTHER
         (number,) = db.execute(
             "INSERT INTO terms (kind, value) VALUES (?, ?) "
             "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
@@ -483,6 +481,8 @@ class Store:
             if gone:
                 count = self._delete(db, gone)
             logs = self._logs.prune(db)
+            if gone or logs:
+                self._sources.prune(db)
         self.spans -= size
         self.traces -= count
         self._logs.count -= logs
@@ -491,10 +491,9 @@ class Store:
             self._forget(oldest)
 
     def _delete(self, db: sqlite3.Connection, last: int) -> int:
+        self._logs.forget_traces(db, last)
         for table in TABLES:
             db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
-        db.execute("DELETE FROM sources WHERE newest <= ?", (last,))
-        self._sources.clear()  # some of them may be among those
         return db.execute("DELETE FROM traces WHERE id <= ?", (last,)).rowcount
 
     def _forget(self, oldest: int) -> None:
@@ -506,12 +505,10 @@ class Store:
                     "DELETE FROM counts WHERE resolution = ? AND bucket < ?",
                     (resolution, int(oldest / 1e9 if kept is None else now - kept)),
                 )
-            if len(self._searched) >= MOST_SEARCHED:
-                db.execute(
-                    "DELETE FROM terms WHERE kind = 'name' "
-                    "AND NOT EXISTS (SELECT 1 FROM named WHERE term = terms.id)"
-                )
-                self._searched.clear()
+            for pool, (kind, is_unused) in UNUSED.items():
+                if len(self._terms[pool]) >= POOLS[pool]:
+                    db.execute(f"DELETE FROM terms WHERE kind = ? AND {is_unused}", (kind,))
+                    self._terms[pool].clear()
 
 
 def _count(db: sqlite3.Connection, changes: Counter[tuple[int, int, int]]) -> None:

@@ -9,20 +9,26 @@ from collections.abc import Iterable
 from ..analysis.messaging import broker_of, task_of
 from ..analysis.wait import NEVER, LiveState, Wait
 
-__all__ = ["BACKLOG", "STATES", "earliest_due", "times", "write_waiting"]
+__all__ = ["BACKLOG", "STATE", "STATES", "earliest_due", "times", "write_waiting"]
 
 #: Rows of ``waiting`` that a worker could take now: due, and not expired. Conditions have the
 #: parameters of ``times``.
 BACKLOG = "due_ns <= :now AND expires_ns > :now"
 
-#: The condition of each state. A message that is overdue or stuck is waiting, too.
+#: The condition of each state, the most urgent first. A message that is overdue or stuck is
+#: waiting, too.
 STATES: dict[LiveState, str] = {
-    "scheduled": "due_ns > :now AND expires_ns > :now",
-    "waiting": BACKLOG,
-    "overdue": f"{BACKLOG} AND due_ns > sent_ns",
     "stuck": f"{BACKLOG} AND knows AND due_ns <= :stuck",
     "expired": "expires_ns <= :now",
+    "overdue": f"{BACKLOG} AND due_ns > sent_ns",
+    "waiting": BACKLOG,
+    "scheduled": "due_ns > :now AND expires_ns > :now",
 }
+
+_WHENS = " ".join(f"WHEN {test} THEN '{state}'" for state, test in STATES.items())
+
+#: The most urgent state of a row.
+STATE = f"CASE {_WHENS} END"
 
 
 def times(now_ns: int, stuck_after_ns: int) -> dict[str, int]:

@@ -22,14 +22,13 @@ from ...otlp.server import (
     PROTOBUF,
     Busy,
     encode_response,
-    grouped,
     receive,
     response_to,
-    to_json,
 )
 from ...otlp.signals import Export
 from ..analysis.rows import hops
 from ..analysis.summary import to_text
+from ..export_files import trace_document
 from ..import_files import read_file
 from ..map_layout import lay_out
 from ..store.logs import LogSearch, Stored, find_logs, logs_of_trace
@@ -39,13 +38,12 @@ from ..store.queues import queues
 from ..store.read import (
     count_spans,
     linked_from,
-    matching,
     number_of,
     read_spans,
     read_trace,
-    stored_spans,
 )
 from ..store.search import Search, facets, find
+from ..store.search_trace import spans_like
 from ..store.service_map import service_map
 from ..store.suggest import suggest
 from ..store.trace_store import PATIENCE, Store
@@ -171,7 +169,7 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces/<trace_id>")
     def export(trace_id: str) -> Response:
         with store.database.reading() as db:
-            document = to_json(grouped(stored_spans(db, _number(db, trace_id))))
+            document = trace_document(db, _number(db, trace_id), trace_id)
         response = _json(document)
         if request.args.get("download"):
             response.headers["Content-Disposition"] = (
@@ -190,8 +188,7 @@ def _add_traces(app: Flask, store: Store) -> None:
     def show_matches(trace_id: str) -> Response:
         text = request.args.get("q", "").strip()
         with store.database.reading() as db:
-            number = _number(db, trace_id)
-            return _json({"span_ids": matching(db, number, text) if text else []})
+            return _json({"span_ids": spans_like(db, _number(db, trace_id), text)})
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:

@@ -71,6 +71,7 @@ class Events:
             "spans": store.spans,
             "traces": store.traces,
             "logs": store.logs,
+            "received": store.received,
             "received_per_s": round(self._rate, 1),
             "dropped": store.dropped,
             "pending": store.pending(),

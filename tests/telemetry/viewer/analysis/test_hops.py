@@ -501,6 +501,67 @@ def test_kafka_by_the_conventions() -> None:
     assert trace.sentence == "20 ms: 1 client, 9 waiting in `orders`, 10 worker"
 
 
+RECEIVE = {"messaging__operation__type": "receive", "celery__task__state": ""}
+
+
+def test_a_message_that_is_only_received_was_taken() -> None:
+    sends = [send(f"send{n}", "", (n, n), messaging__message__id=f"m{n}") for n in range(2)]
+    names = ("send0", "send1")
+    took = run("took", "", (50, 60), None, links=names, messaging__message__id="", **RECEIVE)
+    trace = derived(*sends, took)
+    assert (trace.live, trace.status) == ([], "ok")
+    # A batch is drawn with its longest wait, and all of its waits are counted.
+    assert trace.waits["took"].waited_ns == 50 * 10**6
+    assert [wait.waited_ns for wait in trace.messages_of(took)] == [50 * 10**6, 49 * 10**6]
+
+
+def test_what_is_received_and_then_processed_has_run_once() -> None:
+    sent = send("send", "", (0, 0))
+    took = run("took", "", (50, 60), None, links=("send",), **RECEIVE)
+    ran = run("run", "took", (51, 59), None, links=("send",))
+    trace = derived(sent, took, ran)
+    assert [r.span_id for r in trace.runs] == ["run"]
+    # One of a batch was received and is not processed yet.
+    other = send("other", "", (0, 0), messaging__message__id="n")
+    assert (
+        derived(sent, other, replace(took, links=(*took.links, Link(TRACE, "other", {}))), ran).live
+        == []
+    )
+
+
+def test_a_consumer_that_polled_before_the_message_was_sent_has_no_skew() -> None:
+    sent = send("send", "", (30, 31))
+    took = run("took", "", (0, 60), None, links=("send",), **RECEIVE)
+    wait = derived(sent, took).waits["took"]
+    assert (wait.waited_ns, wait.skewed) == (0, False)
+
+
+def test_a_batch_names_every_trace_that_its_messages_came_from() -> None:
+    sends = {
+        name: replace(send(name, "", (0, n)), trace_id=f"{n:032x}")
+        for n, name in enumerate(("one", "two"), 1)
+    }
+    took = run("took", "", (50, 60), None, links=())
+    links = tuple(Link(s.trace_id, s.span_id, {}) for s in sends.values())
+    trace = derived(replace(took, links=links), sends=sends)
+    linked = [(link["relation"], link["trace_id"]) for link in hops(trace)["linked"]]
+    assert linked == [("sent by", f"{n:032x}") for n in (1, 2)]
+
+
+def test_a_single_earlier_attempt_is_not_folded() -> None:
+    spans = [send("send", "", (0, 1)), run("one", "send", (2, 3), state="RETRY")]
+    spans.append(send("again", "one", (2, 3), celery__task__retries=1))
+    spans += [
+        run(f"run{n}", "again", (10 * n, 10 * n + 1), celery__task__retries=n) for n in (1, 2)
+    ]
+    assert [row["kind"] for row in rows_of(derived(*spans)).values()].count("attempts") == 0
+
+
+def test_a_countdown_that_was_over_before_the_send_is_not_overdue() -> None:
+    sent = send("send", "", (0, 1), celery__task__eta="2001-01-01T00:00:00Z")
+    assert derived(sent, now=1000).live[0].state == "waiting"
+
+
 def test_a_consumer_that_is_no_messaging_span_has_taken_the_message() -> None:
     trace = derived(
         span("send", "", "PRODUCER", (0, 1)), span("job", "send", "INTERNAL", (5, 9), WORKER)

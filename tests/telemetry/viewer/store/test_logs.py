@@ -91,6 +91,30 @@ def test_the_list_goes_on_and_has_a_level(store: Store) -> None:
     assert end is None
 
 
+@pytest.mark.parametrize("alone", [{}, {"all": "1"}])
+@pytest.mark.parametrize("text", ["ab", "abc", 'x "abc" é', "a*b", "NOT x AND", "0"])
+def test_any_text_is_found_as_it_is(store: Store, text: str, alone: dict[str, str]) -> None:
+    take(store, log(f"before {text} after"), log("something else"), log("a\0b: abc x\0"))
+    found = listed(store, q=text.upper(), **alone)
+    assert f"before {text} after" in found
+    assert "something else" not in found
+    assert listed(store, q="x") == ["a\0b: abc x\0", *([f"before {text} after"] * ("x" in text))]
+
+
+def test_a_log_record_is_of_a_trace_as_soon_and_as_long_as_that_is_here() -> None:
+    store = Store(Database(MEMORY), Bounds(max_spans=4))
+    take(store, log("early", TRACE, "a"))
+    found = [listed(store)]
+    for trace_id in (TRACE, "ef" * 16):
+        store.take(export(order(trace_id)))
+        store.wait_until_written(10)
+        while store.spans > 4:
+            store.wait_until_written(1)
+        found.append(listed(store))
+    store.close()
+    assert found == [["early"], [], ["early"]]
+
+
 @pytest.mark.parametrize("query", [{"limit": "-1"}, {"severity": "x"}, {"before": "9" * 30}])
 def test_a_query_that_cannot_be(query: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(query))):

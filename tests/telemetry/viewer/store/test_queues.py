@@ -190,6 +190,56 @@ def test_the_page_of_a_queue(kept: Kept) -> None:
     assert [(p["service"], p["sent"]) for p in task["producers"]] == [(WEB, 1)]
 
 
+@pytest.mark.parametrize(
+    ("resource", "run_attributes", "worker"),
+    [
+        ({"host.name": "h", "process.pid": 7}, {}, "h pid 7"),
+        ({"host.name": "h", "service.instance.id": "i"}, {}, "h i"),
+        ({"process.pid": 1, "service.instance.id": "i"}, {}, "i"),
+        ({"host.name": "h"}, {"celery.hostname": "w1@h"}, "w1@h"),
+    ],
+)
+def test_a_worker_is_a_process(
+    kept: Kept, resource: dict[str, Any], run_attributes: dict[str, Any], worker: str
+) -> None:
+    sent, ran = message(1.0)
+    ran = replace(
+        ran,
+        resource={"service.name": WORKER, **resource},
+        attributes={**ran.attributes, **run_attributes},
+    )
+    kept.add(sent, ran, ago=5000)
+    page = kept.page("celery")
+    assert [w["worker"] for w in page["workers"]] == [worker]
+    assert page["workers_in_all"] == 1
+
+
+def test_the_oldest_messages_have_the_states_of_the_list(kept: Kept) -> None:
+    def due(ago: float) -> dict[str, Any]:
+        return {"celery__task__eta": datetime.fromtimestamp(time.time() - ago, UTC).isoformat()}
+
+    kept.add(*message(None, sent=due(-3600)), ago=50_000)
+    kept.add(*message(None, sent=due(1)), ago=50_000)
+    kept.add(*message(None), ago=50_000)
+    kept.add(*message(None), ago=120_000)
+    states = [message["state"] for message in kept.page("celery")["oldest"]]
+    assert states == ["stuck", "waiting", "overdue", "scheduled"]
+
+
+def test_each_message_of_a_batch_is_counted(kept: Kept) -> None:
+    topic = {"messaging__system": "kafka", "messaging__destination__name": "orders"}
+    sends = [
+        span(f"send{n}", "", "PRODUCER", (0, 1), name="orders publish", **topic) for n in range(3)
+    ]
+    names = tuple(s.span_id for s in sends)
+    took = span("took", "", "CONSUMER", (50, 60), WORKER, "orders process", names, **topic)
+    kept.add(*sends, took, ago=5000)
+    [queue] = kept.queues()
+    assert (queue["sent"], queue["runs"], queue["depth"]) == (3, 1, 0)
+    assert queue["in_per_s"] == queue["out_per_s"]
+    assert [point["depth"] for point in queue["series"]] == [0] * len(queue["series"])
+
+
 def test_a_queue_that_nobody_knows_is_empty(kept: Kept) -> None:
     page = kept.page("nowhere")
     assert (page["runs"], page["depth"], page["state"], page["workers"]) == (0, 0, "ok", [])

@@ -13,6 +13,7 @@ from telemetry.viewer.analysis.rows import hops
 from telemetry.viewer.store import read
 from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.search import Search, find
+from telemetry.viewer.store.search_trace import spans_like
 from telemetry.viewer.store.suggest import suggest
 from telemetry.viewer.store.trace_store import Bounds, Store
 
@@ -253,6 +254,56 @@ def test_how_a_search_could_go_on(
         answer = suggest(db, text)
     assert answer["from"] == start
     assert next((found["text"] for found in answer["suggestions"]), None) == first
+
+
+def test_a_queue_is_found_by_its_broker_too(traces: Traces) -> None:
+    def sent(letter: str, broker: str, queue: str = "mail") -> list[ReceivedSpan]:
+        facts = {
+            "messaging.destination.name": queue,
+            **({"messaging.system": "redis", "server.address": broker} if broker else {}),
+        }
+        return untaken(letter, 1, **facts)
+
+    web, mail = sent("d", "there")
+    other = replace(mail, span_id="b", attributes={**mail.attributes, "server.address": "here"})
+    elsewhere = replace(other, attributes={**other.attributes, "messaging.destination.name": "x"})
+    traces.add(sent("a", "here"), sent("b", "there"), sent("c", ""), [web, mail, elsewhere])
+    assert traces.ids(queue="mail") == "dcba"
+    assert traces.ids(queue="mail", broker="redis://here") == "a"
+    assert traces.ids(queue="mail", broker="redis://there", task="charge") == "db"
+    assert traces.ids(queue="mail", broker="redis://there", task="other") == ""
+    assert traces.ids(queue="mail", broker="") == "c"
+    assert traces.ids(broker="redis://here") == "da"
+    assert traces.ids(q="broker:HERE") == "dba"
+    assert traces.ids(q='broker:"redis://here"') == "da"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("POST /ORD", ["web"]),
+        ("http.route=/orders", ["web"]),
+        ("gone", ["run"]),
+        ("exception.type=OSError", ["run"]),
+        ("shop-worker", ["run", "store"]),
+        ("wait.queue=0.38", ["run"]),
+        ("état", ["web"]),
+        ("db.system.name=redi", ["store"]),
+        ("true", ["store"]),
+        ("nowhere", []),
+        ("", []),
+    ],
+)
+def test_spans_of_one_trace_are_found_by_their_attributes(
+    traces: Traces, text: str, found: list[str]
+) -> None:
+    web, sent, ran, store = order(error="OSError: gone")
+    web = replace(web, attributes={**web.attributes, "word": "ÉTAT"})
+    store = replace(store, attributes={**store.attributes, "cached": True})
+    traces.add([web, sent, ran, store])
+    with traces.store.database.reading() as db:
+        ids = spans_like(db, 1, text)
+    assert sorted(ids) == sorted(map(shown, found))
 
 
 def test_what_is_deleted_is_found_no_more(traces: Traces) -> None:

@@ -28,6 +28,7 @@ from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
 from ..conftest import StartViewer, Viewer
 from ..exports import as_json, export, message, shown
+from ..logs import export_logs, log
 from ..spans import SENTENCE, TRACE, WORKER, many, order
 
 JSON = "application/json"
@@ -229,9 +230,20 @@ def test_a_span_in_full(viewer: Viewer) -> None:
     assert "not here" in viewer.get("/api/traces/nothing/hops", 404)["error"]
 
 
+def test_spans_in_a_trace_are_found_by_a_text(viewer: Viewer) -> None:
+    viewer.send(export(order(error="OSError: gone")))
+    viewer.settled(4)
+    search = f"/api/traces/{TRACE}/matches"
+    assert viewer.get(search, q="oserror") == {"span_ids": [shown("run")]}
+    assert viewer.get(search) == {"span_ids": []}
+    assert "not here" in viewer.get(f"/api/traces/{'0' * 32}/matches", 404, q="x")["error"]
+
+
 def test_what_goes_out_comes_in_again(viewer: Viewer, start_viewer: StartViewer) -> None:
     sent = export(order(error="OSError: gone"))
     viewer.send(sent)
+    logged = export_logs([log("no card", TRACE, "run", card="é")])
+    assert viewer.post(logged.SerializeToString(), "/v1/logs").status_code == 200
     viewer.settled(4)
     answer = requests.get(f"{viewer.url}/api/traces/{TRACE}?download=1", timeout=30)
     assert f"trace-{TRACE}.json" in answer.headers["Content-Disposition"]
@@ -240,12 +252,15 @@ def test_what_goes_out_comes_in_again(viewer: Viewer, start_viewer: StartViewer)
     taken = other.post(answer.content, "/api/import", Content_Type=JSON)
     assert taken.json() == {
         "accepted": 4,
-        "logs": 0,
+        "logs": 1,
         "traces": 1,
         "trace_id": TRACE,
         "format": "OTLP",
     }
     other.settled(4)
+    logs = [v.get(f"/api/traces/{TRACE}/logs", span_id=shown("run")) for v in (other, viewer)]
+    assert logs[0]["logs"][0]["attributes"] == {"card": "é"}
+    assert logs[0] == logs[1]
     theirs, ours = (v.get(f"/api/traces/{TRACE}/hops") for v in (other, viewer))
     assert theirs["rows"] == ours["rows"]
 

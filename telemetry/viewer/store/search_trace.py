@@ -1,0 +1,41 @@
+"""Finding spans in one trace by a text."""
+
+import sqlite3
+from collections.abc import Iterator
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from ...otlp.decode import ReceivedSpan
+from .attributes import pairs_of
+from .read import bodies, decoded
+
+__all__ = ["spans_like"]
+
+#: The characters of numbers and of true and false, which are not stored as text.
+NOT_AS_TEXT = frozenset("0123456789.+-truefalsinna")
+
+
+def spans_like(db: sqlite3.Connection, number: int, text: str) -> list[str]:
+    """Return the ids of the spans of a trace that have *text* somewhere, in any case.
+
+    That is in the name, the service, a message, or a ``key=value`` of an attribute of the span, its
+    resource or its events.
+    """
+    wanted = text.casefold()
+    # Most spans are ruled out by their bytes, which have every text as it is, but no numbers.
+    needles = [p.encode() for p in wanted.split("=") if p.isascii() and not set(p) <= NOT_AS_TEXT]
+    if not wanted:
+        return []
+    found = (
+        (source, body)
+        for source, body in bodies(db, number)
+        if all(needle in body.lower() or needle in source.lower() for needle in needles)
+    )
+    spans = decoded((source, Span.FromString(body)) for source, body in found)
+    return [span.span_id for span in spans if any(wanted in t.casefold() for t in _texts(span))]
+
+
+def _texts(span: ReceivedSpan) -> Iterator[str]:
+    yield from (span.name, span.service, span.status_message)
+    yield from (event.name for event in span.events)
+    yield from (f"{key}={value}" for key, value in pairs_of(span))

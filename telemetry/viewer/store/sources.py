@@ -1,0 +1,75 @@
+"""Resources and scopes: each is stored once, for all spans and log records that have it."""
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
+
+from ...otlp.decode import Attributes, decode_attributes
+
+__all__ = ["SCHEMA", "SourceTable", "decode_source"]
+
+SCHEMA = """
+-- A resource and a scope: ResourceSpans of OTLP without spans, or ResourceLogs without log records,
+-- which are the same bytes. newest_trace and newest_log are the last that have it, 0 if none has.
+CREATE TABLE sources (
+    id INTEGER PRIMARY KEY,
+    body BLOB NOT NULL UNIQUE,
+    newest_trace INTEGER NOT NULL DEFAULT 0,
+    newest_log INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+#: Sources in memory, so that most spans need no query.
+MOST_KNOWN = 4096
+
+
+class SourceTable:
+    """Writes sources, for the one thread that writes."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, int] = OrderedDict()
+
+    def number_of(self, db: sqlite3.Connection, body: bytes) -> int:
+        """Return the number of a source; write it if it is new."""
+        number = self._known.get(body)
+        if number is None:
+            (number,) = db.execute(
+                "INSERT INTO sources (body) VALUES (?) "
+                "ON CONFLICT (body) DO UPDATE SET body = body RETURNING id",
+                (body,),
+            ).fetchone()
+            self._known[body] = number
+            if len(self._known) > MOST_KNOWN:
+                self._known.popitem(last=False)
+        return number
+
+    def note(self, db: sqlite3.Connection, column: str, used: Iterable[tuple[int, int]]) -> None:
+        """Write which trace or log record has each source: pairs of its number and the source's."""
+        newest: dict[int, int] = {}
+        for number, source in used:
+            newest[source] = max(number, newest.get(source, 0))
+        db.executemany(
+            f"UPDATE sources SET {column} = max({column}, ?) WHERE id = ?",
+            [(number, source) for source, number in newest.items()],
+        )
+
+    def forget(self) -> None:
+        """Forget the numbers that a transaction may have undone or deleted."""
+        self._known.clear()
+
+    def prune(self, db: sqlite3.Connection) -> None:
+        """Delete the sources that no trace and no log record has."""
+        oldest = "(SELECT coalesce(min(id), 9223372036854775807) FROM {})"
+        db.execute(
+            f"DELETE FROM sources WHERE newest_trace < {oldest.format('traces')} "
+            f"AND newest_log < {oldest.format('logs')}"
+        )
+        self.forget()
+
+
+def decode_source(body: bytes) -> tuple[Attributes, str]:
+    """Return the attributes of a resource, and the name of the scope."""
+    source = ResourceSpans.FromString(body)
+    return decode_attributes(source.resource.attributes), source.scope_spans[0].scope.name
