@@ -41,7 +41,6 @@ LATER = (
     "docs/logs.md",
     "docs/scale.md",
     "docs/viewer.md",
-    "telemetry/doctor/",
     "telemetry/export/",
     "telemetry/otlp/",
     "telemetry/viewer/",
