@@ -45,7 +45,8 @@ class RabbitMQ:
 
     def _control(self, *argv: str) -> None:
         control = str(Path(self.process.argv[0]).with_name("rabbitmqctl"))
-        subprocess.run([control, *argv], env=self.env, check=True, capture_output=True, timeout=60)
+        command = [control, *argv]
+        subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=300)
 
 
 def find_server() -> str | None:

@@ -27,7 +27,9 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def promtool(*argv: str) -> None:
-    done = subprocess.run(["promtool", *argv], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["promtool", *argv], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -99,7 +99,7 @@ def test_by_hand(start: Starter, web: str) -> None:
     for command in CURL:
         expected = re.search(r"# (.*)", command)
         words = [word.replace("http://127.0.0.1:5000", web) for word in plain(command)]
-        done = subprocess.run([*words, "-s"], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([*words, "-s"], capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         status = done.stdout.split()[1]
         said = re.match(r"\d{3}", expected[1]) if expected else None

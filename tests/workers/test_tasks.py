@@ -42,6 +42,7 @@ def test_ping_makes_a_string_and_retry_backs_off(
     attempts = sorted(retries(arrived), key=lambda span: span.start_ns)
     errors = [span.attributes.get("error.type") for span in attempts]
     assert errors == ["workers.tasks.Unavailable", "workers.tasks.Unavailable", None]
-    waits = [span.attributes["celery.wait.scheduled"] for span in attempts[1:]]
-    assert waits == [pytest.approx(0.2, abs=0.1), pytest.approx(0.4, abs=0.1)]
+    first, second = (span.attributes["celery.wait.scheduled"] for span in attempts[1:])
+    assert 0 < first <= 0.201
+    assert 0 < second <= 0.401
     assert "succeeded in" in worker.wait_for_line(f"span={attempts[-1].span_id}]")

@@ -158,7 +158,7 @@ def test_retries_are_siblings_each_linked_to_the_one_before(queue: Queue, pool: 
     assert [send.parent_id for send in sends[1:]] == [first.span_id, second.span_id]
     assert links(sends[1]) == links(sends[2]) == [ids(sends[0])]
     for run in (second, third):
-        assert run.attributes["celery.wait.scheduled"] == pytest.approx(0.3, abs=0.05)
+        assert 0 < run.attributes["celery.wait.scheduled"] <= 0.301
 
 
 def test_a_nested_publish_is_under_the_run(queue: Queue) -> None:

@@ -183,7 +183,7 @@ def test_on_rabbitmq(queue: Queue, rabbitmq: RabbitMQ, pool: str) -> None:
     assert first.parent_id == last.parent_id == send.span_id
     assert ids(first) in links(last)
     assert send.attributes["messaging.system"] == first.attributes["messaging.system"] == "rabbitmq"
-    assert last.attributes["celery.wait.scheduled"] == pytest.approx(0.2, abs=0.05)
+    assert 0 < last.attributes["celery.wait.scheduled"] <= 0.201
 
     for number, value in enumerate([b"\xff\x00", b"00-abc", 1 << 40, {"deep": {"er": [1, b"2"]}}]):
         headers, body = protocol_2(f"bytes-{number}", traceparent=value, baggage=value)

@@ -188,7 +188,7 @@ def test_the_same_spans(body: bytes, kind: str, compressed: bool) -> None:
         (b'{"spans": [{}], "processes": {}}', "looks like Jaeger's JSON, but a span"),
         (b'{"spans": [{"traceID": "x" }], "processes": {}}', "looks like Jaeger's JSON, but"),
         (b'{"spans": 7, "processes": {}}', "looks like Jaeger's JSON, but"),
-        (b'{"resourceSpans": ' + b"[" * 50_000, "nested too deeply"),
+        (b'{"resourceSpans": ' + b"[" * 200_000, "nested too deeply"),
         (b"\xff\xfe{", "it is not JSON"),
         (gzip.compress(text(otlp()), mtime=0)[:-20], "ends too early"),
     ],
