@@ -15,14 +15,14 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup ## start every part on free ports, ping, and print the traces
+demo: setup ## run the whole system on free ports, ping, and print the traces
 	@exec $(RUN) app.demo $(ARGS)
 
 .PHONY: setup
-setup: $(VENV)/.installed ## make .venv with what the system needs, exactly as locked
+setup: $(VENV)/.installed ## install the locked packages of the demo into .venv
 
 .PHONY: test
-test: $(VENV)/.installed-dev ## run all the tests
+test: $(VENV)/.installed-dev ## run all the tests; ARGS="tests/telemetry -k retry" runs some
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
@@ -30,25 +30,25 @@ else
 endif
 
 .PHONY: quick
-quick: $(VENV)/.installed-dev ## the tests that need no process of their own, in under a minute
+quick: $(VENV)/.installed-dev ## run the tests that start no process, in under a minute
 	$(RUN) pytest -m quick --numprocesses=2 -q
 
 .PHONY: pythons
-pythons: ## try every supported Python; 3.14 and 3.15 come from debootstrap where they are missing
+pythons: ## run the demo and some tests on each Python; debootstrap adds a missing 3.14 or 3.15
 	@tests/pythons.sh $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.installed-dev ## kill every part at random for ten minutes, and say what was lost; ARGS="--minutes 3"
+soak: $(VENV)/.installed-dev ## kill parts at random for ten minutes, and count lost spans; ARGS="--minutes 3"
 	@exec $(RUN) tests.soak $(ARGS)
 
 .PHONY: pages
-pages: $(VENV)/.installed-dev ## write anew what the tests write of docs/
+pages: $(VENV)/.installed-dev ## write the parts of docs/ that the tests write
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m conformance
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest -m interop
 	QUEUEHOP_WRITE_PAGES=1 $(RUN) pytest tests/docs
 
 .PHONY: monitoring
-monitoring: $(VENV)/.installed-dev ## write anew Prometheus' rules and Grafana's dashboard in deploy/
+monitoring: $(VENV)/.installed-dev ## write Prometheus' rules and Grafana's dashboard in deploy/
 	$(RUN) deploy.monitoring
 
 .PHONY: backends
@@ -56,11 +56,11 @@ backends: ## build the OpenTelemetry Collector and Jaeger into .backends, with G
 	@deploy/backends/build.sh
 
 .PHONY: test-backends
-test-backends: $(VENV)/.installed-dev backends ## run deploy/ and compose.yaml's files against them
+test-backends: $(VENV)/.installed-dev backends ## run the files of deploy/ and compose.yaml with them
 	QUEUEHOP_BACKENDS=.backends $(RUN) pytest tests/deploy/test_backends.py --numprocesses=0 $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.installed-dev format-check lint types audit test ## format, lint, types, audit and tests
+check: $(VENV)/.installed-dev format-check lint types audit test ## run what CI runs: format-check, lint, types, audit, test
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## format the code in place
@@ -72,7 +72,7 @@ format-check: $(VENV)/.installed-dev
 	$(RUN) ruff format --check $(SOURCES)
 
 .PHONY: lint
-lint: $(VENV)/.installed-dev ## the code by ruff; the prose by codespell, proselint and the Markdown linter
+lint: $(VENV)/.installed-dev ## check code (ruff), spelling (codespell), prose (proselint) and Markdown
 	$(RUN) ruff check $(SOURCES)
 	$(VENV)/bin/codespell $(PAGES) $(SOURCES) deploy Makefile compose.yaml
 	@if [ -x $(VENV)/bin/pymarkdown ]; then $(VENV)/bin/pymarkdown scan $(PAGES); \
@@ -80,24 +80,24 @@ lint: $(VENV)/.installed-dev ## the code by ruff; the prose by codespell, prosel
 	$(VENV)/bin/python .ci/prose.py
 
 .PHONY: types
-types: $(VENV)/.installed-dev ## mypy, strict
+types: $(VENV)/.installed-dev ## check the types with mypy, strict
 	$(RUN) mypy
 
 .PHONY: bench
-bench: $(BENCH)/.installed ## say what tracing costs; QUICK=1 for a rough idea
+bench: $(BENCH)/.installed ## measure what tracing costs; QUICK=1 for a rough idea
 	@exec $(BENCH)/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: instructions
-instructions: $(BENCH)/.installed $(OTHERS)/.installed ## count what tracing costs, with Valgrind
+instructions: $(BENCH)/.installed $(OTHERS)/.installed ## count the CPU cycles that tracing costs, with Valgrind
 	@exec $(BENCH)/bin/python -m bench.instructions $(ARGS)
 
 .PHONY: audit
-audit: $(VENV)/.installed-dev ## what is installed fits together, and all of it is pinned by hash
+audit: $(VENV)/.installed-dev ## check that the packages fit together and are pinned by hash
 	$(RUN) pip --disable-pip-version-check check
 	@! grep -nE '^[a-z].*[^\\]$$' requirements.lock requirements-dev.lock || { echo "not pinned by hash" >&2; exit 1; }
 
 .PHONY: lock
-lock: $(VENV)/.installed-dev ## write the lock files anew from pyproject.toml
+lock: $(VENV)/.installed-dev ## write the lock files from pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(RUN) uv pip compile $(LOCK) --extra celery --extra flask --extra requests --extra viewer \
 		--extra mongo --extra sql --group demo -o requirements.lock pyproject.toml
@@ -113,7 +113,7 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotat
 	--custom-compile-command "make lock"
 
 .PHONY: clean
-clean: ## remove .venv and what tools left
+clean: ## remove .venv and the files of tools
 	rm -rf $(VENV) $(BENCH) $(OTHERS) tests/interop/.venv .pythons .backends .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: requirements.lock

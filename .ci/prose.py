@@ -40,7 +40,6 @@ PATHS = (
 LATER = (
     "docs/logs.md",
     "docs/scale.md",
-    "docs/viewer.md",
     "telemetry/export/",
     "telemetry/otlp/",
     "telemetry/viewer/",
@@ -68,6 +67,11 @@ INSTEAD = {
     r"for as long as": "write: while",
     r"who(?:so)?ever": "name the subject",
     r"of nobody": "name the subject",
+    r"those who": "name the subject",
+    r"on (?:its|their) way": "write: being sent, being processed",
+    r"for good(?! reason)": "write: forever",
+    r"as (?:it|they) stands?": "write: unchanged",
+    r"time-outs?": "write: timeout",
 }
 
 #: A sentence whose subject is a clause. A question may begin like this, and so may a heading.

@@ -1,4 +1,4 @@
-"""Hop 2 of 5: SERVER. The HTTP side: ``flask run`` finds ``create_app`` with no variable set."""
+"""Hop 2 of 5: SERVER. The HTTP side. ``flask run`` finds ``create_app`` without ``FLASK_APP``."""
 
 import logging
 from urllib.parse import quote
@@ -27,7 +27,7 @@ FORMAT = "[%(asctime)s: %(levelname)s/%(name)s] [trace=%(trace_id)s span=%(span_
 
 
 def create_app() -> Flask:
-    """Make the web application, its traces and its log."""
+    """Return the web application, traced and with its log set up."""
     # Imported here, because the client is in this package too and needs no queue.
     from workers.celery import app as celery
 
@@ -51,7 +51,7 @@ def _log() -> None:
 
 
 def _is_no_access_line(record: logging.LogRecord) -> bool:
-    # Werkzeug writes its own line when the request's span is over; ours is written inside of it.
+    # Werkzeug writes its line after the request's span has ended; ours has the span's ids.
     return '"%s" %s %s' not in str(record.msg)
 
 

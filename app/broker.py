@@ -1,6 +1,6 @@
-"""The web side of the queue: publish, ask for a result, see who is there; each in bounded time.
+"""The web side of the queue: publish a task, read a result, check health; each in bounded time.
 
-These settings are the web side's only: a worker waits for its broker, a request does not.
+The settings hold for the web side only: a worker waits for its broker, a request does not.
 """
 
 import logging
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 #: Seconds after which a broker that does not answer counts as down.
 TIMEOUT = 0.8
 
-#: Seconds between two looks at a result: at first, and at most.
-FIRST_LOOK, LAST_LOOK = 0.005, 0.04
+#: Seconds between two reads of a result: the first pause, and the longest.
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.04
 
-#: The number of replies that wait in the broker and in the process. Most are never read.
-KEPT = 1000
+#: The number of replies that the broker and the process hold. Most are never read.
+MAX_REPLIES = 1000
 
 
 class Unreachable(Exception):
@@ -49,7 +49,7 @@ class Result:
     error: str | None = None
 
     @property
-    def is_there(self) -> bool:
+    def is_ready(self) -> bool:
         return self.state in states.READY_STATES
 
 
@@ -88,24 +88,24 @@ class Broker:
         def send() -> None:
             with (
                 self._celery.producer_pool.acquire(block=True, timeout=TIMEOUT) as producer,
-                _forgotten_on_failure(producer.__connection__),
+                _discard_on_failure(producer.__connection__),
             ):
                 task.apply_async(
                     kwargs=kwargs,
                     task_id=task_id,
                     producer=producer,
-                    # One queue of replies for the process, whichever thread it is.
+                    # All threads of the process share one queue of replies.
                     reply_to=getattr(self._celery.backend, "oid", None),
                     timeout=TIMEOUT,
                     confirm_timeout=TIMEOUT,
                 )
 
-        self._reach(send)
+        self._call(send)
         return task_id
 
     def result(self, task_id: str) -> Result:
         """Return the state of the task; an unknown task is PENDING."""
-        meta = self._reach(lambda: self._celery.backend.get_task_meta(task_id))
+        meta = self._call(lambda: self._celery.backend.get_task_meta(task_id))
         state, value = meta["status"], meta.get("result")
         if state == states.SUCCESS:
             return Result(state, value=value)
@@ -116,13 +116,13 @@ class Broker:
     def wait(self, task_id: str, seconds: float) -> Result:
         """Wait for the result for at most *seconds*; return the state of the task then."""
         deadline = time.monotonic() + seconds
-        pause = FIRST_LOOK
-        while not (result := self.result(task_id)).is_there:
+        pause = FIRST_PAUSE
+        while not (result := self.result(task_id)).is_ready:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             time.sleep(min(pause, left))
-            pause = min(pause * 2, LAST_LOOK)
+            pause = min(pause * 2, LONGEST_PAUSE)
         return result
 
     def health(self) -> tuple[bool, bool]:
@@ -132,7 +132,7 @@ class Broker:
             # A new connection: one from the pool may have been open before the broker stopped.
             with (
                 self._celery.connection_for_write() as connection,
-                _forgotten_on_failure(connection),
+                _discard_on_failure(connection),
             ):
                 broker = connection.default_channel is not None
                 ping = self._celery.control.ping
@@ -141,8 +141,11 @@ class Broker:
             logger.warning("the broker is down: %s", exc)
         return broker, worker
 
-    def _reach(self, operation: Callable[[], T]) -> T:
-        """Return the result of *operation*; retry once if it fails at once (a stale connection)."""
+    def _call(self, operation: Callable[[], T]) -> T:
+        """Return the result of *operation*; retry once if it fails quickly (a stale connection).
+
+        Raises Unreachable.
+        """
         begin = time.monotonic()
         try:
             return operation()
@@ -156,9 +159,9 @@ class Broker:
 
 
 @contextmanager
-def _forgotten_on_failure(connection: Any) -> Iterator[None]:
-    # An orderly close would wait again, and a late answer would be read as that to the next
-    # request.
+def _discard_on_failure(connection: Any) -> Iterator[None]:
+    # Closing the connection would wait again. Reusing it would read a late answer as that to the
+    # next request.
     try:
         yield
     except Exception:
@@ -200,7 +203,7 @@ class Replies(RPCBackend):
     def _read_replies(self, limit: int) -> None:
         with (
             self.app.pool.acquire_channel(block=True) as (connection, channel),
-            _forgotten_on_failure(connection),
+            _discard_on_failure(connection),
         ):
             queue = self.binding(channel)
             queue.declare()
@@ -211,13 +214,13 @@ class Replies(RPCBackend):
                 meta = self.meta_from_decoded(message.payload)
                 if self._read.get(meta["task_id"], {}).get("status") not in states.READY_STATES:
                     self._read[meta["task_id"]] = meta
-                if len(self._read) > KEPT:
+                if len(self._read) > MAX_REPLIES:
                     del self._read[next(iter(self._read))]
 
     @property
     def binding(self) -> Any:
         queue: Any = super().binding
-        queue.max_length = KEPT
+        queue.max_length = MAX_REPLIES
         return queue
 
 

@@ -25,7 +25,7 @@ TIMEOUT = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ping by the options of *argv*, until Ctrl-C or ``--count``; return the exit status."""
+    """Ping until Ctrl-C or ``--count``, with the options in *argv*; return the exit status."""
     options = _parse(argv)
     telemetry.setup("queuehop-client")
     stopped = threading.Event()
@@ -66,7 +66,7 @@ def _ping(session: requests.Session, options: argparse.Namespace) -> bool:
             response = session.get(
                 options.url, params=parameters, timeout=TIMEOUT + (options.wait or 0.0)
             )
-            reason = _refusal(response)
+            reason = _error_in(response)
             error = str(response.status_code)
         except requests.RequestException as exc:
             # The exception itself is in the request's own span.
@@ -86,15 +86,15 @@ def _ping(session: requests.Session, options: argparse.Namespace) -> bool:
     return True
 
 
-def _refusal(response: requests.Response) -> str:
+def _error_in(response: requests.Response) -> str:
     if response.ok:
         return ""
     try:
-        said = response.json()["error"]
-        said = said.get("message") or said["type"]
+        error = response.json()["error"]
+        reason = error.get("message") or error["type"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        said = response.reason
-    return f"{response.status_code}, {said}"
+        reason = response.reason
+    return f"{response.status_code}, {reason}"
 
 
 def _reason(exc: requests.RequestException) -> str:
@@ -119,21 +119,25 @@ def _link(trace_id: str) -> str:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m app.client",
-        description="Ping the web side; each ping is one trace, whose id is printed.",
+        description="Ping the web side again and again. Print the trace id of each ping.",
     )
     parser.add_argument(
         "--url",
         default=os.environ.get("DESTINATION_URL") or "http://127.0.0.1:5000/ping",
-        help="what to ping (DESTINATION_URL, or %(default)s)",
+        help="the URL to ping (DESTINATION_URL, or %(default)s)",
     )
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, help="seconds between pings (%(default)s)"
     )
-    parser.add_argument("--count", type=_count, help="end after this number of pings (at Ctrl-C)")
+    parser.add_argument("--count", type=_count, help="stop after this number of pings (at Ctrl-C)")
     parser.add_argument(
-        "--wait", type=_seconds, help="seconds that the server waits for the result (not at all)"
+        "--wait",
+        type=_seconds,
+        help="seconds that the server waits for the result (it does not wait)",
     )
-    parser.add_argument("--length", type=int, help="length of the string to make (random)")
+    parser.add_argument(
+        "--length", type=int, help="length of the string that the task makes (random)"
+    )
     parser.add_argument("--task", help="task to run: ping, retry or fail (ping)")
     return parser.parse_args(argv)
 

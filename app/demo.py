@@ -1,4 +1,4 @@
-"""Run the whole system on one machine, with its traces in the viewer: ``make demo``."""
+"""``make demo``: run the whole system on this machine and show its traces in the viewer."""
 
 import argparse
 import json
@@ -30,13 +30,13 @@ from .traces import ReceivedTraces
 
 __all__ = ["main"]
 
-#: Seconds until every part is up, and until the spans of the last ping are there.
+#: Seconds until every part is up, and until the spans of the last ping have arrived.
 START, ARRIVAL = 40.0, 15.0
 
-#: Seconds between two looks at what the viewer has received.
-LOOK_EVERY = 0.3
+#: Seconds between two requests to the viewer.
+POLL_INTERVAL = 0.3
 
-#: Seconds until the last batch is delivered once the parts have ended.
+#: Seconds for the delivery of the last batch once the parts have ended.
 LAST_BATCH = 3.0
 
 EXAMPLES = """\
@@ -52,7 +52,7 @@ class CannotStart(Exception):
 
 
 class Ended(BaseException):
-    """A signal asks for the end."""
+    """A signal has ended the demo."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(exc))
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; every part is stopped")
+        _complain("interrupted: all parts are stopped")
         return 130
     except Ended as exc:
-        _complain(f"ended by {signal.Signals(exc.number).name}; every part is stopped")
+        _complain(f"ended by {signal.Signals(exc.number).name}: all parts are stopped")
         return 128 + exc.number
 
 
@@ -102,7 +102,10 @@ class Demo:
         self._viewer_url = ""
 
     def run(self) -> int:
-        """Start, ping, show; stay up on a terminal; stop everything."""
+        """Start the parts, ping, show the traces; on a terminal, wait for Ctrl-C; stop the parts.
+
+        Return the exit status.
+        """
         good: bool | None = None
         with ExitStack() as cleanup:
             try:
@@ -114,26 +117,26 @@ class Demo:
                 if self._options.keep:
                     self._stay(web)
             except KeyboardInterrupt:
-                # Once the pings are judged, Ctrl-C is how one leaves.
+                # After the verdict, Ctrl-C is the normal end.
                 if good is None:
                     raise
             finally:
                 # Without a terminal the verdict is the last line.
                 if self._parts and self._options.keep:
-                    self._say("stopping every part")
+                    self._print("stopping all parts")
         return 0 if good else 1
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def _said(self, name: str, what: str) -> None:
+    def _print_part(self, name: str, what: str) -> None:
         self._console.print(f"  [bold]{name:9}[/] {what}", soft_wrap=True)
 
     def _start_viewer(self) -> None:
-        self._say("starting")
-        elsewhere = _elsewhere(os.environ)
-        if elsewhere:
-            self._said("traces", f"go to {elsewhere}, not to this terminal")
+        self._print("starting")
+        backend = _own_backend(os.environ)
+        if backend:
+            self._print_part("traces", f"go to {backend}, not to this terminal")
             return
         otlp = f"127.0.0.1:{_port(self._options.otlp_port, '--otlp-port')}"
         page = f"127.0.0.1:{_port(self._options.viewer_port, '--viewer-port')}"
@@ -143,13 +146,13 @@ class Demo:
             *("--http", page, "--db", str(self._directory / "traces.db")),
         )
         self._env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{otlp}"
-        # What waits for this viewer is of no use to another.
+        # Spans that wait for this viewer are not for another one.
         self._env["QUEUEHOP_STATE_DIR"] = str(self._directory / "state")
-        # Spans are looked at as soon as they are there.
+        # A reader waits for these spans: send them early.
         self._env.setdefault("OTEL_BSP_SCHEDULE_DELAY", "200")
-        # The viewer shows what a span logged.
+        # The viewer shows the log records of each span.
         self._env.setdefault("OTEL_LOGS_EXPORTER", "otlp")
-        self._said("viewer", f"traces at {self._viewer_url}/ (pid {viewer.pid})")
+        self._print_part("viewer", f"traces at {self._viewer_url}/ (pid {viewer.pid})")
         self._wait("for the viewer", START, lambda: _answers(f"{self._viewer_url}/healthz"))
         self._traces = ReceivedTraces(self._viewer_url)
 
@@ -158,7 +161,7 @@ class Demo:
         given = os.environ.get("CELERY_BROKER_URL")
         port = _port(self._options.web_port, "--web-port")
         if given:
-            self._said("broker", f"{_without_secrets(given)}, yours")
+            self._print_part("broker", f"{_without_secrets(given)}, yours")
         else:
             self._start_broker()
         self._env.setdefault("DATABASE_URL", f"sqlite:///{self._directory / 'pings.sqlite3'}")
@@ -166,10 +169,12 @@ class Demo:
             *("worker", sys.executable, "-m", "celery", "-A", "workers", "worker"),
             *("--pool=prefork", "--concurrency=2"),
         )
-        self._said("worker", f"celery -A workers worker, prefork, 2 processes (pid {worker.pid})")
+        self._print_part(
+            "worker", f"celery -A workers worker, prefork, 2 processes (pid {worker.pid})"
+        )
         web = f"http://127.0.0.1:{port}"
         flask = self._start("web", sys.executable, "-m", "flask", "run", "--port", str(port))
-        self._said("web", f"flask run at {web} (pid {flask.pid})")
+        self._print_part("web", f"flask run at {web} (pid {flask.pid})")
         self._wait("for the worker and the web side", START, lambda: _is_healthy(web))
         return web
 
@@ -182,7 +187,7 @@ class Demo:
         )
         url = f"redis://127.0.0.1:{port}/0"
         self._env |= {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
-        self._said("broker", f"{Path(server).name} at {url} (pid {broker.pid})")
+        self._print_part("broker", f"{Path(server).name} at {url} (pid {broker.pid})")
         self._wait("for the broker", START, lambda: _is_listening(port))
 
     def _start(self, name: str, *argv: str) -> Part:
@@ -200,7 +205,7 @@ class Demo:
             stop(part for part in self._parts if part.name == "viewer")
 
     def _wait_for_senders(self) -> None:
-        """Let those who deliver for the parts end: they outlive them by the last batch."""
+        """Wait until the senders have ended: each delivers its last batch after its parts."""
         deadline = time.monotonic() + LAST_BATCH
         for lock in (self._directory / "state").glob("spool/*/sender.lock"):
             directory = SpoolDirectory(lock.parent)
@@ -221,24 +226,24 @@ class Demo:
             self._directory / "client.log",
             self._env,
         )
-        self._said("client", f"python -m app.client --count {count}")
+        self._print_part("client", f"python -m app.client --count {count}")
         self._console.print()
         self._parts.append(client)
         deadline = time.monotonic() + START + count
-        with self._status(f"pinging {count} times"):
+        with self._status("waiting for the pings"):
             while (status := client.wait(0.1)) is None and time.monotonic() < deadline:
                 self._check(except_for=client)
         self._parts.remove(client)
         client.kill()
         if status is None:
-            raise CannotStart("the client did not end: its pings hang")
+            raise CannotStart("the client did not end: a ping gets no answer")
         answered = status == 0
         if not answered:
             for line in client.last_lines(8):
-                self._say(f"  client: {line}")
+                self._print(f"  client: {line}")
         if self._traces is None:
             for line in client.last_lines(count):
-                self._say(f"  {line}")
+                self._print(f"  {line}")
             return answered
         return self._show(count) and answered
 
@@ -251,7 +256,7 @@ class Demo:
             deadline = time.monotonic() + ARRIVAL
             while not complete() and time.monotonic() < deadline:
                 self._check()
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_INTERVAL)
         pings = self._pings()
         self._console.print(ping_header())
         for number, trace in enumerate(pings, 1):
@@ -261,13 +266,13 @@ class Demo:
             self._console.print(render_tree(pings[-1]))
         self._console.print()
         if len(pings) < count:
-            self._say(f"only {len(pings)} of {count} pings left a trace")
+            self._print(f"the traces of {count - len(pings)} of {count} pings are missing")
         return complete()
 
     def _conclude(self, good: bool) -> None:
         if self._traces is None:
-            said = "every ping was answered" if good else "a ping was not answered"
-            self._console.print(f"{said}; look at its trace where you send them", style="bold")
+            answered = "every ping was answered" if good else "a ping was not answered"
+            self._console.print(f"{answered}; the traces are in your backend", style="bold")
             return
         pings = self._pings()
         broken = [trace for trace in pings if not judge(trace).ok]
@@ -289,10 +294,10 @@ class Demo:
             self._console.print(f"[bold]See the traces at {self._viewer_url}/[/]", soft_wrap=True)
             if self._options.open and _has_display(os.environ):
                 webbrowser.open(f"{self._viewer_url}/")
-        self._say("Everything stays up until Ctrl-C. Ping by hand:")
-        self._say(f"  curl '{web}/ping?wait=5'")
-        self._say(f"  curl '{web}/ping?task=retry&wait=5'")
-        self._say(f"The log of each part: {self._directory}/*.log")
+        self._print("All parts run until Ctrl-C. To ping:")
+        self._print(f"  curl '{web}/ping?wait=5'")
+        self._print(f"  curl '{web}/ping?task=retry&wait=5'")
+        self._print(f"Logs: {self._directory}/*.log")
         number = self._options.count
         while True:
             self._check()
@@ -303,7 +308,7 @@ class Demo:
                     self._console.print()
                     self._console.print(ping_line(number, trace))
                     self._console.print(render_tree(trace))
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_INTERVAL)
 
     def _received(self) -> list[list[ReceivedSpan]]:
         try:
@@ -322,12 +327,12 @@ class Demo:
             while not ready():
                 self._check()
                 if time.monotonic() > deadline:
-                    said = "\n".join(
+                    lines = "\n".join(
                         f"  {part.name}: {line}"
                         for part in self._parts
                         for line in part.last_lines(3)
                     )
-                    raise CannotStart(f"waited {seconds:g} s {what}, without success:\n{said}")
+                    raise CannotStart(f"waited {seconds:g} s {what}, without success:\n{lines}")
                 time.sleep(0.05)
 
     def _check(self, except_for: Part | None = None) -> None:
@@ -338,11 +343,11 @@ class Demo:
     def _status(self, text: str):  # type: ignore[no-untyped-def]
         if self._console.is_terminal:
             return self._console.status(text)
-        self._say(text)
+        self._print(text)
         return ExitStack()
 
 
-def _elsewhere(env: Mapping[str, str]) -> str:
+def _own_backend(env: Mapping[str, str]) -> str:
     for variable in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         if env.get(variable):
             return f"{_without_secrets(env[variable])}, as {variable} says"
@@ -381,7 +386,7 @@ def _port(wanted: int, flag: str) -> int:
 
 
 def _taken(port: int, flag: str) -> str:
-    return f"port {port} is taken: end what listens there, or choose another with {flag}"
+    return f"port {port} is in use: stop the program that listens there, or set {flag}"
 
 
 def _is_listening(port: int) -> bool:
@@ -401,14 +406,14 @@ def _answers(url: str) -> bool:
 
 
 def _has_display(env: Mapping[str, str]) -> bool:
-    """Return whether a person sees what a browser shows: not in CI, nor over SSH without X."""
+    """Return whether a browser would be seen: not in CI, and not over SSH without X."""
     if env.get("CI") or not sys.stdout.isatty():
         return False
     return sys.platform == "darwin" or bool(env.get("DISPLAY") or env.get("WAYLAND_DISPLAY"))
 
 
 def _is_healthy(web: str) -> bool:
-    # Under a parent that is not sampled: a health check must not make a trace.
+    # A parent that is not sampled: a health check must not make a trace.
     request = Request(f"{web}/healthz", headers={"traceparent": f"00-{1:032x}-{1:016x}-00"})
     try:
         with urlopen(request, timeout=5) as answer:
@@ -420,17 +425,22 @@ def _is_healthy(web: str) -> bool:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m app.demo",
-        description="Start every part on this machine, ping, and show the traces.",
+        description="Run the whole system on this machine, ping it, and show the traces.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--count", type=_count, default=5, help="how many pings (%(default)s)")
-    parser.add_argument("--web-port", type=int, default=0, help="port of the web side (a free one)")
+    parser.add_argument("--count", type=_count, default=5, help="the number of pings (%(default)s)")
     parser.add_argument(
-        "--otlp-port", type=int, default=0, help="port of the viewer's OTLP/gRPC (a free one)"
+        "--web-port", type=int, default=0, help="the port of the web side (a free one)"
     )
     parser.add_argument(
-        "--viewer-port", type=int, default=0, help="port of the viewer's page (a free one)"
+        "--otlp-port",
+        type=int,
+        default=0,
+        help="the port where the viewer receives OTLP/gRPC (a free one)",
+    )
+    parser.add_argument(
+        "--viewer-port", type=int, default=0, help="the port of the viewer's page (a free one)"
     )
     parser.add_argument(
         "--open",
@@ -442,7 +452,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--keep",
         action=argparse.BooleanOptionalAction,
         default=sys.stdout.isatty(),
-        help="stay up until Ctrl-C (on a terminal)",
+        help="run until Ctrl-C (on a terminal)",
     )
     return parser.parse_args(argv)
 

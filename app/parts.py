@@ -18,14 +18,14 @@ __all__ = ["Part", "PartEnded", "stop"]
 #: Seconds for an orderly end: a worker finishes its tasks and sends its spans.
 GRACE = 10.0
 
-#: Ctrl-C: `flask run` would not send its last spans on SIGTERM, and the others take either.
+#: Ctrl-C: on SIGTERM, `flask run` would not send its last spans. The others handle both.
 END = signal.SIGINT
 
 _PR_SET_PDEATHSIG = 1
 
 
 class PartEnded(Exception):
-    """A part has ended by itself."""
+    """A part has ended too early."""
 
     def __init__(self, part: "Part", status: int) -> None:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -73,8 +73,8 @@ class Part:
         except subprocess.TimeoutExpired:
             return None
 
-    def ask(self) -> None:
-        """Ask it to end."""
+    def interrupt(self) -> None:
+        """Send it Ctrl-C, if it runs."""
         if self._process.poll() is None:
             self._process.send_signal(END)
 
@@ -86,11 +86,11 @@ class Part:
 
 
 def stop(parts: Iterable[Part]) -> None:
-    """Stop *parts* together: by signal within the grace period, then by force."""
+    """Stop *parts* together: by Ctrl-C, and by SIGKILL after the grace period."""
     parts = list(parts)
     try:
         for part in parts:
-            part.ask()
+            part.interrupt()
         deadline = time.monotonic() + GRACE
         for part in parts:
             part.wait(max(0.0, deadline - time.monotonic()))
@@ -100,11 +100,11 @@ def stop(parts: Iterable[Part]) -> None:
 
 
 def _become(argv: list[str]) -> None:
-    """Turn into the program *argv*. On Linux it is killed with its parent."""
+    """Execute *argv* in this process. Linux kills it when its parent ends."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(END, signal.SIG_DFL)  # ignored where the demo itself is in the background
+    signal.signal(END, signal.SIG_DFL)  # ignored if the demo runs in the background
     if os.getppid() == parent:
         os.execvp(argv[0], argv)
 

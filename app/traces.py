@@ -1,4 +1,4 @@
-"""The traces of a viewer's API: what the demo prints of them."""
+"""The traces that the demo prints, read from the viewer's API."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from telemetry.otlp.server import JSON, parse
 
 __all__ = ["ReceivedTraces"]
 
-#: Seconds that an answer may take, and traces in one: the most that the API lists.
-PATIENCE, MOST = 10.0, 200
+#: Seconds that an answer may take, and the traces in one page, at most.
+TIMEOUT, PAGE_SIZE = 10.0, 200
 
 
 class ReceivedTraces:
-    """The traces that the viewer at *url* has received, read again when they have changed."""
+    """The traces that the viewer at *url* has received. Those that grew are read again."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -37,12 +37,12 @@ class ReceivedTraces:
     def _rows(self) -> Iterator[dict[str, str | int]]:
         before: str | None = ""
         while before is not None:
-            query = urlencode({"limit": MOST, "before": before})
+            query = urlencode({"limit": PAGE_SIZE, "before": before})
             page = json.loads(self._get(f"/api/traces?{query}"))
             yield from page["traces"]
             before = page["next"]
 
     def _get(self, path: str) -> bytes:
-        with urlopen(f"{self._url}{path}", timeout=PATIENCE) as answer:
+        with urlopen(f"{self._url}{path}", timeout=TIMEOUT) as answer:
             body: bytes = answer.read()
             return body

@@ -39,7 +39,7 @@ def ping() -> Response:
     if seconds is None:
         return _answer(202, task_id)
     result = _broker().wait(task_id, seconds)
-    if not result.is_there:
+    if not result.is_ready:
         message = f"the task has not finished within {seconds:g} s"
         return _answer(504, task_id, state=result.state, error={"message": message})
     return _answer(200 if result.state == states.SUCCESS else 502, task_id, **_describe(result))
@@ -66,7 +66,7 @@ def _broker() -> Broker:
 
 def _answer(code: int, task_id: str, **more: Any) -> Response:
     trace_id = format_trace_id(trace.get_current_span().get_span_context().trace_id)
-    # Without a host that can be one, the path alone.
+    # If the request names no valid host, the URL is the path alone.
     status_url = url_for("views.status", task_id=task_id, _external=bool(request.host))
     response = jsonify(task_id=task_id, trace_id=trace_id, status_url=status_url, **more)
     response.status_code = code
@@ -85,15 +85,15 @@ def _describe(result: Result) -> dict[str, Any]:
 class WrongParameter(Exception):
     """A parameter has a value that is not allowed."""
 
-    def __init__(self, name: str, takes: str) -> None:
-        super().__init__(f"{name} takes {takes}")
+    def __init__(self, name: str, rule: str) -> None:
+        super().__init__(f"{name} must be {rule}")
         self.name = name
 
 
 def _parameter(name: str) -> str | None:
     values = request.args.getlist(name)
     if len(values) > 1:
-        raise WrongParameter(name, "one value only")
+        raise WrongParameter(name, "a single value")
     return values[0] if values else None
 
 

@@ -118,7 +118,7 @@ def _per_task(stand: Stand, variant: Variant, warm: int, count: int) -> Mapping[
         run.hand_over()
         worker = run.work("solo")
         marks = run.marks(2, worker, LONGEST)
-        worker.ask()
+        worker.interrupt()
         _await_end(worker)
         ran = _between(run, worker, *(mark["snapshot"] for mark in marks))
     took = time.monotonic() - began

@@ -109,7 +109,7 @@ def _record(state: Path, port: int, count: int) -> Path:
         run.hand_over()
         worker = run.work("solo")
         run.marks(2, worker)
-        worker.ask()
+        worker.interrupt()
         if worker.wait(60) is None:
             raise Failed("the worker has not ended")
     took = time.monotonic() - began

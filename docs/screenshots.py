@@ -1,7 +1,7 @@
 """Makes the pictures in docs/images: the viewer, with the traces of two systems.
 
 Starts a viewer, sends it the traces of ``python -m app.demo`` and of a shop in trouble
-(``busy_shop.py``), and photographs its pages: ``python docs/screenshots.py``. It takes three
+(``busy_shop.py``), and photographs its pages: ``python docs/screenshots.py``. It takes four
 minutes. Needs Chromium, and the packages of ``make check``; with pngquant the pictures are a third
 of the size.
 """
@@ -42,6 +42,9 @@ HOPS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "run": lambda row: str(row["name"]).startswith("process "),
     "store": lambda row: row["name"] == "SET",
 }
+
+#: Pages that are pictured to their end.
+WHOLE = ("queue", "trace-killed", "trace-chord")
 
 #: The tree and the panel beside it.
 WATERFALL = "main .trace-body"
@@ -137,8 +140,12 @@ def wait_for(port: int) -> None:
 def photograph(url: str, chromium: str) -> None:
     """Take each page in light, and some in dark or on a phone too."""
 
-    def trace_of(**query: str) -> str:
-        found: str = ask(f"{url}/api/traces?{urlencode(query)}")["traces"][0]["trace_id"]
+    def trace_of(failures: int = 0, **query: str) -> str:
+        """Return the id of a trace in which so many runs failed for good."""
+        rows = ask(f"{url}/api/traces?{urlencode(query)}")["traces"]
+        found: str = next(
+            row["trace_id"] for row in rows if row["states"].get("FAILURE", 0) == failures
+        )
         return found
 
     plain = trace_of(task="workers.tasks.ping", sort="wait")
@@ -146,7 +153,12 @@ def photograph(url: str, chromium: str) -> None:
     hops = {f"hop-{name}": next(row["id"] for row in rows if of(row)) for name, of in HOPS.items()}
     chord = trace_of(task="reports.total")
     retried = trace_of(task="payments.charge", q="status:retry")
-    killed = trace_of(task="images.resize", status="error")
+    killed = trace_of(
+        failures=1,
+        task="images.resize",
+        status="error",
+        q="exception.type=billiard.exceptions.WorkerLostError",
+    )
     since = urlencode({"since_s": 900})
     pages = {
         "traces": ("/", "light", 1280),
@@ -166,13 +178,17 @@ def photograph(url: str, chromium: str) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
         for name, (path, scheme, width) in pages.items():
             page = browser.new_page(
-                viewport={"width": width, "height": 844 if width < 1000 else 700},
+                viewport={
+                    "width": width,
+                    "height": 844 if width < 1000 else 900 if name in WHOLE else 700,
+                },
                 color_scheme="dark" if scheme == "dark" else "light",
             )
             page.goto(url + path)
             page.locator("main h1, main tbody tr, main .node").first.wait_for()
+            page.locator("main .loading").wait_for(state="detached")
             page.wait_for_timeout(700)
-            take(page, name, whole=name == "queue", only=WATERFALL if name in hops else None)
+            take(page, name, whole=name in WHOLE, only=WATERFALL if name in hops else None)
             page.close()
         browser.close()
 
@@ -184,7 +200,14 @@ def take(page: Page, name: str, whole: bool, only: str | None) -> None:
     clip = page.locator(only).bounding_box() if only else None
     page.screenshot(path=image, clip=clip, full_page=whole)
     if shrink := shutil.which("pngquant"):
-        command = [shrink, "--force", "--skip-if-larger", "--strip", "--output", image]
+        command: list[str | Path] = [
+            shrink,
+            "--force",
+            "--skip-if-larger",
+            "--strip",
+            "--output",
+            image,
+        ]
         # 98 and 99 are: it would be larger, or worse. The picture stays as it is.
         status = subprocess.run([*command, "64", image]).returncode
         if status not in (0, 98, 99):

@@ -1,8 +1,8 @@
 """Carry one trace across HTTP and a Celery queue, by hand.
 
-``setup`` once a process; ``inject`` before you send a message, ``extract`` after you receive one.
-The hops themselves are in ``telemetry.requests``, ``telemetry.flask`` and ``telemetry.celery``,
-each loaded only by those who import it.
+Call ``setup`` once in each process, ``inject`` before you send a message, and ``extract`` after you
+receive one. The hops are in ``telemetry.requests``, ``telemetry.flask`` and ``telemetry.celery``.
+Each is loaded only if you import it.
 """
 
 from .propagation import extract, inject

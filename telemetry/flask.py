@@ -21,7 +21,7 @@ from .propagation.doctor import DOCTOR_HEADER
 from .setup import last_export_error
 from .tracing.context import attach, detach, get_current, parent_in
 from .tracing.hop import NO_CONTEXT, Hop
-from .tracing.record import ParentContext, RecordedLink, ServerFacts, SpanTemplate, environ_facts
+from .tracing.record import Parent, RecordedLink, ServerFacts, SpanTemplate, environ_facts
 from .tracing.scope import hop_scope
 from .tracing.span import error_type
 
@@ -189,7 +189,7 @@ class _ServerHop(Hop[ServerFacts]):
 
 def _inbound(
     environ: Environ, inbound: Inbound
-) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
+) -> tuple[Parent | None, Context, list[RecordedLink]]:
     """Return a request's parent, its context, and the links of its span.
 
     The span of a WSGI middleware outside, or of code that calls the app in place, is the parent. A

@@ -1,13 +1,13 @@
 """Hop 1 of 5: CLIENT. A client sends an HTTP request with the trace in its headers."""
 
 from collections import OrderedDict
-from contextvars import ContextVar
 from copy import copy
 from functools import cache
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 import requests
+from opentelemetry.context import create_key
 from opentelemetry.trace import SpanKind
 from requests.adapters import BaseAdapter
 
@@ -63,7 +63,7 @@ class _TracedAdapter(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        outer = _RequestHop.variable.get()
+        outer = _RequestHop.current()
         if outer is not None and outer.request is request:  # by an adapter around a traced one
             return self._adapter.send(request, *args, **kwargs)
         hop = _RequestHop(request)
@@ -137,7 +137,7 @@ def _add_baggage(request: requests.PreparedRequest, theirs: Any) -> None:
 class _RequestHop(Hop[ClientFacts]):
     """A request while it is sent."""
 
-    variable: ClassVar[ContextVar[Any]] = ContextVar("queuehop_request", default=None)
+    key: ClassVar[str] = create_key("queuehop-request")
 
     def __init__(self, request: requests.PreparedRequest) -> None:
         url = urlsplit(request.url or "")

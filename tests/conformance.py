@@ -44,14 +44,14 @@ ROWS = (
     "child killed between its last span and its result",
     "redelivered by the task",
     "redelivered after a lost worker",
-    "redelivered after the visibility time-out",
+    "redelivered after the visibility timeout",
     "expired",
     "revoked before it ran",
     "revoked while running",
     "rejected",
     "unknown task",
     "undecodable body",
-    "no task at all",
+    "a message that names no task",
     "publish failed",
     "sampled out",
     "relation: link",
@@ -73,12 +73,12 @@ PLACES = (
 HEAD = """\
 # Conformance
 
-Each row is a way in which a message may end. Each mark is a test that started a real `celery
-worker` with that pool and broker (or needs none), published a message, and checked the spans that
-an OTLP receiver got. `make pages` writes this page; a test fails if it is stale.
+Each row is a way in which a message may end. A ✓ is a test that passed: it starts a real `celery
+worker` with this pool and broker, publishes the message, and checks the spans that arrive. An empty
+cell was not tested. `make pages` writes this page; a test fails if it is stale.
 
-Killed children and time limits need a pool with processes. Chords need a result backend that
-counts, so the tests on RabbitMQ use Redis for results.
+Killed children and time limits need a pool with processes. Chords need a result backend that counts
+the parts, so the tests on RabbitMQ use Redis for results.
 
 """
 

@@ -61,8 +61,6 @@ def make_web():
     return app
 """
 ORDER = """
-import telemetry
-telemetry.setup("shop-client")
 {client_side}
 assert telemetry.flush()
 """

@@ -155,7 +155,7 @@ def _open_redis(url: str) -> Touch:
         where[SERVER_PORT] = int(options.get("port") or 6379)
     key = "queuehop:length"
 
-    # Redis' spans are named by the command alone: the database's number would only confuse.
+    # Named by the command alone: the database's number would only confuse a reader.
     @tracer.start_as_current_span("touch_redis")
     def touch_redis(length: int) -> None:
         with _operation("SET", {**where, DB_OPERATION_NAME: "SET"}):

@@ -6,12 +6,12 @@ from typing import Any
 __all__ = ["batch_of"]
 
 
-def batch_of(request: Any, args: Any) -> list[Mapping[str, Any]]:
-    """Return the messages that a run takes at once, empty if it is a run of its own message.
+def batch_of(args: Any) -> list[Mapping[str, Any]]:
+    """Return the messages of a run without one of its own: *args* has a list of their requests.
 
-    Its *request* has no message, and the list in *args* has one request for each.
+    Empty if that is not so.
     """
-    if request.id is not None or not args or not isinstance(args[0], list):
+    if not args or not isinstance(args[0], list):
         return []
     requests = args[0]
     if not all(isinstance(getattr(one, "request_dict", None), Mapping) for one in requests):

@@ -11,10 +11,8 @@ from contextvars import ContextVar
 from functools import cached_property, wraps
 from typing import Any
 
-from opentelemetry.context import get_current
-
 from ..propagation.traceparent import format_traceparent, parse_links
-from ..tracing.context import parent_in
+from ..tracing.context import get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.record import ParentContext
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from billiard import current_process
 from celery import Celery, Task, states
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from ..propagation import extract_parent
 from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
-from ..tracing.context import parent_in
+from ..tracing.context import get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
 from ..tracing.record import (
@@ -60,7 +60,7 @@ class RunTracer:
             message = vars(request)
             if request.is_eager:
                 run = self._start_eager(task.name, message)
-            elif batch := batch_of(request, args):
+            elif request.id is None and (batch := batch_of(args)):
                 run = self._start_batch(task.name, task_id, batch)
             else:
                 run = self.start(task.name, message)
@@ -75,15 +75,12 @@ class RunTracer:
         self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
-        run = Run.variable.get()
+        run = Run.current()
         if run is None or run.id != task_id:
             # The task left another context current. Celery's way to its request takes longer.
             run = vars(task.request).get(Run.attribute)
             if run is None or run.id != task_id:
                 return
-        self._leave(run, task, state, retval)
-
-    def _leave(self, run: Run, task: Task, state: str | None, retval: Any) -> None:
         run.detach()
         # The span refers to the request. With the run still on it, whatever the task holds, such as
         # the connections of a greenlet, would stay until the garbage collector comes.
@@ -92,15 +89,17 @@ class RunTracer:
         if state is None and current_process().daemon:
             # A child that is ending, by itself or killed: the main process reports the run.
             return
+        facts = run.facts
+        facts.state = state
         if state != states.SUCCESS:
             try:
                 _set_outcome(run, task, state, retval)
             except Exception:
                 log_internal_error("describe the end of a run")
-        run.facts.state = state
         run.end()
-        if self._soft_time_limit is not None and not run.facts.eager:
-            self._soft_time_limit.cancel()
+        limit = self._soft_time_limit
+        if limit is not None and limit.pending is not None and not facts.eager:
+            limit.cancel()
 
     def start(self, task: str, message: Mapping[str, Any], started: float | None = None) -> Run:
         """Start the run of *task* from its *message*: the headers, and what the worker added.
@@ -114,7 +113,7 @@ class RunTracer:
             facts.items = _items(message)
         facts.linked = parent is not None
         run = Run(self._template(task, False), facts)
-        run.id, run.parent, run.context = message.get("id"), parent, context
+        run.id, run.parent, run.context = facts.message[0], parent, context
         start_time = int(started * 1e9) if started else None
         run.start(parent, context, [RecordedLink.to(each) for each in links], start_time)
         return run
@@ -197,7 +196,7 @@ def _items(message: Mapping[str, Any]) -> int | None:
 
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
-        # Neither result nor failure: SystemExit or a killed greenlet, on its way through.
+        # Neither a result nor a failure: SystemExit, or a killed greenlet.
         if (exc := sys.exception()) is not None:
             run.fail(exc)
         return

@@ -7,7 +7,6 @@ process knows of both and has the message: it reports them in the trace that the
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -15,14 +14,13 @@ from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, bootsteps, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
-from opentelemetry import trace
-from opentelemetry.context import Context, attach
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext
 
 from ..propagation import extract_parent
 from ..propagation.message import trace_headers
 from ..setup import recent_spans
-from ..tracing.context import detach
+from ..tracing.context import SPAN, attach, detach, with_span
 from ..tracing.faults import log_internal_error
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
@@ -122,7 +120,7 @@ class MainProcess:
             log_internal_error("report a lost run")
             yield
             return
-        token = attach(trace.set_span_in_context(run.span, run.context))
+        token = attach(with_span(run.span, run.context))
         try:
             yield
         finally:
@@ -210,7 +208,7 @@ def _reported_by_child(request: Any) -> Run | None:
         if record.start_time >= since:
             run = Run(template, facts)
             run.id = request.id
-            run.span = NonRecordingSpan(record.as_parent().span_context())
+            run.span = NonRecordingSpan(record.span_context())
             return run
     return None
 
@@ -232,13 +230,11 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
                 fields[RECEIVED_AT] = time.time()
                 if (message.delivery_info or {}).get("exchange"):
                     fields[QUEUE] = _queue(consumer, message)
-            _arriving.set(message)
-            token = attach(_IN_ITS_TRACE)
+            token = attach(Context({SPAN: _Arriving(message)}))
             try:
                 return take(message, body, *args, **options)
             finally:
                 detach(token)
-                _arriving.set(None)  # a message may be large, and the next one long in coming
 
         return take_in_context
 
@@ -246,21 +242,19 @@ def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., 
     return start
 
 
-#: The message that arrives.
-_arriving: ContextVar[Any] = ContextVar("queuehop-arriving", default=None)
-
-
 class _Arriving(NonRecordingSpan):
-    """The span that the message names. Its headers are read only if a log line asks."""
+    """The span that a raw kombu *message* names. The headers are read only if a log line asks."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
 
     def get_span_context(self) -> SpanContext:
         """Return the span context in the message's headers."""
-        parent, _ = extract_parent(trace_headers(_headers(_arriving.get())))
+        parent, _ = extract_parent(trace_headers(_headers(self._message)))
         return parent.span_context() if parent is not None else INVALID_SPAN_CONTEXT
 
-
-#: The context in which every message arrives.
-_IN_ITS_TRACE = trace.set_span_in_context(_Arriving(INVALID_SPAN_CONTEXT), Context())
+    def __repr__(self) -> str:
+        return f"NonRecordingSpan({self.get_span_context()!r})"
 
 
 def _headers(message: Any) -> Mapping[str, Any]:

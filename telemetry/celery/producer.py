@@ -2,23 +2,21 @@
 
 import time
 from collections.abc import Mapping, MutableMapping
-from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import Any, ClassVar
 
 from celery import Celery
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import create_key
 from opentelemetry.trace import Span, SpanKind
 
-from ..propagation import extract_parent, has_parent, headers_for
-from ..propagation.baggage import BAGGAGE, merge_baggage
+from ..propagation import add_context, extract_parent, has_parent
 from ..propagation.configured import configured_propagators
 from ..propagation.message import LINKS, SENT_AT
 from ..propagation.traceparent import format_links
-from ..tracing.context import parent_of
+from ..tracing.context import get_current, parent_of
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
-from ..tracing.record import ParentContext, RecordedLink, SendFacts, SpanTemplate, message_facts
+from ..tracing.record import RecordedLink, SendFacts, SpanTemplate, message_facts
 from .chord import headers_of_chord
 from .message import Broker, message_template
 from .queues import destination
@@ -35,7 +33,7 @@ _MARK = "queuehop_traced"
 class Send(Hop[SendFacts]):
     """The hop around the publishing of one message. Celery calls ``on_publish`` from inside it."""
 
-    variable: ClassVar[ContextVar["Send | None"]] = ContextVar("queuehop-send", default=None)
+    key: ClassVar[str] = create_key("queuehop-send")
 
     producer: "Producer"
 
@@ -51,7 +49,7 @@ class Producer:
 
     def send(self, task: Any, headers: Any) -> Send:
         """Return the hop of a message for *task* with the caller's *headers*."""
-        is_given = isinstance(headers, Mapping) and has_parent(headers)
+        is_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
         send = Send(self.template(task, is_given), SendFacts())
         send.producer = self
         # The context that the message has already: a retry's, or the caller's own.
@@ -65,17 +63,10 @@ class Producer:
         return message_template("send", task, kind, self._broker)
 
     def on_publish(
-        self,
-        sender: str,
-        body: Any,
-        exchange: Any,
-        routing_key: Any,
-        declare: Any,
-        headers: Any,
-        **_: Any,
+        self, body: Any, exchange: Any, routing_key: Any, declare: Any, headers: Any, **_: Any
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
-        send = Send.variable.get()
+        send = Send.current()
         if send is None or send.producer is not self:
             return
         try:
@@ -105,10 +96,10 @@ def trace_sends(app: Celery, producer: Producer) -> None:
         producer: Producer | None = getattr(self, PRODUCER, None)
         if producer is None:
             return send_task(self, *args, **options)
-        if options.get("headers") or options.get("retries"):
-            options["headers"] = _headers_of_send(options)
-        task = args[0] if args else options.get("name")
-        with producer.send(task, options.get("headers")):
+        headers = options.get("headers")
+        if headers or options.get("retries"):
+            headers = options["headers"] = _headers_of_send(options)
+        with producer.send(args[0] if args else options.get("name"), headers):
             return send_task(self, *args, **options)
 
     setattr(send, _MARK, True)
@@ -122,14 +113,14 @@ def inject_into_message(
     if not has_parent(headers):
         parent = parent_of(span)
         if parent is not None:
-            _add_context(headers, parent, get_current())
+            add_context(headers, parent, get_current())
         if after := headers_of_chord():
             headers[LINKS] = format_links(after)
     elif message.get("retries"):
         # Celery copies the headers of an attempt into its retry. So the next attempt is a sibling
         # under the same send, and links to this one.
         headers.pop(LINKS, None)
-        run = Run.variable.get()
+        run = Run.current()
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
@@ -147,7 +138,7 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
     retry is under the same send as the attempt: Celery copies the attempt's headers for that, but
     not if the task gives some, nor from below another tracer's table.
     """
-    headers, run = options.get("headers"), Run.variable.get()
+    headers, run = options.get("headers"), Run.current()
     if run is None or not isinstance(headers, Mapping | None):
         return headers
     headers = {} if headers is None else headers
@@ -157,7 +148,7 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
     is_retry = options.get("retries") and options.get("task_id") == run.id
     if is_retry and run.parent is not None and not has_parent(headers):
         headers = dict(headers)
-        _add_context(headers, run.parent, run.context)
+        add_context(headers, run.parent, run.context)
     return headers
 
 
@@ -167,14 +158,3 @@ def _is_of_message(headers: Mapping[str, Any], run: Run) -> bool:
     brought = (run.request or {}).get("headers")
     parents = [run.parent, extract_parent(brought)[0] if isinstance(brought, Mapping) else None]
     return given is not None and any(parent and parent.ids == given.ids for parent in parents)
-
-
-def _add_context(
-    headers: MutableMapping[str, Any], parent: ParentContext, context: Context
-) -> None:
-    """Write *context*, with *parent* as its span, into *headers*, beside what is there."""
-    for name, value in headers_for(parent, context).items():
-        if name == BAGGAGE and BAGGAGE in headers:
-            headers[BAGGAGE] = merge_baggage(headers[BAGGAGE], value)
-        else:
-            headers.setdefault(name, value)

@@ -1,9 +1,8 @@
 """One attempt at a task: its hop, and how the code inside finds it."""
 
-from contextvars import ContextVar
 from typing import Any, ClassVar
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key
 
 from ..tracing.hop import NO_CONTEXT, Hop
 from ..tracing.record import ParentContext, RunFacts
@@ -22,7 +21,7 @@ class Run(Hop[RunFacts]):
     It lives on ``task.request`` as long as the task does.
     """
 
-    variable: ClassVar[ContextVar["Run | None"]] = ContextVar("queuehop-run", default=None)
+    key: ClassVar[str] = create_key("queuehop-run")
 
     #: The attribute of ``task.request`` that holds the run.
     attribute = "queuehop_run"

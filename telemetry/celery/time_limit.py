@@ -26,13 +26,13 @@ class SoftTimeLimit:
         self._handler = handler
         self._tries = 0
         #: The next try, which a thread waits for.
-        self._pending: object = None
+        self.pending: object = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Raise the exception in the task, or send this process the signal once more."""
         if self._tries < TRIES and is_uninterrupted(frame):
             self._tries += 1
-            self._pending = pending = object()
+            self.pending = pending = object()
             try:
                 # threading.Thread takes locks, which the interrupted code may hold.
                 _thread.start_new_thread(self._send_again, (number, pending))
@@ -44,11 +44,11 @@ class SoftTimeLimit:
 
     def cancel(self) -> None:
         """Forget a limit that waits: the task has ended."""
-        self._tries, self._pending = 0, None
+        self._tries, self.pending = 0, None
 
     def _send_again(self, number: int, pending: object) -> None:
         time.sleep(DELAY)
-        if self._pending is pending:
+        if self.pending is pending:
             os.kill(os.getpid(), number)
 
 

@@ -79,7 +79,7 @@ class EncodedLog(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """One record on its way out: a ``Span`` if it is sampled, a measurement if it has one.
+    """One record to be sent: a ``Span`` if it is sampled, a measurement if it has one.
 
     Or a log record.
     """
@@ -117,7 +117,7 @@ def outgoing(origin: Origin, record: Record) -> Outgoing:
 
 
 def outgoing_span(origin: Origin, span: bytes) -> Outgoing:
-    """Return *span*, an encoded ``Span``, on its way out. Raises for one that is damaged."""
+    """Return *span*, an encoded ``Span``, as an outgoing one. Raises if it is damaged."""
     _check(origin)
     Span.FromString(span)
     return Outgoing(origin, span)

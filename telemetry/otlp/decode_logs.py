@@ -64,8 +64,9 @@ def decode_log(
 ) -> ReceivedLog:
     """Return one log record of an export in plain Python. *time_ns* is for one without a time."""
     return ReceivedLog(
-        trace_id=log.trace_id.hex(),
-        span_id=log.span_id.hex(),
+        # Outside a span, SDKs send ids of zeros.
+        trace_id=log.trace_id.hex() if any(log.trace_id) else "",
+        span_id=log.span_id.hex() if any(log.span_id) else "",
         time_ns=log.time_unix_nano or log.observed_time_unix_nano or time_ns,
         severity=log.severity_number,
         level=log.severity_text,

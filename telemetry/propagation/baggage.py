@@ -18,9 +18,12 @@ from opentelemetry.propagators.textmap import (
 from ..tracing.faults import RateLimit, log_internal_error, logger
 from .carrier import header_values
 
-__all__ = ["BAGGAGE", "Baggage", "merge_baggage"]
+__all__ = ["BAGGAGE", "IN_CONTEXT", "Baggage", "merge_baggage"]
 
 BAGGAGE = "baggage"
+
+#: The key of all baggage in a context.
+IN_CONTEXT = next(iter(baggage.set_baggage("", "", Context())))
 
 #: The keys of baggage that may leave this process, comma-separated; all if it is not set.
 BAGGAGE_ALLOW = "QUEUEHOP_BAGGAGE_ALLOW"

@@ -16,7 +16,7 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from ..tracing.record import ParentContext
+from ..tracing.record import Parent, ParentContext
 from .carrier import header_values
 from .tracestate import TRACESTATE, HeaderTraceState, format_tracestate
 
@@ -38,6 +38,8 @@ _TRACEPARENT = re.compile(
     r"(-[^,]*)?+[ \t]*+"
 )
 _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
+
+_FLAGS = ("00", "01", "02", "03")
 
 #: More links than this are neither read nor written.
 _MAX_LINKS = 1024
@@ -63,13 +65,13 @@ def parse_parent(value: Any) -> ParentContext | None:
     return ParentContext(bytes.fromhex(trace_id), int(span_id, 16), known, True)
 
 
-def format_traceparent(parent: ParentContext) -> str:
+def format_traceparent(parent: Parent) -> str:
     """Return the ``traceparent`` of a span, version 00."""
-    span_id, flags = parent.span_id.to_bytes(8, "big"), parent.flags & _KNOWN_FLAGS
-    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-0{flags}"
+    span_id = parent.span_id.to_bytes(8, "big")
+    return f"00-{parent.trace_id.hex()}-{span_id.hex()}-{_FLAGS[parent.flags & _KNOWN_FLAGS]}"
 
 
-def format_links(parents: Iterable[ParentContext]) -> str:
+def format_links(parents: Iterable[Parent]) -> str:
     """Return spans as a list of traceparents, at most 1024."""
     return ",".join(map(format_traceparent, islice(parents, _MAX_LINKS)))
 

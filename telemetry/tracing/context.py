@@ -3,22 +3,55 @@
 import inspect
 import os
 from collections.abc import Callable
-from contextvars import Token
-from functools import cache, wraps
+from contextvars import ContextVar, Token
+from functools import wraps
 from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, get_current
+from opentelemetry.context import Context
 from opentelemetry.environment_variables import OTEL_PYTHON_CONTEXT
-from opentelemetry.trace import Span
+from opentelemetry.trace import INVALID_SPAN, Span
 
 from .faults import log_internal_error
 from .interrupts import cleans_up
-from .record import ParentContext
+from .record import Parent, ParentContext
 from .span import HopSpan, fail_as_asked
 
-__all__ = ["CurrentSpan", "attach", "detach", "get_current", "parent_in", "parent_of"]
+__all__ = [
+    "SPAN",
+    "CurrentSpan",
+    "attach",
+    "detach",
+    "get_current",
+    "parent_in",
+    "parent_of",
+    "with_span",
+]
+
+#: The key of the current span in a context.
+SPAN = next(iter(trace.set_span_in_context(INVALID_SPAN, Context())))
+
+
+def _context_variable() -> ContextVar[Context] | None:
+    """Return the variable of OpenTelemetry's context, None if that is somewhere else."""
+    if os.environ.get(OTEL_PYTHON_CONTEXT, _DEFAULT) != _DEFAULT:
+        return None
+    token = otel_context.attach(Context())
+    otel_context.detach(token)
+    variable = getattr(token, "var", None)
+    return variable if isinstance(variable, ContextVar) else None
+
+
+_DEFAULT = "contextvars_context"
+_variable = _context_variable()
+
+get_current: Callable[[], Context]
+attach: Callable[[Context], Token[Context]]
+if _variable is None:
+    get_current, attach = otel_context.get_current, otel_context.attach
+else:  # without the calls in between
+    get_current, attach = _variable.get, _variable.set
 
 
 def detach(token: Token[Context]) -> None:
@@ -26,35 +59,32 @@ def detach(token: Token[Context]) -> None:
 
     OpenTelemetry's own function would swallow the exception of a soft time limit.
     """
-    if _has_other_context():
+    if _variable is None:
         otel_context.detach(token)
         return
     try:
-        token.var.reset(token)
+        _variable.reset(token)
     except RuntimeError:  # used already
         pass
     except ValueError:
         log_internal_error("restore the context: the code inside ended in another one")
 
 
-@cache
-def _has_other_context() -> bool:
-    """Return whether OpenTelemetry's context is somewhere else than in a context variable."""
-    return os.environ.get(OTEL_PYTHON_CONTEXT, _DEFAULT) != _DEFAULT
+def with_span(span: Span, context: Context) -> Context:
+    """Return *context* with *span* as the current one."""
+    return Context({**context, SPAN: span})
 
 
-_DEFAULT = "contextvars_context"
-
-
-def parent_in(context: Context) -> ParentContext | None:
+def parent_in(context: Context) -> Parent | None:
     """Return the span that is current in *context* as a parent, None if it has no valid one."""
-    return parent_of(trace.get_current_span(context)) if context else None
+    span: Any = context.get(SPAN)
+    return parent_of(span) if span is not None else None
 
 
-def parent_of(span: Span) -> ParentContext | None:
+def parent_of(span: Span) -> Parent | None:
     """Return *span* as the parent of another, None if its context is invalid."""
     if isinstance(span, HopSpan):
-        return span.record.as_parent()
+        return span.record
     return ParentContext.of(span.get_span_context())
 
 
@@ -79,7 +109,7 @@ class CurrentSpan:
         context = get_current()
         try:
             self._span = self._start()
-            self._token = attach(trace.set_span_in_context(self._span))
+            self._token = attach(with_span(self._span, get_current()))
         except BaseException:  # a signal that was raised in the middle
             attach(context)
             raise

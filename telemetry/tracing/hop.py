@@ -2,9 +2,9 @@
 
 import traceback
 from collections.abc import Sequence
-from contextvars import ContextVar, Token
+from contextvars import Token
 from time import time_ns
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -12,20 +12,14 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_MESSAGE,
     EXCEPTION_STACKTRACE,
 )
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    NonRecordingSpan,
-    Span,
-    Status,
-    StatusCode,
-)
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, StatusCode
 
-from .context import attach, detach, get_current, parent_in
+from .context import SPAN, attach, detach, get_current, parent_in, with_span
 from .faults import log_internal_error
 from .interpret import Interpretation, interpret
 from .interrupts import cleans_up
 from .provider import HopTracerProvider
-from .record import Facts, ParentContext, Record, RecordedLink, SpanTemplate
+from .record import Facts, Parent, Record, RecordedLink, SpanTemplate
 from .span import HopSpan, api_link, error_type
 
 __all__ = ["NO_CONTEXT", "Hop"]
@@ -43,8 +37,8 @@ class Hop(Generic[F]):
     nothing.
     """
 
-    #: Where the code inside finds the innermost hop of the class, if it needs to.
-    variable: ClassVar[ContextVar[Any] | None] = None
+    #: The key under which the code inside finds the hop in its context, if it needs to.
+    key: ClassVar[str] = ""
 
     span: Span = INVALID_SPAN
     #: The links of the span, for a ``with``.
@@ -55,8 +49,6 @@ class Hop(Generic[F]):
     _foreign: Record | None = None
     _described: Interpretation | None = None
     _token: Token[Context] | None = None
-    #: The hop of the class that is current around this one.
-    _outer: Any = None
 
     def __init__(self, template: SpanTemplate, facts: F) -> None:
         self.template = template
@@ -64,7 +56,7 @@ class Hop(Generic[F]):
 
     def start(
         self,
-        parent: ParentContext | None,
+        parent: Parent | None,
         context: Context = NO_CONTEXT,
         links: Sequence[RecordedLink] = (),
         start_time: int | None = None,
@@ -86,21 +78,23 @@ class Hop(Generic[F]):
             self.span = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
         return self.span
 
+    @classmethod
+    def current(cls) -> Self | None:
+        """Return the innermost hop of the class that the current context is inside of."""
+        hop: Any = get_current().get(cls.key)
+        return hop  # type: ignore[no-any-return]
+
     def attach(self, context: Context) -> None:
         """Make the span current, in *context*, until ``detach``."""
-        variable = self.variable
-        if variable is not None:
-            self._outer = variable.get()
-        self._token = attach(trace.set_span_in_context(self.span, context))
-        if variable is not None:
-            variable.set(self)
+        if self.key:
+            self._token = attach(Context({**context, SPAN: self.span, self.key: self}))
+        else:
+            self._token = attach(with_span(self.span, context))
 
     def detach(self) -> None:
         """Restore the context from before ``attach``."""
         if self._token is not None:
             detach(self._token)
-            if self.variable is not None:
-                self.variable.set(self._outer)
 
     def fail(self, exc: BaseException) -> None:
         """Mark the span as failed by *exc*: status ERROR, ``error.type``, one exception event."""
@@ -196,7 +190,7 @@ class Hop(Generic[F]):
     def _start_foreign(
         self,
         provider: trace.TracerProvider,
-        parent: ParentContext | None,
+        parent: Parent | None,
         context: Context,
         links: Sequence[RecordedLink],
         start_time: int | None,
@@ -214,7 +208,7 @@ class Hop(Generic[F]):
         above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
         return _tracer(provider, self.template).start_span(
             interpretation.name,
-            trace.set_span_in_context(above, context),
+            with_span(above, context),
             self.template.span_kind,
             interpretation.attributes(self.template, record),
             list(map(api_link, interpretation.links)),

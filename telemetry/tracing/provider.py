@@ -1,9 +1,9 @@
 """The tracer provider of ``telemetry.setup``: it decides what is sampled and makes ``HopSpan``s."""
 
 from collections.abc import Callable, Sequence
+from random import getrandbits
 from time import time_ns
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
@@ -18,18 +18,12 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes
 
-from ..config.sdk import (
-    SpanLimits,
-    SpanProcessor,
-    TracerProvider,
-    remove_span_processor,
-    sampling,
-)
+from ..config.sdk import SpanLimits, SpanProcessor, TracerProvider, remove_span_processor, sampling
 from ..config.settings import Sampler
-from .context import CurrentSpan, get_current, parent_in
+from .context import CurrentSpan, get_current, parent_in, with_span
 from .faults import log_internal_error
 from .interpret import interpret
-from .record import Facts, ParentContext, Record, RecordedLink, SpanTemplate
+from .record import Facts, Parent, Record, RecordedLink, SpanTemplate
 from .scope import Scope
 from .sink import Sink
 from .span import HopSpan, api_link, clean, exceeds, recorded_link
@@ -62,7 +56,12 @@ class HopTracerProvider(TracerProvider):
         )
         #: The name of the service in place of the one in *resource*, if it is set.
         self.service_name: str | None = None
-        self._known = sampler
+        #: The flags of a root, and those of a child by its parent's. None: the sampler is asked.
+        self._root_flags = _flags(sampler.root, _RANDOM)
+        children = sampler.child_of_unsampled, sampler.child_of_sampled
+        self._child_flags = [_flags(children[n & _SAMPLED], n & _RANDOM) for n in range(4)]
+        #: Makes the ids of spans and traces.
+        self.random_bits = getrandbits
         self._processors: tuple[SpanProcessor, ...] = ()
 
     @property
@@ -101,7 +100,7 @@ class HopTracerProvider(TracerProvider):
         self,
         template: SpanTemplate,
         facts: Facts | None,
-        parent: ParentContext | None,
+        parent: Parent | None,
         context: Context,
         links: Sequence[RecordedLink] = (),
         start_time: int | None = None,
@@ -113,17 +112,15 @@ class HopTracerProvider(TracerProvider):
         *context* is what a sampler and span processors may look at. *start_time* is in Unix
         nanoseconds.
         """
-        ids, known = self.id_generator, self._known
         now = time_ns() if start_time is None else start_time
         if parent is None:
-            trace_id = ids.generate_trace_id().to_bytes(16, "big")
-            random = _RANDOM if ids.is_trace_id_random() else 0
-            record = Record(trace_id, ids.generate_span_id(), now, facts=facts)
-            sampled = known.root
+            trace_id = (self.random_bits(128) or 1).to_bytes(16, "big")
+            record = Record(trace_id, self.random_bits(64) or 1, now, facts=facts)
+            flags = self._root_flags
         else:
             record = Record(
                 parent.trace_id,
-                ids.generate_span_id(),
+                self.random_bits(64) or 1,  # an id is never zero
                 now,
                 0,
                 parent.span_id,
@@ -132,45 +129,37 @@ class HopTracerProvider(TracerProvider):
                 parent.trace_state,
                 facts,
             )
-            random = parent.flags & _RANDOM
-            sampled = (
-                known.child_of_sampled if parent.flags & _SAMPLED else known.child_of_unsampled
-            )
+            flags = self._child_flags[parent.flags & (_RANDOM | _SAMPLED)]
         if name is not None:
             record.name = name
-        if attributes:
             record.attributes, dropped = clean(
                 attributes, self.limits.max_span_attributes, self.limits.max_span_attribute_length
             )
             record.dropped = dropped, 0, 0
         if links:
             record.links = list(links)
-        if sampled is None:
-            sampled, recorded = self._ask_sampler(template, record, parent, context)
+        if flags is None:
+            flags, recorded = self._ask_sampler(template, record, parent, context)
         else:
-            recorded = sampled
-        record.flags = random | _SAMPLED if sampled else random
+            recorded = flags & _SAMPLED != 0
+        record.flags = flags
         span = HopSpan(self, template, record, parent, recorded)
         if recorded:
             for processor in self._processors:
                 processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
         elif facts is None or not self.sink.measures:
-            return NonRecordingSpan(span.get_span_context())
+            return NonRecordingSpan(record.span_context())
         return span
 
     def _ask_sampler(
-        self,
-        template: SpanTemplate,
-        record: Record,
-        parent: ParentContext | None,
-        context: Context,
-    ) -> tuple[bool, bool]:
-        """Return whether *record* is sampled, and whether it is recorded at all."""
+        self, template: SpanTemplate, record: Record, parent: Parent | None, context: Context
+    ) -> tuple[int, bool]:
+        """Return the flags of *record*, and whether it is recorded at all."""
         interpretation = interpret(template, record)
         attributes = interpretation.attributes(template, record)
         above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
         result = self.sampler.should_sample(
-            trace.set_span_in_context(above, context),
+            with_span(above, context),
             int.from_bytes(record.trace_id, "big"),
             interpretation.name,
             template.span_kind,
@@ -183,11 +172,17 @@ class HopTracerProvider(TracerProvider):
         decision = result.decision
         recorded = decision in (sampling.Decision.RECORD_ONLY, sampling.Decision.RECORD_AND_SAMPLE)
         record.trace_state = result.trace_state.to_header() if result.trace_state else ""
-        return decision is sampling.Decision.RECORD_AND_SAMPLE, recorded
+        flags = parent.flags & _RANDOM if parent is not None else _RANDOM
+        if decision is sampling.Decision.RECORD_AND_SAMPLE:
+            flags |= _SAMPLED
+        return flags, recorded
 
-    def finish(self, span: HopSpan) -> None:
-        """Give the record of an ended span to the sink, and the span to the span processors."""
+    def finish(self, span: HopSpan, end_time: int | None) -> None:
+        """End *span*: its record goes to the sink, and the span to the span processors."""
         sink, record = self.sink, span.record
+        record.end_time = record.end_time or end_time or time_ns()
+        if record.attributes or record.links or self.has_narrow_limits:
+            span.apply_limits()
         if record.flags & _SAMPLED or (sink.measures and record.facts is not None):
             try:
                 sink.append(span.template, record)
@@ -199,6 +194,12 @@ class HopTracerProvider(TracerProvider):
             ended = span.readable()
             for processor in self._processors:
                 processor.on_end(ended)
+
+
+def _flags(sampled: bool | None, random: int) -> int | None:
+    if sampled is None:
+        return None
+    return random | _SAMPLED if sampled else random
 
 
 class HopTracer(Tracer):

@@ -21,6 +21,7 @@ __all__ = [
     "MESSAGE_FIELDS",
     "ClientFacts",
     "Facts",
+    "Parent",
     "ParentContext",
     "Record",
     "RecordedEvent",
@@ -71,12 +72,12 @@ ENVIRON_FIELDS = (
 def message_facts(headers: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the values of ``MESSAGE_FIELDS`` in the *headers* of a message, None where absent."""
     try:
-        return tuple(_message_fields(headers))
+        return _message_fields(headers)
     except KeyError:
         return tuple(map(headers.get, MESSAGE_FIELDS))
 
 
-_message_fields = itemgetter(*MESSAGE_FIELDS)
+_message_fields: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*MESSAGE_FIELDS)
 
 
 def environ_facts(environ: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -215,7 +216,7 @@ class RecordedLink(Struct, array_like=True):
     dropped_attributes: int = 0
 
     @classmethod
-    def to(cls, parent: ParentContext) -> "RecordedLink":
+    def to(cls, parent: "Parent") -> "RecordedLink":
         """Return a link to the span of *parent*, without attributes."""
         return cls(parent.trace_id, parent.span_id, parent.is_remote)
 
@@ -227,6 +228,8 @@ class Record(Struct, array_like=True):
     """
 
     SAMPLED: ClassVar[int] = 1
+    #: A record is of this process. Only the parent of its span may be a remote one.
+    is_remote: ClassVar[bool] = False
 
     trace_id: bytes
     span_id: int
@@ -250,9 +253,13 @@ class Record(Struct, array_like=True):
     #: Whether *attributes* are all that the span has, because a limit was applied to them.
     limited: bool = False
 
-    def as_parent(self) -> ParentContext:
-        """Return the span's own context as its children have it."""
-        return ParentContext(self.trace_id, self.span_id, self.flags, False, self.trace_state)
+    def span_context(self) -> SpanContext:
+        """Return the span's own context as OpenTelemetry's API has it."""
+        return span_context(self.trace_id, self.span_id, self.flags, False, self.trace_state)
+
+
+#: A span as its children know it: a remote one or another library's, or one of this process.
+Parent = ParentContext | Record
 
 
 class RecordedException(Struct, array_like=True):

@@ -17,27 +17,14 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_STACKTRACE,
     EXCEPTION_TYPE,
 )
-from opentelemetry.trace import (
-    Link,
-    Span,
-    SpanContext,
-    Status,
-    StatusCode,
-)
+from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from ..config.sdk import Event, ReadableSpan, SpanLimits
 from .faults import log_internal_error
 from .interpret import interpret
 from .interrupts import cleans_up, uninterrupted
-from .record import (
-    ParentContext,
-    Record,
-    RecordedEvent,
-    RecordedLink,
-    SpanTemplate,
-    span_context,
-)
+from .record import Parent, Record, RecordedEvent, RecordedLink, SpanTemplate, span_context
 
 __all__ = [
     "HopSpan",
@@ -67,7 +54,7 @@ class SpanOwner(Protocol):
 
     @property
     def resource(self) -> Resource: ...
-    def finish(self, span: "HopSpan") -> None: ...
+    def finish(self, span: "HopSpan", end_time: int | None) -> None: ...
 
 
 def _reads(name: str) -> Any:
@@ -90,7 +77,7 @@ class HopSpan(Span):
         owner: SpanOwner,
         template: SpanTemplate,
         record: Record,
-        parent: ParentContext | None,
+        parent: Parent | None,
         recorded: bool,
     ) -> None:
         self._owner = owner
@@ -105,7 +92,7 @@ class HopSpan(Span):
     def get_span_context(self) -> SpanContext:
         """Return the span's own context."""
         if self._context is None:
-            self._context = self.record.as_parent().span_context()
+            self._context = self.record.span_context()
         return self._context
 
     def is_recording(self) -> bool:
@@ -244,21 +231,14 @@ class HopSpan(Span):
         except AttributeError:
             return False
         try:
-            self._finish(end_time)
+            self._owner.finish(self, end_time)
         except BaseException:
             # A signal, such as that of a soft time limit, may raise at any instruction.
-            self._finish(end_time)
+            self._owner.finish(self, end_time)
             raise
         return True
 
-    def _finish(self, end_time: int | None) -> None:
-        record, owner = self.record, self._owner
-        record.end_time = record.end_time or end_time or time_ns()
-        if record.attributes or record.links or owner.has_narrow_limits:
-            self._apply_limits()
-        owner.finish(self)
-
-    def _apply_limits(self) -> None:
+    def apply_limits(self) -> None:
         """Cut the attributes and links, facts included, if they may exceed the limits."""
         limits, record = self._owner.limits, self.record
         if not self.recorded or not (
@@ -331,7 +311,7 @@ def readable(
     scope = template.scope
     return ReadableSpan(
         name=interpretation.name,
-        context=record.as_parent().span_context(),
+        context=record.span_context(),
         parent=parent,
         resource=resource,
         attributes=attributes,

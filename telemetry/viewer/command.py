@@ -99,14 +99,17 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _follow(store: Store, stopped: threading.Event) -> None:
-    """Print each trace once, when it is complete and nothing more of it has come for a while."""
+    """Print each trace when it is complete and no span of it has come for a while.
+
+    A trace that has got more spans since is printed again: each process sends its own, some later.
+    """
     console = Console(highlight=False)
     due: dict[str, float] = {}
-    printed: dict[str, None] = {}
+    printed: dict[str, int] = {}
 
     def note(summary: Summary) -> None:
         trace_id = summary.row["trace_id"]
-        if summary.complete and trace_id not in printed:
+        if summary.complete and summary.row["spans"] > printed.get(trace_id, 0):
             due[trace_id] = time.monotonic() + QUIET
         else:
             due.pop(trace_id, None)
@@ -117,12 +120,13 @@ def _follow(store: Store, stopped: threading.Event) -> None:
         for trace_id in [trace_id for trace_id, at in list(due.items()) if at <= now]:
             if due.pop(trace_id, None) is None:
                 continue
-            printed[trace_id] = None
-            if len(printed) > 10_000:
-                del printed[next(iter(printed))]
             with store.database.reading() as db:
                 number = number_of(db, trace_id)
                 spans = list(read_spans(db, number)) if number is not None else []
+            printed.pop(trace_id, None)
+            printed[trace_id] = len(spans)
+            if len(printed) > 10_000:
+                del printed[next(iter(printed))]
             console.print(render_tree(spans))
             console.print()
 

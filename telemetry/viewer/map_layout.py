@@ -26,7 +26,7 @@ WIDTH, HEIGHT, LINE = 172, 52, 17
 LABEL = (70.0, 34.0)
 
 #: Characters of a name in a line, and lines. At 13 px no common font has wider ones on average.
-LONGEST_LINE, MOST_LINES = 20, 2
+LONGEST_LINE, MOST_LINES = 20, 3
 
 #: Around the whole drawing.
 MARGIN = 16
@@ -121,15 +121,21 @@ def _size(name: str) -> dict[str, Any]:
 def _lines(name: str) -> list[str]:
     """Return *name* in lines that fit into a node, broken where its words end."""
     lines = [""]
-    for word in re.findall(r"[^-._/\s]*[-._/\s]*", name):
-        for start in range(0, len(word), LONGEST_LINE):
-            part = word[start : start + LONGEST_LINE]
-            if lines[-1] and len(lines[-1]) + len(part) > LONGEST_LINE:
-                lines.append("")
-            lines[-1] += part
+    for words in name.split(" "):
+        if lines[-1] and len(lines[-1]) + 1 + len(words) > LONGEST_LINE:
+            lines.append("")
+        elif lines[-1]:
+            lines[-1] += " "
+        for word in re.findall(r"[^-._/]*[-._/]*", words):
+            for start in range(0, len(word), LONGEST_LINE):
+                part = word[start : start + LONGEST_LINE]
+                if len(lines[-1]) + len(part) > LONGEST_LINE:
+                    lines.append("")
+                lines[-1] += part
     if len(lines) > MOST_LINES:
         # The end tells names apart as often as the beginning.
-        lines = [f"{lines[0][: LONGEST_LINE - 1]}…", name[-LONGEST_LINE:]]
+        last = MOST_LINES - 2
+        lines = [*lines[:last], f"{lines[last][: LONGEST_LINE - 1]}…", name[-LONGEST_LINE:]]
     return lines
 
 

@@ -135,9 +135,9 @@ def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> N
     terminal.read_until("\x1b[1;32m✓ one trace")  # in colour
     terminal.read_until("See the traces at http://127.0.0.1:")
     terminal.read_until("curl '")
-    terminal.read_until("The log of each part")
+    terminal.read_until("Logs: ")
     terminal.child.send_signal(signal.SIGINT)
-    terminal.read_until("stopping every part")
+    terminal.read_until("stopping all parts")
     assert terminal.child.wait(30) == 0
     assert left_behind(mark) == []
 
@@ -156,7 +156,7 @@ def test_a_terminal_with_a_display_opens_the_viewer(env: dict[str, str], browser
     terminal = Terminal(env, "--count", "1")
     try:
         terminal.read_until("See the traces at ")
-        terminal.read_until("Everything stays up")
+        terminal.read_until("All parts run until")
         [address] = browser.read_text().split()
         with urllib.request.urlopen(f"{address}api/traces") as answer:
             assert len(json.load(answer)["traces"]) == 1
@@ -170,7 +170,7 @@ def test_nothing_is_opened_in_ci_or_where_it_is_not_wanted(
 ) -> None:
     terminal = Terminal({**env, "CI": ci}, "--count", "1", *argv)
     try:
-        terminal.read_until("Everything stays up")
+        terminal.read_until("All parts run until")
         assert not browser.exists()
     finally:
         terminal.close()
@@ -178,7 +178,7 @@ def test_nothing_is_opened_in_ci_or_where_it_is_not_wanted(
 
 def test_what_is_pinged_by_hand_is_shown(env: dict[str, str]) -> None:
     run = demo(env, "--keep", "--count", "1")
-    run.wait_for_line("The log of each part")
+    run.wait_for_line("Logs: ")
     url = re.search(r"curl '(http[^']+)'", run.output)
     assert url is not None
     with urllib.request.urlopen(url[1]) as answer:
@@ -193,7 +193,7 @@ def test_nothing_stays_behind_however_it_ends(
     env: dict[str, str], mark: str, number: signal.Signals
 ) -> None:
     run = demo(env, "--keep", "--count", "1")
-    run.wait_for_line("stays up until")
+    run.wait_for_line("run until Ctrl-C")
     # The server hides its environment, so what the demo says of it counts too.
     started = sorted({*left_behind(mark), *map(int, re.findall(r"\(pid (\d+)\)", run.output))})
     assert len(started) >= 7  # the demo, viewer, broker, worker and its two children, web
@@ -218,7 +218,7 @@ def test_ctrl_c_while_it_starts(env: dict[str, str], mark: str) -> None:
 @pytest.mark.parametrize("part", ["worker", "web", "viewer"])
 def test_a_part_that_dies_is_named(env: dict[str, str], mark: str, part: str) -> None:
     run = demo(env, "--keep", "--count", "1")
-    run.wait_for_line("stays up until")
+    run.wait_for_line("run until Ctrl-C")
     found = re.search(rf"^ +{part} .*\(pid (\d+)\)", run.output, re.MULTILINE)
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
@@ -233,7 +233,7 @@ def test_a_port_that_is_taken(env: dict[str, str], mark: str, flag: str) -> None
         port = str(taken.getsockname()[1])
         run = demo(env, flag, port)
         assert run.wait(30) == 1
-    assert f"port {port} is taken: end what listens there, or choose another with {flag}" in (
+    assert f"port {port} is in use: stop the program that listens there, or set {flag}" in (
         run.output
     )
     assert left_behind(mark) == []

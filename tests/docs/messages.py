@@ -82,8 +82,8 @@ SOURCE = ROOT / "telemetry"
 HEAD = """\
 # Messages
 
-Search this page for the text of a log line, an error or a finding. `…` is a value. The tests take
-the texts from the source, and fail if one has no row here.
+To find a log line, an error or a finding, search this page for a few words of its text. `…` stands
+for a value. A test takes the texts from the source, and fails if one has no row here.
 
 """
 
@@ -92,7 +92,7 @@ SECTIONS = (
     (
         "log",
         "Log lines",
-        "The logger is `telemetry`. Each line is written once a minute at most.",
+        "The logger is `telemetry`. It writes each line once a minute at most.",
         ("log line", "cause", "remedy"),
     ),
     (
@@ -105,7 +105,7 @@ SECTIONS = (
         "fault",
         "Faults of tracing",
         "An exception inside the library never reaches your code. The log line has its traceback.\n"
-        "Please report it, unless an object of yours has raised it.",
+        "Please report it, unless your own code raises it.",
         ("log line", "what is missing", "what raises it"),
     ),
     (
@@ -119,7 +119,7 @@ SECTIONS = (
 FINDINGS = """\
 ## Findings of the doctor
 
-[The doctor](doctor.md) says what each code means.
+[The doctor](doctor.md) lists the codes by the part of the system.
 
 | code | problem | remedy |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Every command that README and guide name does what they say of it."""
+"""Every command that a page names exists. Those of README and guide do what the page says."""
 
 import re
 import shlex
@@ -131,3 +131,24 @@ def test_the_viewer(start: Starter, tmp_path: Path, command: str) -> None:
     assert f"http://{http}" in viewer.wait_for_line("http://")
     with urlopen(f"http://{http}/", timeout=10) as page:
         assert b"<title>" in page.read()
+
+
+def in_sentences() -> set[str]:
+    """Return the commands that a sentence or a table of any page names."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(_FENCED.sub("", page.read_text()) for page in pages)
+    return set(re.findall(r"`(?:[A-Z_]+=\S+ )*((?:make|python -m) [^`]+)`", text))
+
+
+def test_a_command_in_a_sentence_is_one() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    commands = in_sentences()
+    assert len(commands) > 10
+    for command in commands:
+        program, *words = command.split()
+        if program == "make":
+            assert words[0] in targets, command
+        else:
+            module = words[1].replace(".", "/")
+            files = (f"{module}.py", f"{module}/__main__.py", f"docs/by_hand/{module}.py")
+            assert any((ROOT / file).exists() for file in files), command

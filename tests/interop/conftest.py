@@ -34,6 +34,23 @@ class Answer:
     baggage: dict[str, str]
 
 
+def starter(broker: Broker, receiver: Receiver, intake: Intake, state: str) -> Starter:
+    """Start processes that have the tracers, and that send to *receiver* and *intake*."""
+    return Starter(
+        python=python_with("tracers"),
+        CELERY_BROKER_URL=broker.url,
+        INTAKE=intake.url,
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        QUEUEHOP_STATE_DIR=state,
+        DD_TRACE_AGENT_URL=intake.url,
+        DD_TRACE_API_VERSION="v0.4",
+        DD_CELERY_DISTRIBUTED_TRACING="true",
+        DD_TRACE_STARTUP_LOGS="false",
+        DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
+        DD_REMOTE_CONFIGURATION_ENABLED="false",
+    )
+
+
 class Stand:
     """Runs the application beside other tracers; its spans and those of the tests arrive here."""
 
@@ -41,27 +58,14 @@ class Stand:
         self.receiver = receiver
         self.intake = intake
         self._session = traced_session()
-        self._start = Starter(
-            python=python_with("tracers"),
-            CELERY_BROKER_URL=broker.url,
-            INTAKE=intake.url,
-            OTEL_BSP_SCHEDULE_DELAY="100",
-            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
-            QUEUEHOP_STATE_DIR=state,
-            DD_TRACE_AGENT_URL=intake.url,
-            DD_TRACE_API_VERSION="v0.4",
-            DD_CELERY_DISTRIBUTED_TRACING="true",
-            DD_TRACE_STARTUP_LOGS="false",
-            DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
-            DD_REMOTE_CONFIGURATION_ENABLED="false",
-        )
+        self._start = starter(broker, receiver, intake, state)
 
     def web(self, beside: str, first: str) -> tuple[Process, str]:
         """Start the web side beside a tracer; return it and its address."""
         address = f"127.0.0.1:{free_port()}"
         process = self._start(
             *("gunicorn", "--bind", address, f"{APPLICATION}:web"),
-            BESIDE=beside, FIRST=first, SERVICE="web",
+            BESIDE=beside, FIRST=first, SERVICE="web", OTEL_BSP_SCHEDULE_DELAY="100",
         )  # fmt: skip
         return process, f"http://{address}"
 
@@ -70,7 +74,7 @@ class Stand:
         return self._start(
             *("celery", "-A", f"{APPLICATION}:app", "worker", "--loglevel=INFO", "-c", "1"),
             *("-Q", queue, "--without-gossip", "--without-mingle", "--without-heartbeat"),
-            BESIDE=beside, FIRST=first, SERVICE="worker",
+            BESIDE=beside, FIRST=first, SERVICE="worker", OTEL_BSP_SCHEDULE_DELAY="100",
         )  # fmt: skip
 
     def get(self, url: str, **parameters: str) -> Answer:

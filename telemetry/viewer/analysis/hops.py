@@ -6,14 +6,14 @@ nanoseconds.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from ...otlp.decode import ReceivedSpan
 from .critical import Segment, critical_path
 from .messaging import message_id_of, retries_of, role_of, state_of, task_of
-from .sentence import sentence
+from .sentence import rounded, sentence
 from .wait import NEVER, STUCK_AFTER, LiveState, Node, Wait, live_wait, wait_of
 
 __all__ = ["LIVE_STATES", "Elsewhere", "Part", "Status", "Trace"]
@@ -39,7 +39,7 @@ class Part:
     """What the critical path spent time on, in nanoseconds, and the words for it.
 
     A wait is by queue, and says how much of it was spent in the worker (*prefetch_ns*); the rest
-    is by service.
+    is by service. *shown_ns* is *ns* as the sentence rounds it.
     """
 
     kind: PartKind
@@ -48,6 +48,7 @@ class Part:
     service: str = ""
     queue: str = ""
     prefetch_ns: int = 0
+    shown_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Trace:
         self.now_ns = now_ns
         self.stuck_after_ns = stuck_after_ns
         self.elsewhere = elsewhere or Elsewhere()
-        #: Whether more of it may still be on its way.
+        #: Whether more of it may still arrive.
         self.arriving = now_ns - arrived_ns < GRACE
         self._arrived_ns = arrived_ns
         by_id = {span.span_id: span for span in spans}
@@ -236,11 +237,16 @@ class Trace:
                 prefetched[node.queue] += prefetch
             elif node is not None:
                 work[self._in_run[node.span_id], node.service] += end - start
-        is_web = any(s.kind == "SERVER" and not self._in_run[s.span_id] for s in self.spans)
-        front: PartKind = "web" if is_web else "client"
+        servers = {s.service for s in self.spans if s.kind == "SERVER"}
         ordered = work.most_common()
-        return [
-            *(Part(front, front, ns, service) for (run, service), ns in ordered if not run),
+        fronts: list[tuple[PartKind, str, int]] = [
+            ("web" if service in servers else "client", service, ns)
+            for (run, service), ns in ordered
+            if not run
+        ]
+        fronts.sort(key=lambda front: front[0] != "client")
+        parts = [
+            *(Part(kind, kind, ns, service) for kind, service, ns in fronts),
             Part("scheduled", "scheduled", self.critical_ns["scheduled"]),
             *(
                 Part(
@@ -253,14 +259,14 @@ class Trace:
             *(Part("worker", "worker", ns, service) for (run, service), ns in ordered if run),
             Part("gap", "unaccounted for", self.duration_ns - self.critical_ns.total()),
         ]
+        shown = rounded(self.duration_ns, [part.ns for part in parts])
+        return [replace(part, shown_ns=ns) for part, ns in zip(parts, shown, strict=True)]
 
     @property
     def sentence(self) -> str:
         """The trace in one sentence: ``412 ms: 6 web, 380 waiting in `celery`, 26 worker``."""
-        lengths: Counter[str] = Counter()
-        for part in self.parts:
-            lengths[part.name] += part.ns
-        return sentence(self.duration_ns, list(lengths.items()), so_far=self._goes_on)
+        lengths = [(part.name, part.ns) for part in self.parts]
+        return sentence(self.duration_ns, lengths, so_far=self._goes_on)
 
     @property
     def _goes_on(self) -> bool:

@@ -85,13 +85,14 @@ def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
                 "kind": part.kind,
                 "name": part.name,
                 "ms": part.ns / 1e6,
+                "shown_ms": (part.shown_ns or part.ns) / 1e6,
                 "service": part.service,
                 "service_index": rows.services.get(part.service),
                 "queue": part.queue,
                 "prefetch_ms": part.prefetch_ns / 1e6,
             }
             for part in trace.parts
-            if part.ns > 0
+            if part.ns > 0 and (part.shown_ns or part.kind != "gap")
         ],
         "critical_ms": {name: length / 1e6 for name, length in trace.critical_ns.items()},
     }

@@ -1,8 +1,9 @@
 """Durations in words: what a trace tells before it is drawn."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["sentence"]
+__all__ = ["rounded", "sentence"]
 
 #: Up to which duration, in nanoseconds: in which unit, that in nanoseconds, with how many decimals.
 _UNITS = (
@@ -19,27 +20,32 @@ def sentence(total: int, parts: Sequence[tuple[str, int]], so_far: bool = False)
     """Return how *total* nanoseconds are made up of *parts*: ``412 ms: 6 web, 26 worker``.
 
     All numbers are in the unit of the total, and rounded so that they still add up to it; a part
-    that is rounded to nothing is left out.
+    that is rounded to nothing is left out. Parts of one name are one number.
     """
-    _, unit, length, decimals = next(row for row in _UNITS if total < row[0])
+    unit, length, decimals = _unit(total)
+    sums: Counter[str] = Counter()
+    for (name, _), ns in zip(parts, rounded(total, [ns for _, ns in parts]), strict=True):
+        sums[name] += ns
+    shown = [f"{ns / length:.{decimals}f} {name}" for name, ns in sums.items() if ns]
     step = length // 10**decimals
-    counts = _apportion(total, [max(0, ns) for _, ns in parts], step)
-    shown = [
-        f"{count * step / length:.{decimals}f} {name}"
-        for (name, _), count in zip(parts, counts, strict=True)
-        if count
-    ]
     head = f"{round(total / step) * step / length:.{decimals}f} {unit}"
     head += " so far" if so_far else ""
     return f"{head}: {', '.join(shown)}" if shown else head
 
 
-def _apportion(total: int, lengths: Sequence[int], step: int) -> list[int]:
-    """Round *lengths* to *step*; if they are the whole of *total*, so that it stays the whole."""
+def rounded(total: int, lengths: Sequence[int]) -> list[int]:
+    """Round *lengths* as the sentence does: if they are the whole of *total*, they stay it."""
+    _, length, decimals = _unit(total)
+    step = length // 10**decimals
+    lengths = [max(0, length) for length in lengths]
     counts = [length // step for length in lengths]
     missing = round(total / step) - sum(counts)
     by_rest = sorted(range(len(lengths)), key=lambda at: lengths[at] % step, reverse=True)
     for at in by_rest[: max(0, missing)]:
         if lengths[at]:
             counts[at] += 1
-    return counts
+    return [count * step for count in counts]
+
+
+def _unit(total: int) -> tuple[str, int, int]:
+    return next(unit for below, *unit in _UNITS if total < below)  # type: ignore[return-value]

@@ -73,6 +73,7 @@ def summarise(trace: Trace) -> Summary:
         "errors": sum(span.status == "ERROR" for span in trace.spans),
         "states": Counter(cut(state) for run in trace.runs if (state := state_of(run))),
         "sentence": trace.sentence,
+        "parts": _lengths(trace),
     }
     return Summary(
         row=row,
@@ -85,6 +86,14 @@ def summarise(trace: Trace) -> Summary:
         untaken=[wait for wait in trace.live if not is_doctors(wait.of)],
         complete=not trace.orphans and not trace.live and not trace.circular,
     )
+
+
+def _lengths(trace: Trace) -> dict[str, float]:
+    """Return how long each kind of part of the critical path is, in milliseconds."""
+    lengths: Counter[str] = Counter()
+    for part in trace.parts:
+        lengths[part.kind] += max(0, part.ns)
+    return {kind: ns / 1e6 for kind, ns in lengths.items() if ns}
 
 
 def _searched(trace: Trace) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ __all__ = [
     "MOST_SPANS",
     "count_spans",
     "linked_from",
+    "matching",
     "number_of",
     "read_spans",
     "read_trace",
@@ -85,6 +86,25 @@ def spans_with(db: sqlite3.Connection, number: int, text: str) -> Iterator[Recei
         (number, text.encode(errors="replace"), text.encode(errors="replace")),
     )
     yield from decoded((source, trace_pb2.Span.FromString(body)) for source, body in rows)
+
+
+def matching(db: sqlite3.Connection, number: int, text: str) -> list[str]:
+    """Return the ids of the spans of a trace that have *text* in an attribute, in any case.
+
+    Those of the span, of its events and of its resource count, each as ``key=value``.
+    """
+    wanted = text.lower()
+
+    def holds(attributes: Attributes) -> bool:
+        return any(wanted in f"{key}={value}".lower() for key, value in attributes.items())
+
+    return [
+        span.span_id
+        for span in read_spans(db, number)
+        if holds(span.attributes)
+        or holds(span.resource)
+        or any(holds(event.attributes) for event in span.events)
+    ]
 
 
 def read_trace(

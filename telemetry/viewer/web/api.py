@@ -39,6 +39,7 @@ from ..store.queues import queues
 from ..store.read import (
     count_spans,
     linked_from,
+    matching,
     number_of,
     read_spans,
     read_trace,
@@ -184,6 +185,13 @@ def _add_traces(app: Flask, store: Store) -> None:
             number = _number(db, trace_id)
             trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
             return _json(hops(trace, count_spans(db, number)))
+
+    @app.get("/api/traces/<trace_id>/matches")
+    def show_matches(trace_id: str) -> Response:
+        text = request.args.get("q", "").strip()
+        with store.database.reading() as db:
+            number = _number(db, trace_id)
+            return _json({"span_ids": matching(db, number, text) if text else []})
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:

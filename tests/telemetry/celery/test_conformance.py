@@ -261,7 +261,7 @@ def test_undecodable(queue: Queue) -> None:
     assert (state(run), run.status) == ("REJECTED", "ERROR")
 
 
-@row("no task at all")
+@row("a message that names no task")
 def test_no_task(queue: Queue) -> None:
     publish(queue, json.dumps({"not": "a task"}))
     (run,) = queue.spans("process unknown")

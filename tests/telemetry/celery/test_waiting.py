@@ -120,7 +120,7 @@ def test_each_delivery_of_a_lost_worker_is_its_own_run(queue: Queue, tmp_path: P
     assert run.attributes["celery.task.state"] == "SUCCESS"
 
 
-@pytest.mark.conformance("redelivered after the visibility time-out")
+@pytest.mark.conformance("redelivered after the visibility timeout")
 def test_a_message_whose_time_is_up_runs_twice_under_one_send(queue: Queue, tmp_path: Path) -> None:
     late = {"ACKS_LATE": "1", "VISIBILITY_TIMEOUT": "3"}
     queue.worker("prefork", 2, **late)

@@ -100,7 +100,7 @@ def _interrupt(work: Callable[[], object], moment: int) -> str:
         return ""
     assert reached, f"the exception was swallowed: {place}"
     assert not trace.get_current_span().get_span_context().is_valid, f"a span is current: {place}"
-    assert Send.variable.get() is None, f"a send is current: {place}"
+    assert Send.current() is None, f"a send is current: {place}"
     return place
 
 

@@ -49,6 +49,12 @@ class Counting(IdGenerator):
         self.last += 1
         return self.last << 64 | self.last
 
+    def is_trace_id_random(self) -> bool:
+        return True
+
+    def random_bits(self, bits: int) -> int:
+        return self.generate_span_id() if bits == 64 else self.generate_trace_id()
+
 
 class Collected(SpanProcessor):
     """The spans that ended, as the SDK hands them over."""
@@ -69,7 +75,7 @@ def hop_provider(
 ) -> tuple[HopTracerProvider, ListSink]:
     sink = ListSink()
     provider = HopTracerProvider(sampler, RESOURCE, limits or SpanLimits(), sink)
-    provider.id_generator = Counting()
+    provider.random_bits = Counting().random_bits
     return provider, sink
 
 

@@ -110,6 +110,18 @@ def test_following_prints_each_complete_trace_once(start_viewer: StartViewer) ->
     assert viewer.process.output.count("trace ") == 2
 
 
+def test_following_prints_a_trace_again_that_has_got_more_spans(start_viewer: StartViewer) -> None:
+    viewer = start_viewer("--follow")
+    whole = order()
+    viewer.send(export(whole[:1]))
+    viewer.process.wait_for_line(f"trace {TRACE}   1 span, 1 process")
+    viewer.send(export(whole[1:]))
+    viewer.process.wait_for_line(f"trace {TRACE}   4 spans, 2 processes")
+    viewer.send(export(whole), export(order("d" * 32)))
+    viewer.process.wait_for_line("trace " + "d" * 32)
+    assert viewer.process.output.count(f"trace {TRACE}") == 2
+
+
 def test_one_trace_of_the_database(start_viewer: StartViewer, tmp_path: Path) -> None:
     viewer = start_viewer()
     viewer.send(export(order()))

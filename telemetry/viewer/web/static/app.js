@@ -91,7 +91,7 @@ listen({
   connected(up) {
     live.classList.toggle("up", up);
     document.body.classList.toggle("is-old", !up);
-    if (!up) words.textContent = "not connected";
+    if (!up) words.textContent = "Not connected";
     offline.textContent = up ? "" : `No connection to the viewer since ${new Date().toLocaleTimeString(undefined, { hour12: false })}. The data below is from then. Reconnecting…`;
   },
   missed() {

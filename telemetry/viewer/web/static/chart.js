@@ -5,22 +5,29 @@ import { ticks } from "./format.js";
 
 const MARGIN = { left: 70, right: 10, top: 8, bottom: 20 };
 
-/** The path of a line through the values at `key`; where there is none it is broken. */
-function path(series, key, x, y) {
+/** A line through the values at `key`, broken where there is none; a value between two such is a dot. */
+function line(series, { key, name }, x, y) {
   const parts = [];
+  const dots = [];
   let drawing = false;
   for (const [at, point] of series.entries()) {
-    const value = point[key];
-    if (value === null || value === undefined) {
+    const value = point[key] ?? null;
+    if (value === null) {
       drawing = false;
       continue;
     }
-    const alone = !drawing && (series[at + 1]?.[key] ?? null) === null;
-    // A single point is a short line: it would not be seen.
-    parts.push(`${drawing ? "L" : "M"}${x(point.t).toFixed(1)},${y(value).toFixed(1)}${alone ? "h2" : ""}`);
+    const [cx, cy] = [x(point.t).toFixed(1), y(value).toFixed(1)];
+    if (!drawing && (series[at + 1]?.[key] ?? null) === null) dots.push(s("circle", { class: `line alone ${name}`, cx, cy, r: 2 }));
+    else parts.push(`${drawing ? "L" : "M"}${cx},${cy}`);
     drawing = true;
   }
-  return parts.join("");
+  return [s("path", { class: `line ${name}`, d: parts.join("") }), dots];
+}
+
+/** A piece of a line as a chart has it, for its legend. */
+function sample({ name }) {
+  if (name.startsWith("dot-")) return h("i", { class: `swatch ${name}`, "aria-hidden": "true" });
+  return s("svg", { class: "sample", width: 18, height: 8, "aria-hidden": "true" }, s("line", { class: `line ${name}`, x1: 0, x2: 18, y1: 4, y2: 4 }));
 }
 
 function largest(series, lines) {
@@ -37,32 +44,34 @@ export function sparkline(series, lines, { label, width = 96, height = 26 }) {
     "svg",
     { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
     s("line", { class: "base", x1: 0, x2: width, y1: height - 1.5, y2: height - 1.5 }),
-    lines.map(({ key, name }) => s("path", { class: `line ${name}`, d: path(series, key, x, y) })),
+    lines.map((one) => line(series, one, x, y)),
   );
 }
 
 /** A chart with axes from 0 to `least` at least, a legend, and the values of each moment on hover. */
-export function chart(series, lines, { title, format, since, now, bucket, height = 180, width = 620, dots = null, least = 0.001 }) {
+export function chart(series, lines, { title, format, tick = format, since, now, bucket, height = 180, width = 620, dots = null, least = 0.001 }) {
   // Not wider than the page, so that its text is not scaled down.
   width = Math.min(width, document.documentElement.clientWidth - 46);
   const begin = now - since;
   const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
   const top = Math.max(largest(series, lines), ...(dots ?? []).map((dot) => dot.value), least);
   const scale = ticks(top, 4);
-  const highest = Math.max(top, scale.at(-1));
+  // The highest value is below a line of the grid.
+  if (scale.at(-1) < top) scale.push(2 * scale.at(-1) - scale.at(-2));
+  const highest = scale.at(-1);
   const x = (t) => MARGIN.left + Math.max(0, Math.min(1, (t - begin) / since)) * inner.width;
   const y = (value) => MARGIN.top + inner.height - (value / highest) * inner.height;
-  const hours = times(begin, now, Math.max(2, Math.floor(inner.width / 90)));
+  const moments = times(begin, now, Math.max(2, Math.floor(inner.width / 90)));
   return h(
     "figure",
     { class: "chart", "data-key": title },
-    h("figcaption", {}, h("span", { class: "chart-title" }, title), h("span", { class: "legend" }, lines.map(({ name, label }) => h("span", {}, h("i", { class: `swatch stroke ${name}`, "aria-hidden": "true" }), label)))),
+    h("figcaption", {}, h("span", { class: "chart-title" }, title), h("span", { class: "legend" }, lines.length > 1 ? lines.map((one) => h("span", {}, sample(one), one.label)) : "")),
     s(
       "svg",
       { viewBox: `0 0 ${width} ${height}`, role: dots ? "group" : "img", "aria-label": `${title}: ${summary(series, lines, format)}` },
-      scale.map((value) => [s("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }), s("text", { class: "tick", x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value))]),
-      hours.map(({ t, text }, at) => s("text", { class: "tick", x: x(t), y: height - 4, "text-anchor": at === 0 && x(t) < MARGIN.left + 16 ? "start" : x(t) > width - 24 ? "end" : "middle" }, text)),
-      lines.map(({ key, name }) => s("path", { class: `line ${name}`, d: path(series, key, (t) => x(t + bucket / 2), y) })),
+      scale.map((value) => [s("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }), s("text", { class: "tick", x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, tick(value))]),
+      moments.map(({ t, text }, at) => s("text", { class: "tick", x: x(t), y: height - 4, "text-anchor": at === 0 && x(t) < MARGIN.left + 16 ? "start" : x(t) > width - 24 ? "end" : "middle" }, text)),
+      lines.map((one) => line(series, one, (t) => x(t + bucket / 2), y)),
       series.map((point) => s("rect", { class: "moment", x: x(point.t), y: MARGIN.top, width: Math.max(0.5, x(point.t + bucket) - x(point.t)), height: inner.height }, s("title", {}, `${clock(point.t)}\n${lines.map(({ key, label }) => `${label}: ${format(point[key])}`).join("\n")}`))),
       (dots ?? []).map((dot) => s("a", { href: dot.href, "data-link": "", tabindex: "-1", "aria-hidden": "true", class: "dot-link" }, s("title", {}, dot.title), s("circle", { class: `point ${dot.name}`, cx: x(dot.t).toFixed(1), cy: y(dot.value).toFixed(1), r: 3.5 }))),
     ),

@@ -1,9 +1,10 @@
 // All that one span says.
 
 import { get } from "./api.js";
-import { h } from "./dom.js";
+import { breakable, h } from "./dom.js";
 import { duration, timeOf } from "./format.js";
 import { lines } from "./logs.js";
+import { STATUS_WORDS } from "./status.js";
 
 /** Fill `side` with the span and show it; `orphaned` says why its parent is not here, if it is not. */
 export async function detail(side, trace, id, { orphaned, close, copy }) {
@@ -26,9 +27,9 @@ export async function detail(side, trace, id, { orphaned, close, copy }) {
   const events = span.events.filter((event) => event.name !== "exception");
   side.replaceChildren(
     h("div", { class: "detail-head" }, h("h2", {}, span.name), button("Close", close)),
-    h("p", { class: "facts" }, h("span", { class: "badge" }, span.kind), h("span", { class: `badge ${span.status}` }, span.status), h("span", {}, duration(span.duration_ms)), h("span", {}, span.service)),
+    h("p", { class: "facts" }, h("span", { class: "badge" }, span.kind), span.status === "unset" ? "" : h("span", { class: `badge ${span.status}` }, STATUS_WORDS[span.status]), h("span", {}, duration(span.duration_ms)), h("span", {}, span.service)),
     ...exceptions.map(exception),
-    span.message && !exceptions.some((event) => event.attributes["exception.message"] === span.message) ? h("p", { class: "message" }, span.message) : "",
+    span.message && !exceptions.some((event) => tells(event, span.message)) ? h("p", { class: "message" }, span.message) : "",
     lines(logs.logs, span.start_ns, logs.more),
     orphaned ? h("p", { class: "message" }, `Parent missing: ${orphaned}`) : "",
     links("Links", span.links, (link) => (link.known ? to(link) : h("span", {}, `trace ${link.trace_id}, span ${link.span_id} (not here)`))),
@@ -45,6 +46,13 @@ export async function detail(side, trace, id, { orphaned, close, copy }) {
 function exception(event) {
   const { "exception.type": type = "", "exception.message": message = "", "exception.stacktrace": stack, ...rest } = event.attributes;
   return h("section", { class: "exception" }, h("h3", {}, type || "Exception", h("span", { class: "at" }, ` after ${duration(event.offset_ms)}`)), message ? h("p", { class: "message" }, String(message)) : "", stack ? h("pre", { tabindex: "0", role: "region", "aria-label": "Stack trace" }, String(stack)) : "", Object.keys(rest).length ? table(rest) : "");
+}
+
+/** Whether an exception has what the status says already: its message, its type, or both. */
+function tells(event, text) {
+  const { "exception.type": type = "", "exception.message": message = "" } = event.attributes;
+  const short = String(type).split(".").at(-1);
+  return [message, type, short, `${type}: ${message}`, `${short}: ${message}`].includes(text);
 }
 
 function links(title, all, text) {
@@ -70,9 +78,6 @@ function table(values) {
   const names = Object.keys(values).sort();
   return h("table", { class: "attributes" }, h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, breakable(name)), h("td", {}, show(name, values[name]))))));
 }
-
-// A long key breaks after a dot rather than within a word.
-const breakable = (name) => name.split(/(?<=\.)/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
 
 // How many milliseconds a number of such an attribute is, by the end of its name.
 const UNITS = [[/^celery\.wait\.|(_|\.)(s|sec|seconds)$/, 1000], [/(_|\.)(ms|millis|milliseconds|latency)$/, 1], [/(_|\.)(us|micros)$/, 1e-3], [/(_|\.)(ns|nanos)$/, 1e-6]];

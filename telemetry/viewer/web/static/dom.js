@@ -23,6 +23,21 @@ function fill(element, properties, children) {
   return element;
 }
 
+/** What is shown until the first answer; the style sheet waits with it, so that a fast one does not flicker. */
+export function loading() {
+  return h("p", { class: "empty loading", role: "status" }, "Loading…");
+}
+
+/** What a page says when it has nothing to show, and what to do about it. */
+export function nothing(title, ...advice) {
+  return h("div", { class: "nothing" }, h("h2", {}, title), h("div", {}, advice));
+}
+
+/** A name that breaks after its dots, slashes and underscores rather than within a word. */
+export function breakable(name) {
+  return name.split(/(?<=[._/])/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
+}
+
 /** Text in which `backticks` stand for code. */
 export function prose(text) {
   return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? h("code", {}, part) : part));
@@ -34,5 +49,6 @@ export function toast(text) {
   place.textContent = text;
   place.classList.add("shown");
   clearTimeout(toast.timer);
-  toast.timer = setTimeout(() => place.classList.remove("shown"), 4000);
+  // Long enough to be read.
+  toast.timer = setTimeout(() => place.classList.remove("shown"), Math.max(4000, 70 * text.length));
 }

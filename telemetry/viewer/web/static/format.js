@@ -5,16 +5,21 @@ import { h } from "./dom.js";
 /** Milliseconds, with as many digits as say something. */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
-  if (ms < 0.001) return "0 ms";
-  if (ms < 1) return `${(ms * 1000).toFixed(0)} µs`;
-  if (ms < 10) return `${ms.toFixed(1)} ms`;
-  if (ms < 1000) return `${ms.toFixed(0)} ms`;
+  if (ms < 0.0005) return "0 ms";
+  if (ms < 0.9995) return `${(ms * 1000).toFixed(0)} µs`;
+  if (ms < 9.95) return `${ms.toFixed(1)} ms`;
+  if (ms < 999.5) return `${ms.toFixed(0)} ms`;
   if (ms < 59950) return `${(ms / 1000).toFixed(ms < 9995 ? 2 : 1)} s`;
   const seconds = Math.round(ms / 1000);
   if (seconds < 3600) return inTwo(seconds, 60, "min", "s");
   const minutes = Math.round(seconds / 60);
   if (minutes < 2880) return inTwo(minutes, 60, "h", "min");
   return inTwo(Math.round(minutes / 60), 24, "d", "h");
+}
+
+/** The same for a number that is round, as at a tick of an axis. */
+export function tick(ms) {
+  return ms ? duration(ms).replace(/\.(\d*?)0+(?= )/, (_, digits) => (digits ? `.${digits}` : "")) : "0";
 }
 
 function inTwo(number, each, large, small) {

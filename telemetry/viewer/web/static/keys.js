@@ -3,16 +3,27 @@
 import { h } from "./dom.js";
 
 const SHEET = [
-  ["Everywhere", [["?", "this sheet"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["g l", "logs"], ["t", "light or dark"], ["Esc", "close, or leave a field"]]],
-  ["Traces", [["↑ ↓", "previous, next"], ["j k", "next, previous"], ["Enter", "open"], ["r", "read again"]]],
+  ["Everywhere", [["?", "keyboard shortcuts"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["g l", "logs"], ["t", "light or dark"], ["Esc", "close, or leave a field"]]],
+  ["Traces", [["↑ ↓", "previous, next"], ["j k", "next, previous"], ["Enter", "open"], ["r", "refresh"]]],
   ["A trace", [["↑ ↓", "row"], ["→ ←", "open, close, go to its parent"], ["Home End", "first, last"], ["Enter", "details"], ["/", "search spans"], ["n N", "next match, previous match"], ["+ -", "zoom in, zoom out"], ["0", "reset zoom"], ["*", "open or close all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
+];
+
+const SEARCHES = [
+  ["charge", "part of a name of a service, task, queue, route or span"],
+  ["3f1c…", "a task id, trace id, span id or traceparent"],
+  ["user.id=7", "an attribute"],
+  ["wait>2s duration<=200ms", "comparisons"],
+  ["status:stuck", "a state of a trace, message or run"],
+  ["queue:mail task: service: route:", "part of such a name"],
+  ['log:"card declined"', "a text in its log records"],
 ];
 
 function sheet(dialog) {
   if (dialog.childElementCount) return;
   dialog.append(
-    h("h2", { id: "keys-title" }, "Keys"),
+    h("h2", { id: "keys-title" }, "Keyboard shortcuts"),
     h("div", { class: "sheet" }, SHEET.map(([title, keys]) => h("section", {}, h("h3", {}, title), h("dl", {}, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one, at) => [at ? " " : "", h("kbd", {}, one)])), h("dd", {}, what)]))))),
+    h("section", {}, h("h3", {}, "Searching traces"), h("dl", { class: "searches" }, SEARCHES.map(([text, what]) => [h("dt", {}, h("code", {}, text)), h("dd", {}, what)]))),
     h("form", { method: "dialog" }, h("button", { autofocus: true }, "Close")),
   );
 }

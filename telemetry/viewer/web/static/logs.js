@@ -1,10 +1,11 @@
 // Log records: the lines of a span, and a page of those that have none.
 
 import { get } from "./api.js";
-import { h } from "./dom.js";
+import { h, loading, nothing } from "./dom.js";
 import { duration, timeOf } from "./format.js";
+import { everySeconds } from "./polling.js";
 
-const LEVELS = [["", "any"], ["5", "DEBUG"], ["9", "INFO"], ["13", "WARN"], ["17", "ERROR"], ["21", "FATAL"]];
+const LEVELS = [["", "Any"], ["5", "DEBUG"], ["9", "INFO"], ["13", "WARN"], ["17", "ERROR"], ["21", "FATAL"]];
 const PAUSE = 250;
 
 /** The word for how severe a log record is, which the style sheet knows. */
@@ -28,7 +29,7 @@ const offset = (ms) => (ms < 0 ? `${duration(-ms)} before` : `+${duration(ms)}`)
 /** A line that opens to its attributes, if it has some. */
 function line(log, when) {
   const { "exception.stacktrace": stack, "exception.type": type, "exception.message": message, ...rest } = log.attributes;
-  const head = [when, " ", h("span", { class: `badge ${severity(log)}` }, log.level || "LOG"), " ", h("span", { class: "log-text" }, log.text)];
+  const head = [when, " ", h("span", { class: "level" }, h("span", { class: `badge ${severity(log)}` }, log.level || "LOG")), " ", h("span", { class: "log-text" }, log.text)];
   return h(
     "details",
     {},
@@ -45,26 +46,32 @@ function table(values) {
 }
 
 /** The page of log records: of those without a span that is here, or of all. */
-export function showLogs(view, _, go) {
+export function showLogs(view) {
   document.title = "Logs · queuehop";
   const asked = new URLSearchParams(location.search);
   let closed = false;
   let timer = null;
   let version = 0;
   let following = null;
-  const text = h("input", { type: "search", "data-search": true, value: asked.get("q") ?? "", autocomplete: "off", spellcheck: "false", oninput: () => soon() });
+  const text = h("input", { type: "search", "data-search": true, placeholder: "Part of a text", "aria-label": "Text", value: asked.get("q") ?? "", autocomplete: "off", spellcheck: "false", oninput: () => soon() });
   const level = h("select", { onchange: () => change() }, LEVELS.map(([value, name]) => h("option", { value, selected: value === (asked.get("severity") ?? "") }, name)));
-  const which = h("select", { onchange: () => change() }, h("option", { value: "" }, "without a span"), h("option", { value: "1", selected: asked.get("all") === "1" }, "all"));
+  const which = h("select", { onchange: () => change() }, h("option", { value: "" }, "Without a span"), h("option", { value: "1", selected: asked.get("all") === "1" }, "All"));
   const list = h("ol", { class: "log-list" });
-  const more = h("button", { type: "button", hidden: true, onclick: () => read(following) }, "Older");
-  const state = h("p", { class: "empty", role: "status" });
+  const older = h("button", { type: "button", class: "more", hidden: true, onclick: () => read(following) }, "Show older");
+  const state = h("div", { role: "status" }, loading());
   view.append(
-    h("h1", {}, "Logs"),
-    h("form", { class: "filters", role: "search", onsubmit: (event) => (event.preventDefault(), change()) }, h("label", {}, "Text", text), h("label", {}, "Level", level), h("label", {}, "Log records", which), h("button", { type: "submit" }, "Search")),
+    h("h1", { class: "hidden" }, "Logs"),
+    h("form", { class: "filters", role: "search", "aria-label": "Logs", onsubmit: (event) => (event.preventDefault(), change()) }, h("div", { class: "search" }, text), h("div", { class: "facets" }, h("label", {}, "Level", level), h("label", {}, "Log records", which), h("button", { type: "button", class: "clear", onclick: clear }, "Clear"))),
     state,
     list,
-    more,
+    older,
   );
+
+  function clear() {
+    text.value = "";
+    level.selectedIndex = which.selectedIndex = 0;
+    change();
+  }
 
   const query = () => new URLSearchParams(Object.entries({ q: text.value.trim(), severity: level.value, all: which.value }).filter(([, value]) => value));
 
@@ -87,31 +94,45 @@ export function showLogs(view, _, go) {
     try {
       answer = await get(`/api/logs?${wanted}`);
     } catch (error) {
-      if (!closed && mine === version) state.textContent = error.message;
+      // What was read before stays, marked as old by the frame.
+      if (!closed && mine === version && !(error.unreachable && list.childElementCount)) state.replaceChildren(h("p", { class: "empty" }, error.message));
       return;
     }
     if (closed || mine !== version) return;
     following = answer.next;
-    more.hidden = following === null;
+    older.hidden = following === null;
     const items = answer.logs.map(item);
     if (before) list.append(...items);
     else list.replaceChildren(...items);
-    const none = which.value || query().size ? "No log records match." : "There are no log records without a span. Those of spans are in their traces.";
-    state.textContent = list.childElementCount ? "" : none;
-    state.hidden = Boolean(list.childElementCount);
+    const none = query().size > (which.value ? 1 : 0) ? nothing("No log records match", "Remove a filter.") : which.value ? nothing("No log records yet", "Send logs over OTLP to the addresses that take spans.") : nothing("No log records without a span", "Those of spans are in their traces. Choose “All” to see them here.");
+    state.replaceChildren(...(list.childElementCount ? [] : [none]));
+  }
+
+  // New ones go on top; those that are there stay, with what is open in them.
+  async function more() {
+    const mine = version;
+    const answer = await get(`/api/logs?${query()}`).catch(() => null);
+    if (!answer || closed || mine !== version) return;
+    const known = new Set([...list.children].map((element) => element.dataset.key));
+    const fresh = answer.logs.filter((log) => !known.has(String(log.id)));
+    if (!fresh.length) return;
+    if (!known.size || fresh.length === answer.logs.length) return read();
+    list.prepend(...fresh.map(item));
   }
 
   function item(log) {
     const trace = log.is_known ? h("a", { href: `/trace/${log.trace_id}${log.span_id ? `/${log.span_id}` : ""}`, "data-link": "" }, "Trace") : log.trace_id ? h("span", { class: "at" }, `trace ${log.trace_id.slice(0, 8)} is not here`) : "";
-    return h("li", {}, line(log, timeOf(log.time_ns)), h("span", { class: "where" }, `${log.service} · ${log.logger}`, trace ? " · " : "", trace));
+    return h("li", { "data-key": log.id }, line(log, timeOf(log.time_ns)), h("span", { class: "where" }, [log.service, log.logger].filter(Boolean).join(" · "), trace ? " · " : "", trace));
   }
 
   read();
+  const stop = everySeconds(5, more);
   return {
-    refresh: () => read(),
-    keys: { r: () => read(), Escape: () => go("/") },
+    refresh: more,
+    keys: { r: () => read() },
     close() {
       closed = true;
+      stop();
       clearTimeout(timer);
     },
   };

@@ -1,12 +1,10 @@
 // Services, queues and stores, and what goes between them. The server lays it out.
 
-import { get } from "./api.js";
-import { h, s } from "./dom.js";
+import { breakable, h, nothing, s } from "./dom.js";
 import { count, duration, rate } from "./format.js";
-import { update } from "./morph.js";
+import { polling } from "./polling.js";
 import { pageOf } from "./queues.js";
 import { range } from "./range.js";
-import { everySeconds } from "./stream.js";
 
 const narrow = matchMedia("(max-width: 56rem)");
 const CORNER = 12;
@@ -14,52 +12,40 @@ const CORNER = 12;
 /** Show the map in `view`. */
 export function showMap(view) {
   document.title = "Map · queuehop";
-  const note = h("p", { class: "empty", hidden: true });
-  const drawing = h("div", { class: "scroll map-scroll", tabindex: "0", role: "region", "aria-label": "Map", hidden: true });
-  const list = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Map as a table", hidden: true });
-  const chosen = range("/map", () => read());
-  let closed = false;
-  let drawn = "";
-  view.append(h("div", { class: "page-head" }, h("h1", {}, "Map"), chosen.element, legend()), note, drawing, list);
-
-  async function read() {
-    let answer;
-    try {
-      answer = await get(`/api/map?since_s=${chosen.value()}&direction=${narrow.matches ? "down" : "right"}`);
-    } catch (error) {
-      // What was read before stays, marked as old by the frame.
-      if (!closed && !(error.unreachable && drawn)) say(error.message);
-      return;
-    }
-    if (closed) return;
-    const text = JSON.stringify(answer);
-    if (text === drawn) return;
-    drawn = text;
-    if (!answer.nodes.length) return say("No spans in this time range. Choose a longer one; the page updates by itself.");
-    note.hidden = true;
-    drawing.hidden = list.hidden = false;
-    update(drawing, graph(answer, chosen.value()));
-    update(list, table(answer, chosen.value()));
-  }
-
-  function say(text) {
-    note.textContent = text;
-    note.hidden = false;
-    drawing.hidden = list.hidden = true;
-  }
-
-  read();
-  const stop = everySeconds(10, read);
-  narrow.addEventListener("change", read);
+  const place = h("div");
+  const chosen = range("/map", () => page.refresh());
+  let isPlaced = false;
+  view.append(h("div", { class: "page-head" }, h("h1", {}, "Map"), chosen.element, legend()), place);
+  const page = polling(place, {
+    address: () => `/api/map?since_s=${chosen.value()}&direction=${narrow.matches ? "down" : "right"}`,
+    seconds: 10,
+    show(answer) {
+      if (!answer.nodes.length) return [nothing("No spans in this time range", "Choose a longer one, or wait: the page updates by itself.")];
+      if (!isPlaced) requestAnimationFrame(() => begin(place.querySelector(".map-scroll"), answer.nodes));
+      isPlaced = true;
+      return [
+        h("div", { class: "scroll map-scroll", tabindex: "0", role: "region", "aria-label": "Map", "data-key": "map" }, graph(answer, chosen.value())),
+        h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Map as a table", "data-key": "table" }, table(answer, chosen.value())),
+      ];
+    },
+  });
+  narrow.addEventListener("change", page.refresh);
   return {
-    refresh: read,
-    keys: { r: read },
+    ...page,
     close() {
-      closed = true;
-      stop();
-      narrow.removeEventListener("change", read);
+      page.close();
+      narrow.removeEventListener("change", page.refresh);
     },
   };
+}
+
+/** Scroll a map that is wider than the window to where the messages come from. */
+function begin(scroller, nodes) {
+  const layer = narrow.matches ? "y" : "x";
+  const first = nodes.reduce((one, other) => (other[layer] < one[layer] ? other : one));
+  const svg = scroller.firstElementChild;
+  const scale = svg.clientWidth / svg.viewBox.baseVal.width;
+  scroller.scrollTo(scale * (first.x + first.width / 2) - scroller.clientWidth / 2, scale * (first.y + first.height / 2) - scroller.clientHeight / 2);
 }
 
 function legend() {
@@ -147,7 +133,7 @@ function table({ nodes, edges }, since) {
   const name = (id) => {
     const node = known.get(id);
     const href = address(node, since);
-    return href ? h("a", { href, "data-link": "", "data-key": `table ${id}` }, node.name) : node.name;
+    return href ? h("a", { href, "data-link": "", "data-key": `table ${id}` }, breakable(node.name)) : breakable(node.name);
   };
   return h(
     "table",

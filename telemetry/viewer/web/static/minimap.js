@@ -1,5 +1,6 @@
 // The whole trace in a strip: which part of it is shown, and a way to choose another.
 
+import { colorOf } from "./colors.js";
 import { h, s } from "./dom.js";
 
 const HEIGHT = 44;
@@ -45,7 +46,7 @@ export function minimap(choose) {
 
   return {
     element,
-    draw(rows, whole, zoom, endOf) {
+    draw(rows, whole, zoom) {
       const step = Math.max(1, Math.ceil(rows.length / MOST));
       const some = rows.filter((row, index) => row.kind !== "attempts" && index % step === 0);
       const height = Math.max(1, Math.min(4, HEIGHT / Math.max(1, some.length)));
@@ -54,7 +55,7 @@ export function minimap(choose) {
       range = whole;
       if (key !== shown) {
         shown = key;
-        bars.replaceChildren(...some.map((row, index) => s("rect", { class: row.wait ? "queue" : row.status === "error" ? "error" : `s${row.service_index % 8}`, x: scale(row.start_ms), y: (HEIGHT * index) / some.length, width: Math.max(2, scale(endOf(row)) - scale(row.start_ms)), height })));
+        bars.replaceChildren(...some.map((row, index) => s("rect", { class: row.wait ? "queue" : row.status === "error" ? "error" : colorOf(row.service_index), x: scale(row.start_ms), y: (HEIGHT * index) / some.length, width: Math.max(2, scale(row.end_ms) - scale(row.start_ms)), height })));
       }
       shade(zoom);
     },

@@ -1,13 +1,13 @@
 // One queue, or one task in it: who fills it, who empties it, how long messages wait, and what fails.
 
-import { get } from "./api.js";
 import { chart } from "./chart.js";
-import { h } from "./dom.js";
-import { clock, count, duration, exactly, rate } from "./format.js";
+import { breakable, h } from "./dom.js";
+import { clock, count, duration, exactly, rate, tick } from "./format.js";
 import { update } from "./morph.js";
-import { badge, brokerName, linked, listed, pageOf, percentiles, tracesOf } from "./queues.js";
+import { polling } from "./polling.js";
+import { badge, brokerName, linked, pageOf, percentiles, tracesOf } from "./queues.js";
 import { range } from "./range.js";
-import { everySeconds } from "./stream.js";
+import { STATUS_WORDS } from "./status.js";
 
 const PERCENTILES = ["50", "95", "99"];
 
@@ -18,54 +18,34 @@ export function showQueue(view) {
   const [task, broker] = [given.get("task"), given.get("broker")];
   const title = task ?? queue;
   document.title = `${title || "(no queue named)"} · queuehop`;
-  const chosen = range("/queue", () => read());
+  const chosen = range("/queue", () => shown.refresh());
   const state = h("span");
   const place = h("div", { class: "queue-page" });
-  let closed = false;
-  let request = null;
   const trail = [h("a", { href: "/queues", "data-link": "" }, "Queues"), task === null ? null : h("a", { href: pageOf(queue, broker, given.get("since_s")), "data-link": "" }, queue || "(no queue named)")];
   view.append(
     h("nav", { class: "trail", "aria-label": "Breadcrumb" }, h("ol", {}, trail.filter(Boolean).map((link) => h("li", {}, link)))),
     h("div", { class: "page-head" }, h("h1", {}, title || (task === null ? "(no queue named)" : "(no task named)")), state, chosen.element),
     place,
   );
-
-  async function read() {
-    request?.abort();
-    request = new AbortController();
-    const asked = new URLSearchParams({ queue, since_s: chosen.value() });
-    if (task !== null) asked.set("task", task);
-    if (broker !== null) asked.set("broker", broker);
-    let answer;
-    try {
-      answer = await get(`/api/queue?${asked}`, request.signal);
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      // What was read before stays, marked as old by the frame.
-      if (!closed && !(error.unreachable && place.childElementCount)) update(place, h("p", { class: "empty" }, error.message));
-      return;
-    }
-    if (closed) return;
-    update(state, badge(answer.state));
-    update(place, page(answer, broker));
-  }
-
-  read();
-  const stop = everySeconds(5, read);
-  return {
-    refresh: read,
-    keys: { r: read },
-    close() {
-      closed = true;
-      request?.abort();
-      stop();
+  const shown = polling(place, {
+    address() {
+      const asked = new URLSearchParams({ queue, since_s: chosen.value() });
+      if (task !== null) asked.set("task", task);
+      if (broker !== null) asked.set("broker", broker);
+      return `/api/queue?${asked}`;
     },
-  };
+    seconds: 5,
+    show(answer) {
+      update(state, badge(answer.state));
+      return page(answer, broker);
+    },
+  });
+  return shown;
 }
 
 function page(it, broker) {
   const of = { queue: it.queue, task: it.task ?? "" };
-  const during = { ...of, since_s: listed(it.since_s) };
+  const during = { ...of, since_s: it.since_s };
   const over = { since: it.since_s, now: it.now, bucket: it.bucket_s };
   const brokers = it.brokers.filter(Boolean);
   return [
@@ -76,13 +56,13 @@ function page(it, broker) {
       { class: "charts", "data-key": "charts" },
       chart(it.series, [{ key: "depth", name: "depth", label: "depth" }], { title: "Depth", format: whole, least: 4, ...over }),
       chart(it.series, [{ key: "sent", name: "sent", label: "in" }, { key: "runs", name: "runs", label: "out" }, { key: "failures", name: "p99", label: "failed" }], { title: `In and out per ${bucket(it.bucket_s)}`, format: whole, least: 4, ...over }),
-      chart(it.series, PERCENTILES.map((p) => ({ key: `wait_${p}`, name: `p${p}`, label: `p${p}` })), { title: "Wait", format: duration, ...over }),
-      chart(it.series, PERCENTILES.map((p) => ({ key: `run_${p}`, name: `p${p}`, label: `p${p}` })), { title: "Run", format: duration, ...over }),
+      chart(it.series, PERCENTILES.map((p) => ({ key: `wait_${p}`, name: `p${p}`, label: `p${p}` })), { title: "Wait", format: duration, tick, ...over }),
+      chart(it.series, PERCENTILES.map((p) => ({ key: `run_${p}`, name: `p${p}`, label: `p${p}` })), { title: "Run", format: duration, tick, ...over }),
     ),
     scatter(it, over),
-    list("Oldest messages", it.oldest, ["Task", "State", "Waits for", "Due", "Trace"], (message) => [message.task || "–", h("span", { class: `badge ${{ stuck: "error", waiting: "waiting" }[message.state] ?? ""}` }, message.state), right(message.state === "scheduled" ? "–" : duration(message.waited_ms)), time(message.due_ns), trace(message)], [2]),
-    list("Failures", it.exceptions, ["Exception", "Count", "Retried", "Latest message", "Latest trace"], (failure) => [h("code", {}, failure.type), right(linked(failure.count, { ...during, q: `exception.type="${failure.type.replaceAll('"', "")}"` })), right(count(failure.retried)), h("span", { class: "words" }, message(failure)), trace(failure)], [1, 2]),
-    it.task !== null ? "" : list("Tasks", it.tasks, ["Task", "Depth", "Oldest", "In", "Out", "Wait", "Run", "Failed", "Retried"], (task) => [h("a", { href: pageOf(it.queue, broker, it.since_s, task.task), "data-link": "" }, task.task || "(no task named)"), right(linked(task.depth, { queue: it.queue, task: task.task, status: "waiting" })), right(task.oldest_ms === null ? "–" : duration(task.oldest_ms)), right(rate(task.in_per_s)), right(rate(task.out_per_s)), right(percentiles(task.wait_ms, tracesOf({ queue: it.queue, task: task.task, sort: "wait" }))), right(percentiles(task.run_ms, tracesOf({ queue: it.queue, task: task.task, sort: "duration" }))), right(linked(task.failures, { queue: it.queue, task: task.task, status: "error" }, { kind: "bad" })), right(count(task.retries))], [1, 2, 3, 4, 5, 6, 7, 8], true),
+    list("Oldest messages", it.oldest, ["Task", "State", "Waits for", "Due", "Trace"], (message) => [breakable(message.task || "–"), h("span", { class: `badge ${message.state}` }, STATUS_WORDS[message.state] ?? message.state), right(message.state === "scheduled" ? "–" : duration(message.waited_ms)), time(message.due_ns), trace(message)], [2]),
+    list("Failures", it.exceptions, ["Exception", "Count", "Retried", "Latest message", "Latest trace"], (failure) => [h("code", {}, breakable(failure.type)), right(linked(failure.count, { ...during, q: `exception.type="${failure.type.replaceAll('"', "")}"` })), right(count(failure.retried)), h("span", { class: "words" }, message(failure)), trace(failure)], [1, 2]),
+    it.task !== null ? "" : list("Tasks", it.tasks, ["Task", "Depth", "Oldest", "In", "Out", "Wait", "Run", "Failed", "Retried"], (task) => [h("a", { href: pageOf(it.queue, broker, it.since_s, task.task), "data-link": "" }, breakable(task.task || "(no task named)")), right(linked(task.depth, { queue: it.queue, task: task.task, status: "waiting" })), right(task.oldest_ms === null ? "–" : duration(task.oldest_ms)), right(rate(task.in_per_s)), right(rate(task.out_per_s)), right(percentiles(task.wait_ms, tracesOf({ queue: it.queue, task: task.task, sort: "wait" }))), right(percentiles(task.run_ms, tracesOf({ queue: it.queue, task: task.task, sort: "duration" }))), right(linked(task.failures, { queue: it.queue, task: task.task, status: "error" }, { kind: "bad" })), right(count(task.retries))], [1, 2, 3, 4, 5, 6, 7, 8], true),
     list("Workers", it.workers, ["Worker", "Share", "Runs", "Run p50", "Prefetch p50", "Prefetch p95", "Failed", "Last run"], (worker) => [[h("a", { href: tracesOf({ ...of, service: worker.service }), "data-link": "" }, worker.service || "(no service named)"), h("span", { class: "where" }, worker.worker)], right(share(worker.share)), right(count(worker.runs)), right(duration(worker.run_p50_ms)), right(duration(worker.prefetch_p50_ms)), right(duration(worker.prefetch_p95_ms)), right(count(worker.failures)), time(worker.last_run_ns)], [1, 2, 3, 4, 5, 6], true),
     list("Longest waits", it.slowest.wait, SLOWEST, slow, [1, 2]),
     list("Longest runs", it.slowest.run, SLOWEST, slow, [1, 2]),
@@ -92,7 +72,7 @@ function page(it, broker) {
 }
 
 const SLOWEST = ["Started", "Wait", "Run", "Outcome", "Trace"];
-const slow = (run) => [time(run.start_ns), right(duration(run.wait_ms)), right(duration(run.run_ms)), h("span", { class: `badge ${{ ok: "ok", failed: "error" }[run.outcome] ?? "state"}` }, run.outcome), trace(run)];
+const slow = (run) => [time(run.start_ns), right(duration(run.wait_ms)), right(duration(run.run_ms)), h("span", { class: `badge ${{ ok: "ok", failed: "error" }[run.outcome] ?? "state"}` }, run.outcome === "ok" ? "OK" : run.outcome[0].toUpperCase() + run.outcome.slice(1)), trace(run)];
 
 function tiles(it, of, during) {
   const tile = (name, value, kind = "") => h("div", { class: `tile ${kind}` }, h("dt", {}, name), h("dd", {}, value));
@@ -122,7 +102,7 @@ function scatter(it, over) {
     { "data-key": "scatter", class: "wide" },
     h("h2", {}, "Waits"),
     dots.length
-      ? chart([], ["ok", "failed", "other"].map((name) => ({ key: name, name: `dot-${name}`, label: name === "other" ? "retried, expired or rejected" : name })), { title: "Wait of a run; a dot opens its trace", format: duration, width: 1140, height: 220, dots, ...over })
+      ? chart([], ["ok", "failed", "other"].map((name) => ({ key: name, name: `dot-${name}`, label: name === "other" ? "retried, expired or rejected" : name })), { title: "Wait of a run; a dot opens its trace", format: duration, tick, width: 1140, height: 220, dots, ...over })
       : h("p", { class: "empty" }, "No run with a wait in this time range."),
   );
 }
@@ -139,8 +119,9 @@ function list(title, rows, heads, cells, numbers, wide = false) {
 }
 
 function bucket(seconds) {
+  if (seconds === 60) return "minute";
   if (seconds < 60) return `${seconds} s`;
-  return seconds < 3600 ? `${seconds / 60} min` : `${Math.round(seconds / 360) / 10} h`;
+  return seconds < 3600 ? `${seconds / 60} min` : seconds === 3600 ? "hour" : `${Math.round(seconds / 360) / 10} h`;
 }
 
 const right = (content) => ({ isCell: true, element: h("td", { class: "number" }, content) });

@@ -1,50 +1,23 @@
 // The queues: what stalls, how much waits and for how long, what goes in and out, and what fails.
 
-import { get } from "./api.js";
 import { sparkline } from "./chart.js";
-import { h } from "./dom.js";
+import { breakable, h, nothing } from "./dom.js";
 import { count, duration, rate } from "./format.js";
-import { update } from "./morph.js";
+import { polling } from "./polling.js";
 import { range } from "./range.js";
-import { everySeconds } from "./stream.js";
 
 /** Show the queues in `view`. */
 export function showQueues(view) {
   document.title = "Queues · queuehop";
   const place = h("div");
-  const chosen = range("/queues", () => read());
-  let closed = false;
-  let request = null;
+  const chosen = range("/queues", () => page.refresh());
   view.append(h("div", { class: "page-head" }, h("h1", {}, "Queues"), chosen.element), place);
-
-  async function read() {
-    request?.abort();
-    request = new AbortController();
-    let answer;
-    try {
-      answer = await get(`/api/queues?since_s=${chosen.value()}`, request.signal);
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      // What was read before stays, marked as old by the frame.
-      if (!closed && !(error.unreachable && place.childElementCount)) update(place, h("p", { class: "empty" }, error.message));
-      return;
-    }
-    if (closed) return;
-    if (answer.queues.length) update(place, headline(answer.queues), table(answer));
-    else update(place, h("p", { class: "empty" }, "No messages in this time range. Choose a longer one; the page updates by itself."));
-  }
-
-  read();
-  const stop = everySeconds(5, read);
-  return {
-    refresh: read,
-    keys: { r: read },
-    close() {
-      closed = true;
-      request?.abort();
-      stop();
-    },
-  };
+  const page = polling(place, {
+    address: () => `/api/queues?since_s=${chosen.value()}`,
+    seconds: 5,
+    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer)] : [nothing("No messages in this time range", "Choose a longer one, or wait: the page updates by itself.")]),
+  });
+  return page;
 }
 
 /** The address of a queue's page, or of a task's in it. */
@@ -61,18 +34,13 @@ export function tracesOf(facts) {
   return `/?${new URLSearchParams(Object.entries(facts).filter(([, value]) => value))}`;
 }
 
-/** The time range of the list of traces that has this one in it. */
-export function listed(since) {
-  return Math.max(900, since);
-}
-
 /** A number that leads to its traces; 0 is plain. */
 export function linked(number, facts, { key, kind = "" } = {}) {
   if (!number) return h("span", { class: "none" }, "0");
   return h("a", { href: tracesOf(facts), "data-link": "", "data-key": key, class: kind }, count(number));
 }
 
-const STATES = { stalled: "stalled", growing: "growing", waiting: "waiting", ok: "ok" };
+const STATES = { stalled: "Stalled", growing: "Growing", waiting: "Waiting", ok: "OK" };
 const MEANINGS = { stalled: "Messages are stuck and no worker takes any", growing: "More messages come in than are taken", waiting: "Messages wait to be taken", ok: "Nothing waits" };
 
 export function badge(state) {
@@ -98,7 +66,7 @@ function headline(queues) {
   return h("p", { class: "headline", "data-key": "headline" }, parts.map((part, at) => [at ? " · " : "", part]));
 }
 
-const COLUMNS = [["Queue"], ["State"], ["Depth", "number"], ["Oldest", "number"], ["In / out", "number"], ["Wait", "number"], ["Run", "number"], ["Failed"], ["Retried", "number"], ["Expired", "number"], ["Rejected", "number"]];
+const COLUMNS = [["Queue"], ["State"], ["Depth", "number"], ["Oldest", "number"], ["In / out", "number"], ["Wait", "number"], ["Run", "number"], ["Failed", "number"], ["Retried", "number"], ["Exceptions"], ["Expired", "number"], ["Rejected", "number"]];
 
 function table({ queues, since_s: since }) {
   const names = new Map();
@@ -121,19 +89,20 @@ function row(queue, since, isAmbiguous) {
   const name = queue.queue || "(no queue named)";
   const cell = (label, kind, ...children) => h("td", { class: kind, "data-label": label }, children);
   const of = { queue: queue.queue };
-  const during = { ...of, since_s: listed(since) };
+  const during = { ...of, since_s: since };
   return h(
     "tr",
     { "data-key": key, class: `is-${queue.state}` },
-    h("th", { scope: "row" }, h("a", { href: pageOf(queue.queue, queue.broker, since), "data-link": "" }, name), isAmbiguous && queue.broker ? h("span", { class: "where" }, brokerName(queue.broker)) : "", h("span", { class: "where" }, tasks(queue.tasks))),
+    h("th", { scope: "row" }, h("a", { href: pageOf(queue.queue, queue.broker, since), "data-link": "" }, breakable(name)), isAmbiguous && queue.broker ? h("span", { class: "where" }, brokerName(queue.broker)) : "", h("span", { class: "where" }, breakable(tasks(queue.tasks)))),
     cell("State", "", badge(queue.state)),
     cell("Depth", "number", linked(queue.depth, { ...of, status: "waiting" }, { kind: queue.state === "stalled" ? "bad" : "" }), sparkline(queue.series, [{ key: "depth", name: "depth" }], { label: `Depth over time, now ${count(queue.depth)}` }), queue.scheduled ? h("span", { class: "where" }, linked(queue.scheduled, { ...of, status: "scheduled" }), " scheduled") : ""),
     cell("Oldest", "number", queue.oldest_ms === null ? h("span", { class: "none" }, "–") : h("a", { href: tracesOf({ ...of, status: queue.stuck ? "stuck" : "waiting", sort: "wait" }), "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms))),
     cell("In / out", "number", h("span", {}, rate(queue.in_per_s), " / ", rate(queue.out_per_s)), sparkline(queue.series, [{ key: "sent", name: "sent" }, { key: "runs", name: "runs" }], { label: `In and out over time: ${count(queue.sent)} in, ${count(queue.runs)} out` })),
     cell("Wait", "number", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
     cell("Run", "number", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
-    cell("Failed", "", linked(queue.failures, { ...during, status: "error" }, { kind: "bad" }), h("ul", { class: "exceptions" }, queue.exceptions.slice(0, 3).map(({ type, count: times }) => h("li", { title: type }, `${type.split(".").at(-1)} ×${count(times)}`)))),
+    cell("Failed", "number", linked(queue.failures, { ...during, status: "error" }, { kind: "bad" })),
     cell("Retried", "number", linked(queue.retries, { ...during, q: "status:retry" })),
+    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, 3).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), ` ×${count(times)}`)))),
     cell("Expired", "number", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
     cell("Rejected", "number", linked(queue.rejected, { ...during, q: "status:rejected" })),
   );

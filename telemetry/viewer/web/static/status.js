@@ -12,7 +12,7 @@ export function badges(trace) {
   const states = Object.entries(trace.states ?? {}).filter(([state, times]) => !told.has(state) || (times > 1 && state === trace.status.toUpperCase()));
   return [
     h("span", { class: `badge ${trace.status}` }, STATUS_WORDS[trace.status] ?? trace.status),
-    ...live.map(([state, times]) => h("span", { class: `badge ${state}` }, `${times > 1 ? `${times} ` : ""}${STATUS_WORDS[state].toLowerCase()}`)),
+    ...live.map(([state, times]) => h("span", { class: `badge ${state}` }, times > 1 ? `${times} ${STATUS_WORDS[state].toLowerCase()}` : STATUS_WORDS[state])),
     ...states.map(([state, times]) => h("span", { class: "badge state" }, times > 1 ? `${state} ×${times}` : state)),
   ];
 }

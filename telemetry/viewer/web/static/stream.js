@@ -110,9 +110,3 @@ function lead(tell) {
     source.close();
   };
 }
-
-/** Call `read` every so many seconds while this tab is visible; return how to stop. */
-export function everySeconds(seconds, read) {
-  const timer = setInterval(() => document.visibilityState === "visible" && read(), seconds * 1000);
-  return () => clearInterval(timer);
-}

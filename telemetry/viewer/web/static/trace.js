@@ -1,16 +1,17 @@
 // One trace: told in a sentence, then drawn.
 
 import { get } from "./api.js";
+import { colorOf } from "./colors.js";
 import { detail } from "./detail.js";
-import { h, prose, toast } from "./dom.js";
-import { count, duration, timeOf } from "./format.js";
+import { h, loading, prose, toast } from "./dom.js";
+import { count, duration, tick, timeOf } from "./format.js";
 import { severity } from "./logs.js";
 import { badges } from "./status.js";
 import { backToList } from "./traces.js";
 import { waterfall } from "./waterfall.js";
 
 const PAUSE = 120;
-const AGAIN = 2000;
+const AGAIN = 1000;
 
 /** Show the trace, and the span if one is named, in `view`. */
 export function showTrace(view, [traceId, spanId], go) {
@@ -28,6 +29,7 @@ export function showTrace(view, [traceId, spanId], go) {
   let saving = null;
   let version = 0;
   let orphans = new Map();
+  place.append(loading());
   view.append(head.element, place);
 
   async function read() {
@@ -52,16 +54,19 @@ export function showTrace(view, [traceId, spanId], go) {
     head.tell(trace);
     if (drawing) drawing.update(trace);
     else {
-      drawing = waterfall(trace, { chosen: spanId?.toLowerCase() ?? null, open: choose, moved: turn, kept, changed: save });
+      drawing = waterfall(trace, { chosen: spanId?.toLowerCase() ?? null, open: choose, moved: turn, kept, changed: save, search });
       place.replaceChildren(drawing.element, side);
       if (spanId) choose(spanId.toLowerCase(), false);
       drawing.focus();
     }
     clearTimeout(changes);
-    // The numbers of the sentence go on with those of the rows.
-    const soonest = Math.min(trace.changes_in_ms === null ? Infinity : trace.changes_in_ms + 50, Object.keys(trace.live).length ? AGAIN * Math.max(1, trace.spans / 500) : Infinity);
+    // A wait that goes on is longer each time; all numbers of the page are of one moment.
+    const soonest = Math.min(trace.changes_in_ms === null ? Infinity : trace.changes_in_ms + 50, Object.keys(trace.live).some((state) => state !== "expired") ? AGAIN * Math.max(1, trace.spans / 500) : Infinity);
     if (soonest < Infinity) changes = setTimeout(read, soonest);
   }
+
+  // The names of the spans are found without it.
+  const search = (text) => get(`/api/traces/${id}/matches?${new URLSearchParams({ q: text })}`).then((answer) => answer.span_ids, () => []);
 
   // The panel, once open, follows the row.
   function turn(span) {
@@ -142,8 +147,8 @@ function addLogs(trace, logs) {
 /** What stands above the drawing; each part of it is made anew only when it changes. */
 function header(id, { goTo, copyJson }) {
   const parts = Object.fromEntries(["title", "sentence", "path", "legend", "facts", "error", "linked", "problems"].map((name) => [name, part(name)]));
-  const actions = h("p", { class: "actions" }, h("code", { class: "id" }, id), h("button", { type: "button", onclick: () => copy(id, "trace id"), title: "c" }, "Copy trace id"), h("button", { type: "button", onclick: copyJson, title: "o" }, "Copy OTLP JSON"), h("a", { class: "button", href: `/api/traces/${id}?download=1`, download: `trace-${id}.json`, title: "d" }, "Download"));
-  const element = h("header", { class: "trace-head" }, parts.title.element, parts.sentence.element, parts.path.element, parts.legend.element, parts.facts.element, parts.error.element, parts.linked.element, parts.problems.element, actions);
+  const actions = h("p", { class: "actions" }, h("button", { type: "button", onclick: () => copy(id, "trace id"), title: "Copy trace id (c)" }, "Copy trace id"), h("button", { type: "button", onclick: copyJson, title: "Copy OTLP JSON (o)" }, "Copy OTLP JSON"), h("a", { class: "button", href: `/api/traces/${id}?download=1`, download: `trace-${id}.json`, title: "Download (d)" }, "Download"));
+  const element = h("header", { class: "trace-head", hidden: true }, parts.title.element, parts.sentence.element, parts.path.element, parts.legend.element, h("div", { class: "about" }, parts.facts.element, actions), parts.error.element, parts.linked.element, parts.problems.element);
 
   function part(name) {
     const tag = { sentence: "h1", title: "p", facts: "p", legend: "ul", error: "p", problems: "ul", linked: "ul" }[name] ?? "div";
@@ -164,15 +169,18 @@ function header(id, { goTo, copyJson }) {
   }
 
   function tell(trace) {
+    element.hidden = false;
     const root = trace.root;
     parts.title.show(root, () => (root ? [h("strong", {}, root.name), h("span", {}, root.service), root.route && !root.name.includes(root.route) ? h("span", {}, `route ${root.route}`) : ""] : []));
     parts.sentence.show(trace.sentence, () => prose(trace.sentence));
-    parts.path.show(trace.parts, () => trace.parts.map(piece), { role: "img", "aria-label": `Critical path: ${trace.parts.map((it) => `${named(it)} ${duration(it.ms)}`).join(", ")}` });
+    parts.path.show(trace.parts, () => trace.parts.map(piece), { role: "img", "aria-label": `Critical path: ${trace.parts.map((it) => `${named(it)} ${tick(it.shown_ms)}`).join(", ")}` });
     const rest = trace.services.filter(({ name }) => !trace.parts.some((it) => it.service === name));
-    parts.legend.show([trace.parts, rest], () => [
-      ...trace.parts.map((it) => h("li", {}, h("i", { class: `swatch ${shade(it)}`, "aria-hidden": "true" }), `${named(it)} ${duration(it.ms)}${it.prefetch_ms >= 0.05 ? ` (${duration(it.prefetch_ms)} for a free process)` : ""}`)),
-      ...rest.map(({ name, index }) => h("li", {}, h("i", { class: `swatch s${index % 8}`, "aria-hidden": "true" }), name)),
+    const hasLogs = trace.rows.some((row) => row.logs?.length);
+    parts.legend.show([trace.parts, rest, hasLogs], () => [
+      ...trace.parts.map((it) => h("li", {}, h("i", { class: `swatch ${shade(it)}`, "aria-hidden": "true" }), `${named(it)} ${tick(it.shown_ms)}${it.prefetch_ms >= 0.05 ? ` (${duration(it.prefetch_ms)} for a free process)` : ""}`)),
+      ...rest.map(({ name, index }) => h("li", {}, h("i", { class: `swatch ${colorOf(index)}`, "aria-hidden": "true" }), name)),
       h("li", {}, h("i", { class: "swatch critical", "aria-hidden": "true" }), "critical path"),
+      hasLogs ? h("li", {}, h("i", { class: "swatch log", "aria-hidden": "true" }), "log record") : "",
     ]);
     const cut = trace.stored_spans > trace.spans;
     parts.facts.show([trace.status, trace.live, trace.start_ns, trace.spans, trace.stored_spans], () => [
@@ -180,6 +188,7 @@ function header(id, { goTo, copyJson }) {
       h("span", {}, "Start ", timeOf(trace.start_ns)),
       h("span", {}, `${count(trace.stored_spans)} ${trace.stored_spans === 1 ? "span" : "spans"}`),
       h("span", {}, `${count(trace.services.length)} ${trace.services.length === 1 ? "service" : "services"}`),
+      h("code", { class: "id" }, id),
       cut ? h("strong", { class: "late" }, `Only ${count(trace.spans)} of them are shown. The download has all.`) : "",
     ]);
     parts.error.show(trace.error, () => (trace.error ? [h("strong", {}, "First error: "), h("span", {}, trace.error.message || "no message"), " ", h("a", { href: `/trace/${id}/${trace.error.id}`, onclick: (event) => { if (event.metaKey || event.ctrlKey || event.shiftKey) return; event.preventDefault(); goTo(trace.error.id); } }, `${trace.error.name} (${trace.error.service})`)] : []));
@@ -198,10 +207,10 @@ function named(part) {
   return WORK.includes(part.kind) && part.service ? `${part.service} (${part.name})` : part.name;
 }
 
-const shade = (part) => (WORK.includes(part.kind) ? `s${(part.service_index ?? 0) % 8}` : part.kind === "waiting" ? "queue" : part.kind);
+const shade = (part) => (WORK.includes(part.kind) ? colorOf(part.service_index) : part.kind === "waiting" ? "queue" : part.kind);
 
 function piece(part) {
-  const title = `${named(part)}: ${duration(part.ms)}`;
+  const title = `${named(part)}: ${tick(part.shown_ms)}`;
   const style = { "flex-grow": String(part.ms) };
   if (part.kind !== "waiting") return h("i", { class: `part ${shade(part)}`, style, title });
   return h("span", { class: "part", style, title }, h("i", { class: "queue", style: { "flex-grow": String(part.ms - part.prefetch_ms) } }), h("i", { class: "prefetch", style: { "flex-grow": String(part.prefetch_ms) } }));

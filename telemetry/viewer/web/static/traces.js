@@ -1,14 +1,16 @@
 // The list of traces: found by what one knows of them, and live as they arrive.
 
 import { get } from "./api.js";
-import { h, prose } from "./dom.js";
+import { h, loading, nothing, prose } from "./dom.js";
 import { clock, count, duration, exactly } from "./format.js";
+import { RANGES } from "./range.js";
 import { searchField } from "./search.js";
 import { badges } from "./status.js";
 
 const PAGE = 50;
 const LONGEST = 200;
 const PAUSE = 700;
+const MOST_SERVICES = 4;
 const FACETS = [
   ["service", "Service", "services"],
   ["task", "Task", "tasks"],
@@ -16,8 +18,7 @@ const FACETS = [
   ["route", "Route", "routes"],
 ];
 const STATUSES = [["", "Any"], ["stuck", "Stuck"], ["waiting", "Waiting"], ["overdue", "Overdue"], ["scheduled", "Scheduled"], ["expired", "Expired"], ["error", "Error"], ["revoked", "Revoked"], ["broken", "Parent missing"], ["ok", "OK"]];
-const SORTS = [["recent", "Newest first"], ["wait", "Longest wait first"], ["duration", "Longest first"]];
-const RANGES = [["", "Any time"], ["900", "Last 15 minutes"], ["3600", "Last hour"], ["21600", "Last 6 hours"], ["86400", "Last 24 hours"], ["604800", "Last 7 days"]];
+const SORTS = [["recent", "Most recent"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
 // What other pages and older links may ask for besides.
 const OTHERS = ["min_ms", "min_wait_ms", "trace_id"];
 
@@ -40,7 +41,7 @@ export function showTraces(view, _, go) {
   const rows = new Map();
   const body = h("tbody", { role: "rowgroup" });
   const said = h("p", { class: "hidden", role: "status" });
-  const nothing = h("div");
+  const state = h("div", {}, loading());
   const fresh = h("button", { type: "button", class: "fresh", hidden: true, onclick: () => { window.scrollTo(0, 0); read({ quiet: true }); } });
   const more = h("button", { type: "button", class: "more", hidden: true, onclick: () => read({ further: true }) }, "Show more");
   const table = h(
@@ -61,7 +62,7 @@ export function showTraces(view, _, go) {
     history[done ? "pushState" : "replaceState"]({}, "", text ? `/?${text}` : "/");
     read();
   });
-  view.append(h("h1", { class: "hidden" }, "Traces"), form.element, said, nothing, h("div", { class: "fresh-bar" }, fresh), table, more);
+  view.append(h("h1", { class: "hidden" }, "Traces"), form.element, said, state, h("div", { class: "fresh-bar" }, fresh), table, more);
 
   /** Read the list: anew, the next page of it, or the part that is shown once more. */
   async function read({ further = false, again = false, quiet = false, limit = PAGE } = {}) {
@@ -81,9 +82,9 @@ export function showTraces(view, _, go) {
         // What is shown does not answer what is asked.
         form.complain(error.message, error.position);
         replace([]);
-        nothing.replaceChildren();
+        state.replaceChildren(examples());
         more.hidden = fresh.hidden = true;
-      } else if (!rows.size) nothing.replaceChildren(h("p", { class: "empty" }, error.message));
+      } else if (!rows.size) state.replaceChildren(h("p", { class: "empty" }, error.message));
       return;
     }
     if (closed) return;
@@ -99,7 +100,7 @@ export function showTraces(view, _, go) {
     }
     more.hidden = !next;
     table.hidden = !rows.size;
-    nothing.replaceChildren(...(rows.size ? [] : empty(form.isFiltered())));
+    state.replaceChildren(...(rows.size ? [] : [empty(form.isFiltered())]));
     watch();
   }
 
@@ -248,12 +249,13 @@ function line(trace) {
     element.className = `is-${fresh.status}`;
     link.href = `/trace/${fresh.trace_id}`;
     if (link.textContent !== fresh.name) link.textContent = fresh.name;
-    where.textContent = fresh.services.join(" → ");
+    where.textContent = path(fresh.services);
+    where.title = fresh.services.join(" → ");
     sentence.replaceChildren(...prose(fresh.sentence));
     start.replaceChildren(h("time", { datetime: exactly(fresh.start_ns), title: exactly(fresh.start_ns) }, clock(fresh.start_ns)));
-    const wait = Math.min(fresh.wait_ms, fresh.duration_ms);
-    lasted.replaceChildren(h("span", {}, duration(fresh.duration_ms)), h("span", { class: "share", "aria-hidden": "true" }, h("i", { class: "work", style: { "flex-grow": String(fresh.duration_ms - wait) } }), h("i", { class: "queue", style: { "flex-grow": String(wait) } })));
+    lasted.replaceChildren(h("span", {}, duration(fresh.duration_ms)), shares(fresh.parts ?? {}));
     waited.replaceChildren(...waits(fresh));
+    waited.classList.toggle("none", !fresh.queues.length && !fresh.wait_ms);
     spans.textContent = count(fresh.spans);
     status.replaceChildren(...badges(fresh));
   }
@@ -266,30 +268,45 @@ function line(trace) {
   };
 }
 
+// What the critical path was spent on, in the colours of the trace's own page.
+const SHARES = [["work", ["client", "web", "worker"]], ["scheduled", ["scheduled"]], ["queue", ["waiting"]], ["gap", ["gap"]]];
+
+function shares(parts) {
+  const lengths = SHARES.map(([name, kinds]) => [name, kinds.reduce((sum, kind) => sum + (parts[kind] ?? 0), 0)]);
+  return h("span", { class: "share", "aria-hidden": "true" }, lengths.filter(([, ms]) => ms).map(([name, ms]) => h("i", { class: name, style: { "flex-grow": String(ms) } })));
+}
+
 // The longest wait of a message, and beside it what all waits add up to, if that is more.
 function waits(trace) {
   if (!trace.queues.length && !trace.wait_ms) return ["–"];
-  const sum = trace.wait_sum_ms > trace.wait_ms * 1.001 ? h("span", { class: "aside", title: "the waits of all messages added up" }, `sum ${duration(trace.wait_sum_ms)}`) : "";
+  const sum = trace.wait_sum_ms > trace.wait_ms * 1.01 ? h("span", { class: "aside", title: "the waits of all messages added up" }, `sum ${duration(trace.wait_sum_ms)}`) : "";
   const scheduled = trace.scheduled_ms >= 1 ? h("span", { class: "aside", title: "until the message was due" }, `+ ${duration(trace.scheduled_ms)} scheduled`) : "";
   return [h("span", {}, duration(trace.wait_ms)), sum, scheduled];
 }
 
+/** The services of a trace, in one line. */
+function path(services) {
+  const rest = services.length - MOST_SERVICES;
+  return services.slice(0, MOST_SERVICES).join(" → ") + (rest > 0 ? ` → ${rest} more` : "");
+}
+
+const EXAMPLES = ["status:stuck", "wait>2s", "queue:mail", "duration>500ms", "log:timeout"];
+
+/** Searches that somebody may try. */
+function examples() {
+  return h("p", { class: "examples" }, "For example: ", EXAMPLES.map((text, at) => [at ? ", " : "", h("a", { href: `/?${new URLSearchParams({ q: text })}`, "data-link": "" }, h("code", {}, text))]));
+}
+
 function empty(filtered) {
-  if (filtered) return [h("p", { class: "empty" }, "No traces match. Remove a filter, or wait: new traces appear here as they arrive.")];
-  const host = location.hostname;
-  return [
-    h(
-      "p",
-      { class: "empty" },
-      "No traces yet. To send some, set ",
-      h("code", {}, `OTEL_EXPORTER_OTLP_ENDPOINT=http://${host}:4317`),
-      " for gRPC (or the address given with ",
-      h("code", {}, "--grpc"),
-      "), or send OTLP/HTTP to ",
-      h("code", {}, location.origin),
-      ". They appear here as they arrive.",
-    ),
-  ];
+  if (filtered) return h("div", {}, nothing("No traces match", "Remove a filter, or wait: new traces appear here as they arrive."), examples());
+  return nothing(
+    "No traces yet",
+    "Set this in your processes to send some; they appear here as they arrive. ",
+    h("pre", { tabindex: "0", role: "region", "aria-label": "Environment variables" }, `OTEL_EXPORTER_OTLP_ENDPOINT=${location.origin}\nOTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`),
+    "For OTLP over gRPC, use the address of ",
+    h("code", {}, "--grpc"),
+    " (port 4317 by default). You can also open a file with traces, or drop it here.",
+  );
 }
 
 function filters(given, changed) {
@@ -301,7 +318,7 @@ function filters(given, changed) {
     "form",
     { class: "filters", role: "search", "aria-label": "Traces", onsubmit: (event) => event.preventDefault() },
     field.element,
-    h("div", { class: "facets" }, choice("status", "Status", STATUSES), facets, others, choice("since_s", "Time range", RANGES), choice("sort", "Order", SORTS), h("button", { type: "button", class: "clear", onclick: clear }, "Clear")),
+    h("div", { class: "facets" }, choice("status", "Status", STATUSES), facets, others, choice("since_s", "Time range", [["", "Any time"], ...RANGES]), choice("sort", "Sort by", SORTS), h("button", { type: "button", class: "clear", onclick: clear }, "Clear")),
   );
 
   function clear() {
@@ -316,7 +333,6 @@ function filters(given, changed) {
       const select = element.querySelector(`select[name="${name}"]`);
       const there = new Set([...select.options].map((option) => option.value));
       select.append(...(known[key] || []).filter((value) => !there.has(value)).map((value) => h("option", { value }, value)));
-      select.closest("label").hidden = select.options.length < 2;
     }
   }, () => {});
 

@@ -1,8 +1,9 @@
 // The rows of a trace against time. Only those in sight are elements, however many there are.
 
 import { arrowsOf } from "./arrows.js";
+import { colorOf } from "./colors.js";
 import { h, s } from "./dom.js";
-import { clock, duration, ticks } from "./format.js";
+import { clock, duration, tick, ticks } from "./format.js";
 import { minimap } from "./minimap.js";
 import { STATUS_WORDS } from "./status.js";
 
@@ -13,20 +14,33 @@ const BEYOND = 10;
 // Log records of one row that are drawn.
 const MOST_TICKS = 100;
 const LABEL = 60;
+// Pixels of a letter in a bar.
+const LETTER = 7;
 const SMALLEST = 0.001;
 const WAITS = [["scheduled", "scheduled"], ["queue", "in the queue"], ["prefetch", "for a free process"]];
-const CALM = matchMedia("(prefers-reduced-motion: reduce)");
+// Milliseconds without a key until attributes are searched, which the server does.
+const PAUSE = 150;
 
-/** Draw `trace`; return the element, and what may be done with it. `kept` is what `state` gave. */
-export function waterfall(trace, { chosen, open, moved, kept, changed }) {
+// What of a row changes in place, in the same element.
+const CHANGING = new Set(["start_ms", "end_ms", "self_ms", "waited_ms", "scheduled_ms", "queue_ms", "prefetch_ms"]);
+const formOf = (row) => JSON.stringify(row, (key, value) => (CHANGING.has(key) ? null : key === "critical" ? value.length : value));
+
+/**
+ * Draw `trace`; return the element, and what may be done with it. `kept` is what `state` gave, and
+ * `search(text)` finds the ids of the spans that have it in an attribute.
+ */
+export function waterfall(trace, { chosen, open, moved, kept, changed, search }) {
   let rows = [];
   let shown = [];
   let places = new Map();
   let active = 0;
-  let began = Date.now();
   let found = false;
   let matches = [];
   let wanted = "";
+  let axisWidth = 0;
+  let asked = "";
+  let inAttributes = new Set();
+  let timer = null;
   let zoom = kept?.zoom ?? null;
   const drawn = new Map();
   const closed = new Set(kept?.closed ?? trace.rows.filter((row) => row.kind === "attempts").map((row) => row.id));
@@ -47,8 +61,8 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     },
     onkeydown: (event) => press(event),
     onclick: (event) => click(event),
-  }, canvas, arrows);
-  const field = h("input", { type: "search", "data-search": true, "aria-label": "Search spans", placeholder: "Search spans", autocomplete: "off", spellcheck: "false", value: kept?.wanted ?? "", oninput: () => look(field.value), onkeydown: (event) => event.key === "Enter" && (event.preventDefault(), step(event.shiftKey ? -1 : 1)) });
+  }, arrows, canvas);
+  const field = h("input", { type: "search", "data-search": true, "aria-label": "Search spans", placeholder: "Search names and attributes", autocomplete: "off", spellcheck: "false", value: kept?.wanted ?? "", oninput: () => look(field.value), onkeydown: (event) => event.key === "Enter" && (event.preventDefault(), step(event.shiftKey ? -1 : 1)) });
   const tally = h("span", { class: "tally", role: "status" });
   const previous = h("button", { type: "button", "aria-label": "Previous match", title: "Previous match (N)", onclick: () => step(-1) }, "↑");
   const following = h("button", { type: "button", "aria-label": "Next match", title: "Next match (n)", onclick: () => step(1) }, "↓");
@@ -65,13 +79,11 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     draw(true);
   };
   NARROW.addEventListener("change", relayout);
-  const isLive = () => trace.rows.some((row) => row.wait?.live && row.wait.state !== "expired");
-  const clock_ = setInterval(() => isLive() && draw(true), CALM.matches ? 1000 : 250);
 
   function take(fresh) {
     const at = shown[active]?.id;
+    if (fresh.spans !== trace.spans) asked = "";
     trace = fresh;
-    began = Date.now();
     rows = trace.rows;
     places = new Map(rows.map((row, index) => [row.id, index]));
     for (const row of rows) {
@@ -111,13 +123,9 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     if (opened) layout();
   }
 
-  // A wait that still lasts goes on between two answers of the server.
-  const goesOn = (row) => row.wait?.live && row.wait.state !== "expired";
-  const grown = () => (isLive() ? Date.now() - began : 0);
-  const endOf = (row) => row.end_ms + (goesOn(row) ? grown() : 0);
   const whole = () => {
     const first = Math.min(0, ...rows.slice(0, 1).map((row) => row.start_ms));
-    return [first, first + Math.max(SMALLEST, trace.duration_ms + grown() - first)];
+    return [first, first + Math.max(SMALLEST, trace.duration_ms - first)];
   };
 
   let last = "";
@@ -128,7 +136,8 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     if (!anew && key === last) return;
     last = key;
     // Asked before anything changes: it costs no layout.
-    const room = Math.max(1, Math.min(5, Math.floor(axis.clientWidth / LABEL)));
+    axisWidth = axis.clientWidth;
+    const room = Math.max(1, Math.min(5, Math.floor(axisWidth / LABEL)));
     const [begin, end] = zoom ?? whole();
     const percent = (ms) => (100 * (ms - begin)) / (end - begin);
     const needed = Array.from({ length: to - from }, (_, at) => from + at);
@@ -136,15 +145,15 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     const stay = new Set();
     for (const at of needed) {
       const row = shown[at];
-      const text = JSON.stringify(row);
+      const form = formOf(row);
       let known = drawn.get(row.id);
-      if (known?.text !== text) {
+      if (known?.form !== form) {
         known?.element.remove();
-        known = { text, ...line(row) };
+        known = { form, ...line(row) };
         drawn.set(row.id, known);
         canvas.append(known.element);
       }
-      known.place(at, percent);
+      known.place(row, at, percent);
       stay.add(row.id);
     }
     for (const [id, { element: gone }] of drawn) {
@@ -152,20 +161,20 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       gone.remove();
       drawn.delete(id);
     }
-    axis.replaceChildren(...ticks(end - begin, room).map((ms) => h("span", { style: { left: `${percent(ms + begin)}%` } }, ms + begin ? duration(ms + begin) : "0")));
+    axis.replaceChildren(...ticks(end - begin, room).map((ms) => h("span", { style: { left: `${percent(ms + begin)}%` } }, tick(ms + begin))));
     scroller.setAttribute("aria-activedescendant", shown[active] ? domId(shown[active]) : "");
     arrowsOf(arrows, { canvas, shown, links: trace.links, from, to, percent, height: rowHeight(), middle: NARROW.matches ? 38 : 15 });
-    overview.draw(rows, whole(), zoom, endOf);
+    overview.draw(rows, whole(), zoom);
     all.disabled = !zoom;
   }
 
-  /** Make the element of a row; `place` puts it where it is now. */
+  /** Make the element of a row; `place` puts a row of the same form where it is now. */
   function line(row) {
     const wait = row.wait;
     const label = h("span", { class: "label" });
     const fold = h("span", { class: "fold", "aria-hidden": "true" });
     const lasted = h("span", { class: "lasted" });
-    const bar = row.kind === "attempts" ? h("i", { class: "bar attempts" }) : wait ? waitBar(row) : h("i", { class: `bar s${row.service_index % 8} ${row.status}` });
+    const bar = row.kind === "attempts" ? h("i", { class: "bar attempts" }) : wait ? waitBar(row) : h("i", { class: `bar ${colorOf(row.service_index)} ${row.status}` });
     const logs = (row.logs ?? []).slice(0, MOST_TICKS);
     const records = logs.map((log) => h("i", { class: `log-tick ${log.severity}`, title: log.text }));
     const path = row.critical.map(() => h("i", { class: "on-path" }));
@@ -177,12 +186,12 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       row.missing_parent ? h("span", { class: "badge broken", title: row.missing_parent }, "parent missing") : null,
       row.link ? h("a", { class: "other-trace", href: `/trace/${row.link.trace_id}/${row.link.span_id}`, "data-link": "", tabindex: "-1" }, linkText(row.link)) : null,
     ];
-    const name = h("div", { class: "name", role: "gridcell", style: { "padding-left": `${Math.min(row.depth, 24) * 14 + 2}px` } }, fold, wait ? h("i", { class: "hourglass queue", "aria-hidden": "true" }) : row.kind === "span" ? h("i", { class: `service s${row.service_index % 8}`, "aria-hidden": "true" }) : null, label, wait || row.kind !== "span" ? null : h("span", { class: "who" }, row.service), marks);
+    const name = h("div", { class: "name", role: "gridcell", style: { "padding-left": `${Math.min(row.depth, 24) * 14 + 2}px` } }, fold, wait ? h("i", { class: "hourglass queue", "aria-hidden": "true" }) : row.kind === "span" ? h("i", { class: `service ${colorOf(row.service_index)}`, "aria-hidden": "true" }) : null, label, wait || row.kind !== "span" ? null : h("span", { class: "who" }, row.service), marks);
     const time = h("div", { class: "time", role: "gridcell" }, bar, path, records, lasted);
     const element = h("div", { id: domId(row), role: "row", "aria-level": row.depth + 1, style: {} }, name, time);
 
-    function place(at, percent) {
-      const end = endOf(row);
+    function place(row, at, percent) {
+      const end = row.end_ms;
       const text = wait ? waitLabel(row) : row.name;
       const [left, right] = [clip(percent(row.start_ms)), clip(percent(end))];
       const out = percent(end) < 0 || percent(row.start_ms) > 100;
@@ -205,9 +214,8 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       if (wait) fillWait(bar, row, right - left);
       path.forEach((mark, index) => {
         const [from, to] = row.critical[index];
-        const stop = goesOn(row) && index === path.length - 1 ? end : to;
         mark.style.setProperty("left", `${clip(percent(from))}%`);
-        mark.style.setProperty("width", `${clip(percent(stop)) - clip(percent(from))}%`);
+        mark.style.setProperty("width", `${clip(percent(to)) - clip(percent(from))}%`);
       });
       records.forEach((mark, index) => {
         const left = percent(logs[index].ms);
@@ -231,17 +239,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
     return h("span", { class: `bar wait ${row.wait.live ? "live" : ""} ${row.wait.estimated ? "estimated" : ""}` }, WAITS.map(([name]) => h("i", { class: name })));
   }
 
-  function phases(row) {
-    const parts = WAITS.map(([name]) => row.wait[`${name}_ms`] || 0);
-    // What goes on is the schedule until the message is due, and then the queue.
-    if (goesOn(row)) {
-      const toGo = row.wait.state === "scheduled" ? Infinity : 0;
-      const scheduled = Math.min(toGo, grown());
-      parts[0] += scheduled;
-      parts[1] += grown() - scheduled;
-    }
-    return parts;
-  }
+  const phases = (row) => WAITS.map(([name]) => row.wait[`${name}_ms`] || 0);
 
   function fillWait(bar, row, width) {
     const parts = phases(row);
@@ -252,7 +250,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       part.hidden = ms <= 0;
       part.style.setProperty("width", `${(100 * ms) / sum}%`);
       part.title = `${word}: ${duration(ms)}`;
-      part.textContent = (width * ms) / sum > 14 ? word : "";
+      part.textContent = (axisWidth * width * ms) / sum / 100 > LETTER * word.length ? word : "";
     });
   }
 
@@ -285,7 +283,24 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
 
   function look(text, jump = true) {
     wanted = text.trim().toLowerCase();
-    const holds = (row) => [row.name, row.service, row.state, row.message, row.span_kind, row.id, row.wait?.queue, row.wait?.state].some((value) => value && String(value).toLowerCase().includes(wanted));
+    if (wanted !== asked) {
+      clearTimeout(timer);
+      inAttributes = new Set();
+      timer = wanted ? setTimeout(ask, PAUSE, wanted, jump) : null;
+      asked = wanted;
+    }
+    mark(jump);
+  }
+
+  async function ask(text, jump) {
+    const ids = await search(text);
+    if (text !== wanted) return;
+    inAttributes = new Set(ids);
+    mark(jump);
+  }
+
+  function mark(jump) {
+    const holds = (row) => inAttributes.has(row.id) || [row.name, row.service, row.state, row.message, row.span_kind, row.id, row.wait?.queue, row.wait?.state].some((value) => value && String(value).toLowerCase().includes(wanted));
     matches = wanted ? rows.filter(holds).map((row) => row.id) : [];
     const at = matches.indexOf(shown[active]?.id);
     if (jump && matches.length && at < 0) step(1);
@@ -330,7 +345,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
   function scale(by) {
     const [begin, end] = zoom ?? whole();
     const row = shown[active];
-    const middle = row && by < 1 ? (row.start_ms + endOf(row)) / 2 : (begin + end) / 2;
+    const middle = row && by < 1 ? (row.start_ms + row.end_ms) / 2 : (begin + end) / 2;
     const [first, last_] = whole();
     const length = Math.min(last_ - first, (end - begin) * by);
     const from = Math.max(first, Math.min(last_ - length, middle - length / 2));
@@ -436,7 +451,7 @@ export function waterfall(trace, { chosen, open, moved, kept, changed }) {
       if (span) use(`00-${id}-${span.id}-${span.flags.toString(16).padStart(2, "0")}`);
     },
     close() {
-      clearInterval(clock_);
+      clearTimeout(timer);
       watched.disconnect();
       NARROW.removeEventListener("change", relayout);
     },

@@ -1,6 +1,7 @@
 """What is derived from a trace: waits, the critical path, its sentence, and what is wrong."""
 
 import random
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -86,7 +87,10 @@ def test_a_web_side_that_waits_for_the_result_has_the_queue_on_its_path() -> Non
         send("send", "web", (5, 7)),
         run("run", "send", (10, 30), (0, 3, 0)),
     ]
-    assert derived(*spans).sentence == "40 ms: 17 web, 3 waiting in `celery`, 20 worker"
+    trace = derived(*spans)
+    assert trace.sentence == "40 ms: 6 client, 11 web, 3 waiting in `celery`, 20 worker"
+    kinds = {part["service"]: part["kind"] for part in hops(trace)["parts"] if part["service"]}
+    assert kinds == {"client": "client", "shop": "web", "shop-worker": "worker"}
 
 
 def test_of_several_runs_the_last_to_end_is_on_the_path() -> None:
@@ -117,6 +121,18 @@ def test_several_queues_are_told_apart() -> None:
     assert trace.sentence == (
         "320 ms: 1 client, 200 waiting in `mail`, 100 waiting in `celery`, 19 worker"
     )
+
+
+def test_the_legend_rounds_as_the_sentence_does() -> None:
+    spans = [
+        span("web", "", "SERVER", (0, 15.8)),
+        send("send", "web", (14, 15.6)),
+        run("run", "send", (758.1, 923.8), (0, 742.5, 0), links=("send",)),
+    ]
+    trace = derived(*spans)
+    said = [int(number) for number in re.findall(r"(\d+) (?:web|waiting|worker)", trace.sentence)]
+    assert [part["shown_ms"] for part in hops(trace)["parts"]] == said
+    assert sum(said) == 924
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""What axe-core finds on each page, light and dark, on a desktop and a phone: nothing."""
+"""What axe-core and we find on each page and state, however somebody looks at it: nothing."""
 
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -8,19 +10,34 @@ from playwright.sync_api import Browser, Page, expect
 
 from ..conftest import Viewer
 from ..exports import export, shown
+from ..logs import export_logs, log
 from ..spans import order
 
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+#: How somebody looks at the pages. At 200 % a window has half as many CSS pixels each way.
+MODES: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": DESKTOP},
+    "desktop, dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE},
+    "phone, dark": {"viewport": PHONE, "color_scheme": "dark"},
+    "forced colours": {"viewport": DESKTOP, "forced_colors": "active"},
+    "200 %": {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2},
+}
 
 #: The smallest side of what one touches, in CSS pixels: WCAG 2.2, Target Size (Minimum).
 TARGET = 24
 
 FAILED, WAITING = "e" * 32, "f" * 32
 
-#: Each page, and what is there once it is drawn.
+#: Each page of a viewer that has nothing, and what is there once it is drawn.
+EMPTY = dict.fromkeys(("/", "/queues", "/map", "/logs", "/logs?all=1"), ".nothing")
+
+#: Each page and state of one that has something.
 PAGES = {
     "/": ".traces tbody tr",
-    "/?q=nothing-like-it": "main",
+    "/?q=nothing-like-it": ".nothing",
+    "/?q=wait%3Esoon": ".field-error:not(:empty)",
     f"/trace/{FAILED}": ".row",
     f"/trace/{FAILED}/{shown('run')}": ".detail h2",
     f"/trace/{WAITING}": ".row.wait",
@@ -30,6 +47,9 @@ PAGES = {
     "/queue?queue=celery&task=charge": ".charts svg",
     "/queue?queue=nowhere": ".tiles",
     "/map": ".node",
+    "/logs": ".log-list li",
+    "/logs?all=1&severity=17": ".log-list li",
+    "/logs?q=nothing-like-it": ".nothing",
 }
 
 
@@ -39,14 +59,28 @@ def fill(viewer: Viewer) -> None:
     web, send, *_ = order("d" * 32, -900_000)
     elsewhere = {"server.address": "other", "messaging.system": "rabbitmq"}
     sent.append([web, replace(send, attributes={**send.attributes, **elsewhere})])
+    logs = export_logs(
+        [log("a worker starts"), log("gone", FAILED, "run", severity=17, level="ERROR", code=7)]
+    )
+    assert viewer.post(logs.SerializeToString(), "/v1/logs").status_code == 200
     for spans in sent:
         viewer.send(export(spans))
     viewer.settled(sum(map(len, sent)))
 
 
-def findings(page: Page) -> list[str]:
+#: In dark, what differs from light is the contrast; large or in the system's colours, it is not.
+ONLY_CONTRAST: dict[str, Any] = {"runOnly": ["color-contrast"]}
+NOT_CONTRAST: dict[str, Any] = {"rules": {"color-contrast": {"enabled": False}}}
+
+
+def findings(page: Page, mode: str) -> list[str]:
     """Return what axe-core finds, a line each."""
-    found = Axe().run(page).response["violations"]
+    options = (
+        ONLY_CONTRAST if "dark" in mode else {} if mode in ("desktop", "phone") else NOT_CONTRAST
+    )
+    found = (
+        Axe().run(page, options=options | {"resultTypes": ["violations"]}).response["violations"]
+    )
     return [
         f"{violation['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
         for violation in found
@@ -65,51 +99,62 @@ target => [...document.querySelectorAll('button, .button, select, input, nav a, 
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_axe_finds_nothing(
-    chromium: Browser, viewer: Viewer, size: dict[str, int], scheme: str
-) -> None:
-    fill(viewer)
-    context = chromium.new_context(
-        base_url=viewer.url,
-        viewport=size,  # type: ignore[arg-type]
-        color_scheme=scheme,  # type: ignore[arg-type]
-    )
-    page = context.new_page()
+#: What is drawn and has the colour of the page, so that nobody sees it.
+UNSEEN = """
+() => [...document.querySelectorAll('path.line, path.edge, .node rect, .color, .swatch')]
+  .filter(one => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
+  .filter(one => {
+    const page = getComputedStyle(document.body).backgroundColor;
+    const { stroke, backgroundColor, backgroundImage, borderTopColor, borderTopWidth } =
+      getComputedStyle(one);
+    if (one instanceof SVGElement && !one.matches('.color')) return stroke === page;
+    return backgroundColor === page && backgroundImage === 'none'
+      && (borderTopWidth === '0px' || borderTopColor === page);
+  })
+  .map(one => `unseen: ${one.outerHTML.slice(0, 120)}`)
+"""
+
+
+def look(page: Page, pages: dict[str, str], mode: str) -> dict[str, list[str]]:
+    """Return what is wrong with each of *pages*, if there is anything."""
     found = {}
-    for path, mark in PAGES.items():
+    width = MODES[mode]["viewport"]["width"]
+    for path, mark in pages.items():
         page.goto(path)
         expect(page.locator(mark).first).to_be_visible()
-        found[path] = findings(page) + page.evaluate(SMALL, TARGET)
+        expect(page.locator(".loading")).to_have_count(0)
+        found[path] = findings(page, mode) + page.evaluate(SMALL, TARGET) + page.evaluate(UNSEEN)
         # One heading of the first level, and none that is left out between two.
         levels = page.locator("h1, h2, h3, h4").evaluate_all(
             "all => all.filter(one => one.checkVisibility()).map(one => Number(one.tagName[1]))"
         )
-        found[path] += [f"headings {levels}"] * (levels.count(1) != 1)
-        if (wide := page.evaluate("document.documentElement.scrollWidth")) > size["width"]:
+        left_out = any(after > before + 1 for before, after in pairwise([0, *levels]))
+        found[path] += [f"headings {levels}"] * (levels.count(1) != 1 or left_out)
+        if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
             found[path].append(f"{wide} pixels wide")
+    return {path: lines for path, lines in found.items() if lines}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_found_on_any_page(chromium: Browser, viewer: Viewer, mode: str) -> None:
+    context = chromium.new_context(base_url=viewer.url, **MODES[mode])
+    page = context.new_page()
+    assert look(page, EMPTY, mode) == {}
+    fill(viewer)
+    assert look(page, PAGES, mode) == {}
+    page.goto("/")
+    page.get_by_role("combobox", name="Search traces").press_sequentially("st")
+    expect(page.get_by_role("option").first).to_be_visible()
+    assert findings(page, mode) == []
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
-    found["the keys"] = findings(page)
-    context.close()
-    assert {path: lines for path, lines in found.items() if lines} == {}
-
-
-def test_with_forced_colours_nothing_vanishes(chromium: Browser, viewer: Viewer) -> None:
-    fill(viewer)
-    context = chromium.new_context(base_url=viewer.url, forced_colors="active")
-    page = context.new_page()
-    for path in ("/queues", "/queue?queue=celery", "/map"):
-        page.goto(path)
-        expect(page.locator(PAGES[path]).first).to_be_visible()
-        # What is drawn has a colour that is not the page's.
-        hidden = page.locator("svg path.line, svg path.edge, svg .node rect").evaluate_all(
-            "all => all.filter(one => getComputedStyle(one).stroke ==="
-            " getComputedStyle(document.body).backgroundColor).length"
-        )
-        assert hidden == 0
-        assert findings(page) == []
+    assert findings(page, mode) == []
+    page.keyboard.press("Escape")
+    viewer.process.stop()
+    expect(page.locator(".offline")).to_contain_text("No connection")
+    assert findings(page, mode) == []
     context.close()
 
 

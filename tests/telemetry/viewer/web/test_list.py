@@ -24,17 +24,17 @@ def test_a_search_is_in_the_address_and_comes_back(page: Page, viewer: Viewer) -
     expect(page).to_have_url(re.compile(r"q=TASKS\.ADD"))
     expect(found).to_be_visible()
     field.fill("tasks.other")
-    expect(page.locator("p.empty")).to_contain_text("No traces match")
+    expect(page.get_by_role("heading", name="No traces match")).to_be_visible()
     page.reload()
     expect(field).to_have_value("tasks.other")
     page.get_by_role("button", name="Clear").click()
     expect(found).to_be_visible()
     page.get_by_label("Queue").select_option("celery")
-    page.get_by_label("Order").select_option("wait")
+    page.get_by_label("Sort by").select_option("wait")
     expect(page).to_have_url(re.compile(r"queue=celery&sort=wait"))
     page.go_back()
     expect(page).to_have_url(re.compile(r"queue=celery$"))
-    expect(page.get_by_label("Order")).to_have_value("recent")
+    expect(page.get_by_label("Sort by")).to_have_value("recent")
 
 
 def test_what_is_wrong_with_a_search_is_said_at_the_field(page: Page, viewer: Viewer) -> None:
@@ -113,7 +113,7 @@ def test_a_row_stays_the_same_as_its_trace_goes_on_and_goes_when_it_matches_no_m
     assert row.evaluate("row => row.mark") == "mine"
     viewer.send(export(spans[2:]))
     expect(row).to_have_count(0)
-    expect(page.locator("p.empty")).to_contain_text("No traces match")
+    expect(page.get_by_role("heading", name="No traces match")).to_be_visible()
 
 
 def test_the_whole_row_opens_its_trace_and_u_goes_back_to_the_filter(

@@ -93,7 +93,7 @@ class TestThePage:
         expect(items.first).to_contain_text("lost")
         expect(items.first).to_contain_text("is not here")
         expect(items.last).to_contain_text("a worker starts")
-        page.get_by_label("Log records").select_option("all")
+        page.get_by_label("Log records").select_option("All")
         expect(items).to_have_count(4)
         page.get_by_label("Level").select_option("ERROR")
         expect(items).to_have_count(1)
@@ -103,7 +103,20 @@ class TestThePage:
         expect(page.get_by_label("Span details").locator(".log-lines li")).to_have_count(2)
         page.goto("/logs")
         page.get_by_role("searchbox", name="Text").fill("NOWHERE")
-        expect(page.get_by_text("No log records match.")).to_be_visible()
+        expect(page.get_by_role("heading", name="No log records match")).to_be_visible()
+
+
+def test_new_ones_go_on_top_and_what_is_open_stays(page: Page, viewer: Viewer) -> None:
+    post(viewer, log("first", at=time.time(), user="7"))
+    viewer.wait_for(lambda: viewer.get("/api/logs")["logs"], bool)
+    page.goto("/logs")
+    items = page.locator(".log-list > li")
+    items.get_by_text("first").click()
+    expect(items.get_by_role("cell", name="7", exact=True)).to_be_visible()
+    post(viewer, log("second", at=time.time()))
+    expect(items).to_have_count(2, timeout=20_000)
+    expect(items.first).to_contain_text("second")
+    expect(items.get_by_role("cell", name="7", exact=True)).to_be_visible()
 
 
 def test_logs_come_over_grpc_too(viewer: Viewer) -> None:
@@ -114,6 +127,12 @@ def test_logs_come_over_grpc_too(viewer: Viewer) -> None:
     assert answer.partial_success.rejected_log_records == 1
     logs = viewer.wait_for(lambda: viewer.get("/api/logs")["logs"], bool)
     assert [each["text"] for each in logs] == ["over gRPC"]
+
+
+def test_ids_of_zeros_are_no_trace(viewer: Viewer) -> None:
+    post(viewer, log("outside a span", "0" * 32, "\0" * 8))
+    (found,) = viewer.wait_for(lambda: viewer.get("/api/logs")["logs"], bool)
+    assert (found["trace_id"], found["span_id"], found["is_known"]) == ("", "", False)
 
 
 def test_json_over_http(viewer: Viewer) -> None:

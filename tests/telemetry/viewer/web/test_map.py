@@ -199,11 +199,19 @@ def test_nothing_is_an_empty_map() -> None:
 
 
 def test_a_name_that_is_too_long_keeps_both_ends() -> None:
-    drawn = graph(("service:" + "a" * 40 + "-west-2", "queue:q"))
+    drawn = graph(("service:" + "a" * 80 + "-west-2", "queue:q"))
     lines = drawn["nodes"][0]["lines"]
-    assert len(lines) == 2
-    assert lines[0].endswith("…")
-    assert lines[1].endswith("-west-2")
+    assert lines[0] == "a" * 20
+    assert lines[1].endswith("…")
+    assert lines[2].endswith("-west-2")
+
+
+def test_names_break_where_their_words_end() -> None:
+    drawn = graph(("service:customer-notifications-service", "queue:celery 127.0.0.1:17480"))
+    assert [node["lines"] for node in drawn["nodes"]] == [
+        ["customer-", "notifications-", "service"],
+        ["celery", "127.0.0.1:17480"],
+    ]
 
 
 def test_a_worker_that_publishes_to_its_other_queues_is_right_of_them_all() -> None:

@@ -48,7 +48,7 @@ def test_what_stalls_is_first_and_every_number_leads_on(page: Page, viewer: View
     expect(rows).to_have_count(2)
     first = rows.nth(0)
     expect(first.get_by_role("rowheader")).to_contain_text(ODD)
-    expect(first).to_contain_text("stalled")
+    expect(first).to_contain_text("Stalled")
     expect(page.locator(".headline")).to_have_text(
         re.compile(r"^1 stalled · 5 messages wait, the oldest for 9 min .* · 2 queues$")
     )
@@ -65,7 +65,7 @@ def test_what_stalls_is_first_and_every_number_leads_on(page: Page, viewer: View
     expect(page.get_by_role("heading", level=1)).to_have_text(ODD)
     oldest = page.locator("section").filter(has=page.get_by_role("heading", name="Oldest messages"))
     expect(oldest.locator("tbody tr")).to_have_count(5)
-    expect(oldest).to_contain_text("stuck")
+    expect(oldest).to_contain_text("Stuck")
     page.get_by_role("link", name="mailer.send").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("mailer.send")
     page.get_by_role("link", name=ODD).click()
@@ -101,7 +101,7 @@ def test_an_update_changes_numbers_and_nothing_else(page: Page, viewer: Viewer) 
     link = table.get_by_role("link", name=ODD)
     link.focus()
     table.evaluate("one => one.scrollLeft = 120")
-    page.evaluate("window.scrollTo(0, 100)")
+    page.evaluate("window.scrollTo(0, 80)")
     page.evaluate("getSelection().selectAllChildren(document.querySelector('.headline'))")
     element = link.element_handle()
     viewer.send(export(order("a" * 32, error="KeyError: 'x'")))
@@ -109,8 +109,22 @@ def test_an_update_changes_numbers_and_nothing_else(page: Page, viewer: Viewer) 
     assert link.evaluate("(one, before) => one === before", element)
     expect(link).to_be_focused()
     assert table.evaluate("one => one.scrollLeft") == 120
-    assert page.evaluate("window.scrollY") == 100
+    assert page.evaluate("window.scrollY") == 80
     assert "1 stalled" in page.evaluate("getSelection().toString()")
+
+
+def test_an_answer_that_fails_leaves_what_is_there(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.goto("/queues")
+    rows = page.locator(".queues tbody tr")
+    expect(rows).to_have_count(2)
+    busy = {"error": "the database is busy"}
+    page.route("**/api/queues?*", lambda route: route.fulfill(status=503, json=busy), times=1)
+    page.keyboard.press("r")
+    expect(page.get_by_text("the database is busy")).to_be_visible()
+    expect(rows).to_have_count(2)
+    viewer.send(export(order("a" * 32, error="KeyError: 'x'")))
+    expect(rows.nth(1)).to_contain_text("KeyError \u00d71", timeout=20_000)
 
 
 def test_back_is_where_one_was(page: Page, viewer: Viewer) -> None:

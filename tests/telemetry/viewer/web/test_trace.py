@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from telemetry.otlp.decode import Event
+
 from ..conftest import Viewer
 from ..exports import export, shown
 from ..spans import TRACE, span
@@ -131,10 +133,77 @@ def test_numbers_and_colours_are_the_same_all_over_the_page(page: Page, viewer: 
         "412 ms: 7 web, 384 waiting in celery, 21 worker"
     )
     legend = page.locator(".legend")
-    for text in ("shop (web) 7.0 ms", "waiting in celery 384 ms", "shop-worker (worker) 21 ms"):
+    for text in ("shop (web) 7 ms", "waiting in celery 384 ms", "shop-worker (worker) 21 ms"):
         expect(legend.get_by_text(text, exact=True)).to_be_visible()
     color = "element => getComputedStyle(element).backgroundColor"
     run = page.locator(".row.span").filter(has_text="process tasks.add")
     swatch = legend.locator("li").filter(has_text="shop-worker").locator("i")
     piece = page.locator(".path .part").last
     assert run.locator(".bar").evaluate(color) == swatch.evaluate(color) == piece.evaluate(color)
+
+
+def test_the_client_is_not_the_web_side(page: Page, viewer: Viewer) -> None:
+    client = span("get", "", "CLIENT", (0, 30), "shop-client", "GET")
+    show(viewer, page, [client, replace(WEB, parent_id="get")])
+    expect(page.get_by_role("heading", level=1)).to_have_text("30 ms: 10 client, 20 web")
+    legend = page.locator(".legend")
+    expect(legend.get_by_text("shop-client (client) 10 ms", exact=True)).to_be_visible()
+    expect(legend.get_by_text("shop (web) 20 ms", exact=True)).to_be_visible()
+
+
+def test_more_services_than_colours_have_patterns(page: Page, viewer: Viewer) -> None:
+    spans = [WEB] + [
+        span(f"c{at}", "web", "INTERNAL", (at, at + 1), f"service-{at}", "work") for at in range(14)
+    ]
+    show(viewer, page, spans)
+    looks = page.locator(".legend .swatch.color").evaluate_all(
+        "all => all.map(one => getComputedStyle(one)).map(style => style.backgroundColor"
+        " + style.backgroundImage + style.borderTopWidth)"
+    )
+    assert len(set(looks)) == 15
+
+
+def test_the_search_finds_attributes_and_what_is_folded(page: Page, viewer: Viewer) -> None:
+    work = span("work", "web", "INTERNAL", (1, 4), name="work", order__id="order-77")
+    show(viewer, page, [WEB, replace(work, events=(Event("cut", work.start_ns, {"why": "Full"}),))])
+    page.get_by_role("treegrid").press("ArrowLeft")
+    expect(page.locator(".row")).to_have_count(1)
+    field = page.get_by_role("searchbox", name="Search spans")
+    field.fill("order.id=ORDER-7")
+    expect(page.locator(".tally")).to_have_text("1 of 1")
+    expect(page.locator(".row.match.active .label")).to_have_text("work")
+    field.fill("why=full")
+    expect(page.locator(".tally")).to_have_text("1 of 1")
+    field.fill("order.id=8")
+    expect(page.locator(".tally")).to_have_text("No spans match")
+
+
+#: The time that the sentence and the row of a wait have, in seconds, again and again.
+SAMPLE = r"""
+async () => {
+  const seconds = text => {
+    const found = [...text.matchAll(/([\d.]+) (min|s)\b/g)];
+    return found.reduce((sum, [, n, unit]) => sum + n * (unit === 'min' ? 60 : 1), 0);
+  };
+  const samples = [];
+  for (let at = 0; at < 25; at++) {
+    samples.push([seconds(document.querySelector('h1').textContent.split(':')[0]),
+                  seconds(document.querySelector('.row.wait .label').textContent)]);
+    await new Promise(resolve => setTimeout(resolve, 100));
+  }
+  return samples;
+}
+"""
+
+
+def test_a_wait_that_goes_on_grows_in_place_and_agrees_with_the_sentence(
+    page: Page, viewer: Viewer
+) -> None:
+    show(viewer, page, [WEB, *message("1", 5, None)])
+    row = page.locator(".row.wait")
+    row.evaluate("row => { row.mark = 'mine'; }")
+    expect(row.locator(".label")).to_contain_text(re.compile(r"waiting [1-9]"))
+    samples = page.evaluate(SAMPLE)
+    assert len({there for there, _ in samples}) > 1
+    assert max(abs(there - here) for there, here in samples) < 0.2
+    assert row.evaluate("row => row.mark") == "mine"
