@@ -38,7 +38,6 @@ PATHS = (
 
 #: Not yet rewritten.
 LATER = (
-    "telemetry/doctor/",
     "telemetry/viewer/",
 )
 

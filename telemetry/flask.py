@@ -247,6 +247,7 @@ def _answer_doctor(hop: _ServerHop, response: Response) -> Response:
     span = hop.span.get_span_context()
     response.headers[DOCTOR_HEADER] = (
         f"span={format_trace_id(span.trace_id)}-{format_span_id(span.span_id)}; "
+        f"recording={'yes' if hop.span.is_recording() else 'no'}; "
         f"received={request.headers.get('traceparent', '')[:55]}; "
         f"exports={'failing' if last_export_error() else 'ok'}"
     )

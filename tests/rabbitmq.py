@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,20 @@ class RabbitMQ:
 
     def drop_connections(self) -> None:
         """Close every connection that it has, as a restart does."""
+        self._control("close_all_connections", "a test wants it")
+
+    @contextmanager
+    def out_of_memory(self) -> Iterator[None]:
+        """Let it block publishers."""
+        self._control("set_vm_memory_high_watermark", "0.0000001")
+        try:
+            yield
+        finally:
+            self._control("set_vm_memory_high_watermark", "0.4")
+
+    def _control(self, *argv: str) -> None:
         control = str(Path(self.process.argv[0]).with_name("rabbitmqctl"))
-        command = [control, "close_all_connections", "a test wants it"]
+        command = [control, *argv]
         subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=300)
 
 

@@ -28,10 +28,12 @@ COMMAND = "queuehop_doctor"
 def answer_doctor(app: Celery) -> None:
     """Let the workers of *app* answer ``python -m telemetry doctor``."""
 
-    # A rate limit of 0 is none, also where the application limits all of its tasks.
+    # A rate limit of 0 is none, also where the application limits all of its tasks. Not of the
+    # application's own Task class, which may expect the arguments of its tasks.
     @app.task(
-        name=DOCTOR_TASK, bind=True, shared=False, ignore_result=True, max_retries=0, rate_limit=0
-    )
+        base=Task, name=DOCTOR_TASK, bind=True, shared=False, ignore_result=True, max_retries=0,
+        rate_limit=0,
+    )  # fmt: skip
     def doctor(task: Task) -> None:
         request = task.request
         reply_to = trace_headers(vars(request)).get(REPLY_TO) or request.reply_to
@@ -53,6 +55,7 @@ def _of_run(request: Any) -> dict[str, Any]:
     trace.get_tracer(SCOPE_NAME).start_span("doctor").end()  # something for the flush to deliver
     return {
         "process": asdict(describe_process()),
+        "worker": request.hostname,
         "traceparent": trace_headers(vars(request)).get(TRACEPARENT),
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),

@@ -1,32 +1,47 @@
-"""Whether the broker accepts a connection from this process, and if not, why."""
+"""Connect to the broker as a publisher does, and explain a failure."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-from celery import Celery
+from celery import Celery, uuid
 
 from .finding import Finding
 from .tls import speaks_tls
 
-__all__ = ["address", "check_broker", "is_login", "reason"]
+__all__ = ["address", "check_broker", "is_login", "is_permission", "reason", "refusal"]
 
 #: Names, since neither redis nor amqp need be installed.
-_LOGIN = {"AccessRefused", "AuthenticationError", "NotAllowed", "NoPermissionError"}
+_LOGIN = {"AccessRefused", "AuthenticationError", "NotAllowed"}
 
 #: Seconds that a broker may take to answer.
 TIMEOUT = 3.0
 
+#: Seconds in which RabbitMQ reports that it blocks publishers.
+_ALARM = 0.3
+
 _MISSING = (ImportError, KeyError)
 
 
+#: Options of the clients of Redis and RabbitMQ. By default they wait without end for a server that
+#: accepts a connection and does not answer, or that blocks publishers.
+_BOUNDS = {
+    "redis": {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT},
+    "amqp": {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT},
+}
+
+
 def check_broker(app: Celery) -> Finding | None:
-    """Connect to the broker of *app* once, as a publisher does."""
+    """Connect to the broker of *app* once, as a publisher does. Bound all later waits for it."""
     try:
-        with _connection(app) as connection:
+        bounds = _BOUNDS.get(app.connection_for_write().transport.driver_type, {})
+        app.conf.broker_transport_options = {**app.conf.broker_transport_options, **bounds}
+        with app.connection_for_write() as connection:
             if connection.transport.driver_type == "memory":
                 return Finding(
                     "broker-in-memory", "queue",
-                    "memory:// is a broker inside of one process: no worker can receive from it",
+                    "memory:// is a broker inside one process: no worker can receive from it",
                     "set broker_url to a broker that both sides reach",
                 )  # fmt: skip
             if _over_tls(connection) and (broken := _lacks_tls(connection)):
@@ -34,23 +49,29 @@ def check_broker(app: Celery) -> Finding | None:
             try:
                 connection.connect()
             except Exception as exc:
-                return _refused(exc, connection)
+                return _no_connection(exc, connection)
+            if connection.transport.driver_type == "amqp" and _is_blocked(connection):
+                return Finding(
+                    "broker-blocked", "queue",
+                    f"{address(connection)} blocks publishers: messages do not leave this process",
+                    "see the alarms in rabbitmqctl status, and free memory or disk space",
+                )  # fmt: skip
     except _MISSING as exc:
         return Finding(
             "broker-unknown", "queue", f"no transport for broker_url is installed: {exc.args[0]}",
-            "correct its scheme, or install what it needs: celery[redis], celery[sqs], …",
+            "correct the scheme, or install the transport: celery[redis], celery[sqs], …",
         )  # fmt: skip
     return None
 
 
-def _connection(app: Celery) -> Any:
-    connection = app.connection_for_write()
-    if connection.transport.driver_type != "redis":
-        return connection
-    # Its client waits for ever for a server that accepts a connection and does not answer.
-    bounds = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
-    options = {**app.conf.broker_transport_options, **bounds}
-    return app.connection_for_write(transport_options=options)
+def _is_blocked(connection: Any) -> bool:
+    """Return whether RabbitMQ blocks *connection*: it does so after the first message."""
+    blocked: list[str] = []
+    connection.connection.on_blocked = blocked.append
+    connection.Producer().publish("", exchange="", routing_key=uuid())  # to no queue
+    with suppress(TimeoutError):
+        connection.drain_events(timeout=_ALARM)
+    return bool(blocked)
 
 
 def address(connection: Any) -> str:
@@ -66,18 +87,50 @@ def is_login(exc: BaseException) -> bool:
     return type(exc).__name__ in _LOGIN or "NOAUTH" in text or "WRONGPASS" in text
 
 
-def reason(exc: BaseException, secret: str | None) -> str:
+def reason(exc: BaseException, secret: str | None = None) -> str:
     """Return class and message of *exc* without *secret*."""
     message = str(exc).replace(secret, "…") if secret else str(exc)
     return f"{type(exc).__name__}: {message}" if message else type(exc).__name__
 
 
-def _refused(exc: Exception, connection: Any) -> Finding:
+def is_permission(exc: BaseException) -> bool:
+    """Return whether a server has refused this to a user that it knows."""
+    return any(type(e).__name__ in ("AccessRefused", "NoPermissionError") for e in _chain(exc))
+
+
+#: Part of an exception's name or message, and what to do.
+_REFUSALS = (
+    ("OutOfMemory", "raise maxmemory of Redis, or remove keys that nobody needs"),
+    ("ReadOnly", "the server is a replica: name the primary in the URL"),
+    ("NOREPLICAS", "start the replicas of Redis, or lower min-replicas-to-write"),
+    ("MISCONF", "Redis cannot save its data: free its disk, or see its log"),
+    ("LOADING", "Redis is loading its data: wait until it is ready"),
+    ("PreconditionFailed", "the queue exists with other arguments: declare it alike in task_queues "
+     "on both sides, or delete it, so that it is declared again"),
+    ("AccessRefused", "give the broker's user the right to declare, write and read the queue"),
+    ("permission", "give the broker's user the right to run this command on this key or channel"),
+)  # fmt: skip
+
+
+def refusal(exc: BaseException | None) -> str:
+    """Return what to do about *exc*, with which a server refused a command; "" if unknown."""
+    text = " ".join(map(reason, _chain(exc)))
+    return next((remedy for part, remedy in _REFUSALS if part in text), "")
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield *exc* and its causes: kombu raises an error of its own from that of the client."""
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__
+
+
+def _no_connection(exc: Exception, connection: Any) -> Finding:
     uri, why = address(connection), reason(exc, connection.password)
     if is_login(exc):
         return Finding(
             "broker-login", "queue", f"{uri} refuses this login ({why})",
-            "correct user, password or virtual host in the Celery app's broker_url",
+            "correct the user, password or virtual host in the Celery app's broker_url",
         )  # fmt: skip
     if "CERTIFICATE_VERIFY_FAILED" in why:
         return Finding(
@@ -86,7 +139,7 @@ def _refused(exc: Exception, connection: Any) -> Finding:
         )  # fmt: skip
     if not _over_tls(connection) and speaks_tls(*_server(connection), TIMEOUT):
         return Finding(
-            "broker-plain-to-tls", "queue", f"{uri} is called without TLS, and that port wants it",
+            "broker-plain-to-tls", "queue", f"the port of {uri} requires TLS",
             f"use {uri.partition('://')[0]}s://, or set broker_use_ssl",
         )  # fmt: skip
     return Finding(
@@ -109,17 +162,17 @@ def _server(connection: Any) -> tuple[str, int]:
 
 
 def _lacks_tls(connection: Any) -> Finding | None:
-    """Return what is wrong if the broker is there and does not speak TLS."""
+    """Report a broker that accepts connections and does not support TLS."""
     server, uri = _server(connection), address(connection)
     try:
         socket.create_connection(server, TIMEOUT).close()
     except OSError:
-        return None  # the client says why
+        return None  # the client reports it
     if speaks_tls(*server, TIMEOUT):
         return None
     scheme = uri.partition("://")[0]
     plain = scheme.removesuffix("s") if scheme in _TLS else scheme
     return Finding(
-        "broker-tls", "queue", f"{uri} is called with TLS, and that port does not speak it",
+        "broker-tls", "queue", f"the port of {uri} does not support TLS",
         f"use {plain}:// without broker_use_ssl, or the port for TLS",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A connection to the collector as an exporter opens it: name, TCP, TLS."""
+"""Connect to the collector as an exporter does: resolve its name, connect, negotiate TLS."""
 
 import os
 import socket
@@ -15,12 +15,12 @@ __all__ = ["PREFACE", "TIMEOUT", "Broken", "WrongProtocol", "connected", "is_htt
 #: Seconds that each step may take.
 TIMEOUT = 5.0
 
-#: What a client of HTTP/2 sends first. A server answers with its settings.
+#: The first bytes of a client of HTTP/2. A server answers with its settings.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 
 class Broken(Exception):
-    """A step failed, with the finding that says so."""
+    """A step failed. Has the finding."""
 
     def __init__(self, code: str, problem: str, remedy: str) -> None:
         super().__init__(code)
@@ -28,14 +28,14 @@ class Broken(Exception):
 
 
 class WrongProtocol(Exception):
-    """The server refuses the protocol that was offered within TLS."""
+    """The server refuses the protocol that the client offered within TLS."""
 
 
 @contextmanager
 def connected(target: Otlp, protocol: str) -> Iterator[socket.socket]:
-    """Connect to *target*, within TLS where it asks for it.
+    """Connect to *target*, over TLS if its endpoint is ``https``.
 
-    *protocol* is offered by ALPN: ``h2`` or ``http/1.1``.
+    *protocol* is ``h2`` or ``http/1.1``, for ALPN.
     """
     host, port = server_of(target)
     with _reached(target, host, port) as connection:
@@ -47,7 +47,7 @@ def connected(target: Otlp, protocol: str) -> Iterator[socket.socket]:
 
 
 def server_of(target: Otlp) -> tuple[str, int]:
-    """Return host and port of *target*, which is no other target of gRPC's."""
+    """Return host and port of *target*, which must be an HTTP URL."""
     url = urlsplit(f"//{target.address}")
     return url.hostname or "", url.port or 443
 
@@ -63,8 +63,8 @@ def _reached(target: Otlp, host: str, port: int) -> socket.socket:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         raise Broken(
-            "exporter-dns", f"this machine cannot resolve the name {host}",
-            f"correct the host in {variable}, or its DNS",
+            "exporter-dns", f"this machine cannot resolve the host name {host}",
+            f"correct the host in {variable}, or add it to the DNS",
         ) from None  # fmt: skip
     try:
         return socket.create_connection((host, port), TIMEOUT)
@@ -76,7 +76,7 @@ def _reached(target: Otlp, host: str, port: int) -> socket.socket:
     except OSError as exc:
         raise Broken(
             "exporter-unreachable", f"{endpoint} does not answer ({exc})",
-            "look for a firewall or a network policy on the way",
+            "check the firewalls and network policies between this machine and the collector",
         ) from None  # fmt: skip
 
 
@@ -96,13 +96,13 @@ def _secured(connection: socket.socket, target: Otlp, host: str, protocol: str) 
         if "NO_APPLICATION_PROTOCOL" in str(exc):
             raise WrongProtocol from None
         raise Broken(
-            "exporter-tls", f"{endpoint} does not speak TLS ({exc})",
-            f"use http:// in {variable_of('ENDPOINT')} for a collector without TLS",
+            "exporter-tls", f"{endpoint} does not support TLS ({exc})",
+            f"use http:// in {variable_of('ENDPOINT')}, or the collector's port for TLS",
         ) from None  # fmt: skip
 
 
 def _context(target: Otlp) -> ssl.SSLContext:
-    """Return a context with the certificates that the settings name, each of use."""
+    """Return a context with the certificates that the settings name. Check each of them."""
     for field in ("certificate", "client_certificate", "client_key"):
         variable = variable_of(field.upper())
         if os.environ.get(variable, "").strip() and getattr(target, field) is None:
@@ -112,7 +112,7 @@ def _context(target: Otlp) -> ssl.SSLContext:
         authority = target.certificate.decode("ascii", "replace") if target.certificate else None
         context = ssl.create_default_context(cadata=authority)
     except (ssl.SSLError, ValueError):
-        raise _certificate(variable, "names a file that holds no certificate") from None
+        raise _certificate(variable, "names a file without a certificate") from None
     if target.client_certificate and target.client_key:
         variable = variable_of("CLIENT_CERTIFICATE")
         key = variable_of("CLIENT_KEY")
@@ -124,6 +124,4 @@ def _context(target: Otlp) -> ssl.SSLContext:
 
 
 def _certificate(variable: str, problem: str) -> Broken:
-    return Broken(
-        "exporter-certificate", f"{variable} {problem}", f"correct {variable}: it takes a PEM file"
-    )
+    return Broken("exporter-certificate", f"{variable} {problem}", f"set {variable} to a PEM file")

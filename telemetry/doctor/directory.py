@@ -1,4 +1,4 @@
-"""The directory that outlives a process: where it is, and whether it can be written."""
+"""Check the directory in which spans wait for the collector."""
 
 import errno
 import tempfile
@@ -11,7 +11,7 @@ __all__ = ["check_directory", "not_writable"]
 
 
 def check_directory(directory: Path) -> Finding | None:
-    """Write a file in *directory*, or where it would be made; leave nothing behind."""
+    """Write a temporary file in *directory*, or in its first parent that exists."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing) as file:
@@ -24,11 +24,12 @@ def check_directory(directory: Path) -> Finding | None:
 
 
 def not_writable(hop: str, directory: str, why: str = "", full: bool = False) -> Finding:
-    """Say that a process at *hop* cannot keep its spans in *directory*."""
-    mend = "free some space there" if full else "give it to the user that the process runs as"
+    """Report that a process at *hop* cannot write its spans to *directory*."""
+    remedy = "free space there" if full else "give it to the user of the process"
     return Finding(
         "directory-not-writable",
         hop,
-        f"{directory} cannot be written{why}: spans wait in memory, lost with their process",
-        f"{mend}, or set {QUEUEHOP_STATE_DIR} to another",
+        f"{directory} is not writable{why}: spans wait in memory, and are lost if their process "
+        "dies",
+        f"{remedy}, or set {QUEUEHOP_STATE_DIR} to another directory",
     )

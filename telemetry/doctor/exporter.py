@@ -1,4 +1,4 @@
-"""Whether the collector can be reached, step by step: name, connection, TLS, protocol, OTLP."""
+"""Send the collector an export without spans: name, connection, TLS, protocol, credentials."""
 
 import os
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ __all__ = ["check_exporter"]
 
 
 def check_exporter() -> Finding | None:
-    """Go the way of an export, with one that holds no spans."""
+    """Export no spans to the configured collector, step by step."""
     target = otlp()
     if target is None:
         return _unusable()
@@ -34,7 +34,8 @@ def _unusable() -> Finding:
     over_http = os.environ.get(protocol, "").strip().lower().startswith("http/")
     if over_http and find_spec("urllib3") is None:
         return Finding(
-            "exporter-http-missing", "export", f"{protocol} is http/protobuf, which needs urllib3",
+            "exporter-http-missing", "export",
+            f"{protocol} is http/protobuf, and urllib3 is not installed",
             "pip install 'queuehop[http]'",
         )  # fmt: skip
     port = 4318 if over_http else 4317

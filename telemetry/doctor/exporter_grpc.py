@@ -17,8 +17,8 @@ __all__ = ["check_grpc"]
 
 
 def check_grpc(target: Otlp) -> None:
-    """Connect to *target*, see who answers, and export; raise Broken at the step that fails."""
-    # What a resolver of gRPC's makes of its target, only gRPC can tell.
+    """Connect to *target*, check its protocol, and export. Raise Broken at the step that fails."""
+    # Only gRPC can resolve its own targets, such as dns: and unix:.
     is_address = not is_grpc_target(target.endpoint)
     proxy = _proxy(target) if is_address else ""
     if is_address and not proxy:
@@ -44,7 +44,7 @@ def _first(*variables: str) -> str:
 
 
 def _greet(opened: socket.socket, target: Otlp) -> None:
-    """Speak HTTP/2 to see who answers: a gRPC server sends its settings first."""
+    """Start HTTP/2 to check the protocol: a gRPC server sends its settings first."""
     endpoint, closed = target.endpoint, True
     try:
         opened.sendall(PREFACE)
@@ -55,32 +55,35 @@ def _greet(opened: socket.socket, target: Otlp) -> None:
         answer = b""
     if is_http_2(answer):
         return
-    # Some servers answer a version that they do not know with the page alone.
+    # To an unknown version, some servers answer with the page alone.
     if answer.startswith((b"HTTP/1", b"<")):
         raise _http_1(endpoint)
     if not target.insecure and closed and not answer:
         raise Broken(
             "exporter-client-certificate",
-            f"{endpoint} ends the connection after TLS: it wants a client certificate, or another",
-            f"name one that it takes in {variable_of('CLIENT_CERTIFICATE')} "
+            f"{endpoint} closes the connection after the TLS handshake: it requires a client "
+            "certificate",
+            f"name one that it accepts in {variable_of('CLIENT_CERTIFICATE')} "
             f"and {variable_of('CLIENT_KEY')}",
         )
     is_alert = answer[:1] == b"\x15"
     if is_alert or (closed and not answer and speaks_tls(*server_of(target), connection.TIMEOUT)):
         raise Broken(
-            "exporter-plain-to-tls", f"{endpoint} wants TLS and is called without",
+            "exporter-plain-to-tls", f"the port of {endpoint} requires TLS",
             f"use https:// in {variable_of('ENDPOINT')}",
         )  # fmt: skip
     raise Broken(
-        "exporter-no-grpc", f"{endpoint} does not answer as gRPC does",
+        "exporter-no-grpc",
+        f"{endpoint} is not a gRPC server" if closed or answer
+        else f"{endpoint} accepts a connection and does not answer as a gRPC server",
         f"use the collector's port for OTLP over gRPC in {variable_of('ENDPOINT')}",
     )  # fmt: skip
 
 
 def _http_1(endpoint: str) -> Broken:
     return Broken(
-        "exporter-wrong-protocol", f"{endpoint} speaks HTTP/1, not gRPC",
-        f"use the collector's port for gRPC in {variable_of('ENDPOINT')}, 4317 as a rule; "
+        "exporter-wrong-protocol", f"{endpoint} is an HTTP/1 server, not gRPC",
+        f"use the collector's port for gRPC in {variable_of('ENDPOINT')}, usually 4317; "
         f"or set {variable_of('PROTOCOL')} to http/protobuf",
     )  # fmt: skip
 
@@ -105,18 +108,18 @@ def _refusal(exc: grpc.RpcError, target: Otlp, proxy: str) -> Broken:
         )  # fmt: skip
     if status == grpc.StatusCode.UNIMPLEMENTED:
         return Broken(
-            "exporter-no-otlp", f"{endpoint} speaks gRPC but accepts no traces",
+            "exporter-no-otlp", f"{endpoint} is a gRPC server that accepts no traces",
             f"correct the port in {variable_of('ENDPOINT')}, or enable the collector's traces "
             "pipeline",
         )  # fmt: skip
     if proxy and (late or status == grpc.StatusCode.UNAVAILABLE):
         host, _ = server_of(target)
         return Broken(
-            "exporter-proxy", f"{endpoint} is not reached through the proxy that {proxy} names",
+            "exporter-proxy", f"the proxy that {proxy} names does not reach {endpoint}",
             f"name {host} in no_proxy, or correct {proxy}",
         )  # fmt: skip
     problem = (
         f"did not answer an export in {connection.TIMEOUT:g} s" if late
         else f"refused an export: {status.name}"
     )  # fmt: skip
-    return Broken("exporter-failed", f"{endpoint} {problem}", "see the collector's own log")
+    return Broken("exporter-failed", f"{endpoint} {problem}", "see the collector's log")

@@ -14,7 +14,7 @@ __all__ = ["check_http"]
 
 
 def check_http(target: Otlp) -> None:
-    """Connect to *target*, see who answers, and export; raise Broken at the step that fails."""
+    """Connect to *target*, check its protocol, and export. Raise Broken at the step that fails."""
     proxy = proxy_for(target.endpoint)
     if not proxy:
         try:
@@ -41,8 +41,8 @@ def _refusal(result: ExportResult, target: Otlp, proxy: str) -> Broken:
     if result.missing or "answers with a page" in problem:
         return Broken(
             "exporter-no-otlp", problem,
-            f"correct {variable}: the path is /v1/traces as a rule, and is appended to the general "
-            "variable, not to that of traces",
+            f"correct {variable}: the path is usually /v1/traces. It is appended to the general "
+            "variable, not to the one of traces",
         )  # fmt: skip
     if proxy:
         host, _ = server_of(target)
@@ -55,20 +55,20 @@ def _refusal(result: ExportResult, target: Otlp, proxy: str) -> Broken:
         return _grpc(target)
     if target.insecure and speaks_tls(*server_of(target), connection.TIMEOUT):
         return Broken(
-            "exporter-plain-to-tls", f"{endpoint} wants TLS and is called without",
+            "exporter-plain-to-tls", f"the port of {endpoint} requires TLS",
             f"use https:// in {variable}",
         )  # fmt: skip
     if "CERTIFICATE_REQUIRED" in problem.upper().replace(" ", "_"):
         return Broken(
-            "exporter-client-certificate", f"{endpoint} wants a client certificate, or another",
-            f"name one that it takes in {variable_of('CLIENT_CERTIFICATE')} "
+            "exporter-client-certificate", f"{endpoint} requires a client certificate",
+            f"name one that it accepts in {variable_of('CLIENT_CERTIFICATE')} "
             f"and {variable_of('CLIENT_KEY')}",
         )  # fmt: skip
-    return Broken("exporter-failed", problem, "see the collector's own log")
+    return Broken("exporter-failed", problem, "see the collector's log")
 
 
 def _speaks_http_2(target: Otlp) -> bool:
-    """Return whether the server speaks HTTP/2. Not every one says so by ALPN."""
+    """Return whether the server supports HTTP/2. Not every one announces it by ALPN."""
     try:
         with connected(target, "h2") as opened:
             opened.sendall(PREFACE)
@@ -79,7 +79,7 @@ def _speaks_http_2(target: Otlp) -> bool:
 
 def _grpc(target: Otlp) -> Broken:
     return Broken(
-        "exporter-wrong-protocol", f"{shown(target.endpoint)} speaks gRPC, not HTTP/1",
-        f"use the collector's port for HTTP in {variable_of('ENDPOINT')}, 4318 as a rule; "
+        "exporter-wrong-protocol", f"{shown(target.endpoint)} is a gRPC server, not HTTP/1",
+        f"use the collector's port for HTTP in {variable_of('ENDPOINT')}, usually 4318; "
         f"or set {variable_of('PROTOCOL')} to grpc",
     )  # fmt: skip

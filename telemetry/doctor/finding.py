@@ -1,4 +1,4 @@
-"""What the doctor reports about one thing that it checked."""
+"""A finding of the doctor: one problem, its place and its remedy."""
 
 import re
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ __all__ = ["Finding", "hide_secrets"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A place where a trace breaks: where, what is wrong there, and what to do.
+    """One problem: what fails, what that means, and what to do.
 
-    *code* is for programs and does not change; *hop* is one of ``settings``, ``web``, ``queue``,
-    ``worker``, ``export``. A *hint* names something that may be right. *consequences* are findings
-    that go away with this one. No text holds a password, a token or a query string.
+    *code* is for programs and never changes. *hop* is ``settings``, ``web``, ``queue``, ``worker``
+    or ``export``. A *hint* may be intended, and does not change the exit status. *consequences* are
+    findings that this one explains. Passwords, tokens and query strings are removed from the texts.
     """
 
     code: str
@@ -33,7 +33,7 @@ class Finding:
         return replace(self, consequences=(*self.consequences, *findings))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return this finding as JSON has it."""
+        """Return this finding as a JSON object."""
         found: dict[str, Any] = {
             "code": self.code,
             "hop": self.hop,
@@ -45,14 +45,14 @@ class Finding:
         return found
 
 
-#: Texts that may hold secrets, in the order in which they are replaced.
+#: Patterns of secrets, in the order in which they are replaced.
 _SECRETS = (
-    # scheme://user:password@host, whatever the password is made of; then scheme://token@host.
+    # scheme://user:password@host, with any characters in the password; then scheme://token@host.
     (re.compile(r"(\w[\w+.-]*://)([^\s:/@]*):\S*@"), r"\1\2:**@"),
     (re.compile(r"(\w[\w+.-]*://)[^\s:/@]+@"), r"\1**@"),
     # user:password@host without a scheme. A worker's name, celery@host, has no colon before the @.
     (re.compile(r"(?<![\w/@.:*-])([\w.+%-]*):(?!//)\S+@(?=[\w\[])"), r"\1:**@"),
-    # A query string, also of a URL without a scheme; then the values of names that say "secret".
+    # A query string, also of a URL without a scheme; then password=…, token=… and the like.
     (re.compile(r"(?<=[\w/\]*-])\?[^\s'\"),]+"), "?…"),
     (re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key)[\w-]*=)[^\s'\",;&]+"),
      r"\1…"),

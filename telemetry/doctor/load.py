@@ -1,4 +1,4 @@
-"""The applications that the doctor is to look at, loaded as their own commands do it."""
+"""Load the applications to check, as ``flask --app`` and ``celery -A`` do."""
 
 import os
 import re
@@ -17,11 +17,11 @@ __all__ = ["NotFound", "NotLoadable", "load_celery", "load_flask"]
 
 
 class NotFound(Exception):
-    """The name that was given does not lead to an application."""
+    """An option does not name an application."""
 
 
 class NotLoadable(Exception):
-    """An application is there and raises while it is loaded: a finding."""
+    """An application raises while it is loaded. Has the finding."""
 
     def __init__(self, option: str, name: str, why: str) -> None:
         super().__init__(why)
@@ -29,7 +29,8 @@ class NotLoadable(Exception):
             f"{option}-not-loadable",
             "web" if option == "flask" else "queue",
             f"--{option} {name} cannot be loaded: {why}",
-            "mend that, or run the doctor with the environment that this process has",
+            "correct that, or run the doctor in the environment of the process that serves this "
+            "app",
         )
 
 
@@ -43,9 +44,9 @@ def load_flask(name: str) -> Any:
         with _loading("flask", name, NoAppException):
             return ScriptInfo(app_import_path=name).load_app()
     except NoAppException as exc:
-        said = str(exc).strip().splitlines()
-        if len(said) > 1:  # with the traceback of an import that failed inside of the module
-            raise NotLoadable("flask", name, said[-1]) from None
+        lines = str(exc).strip().splitlines()
+        if len(lines) > 1:  # with the traceback of an import that failed inside the module
+            raise NotLoadable("flask", name, lines[-1]) from None
         raise NotFound(f"--flask {name}: {exc}") from None
 
 
@@ -64,8 +65,7 @@ def load_celery(name: str) -> Any:
         module, _, attribute = module.rpartition(".") if not attribute else ("", "", "")
         if exc.name != name or module not in sys.modules:
             raise NotFound(
-                f"--celery {name}: no module is named {exc.name}; run the doctor in the folder of "
-                "the project, and give module:app, as for celery -A"
+                f"--celery {name}: no module is named {exc.name}; {_instead()}"
             ) from None
     try:
         app = find_app(name)
@@ -77,17 +77,17 @@ def load_celery(name: str) -> Any:
         raise NotFound(f"--celery {name}: {module} has {wanted}; {_instead()}") from None
     app = getattr(app, "_get_current_object", lambda: app)()
     if not isinstance(app, Celery):
-        kind = type(app).__name__
-        raise NotFound(f"--celery {name}: that is no Celery app, but a {kind}; {_instead()}")
+        kind = type(app).__qualname__
+        raise NotFound(f"--celery {name}: not a Celery app, but of class {kind}; {_instead()}")
     with _loading("celery", name):
         app.finalize()
-        app.loader.import_default_modules()  # as a worker does, for all of its tasks
+        app.loader.import_default_modules()  # as a worker does, to register all tasks
         _ = app.conf.broker_url
     return app
 
 
 def _instead() -> str:
-    """Return what to give for ``--celery``: apps in modules that are loaded, or in the sources."""
+    """Return a valid ``--celery``: from the modules that are loaded, or from the sources."""
     from celery import Celery
 
     names = [
@@ -100,20 +100,20 @@ def _instead() -> str:
     if names:
         return f"give --celery {' or '.join(sorted(names)[:3])}"
     return (
-        "give module:app, where app is the Celery object, as for celery -A; if a function makes "
-        "it, write a module that calls the function: app = create_app().extensions['celery']"
+        "run the doctor in the folder of the project and give module:app, as for celery -A; if a "
+        "function makes the app, call it in a module: app = create_app().extensions['celery']"
     )
 
 
-#: A Celery app that a module makes and assigns.
+#: A module that assigns a Celery app to a name.
 _MAKES_APP = re.compile(r"^(\w+)(?: *: *[\w.]+)? *= *(?:celery\.)?Celery\(", re.M)
 
-#: At most so many files of a project are searched for a Celery app.
+#: The number of files that are searched for a Celery app.
 _MOST_FILES = 5000
 
 
 def _in_sources() -> Iterator[str]:
-    """Yield where the sources of the project in the current directory make a Celery app."""
+    """Yield each ``module:name`` below the current directory that makes a Celery app."""
     here = Path.cwd()
     for path in islice(_sources(here), _MOST_FILES):
         parts = path.relative_to(here).with_suffix("").parts
@@ -122,9 +122,9 @@ def _in_sources() -> Iterator[str]:
 
 
 def _sources(here: Path) -> Iterator[Path]:
-    """Yield the files of the packages below *here*, not those of virtual environments."""
+    """Yield the Python files below *here*, without those of virtual environments."""
     for directory, names, files in os.walk(here):
-        # Not what is hidden, nor site-packages, nor another name that no package can have.
+        # Hidden directories and site-packages have no names that a package can have.
         names[:] = [name for name in names if name.isidentifier() and "pyvenv.cfg" not in files]
         for file in files:
             path = Path(directory, file)
@@ -133,7 +133,7 @@ def _sources(here: Path) -> Iterator[Path]:
 
 
 def _import(option: str, name: str, module: str) -> None:
-    """Import *module*; raise ModuleNotFoundError for itself or its packages alone."""
+    """Import *module*. Raise ModuleNotFoundError only for itself or one of its packages."""
     try:
         with _loading(option, name, ModuleNotFoundError):
             import_module(module)
@@ -154,7 +154,7 @@ def _loading(option: str, name: str, *let_through: type[Exception]) -> Iterator[
 
 
 def _why(exc: BaseException) -> str:
-    """Return what was raised, and the last place in the application itself that led to it."""
+    """Return the exception, and the last line of the project in its traceback."""
     frames = [
         (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(exc.__traceback__)
     ]
@@ -164,5 +164,5 @@ def _why(exc: BaseException) -> str:
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether *path* is of the project in the current directory, not of a package in it."""
+    """Return whether *path* is a file of the project, and not of a package that it installed."""
     return path.is_relative_to(Path.cwd()) and "site-packages" not in path.parts

@@ -1,11 +1,11 @@
-"""A queue of the doctor's own on the broker: workers answer to it, and task messages end in it."""
+"""A queue of the doctor's own, for the answers of workers and for messages that no worker runs."""
 
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, uuid
+from celery.backends.rpc import RPCBackend
 from kombu import entity
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -15,7 +15,7 @@ from .origin import context_of
 
 __all__ = ["Mailbox"]
 
-#: kombu is half typed.
+#: kombu has no types for it.
 _Queue: Any = entity.Queue
 
 #: Seconds after which the broker deletes the queue of a doctor that was killed.
@@ -23,18 +23,22 @@ _EXPIRES = 120
 
 
 class Mailbox:
-    """Receives on a queue that the broker deletes afterwards."""
+    """Receives on a queue that the broker deletes afterwards.
+
+    It has the name of a reply queue of remote control, so a user of the broker who is limited to
+    the names that Celery needs can use it too.
+    """
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self.name = f"queuehop.doctor.{secrets.token_hex(8)}"
-        # Durable, since RabbitMQ deprecates queues that are neither durable nor exclusive. A
-        # publisher declares it again, on another connection, so it cannot be exclusive.
+        self.name = f"{uuid()}.{app.control.mailbox.reply_exchange.name}"
+        # Durable, since RabbitMQ deprecates queues that are neither durable nor exclusive. Not
+        # exclusive, since a publisher declares it again on another connection.
         self.queue = _Queue(
             self.name, exchange="", routing_key=self.name,
             auto_delete=True, expires=_EXPIRES,
         )  # fmt: skip
-        #: What arrived: by task id, the headers and the decoded body of an answer.
+        #: What arrived: the headers of each message and the body of each answer, by task id.
         self.messages: dict[str, Any] = {}
         self.answers: dict[str, dict[str, Any]] = {}
 
@@ -68,14 +72,14 @@ class Mailbox:
             message.accept = {"application/json"}
             body = message.decode()
         except Exception:
-            return  # not an answer
-        if isinstance(body, dict) and "task" in body:  # protocol 1 has the headers aside
+            return  # another sender's
+        if isinstance(body, dict) and "task" in body:  # protocol 1 has the task in the body
             self.messages[str(body.get("id"))] = message.headers
         elif isinstance(body, dict):
             self.answers[message.properties.get("correlation_id")] = body
 
     def wait(self, seconds: float, until: Callable[[], bool]) -> bool:
-        """Receive until *until* returns true, for *seconds* at most. Return whether it did."""
+        """Receive until *until* returns true, for at most *seconds*. Return whether it did."""
         deadline = time.monotonic() + seconds
         while not until():
             left = deadline - time.monotonic()
@@ -88,9 +92,9 @@ class Mailbox:
         return True
 
     def send(self, parent: trace.SpanContext, task_id: str, **options: Any) -> Any:
-        """Publish the probe of a worker, which answers here. Return its result."""
-        if self.app.backend.__class__.__name__ != "RPCBackend":
-            options["reply_to"] = self.name  # an older release reads it there
+        """Publish a probe as a child of *parent*; its worker answers here. Return its result."""
+        if not isinstance(self.app.backend, RPCBackend):
+            options["reply_to"] = self.name  # where an older release reads it
         token = otel_context.attach(context_of(parent))
         try:
             return self.app.send_task(

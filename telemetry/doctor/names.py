@@ -1,4 +1,4 @@
-"""The names of services: each of web, worker and beat has its own."""
+"""Check that web, worker and beat have different service names."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ __all__ = ["check_names"]
 
 
 def check_names(app: Celery, web: Process | None, workers: Workers) -> Iterator[Finding]:
-    """Compare the names of *web*, of the *workers* and of beat."""
+    """Compare the service names of *web*, of the *workers* and of beat."""
     names = {
         Process.of(answer["process"]).service
         for _, answer in sorted(workers.items())
@@ -23,14 +23,15 @@ def check_names(app: Celery, web: Process | None, workers: Workers) -> Iterator[
     if web is not None and web.service in names and not web.default_service:
         yield Finding(
             "service-name-shared", "worker",
-            f"web and worker are both the service {web.service}: the trace shows one service",
-            f"set {OTEL_SERVICE_NAME} for each of the two processes, not for both"
+            f"web and worker have one service name, {web.service}: backends show them as one "
+            "service",
+            f"set {OTEL_SERVICE_NAME} to another name in one of the two processes"
             if os.environ.get(OTEL_SERVICE_NAME)
             else "give telemetry.setup() and instrument_celery() different names",
         )  # fmt: skip
     if app.conf.beat_schedule and names:
         yield Finding(
             "service-name-beat", "queue",
-            f"beat has the name that instrument_celery() gives to workers too: {min(names)}",
-            f"set {OTEL_SERVICE_NAME} in the environment of beat to tell the two apart", hint=True,
+            f"without a name of its own, beat has that of the workers: {min(names)}",
+            f"set {OTEL_SERVICE_NAME} in the environment of beat", hint=True,
         )  # fmt: skip

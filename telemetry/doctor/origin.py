@@ -1,4 +1,4 @@
-"""The traces that the doctor begins, as a client would."""
+"""The traces that the doctor starts, as a client would."""
 
 import secrets
 
@@ -13,10 +13,10 @@ __all__ = ["context_of", "headers_of", "origin"]
 
 
 def origin(low_bits: int, counted: bool) -> trace.SpanContext:
-    """Return the context of a new trace whose id ends in *low_bits*, 64 of them.
+    """Return the context of a new trace whose id ends in the 64 *low_bits*.
 
-    Samplers by a ratio look at these bits: all of them keep 0, unless they keep nothing. Unless the
-    trace is to be *counted*, its ``tracestate`` says that it is no traffic.
+    Samplers by ratio read these bits. 0 is sampled by each ratio above 0, the largest number by 1
+    alone. Unless the trace is *counted*, its ``tracestate`` marks it as the doctor's.
     """
     return trace.SpanContext(
         secrets.randbits(64) << 64 | low_bits,
@@ -33,7 +33,7 @@ def context_of(span_context: trace.SpanContext) -> Context:
 
 
 def headers_of(span_context: trace.SpanContext) -> dict[str, str]:
-    """Return HTTP headers with *span_context*: W3C's, and those that this process would send."""
+    """Return *span_context* as HTTP headers: W3C's, and those of the configured propagators."""
     headers: dict[str, str] = {}
     context = context_of(span_context)
     TraceContext().inject(headers, context)

@@ -1,4 +1,4 @@
-"""A task really goes through each queue, and its result comes back."""
+"""Send a task through each queue, and wait for its result."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 from ..propagation.configured import configured_propagators
 from ..selfcheck import Process
-from .broker import reason
+from .broker import reason, refusal
 from .finding import Finding
 from .mailbox import Mailbox
 from .origin import origin
@@ -25,7 +25,7 @@ __all__ = ["check_probes", "doubled", "not_published"]
 
 @dataclass
 class _Probe:
-    """A message to *queue*, in the trace of *origin*; what was answered from a task, if it was."""
+    """A message to *queue*, in the trace of *origin*, and the answer of the task if it ran."""
 
     queue: str
     origin: trace.SpanContext
@@ -40,13 +40,13 @@ def check_probes(
 ) -> Iterator[Finding]:  # fmt: skip
     """Send a probe to each of *queues*, and wait *timeout* seconds for the answers.
 
-    With *results* each probe has a result, which must arrive too.
+    With *results*, check that the result of each probe arrives too.
     """
-    # With this low half a sampler that goes by a ratio drops all, unless it takes all.
+    # A sampler by ratio drops this id, unless its ratio is 1.
     probes = [_Probe(queue, origin((1 << 64) - 1, counted)) for queue in queues]
-    # Workers whose clock is ahead must not take the probes for expired.
+    # A worker whose clock is ahead must not discard the probes as expired.
     ahead = max([0.0, *(a.get("time", 0.0) - a["received"] for a in workers.values())])
-    # Without the application's own routes, which may want arguments that no probe has.
+    # Not the application's own router, which may read arguments that a probe does not have.
     router = Router((), app.amqp.queues, create_missing=True, app=app)
     deadline = time.monotonic() + timeout
     try:
@@ -65,12 +65,12 @@ def check_probes(
     if lost and not workers:
         yield nobody(app)
     elif lost:
-        # Without headers a probe does not say where to answer.
+        # A probe without headers does not name the queue for its answer.
         yield from check_send(app, mailbox, counted)
         yield Finding(
             "probe-unanswered", "worker",
-            f"no task ran in {timeout:g} s for the probe sent to {lost}{_busy(workers)}",
-            "wait until the workers are free, or give --timeout; else see the worker's log",
+            f"no worker ran the probe sent to {lost} within {timeout:g} s{_busy(workers)}",
+            "wait until the workers are free, or give --timeout; otherwise see the worker's log",
         )  # fmt: skip
     answered = [probe for probe in probes if probe.answer is not None]
     found: dict[str, Finding] = {}
@@ -78,7 +78,7 @@ def check_probes(
     for probe in answered:
         assert probe.answer is not None
         for finding in _check_answer(probe, probe.answer, workers):
-            # What one queue has is not reported for each of the others again.
+            # Queues of one worker have the same problems.
             found.setdefault(finding.code, finding)
         if results and "result-missing" not in found:
             for finding in check_result(app, probe.result, deadline, backends):
@@ -87,15 +87,16 @@ def check_probes(
     if answered and not workers:
         yield Finding(
             "remote-control-off", "worker",
-            "the workers run tasks and do not answer to remote control, so their tasks, clocks and "
+            "the workers run tasks and do not answer remote control: their tasks, clocks and "
             "queues were not checked",
-            "let worker_enable_remote_control be true, at least while the doctor runs", hint=True,
+            "set worker_enable_remote_control to true and the same control_exchange on both sides",
+            hint=True,
         )  # fmt: skip
 
 
 def _busy(workers: Workers) -> str:
     busy = [
-        f"{name} is busy with {answer['running']} and holds {answer['waiting']} more"
+        f"{name} runs {answer['running']} tasks and has {answer['waiting']} more"
         for name, answer in sorted(workers.items())
         if answer.get("running")
     ]
@@ -104,11 +105,14 @@ def _busy(workers: Workers) -> str:
 
 def _check_answer(sent: _Probe, answer: dict[str, Any], workers: Workers) -> Iterator[Finding]:
     child = Process.of(answer["process"])
-    set_up = {worker["process"]["provider"] for worker in workers.values() if "process" in worker}
-    if child.provider and set_up == {False}:
+    # Two workers may have one name.
+    name = str(answer.get("worker"))
+    mains = [w for n, w in workers.items() if n.partition(" (process ")[0] == name]
+    has_main = mains[0]["process"]["provider"] if len(mains) == 1 else child.provider
+    if child.provider and not has_main:
         yield _only("children")
     for finding in check_process(child, "worker", SET_UP):
-        yield _only("parent") if finding.code == "no-provider" and True in set_up else finding
+        yield _only("parent") if finding.code == "no-provider" and has_main else finding
     if any(module.endswith(".celery") for module in child.doubled):
         yield doubled("worker")
     yield from _check_arrival(sent, answer, child)
@@ -117,7 +121,7 @@ def _check_answer(sent: _Probe, answer: dict[str, Any], workers: Workers) -> Ite
 def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iterator[Finding]:
     trace_id = trace.format_trace_id(sent.origin.trace_id)
     arrived = answer["traceparent"]
-    # Propagators of another format carry the trace without a traceparent.
+    # Other propagators carry the trace without a traceparent.
     if (
         trace_id not in str(arrived)
         and (arrived or "traceparent" in configured_propagators().fields)
@@ -131,42 +135,44 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
         )  # fmt: skip
     elif answer["trace_id"] != trace_id:
         yield Finding(
-            "run-apart", "worker", "the run does not continue the trace that its message brought",
-            "let OTEL_PROPAGATORS be the same on both sides, and relation be 'child'",
+            "run-apart", "worker", "the run starts another trace than that of its message",
+            "set the same OTEL_PROPAGATORS on both sides, and relation to 'child'",
         )  # fmt: skip
     elif child.provider and not answer["recording"] and not str(arrived).endswith("-00"):
         yield Finding(
-            "sampler-drops-all", "worker", "the worker's sampler drops what the sender sampled",
+            "sampler-drops-all", "worker",
+            "the worker's sampler drops runs that the sender has sampled",
             "set OTEL_TRACES_SAMPLER to parentbased_always_on in the worker",
         )  # fmt: skip
     elif not answer["delivered"]:
         why = answer.get("last_export_error")
         yield Finding(
-            "worker-export-failed", "export", "the worker's own spans do not reach the collector"
+            "worker-export-failed", "export", "the worker's spans do not reach the collector"
             + (f": {why}" if why else ""),
             "run the doctor in the worker's host and environment to see why",
         )  # fmt: skip
 
 
 def not_published(exc: Exception) -> Finding:
-    """Report that publishing raises *exc*."""
+    """Report that publishing raised *exc*."""
     return Finding(
         "not-published", "queue",
-        f"a message of this Celery app cannot be published: {reason(exc, None)}",
-        "correct that first: every delay() and apply_async() raises it",
+        f"the broker refuses a message of this Celery app: {reason(exc)}",
+        known if (known := refusal(exc)) else "correct that: delay() and apply_async() raise it",
     )  # fmt: skip
 
 
 def _only(where: str) -> Finding:
-    who = {"parent": "main process has", "children": "children have"}[where]
+    who = {"parent": "main process has", "children": "child processes have"}[where]
     return Finding(
         f"set-up-only-in-{where}", "worker", f"only the worker's {who} a tracer provider", SET_UP
     )
 
 
 def doubled(hop: str) -> Finding:
-    """Report that contrib's instrumentation of Celery is active at *hop* as well."""
+    """Report that contrib's CeleryInstrumentor is active at *hop* too."""
     return Finding(
-        "celery-doubled", hop, "OpenTelemetry's CeleryInstrumentor is active as well",
-        "remove one of the two: each task makes two spans at each end",
+        "celery-doubled", hop,
+        "OpenTelemetry's CeleryInstrumentor is active too: each task has two spans on each side",
+        "remove CeleryInstrumentor or instrument_celery()",
     )  # fmt: skip

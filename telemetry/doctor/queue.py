@@ -1,7 +1,8 @@
-"""From the producer through the broker to the code of a task: a message really goes there."""
+"""Check the way of a message: publisher, broker, workers, result backend."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from celery import Celery, _state
@@ -9,7 +10,7 @@ from celery import Celery, _state
 from ..celery.producer import PRODUCER
 from ..propagation.doctor import DOCTOR_TASK
 from ..selfcheck import Process, describe_process
-from .broker import check_broker
+from .broker import check_broker, is_permission, reason
 from .finding import Finding
 from .mailbox import Mailbox
 from .names import check_names
@@ -21,24 +22,26 @@ from .workers import Workers, ask, check_worker
 
 __all__ = ["check_queue"]
 
-#: Seconds for a probe where no worker has answered to remote control.
+#: Seconds to wait for probes if no worker has answered remote control.
 _BLIND = 3.0
 
 
 def check_queue(
-    app: Celery, timeout: float, *, web: Process | None, used: Celery, counted: bool,
-    step: Callable[[str], None],
+    app: Celery, timeout: float, *, web: Process | None, used: Celery,
+    published: Mapping[str, str], counted: bool, step: Callable[[str], None],
 ) -> Iterator[Finding]:  # fmt: skip
-    """Ask every worker of *app*, then send each of their queues a probe; wait *timeout* seconds.
+    """Ask the workers of *app*, then send a probe to each of their queues; wait *timeout* seconds.
 
-    *web* describes the web side, if it was loaded; threads there have *used* as their Celery app.
+    *web* describes the web side if it was loaded. *used* is the current Celery app of its threads,
+    *published* has the queues to which its views publish, each with a task.
     """
     yield from _check_publisher(app)
     yield from check_shared_tasks(app, used)
     if app.conf.task_always_eager:
         yield Finding(
-            "tasks-eager", "queue", "task_always_eager is on: tasks run where they are called",
-            "set it in tests alone: with it no message is sent",
+            "tasks-eager", "queue",
+            "task_always_eager is on: tasks run in the caller, and no message is sent",
+            "set it in tests only",
         )  # fmt: skip
         return
     step("connecting to the broker")
@@ -53,8 +56,10 @@ def check_queue(
     try:
         workers = ask(app)
     except Exception as exc:
-        yield not_published(exc)
-        return
+        if not is_permission(exc):
+            yield not_published(exc)
+            return
+        workers = {}  # as if remote control were off
     for name, answer in sorted(workers.items()):
         yield from check_worker(name, answer)
     yield from check_names(app, web, workers)
@@ -64,37 +69,54 @@ def check_queue(
     if not all(answer.get("probed") for answer in workers.values()):
         return
     yield from _check_queues_and_probe(
-        app, workers, timeout if workers else min(timeout, _BLIND), step,
+        app, workers, timeout if workers else min(timeout, _BLIND), step, published=published,
         results=backend is None and wants_results(app), counted=counted,
     )  # fmt: skip
 
 
 def _check_queues_and_probe(
     app: Celery, workers: Workers, timeout: float, step: Callable[[str], None],
-    *, results: bool, counted: bool,
+    *, published: Mapping[str, str], results: bool, counted: bool,
 ) -> Iterator[Finding]:  # fmt: skip
     wanted = _wanted(app)
-    # Without remote control nobody says which queues are taken from: the probes do.
+    for queue, task in published.items():
+        wanted.setdefault(queue, [task])
+    # Without remote control, the probes find out which queues are consumed.
     served = {queue for answer in workers.values() for queue in answer["queues"]}
     queues = served if workers else set(wanted)
     for queue in sorted(set(wanted) - queues):
         task = min(wanted[queue], default="")
         yield Finding(
             "queue-not-consumed", "queue",
-            f"no worker takes messages from queue {queue}" + (task and f", where {task} goes"),
+            f"no worker consumes the queue {queue}" + (task and f", where {task} goes"),
             f"start a worker with -Q {queue}" + ("" if task else ", or remove it from task_queues"),
         )  # fmt: skip
     yield from _check_tasks(app, wanted, workers)
-    try:
-        with Mailbox(app) as mailbox:
-            step("publishing by the project's own Task classes")
-            yield from check_task_classes(app, mailbox, counted)
-            step(f"sending a probe to {', '.join(sorted(queues))}, for up to {timeout:g} s")
-            yield from check_probes(
-                app, mailbox, sorted(queues), workers, timeout, results=results, counted=counted
-            )
-    except OSError as exc:
-        yield not_published(exc)
+    with ExitStack() as stack:
+        mailbox = Mailbox(app)
+        try:
+            stack.enter_context(mailbox)
+        except Exception as exc:
+            yield _no_mailbox(mailbox, exc)
+            return
+        step("publishing by the project's own Task classes")
+        yield from check_task_classes(app, mailbox, counted)
+        step(f"sending a probe to {', '.join(sorted(queues))}, for up to {timeout:g} s")
+        yield from check_probes(
+            app, mailbox, sorted(queues), workers, timeout, results=results, counted=counted
+        )
+
+
+def _no_mailbox(mailbox: Mailbox, exc: Exception) -> Finding:
+    if not is_permission(exc):
+        return not_published(exc)
+    return Finding(
+        "probe-not-permitted", "queue",
+        f"the broker's user may not use {mailbox.name}, where the doctor waits for answers, so no "
+        f"task was tried ({reason(exc)})",
+        "let the user declare, write and read queues with .reply.celery.pidbox in their names, "
+        "which Celery's remote control needs too; or run the doctor with a user who may",
+    )  # fmt: skip
 
 
 def _check_publisher(app: Celery) -> Iterator[Finding]:
@@ -102,17 +124,18 @@ def _check_publisher(app: Celery) -> Iterator[Finding]:
     contrib = any(module.endswith(".celery") for module in describe_process().doubled)
     if instrumented and contrib:
         yield doubled("queue")
-    elif not instrumented and not contrib:  # contrib's messages carry a trace as well
+    elif not instrumented and not contrib:  # messages of contrib carry a trace too
         other = any(hasattr(each, PRODUCER) for each in _state._get_active_apps())
         yield Finding(
-            "celery-not-instrumented", "queue", "no message of this Celery app carries a trace"
-            + (": instrument_celery() was called on another one" if other else ""),
-            "call telemetry.celery.instrument_celery(app) where the Celery app is made",
+            "celery-not-instrumented", "queue",
+            "the Celery app is not instrumented: its messages carry no trace"
+            + (". instrument_celery() was called with another app" if other else ""),
+            "call telemetry.celery.instrument_celery(app) right after you create the Celery app",
         )  # fmt: skip
 
 
 def _wanted(app: Celery) -> dict[str, list[str]]:
-    """Return the queues that messages may go to, each with the tasks that go there."""
+    """Return the queues of *app*, each with the tasks that are routed to it."""
     declared = list(app.amqp.queues.values()) if app.conf.task_queues else []
     wanted: dict[str, list[str]] = defaultdict(list)
     for queue in declared:
@@ -127,7 +150,7 @@ def _wanted(app: Celery) -> dict[str, list[str]]:
         try:
             route = router.route({"queue": queue} if queue else {}, name)
         except Exception:
-            continue  # a router of the application's own, which wants to see arguments
+            continue  # a router of the application, which reads the arguments
         if "queue" in route and not _is_broadcast(route["queue"]):
             wanted[route["queue"].name].append(name)
     return wanted or {app.conf.task_default_queue: []}
@@ -138,19 +161,19 @@ def _is_broadcast(queue: Any) -> bool:
 
 
 def _check_tasks(app: Celery, wanted: dict[str, list[str]], workers: Workers) -> Iterator[Finding]:
-    """Check that each worker knows the tasks of *app* whose messages go to its queues."""
+    """Check that each worker has registered the tasks of *app* that are routed to its queues."""
     for worker, answer in sorted(workers.items()):
         if "tasks" not in answer:
-            continue  # an older release, which does not list them
+            continue  # an older release
         known = {*answer["tasks"]}
         coming = {task for queue in answer["queues"] for task in wanted.get(queue, ())}
         missing = sorted((coming & set(app.tasks)) - known)
         if missing:
             yield Finding(
                 "worker-lacks-task", "worker",
-                f"{worker} takes messages of {', '.join(missing[:5])}"
-                + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-                + " and has no such task: it rejects them",
-                "restart the worker with the code of this project, and let its app import the "
+                f"{worker} has not registered {', '.join(missing[:5])}"
+                + (f" and {len(missing) - 5} more tasks" if len(missing) > 5 else "")
+                + ", and discards their messages",
+                "restart the worker with the current code, and let its Celery app import the "
                 "modules of these tasks (include=…, autodiscover_tasks)",
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A real request with a traceparent goes through the Flask app that was loaded."""
+"""Send requests with a traceparent through the Flask app, and check their spans."""
 
 import logging
 import threading
@@ -8,40 +8,56 @@ from typing import Any
 
 from flask import Flask, request, request_started
 from flask.testing import EnvironBuilder
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_DESTINATION_NAME,
+)
 from opentelemetry.trace import SpanKind
 from werkzeug.test import run_wsgi_app
 
-from .apart import apart
+from .answer import apart, not_served
 from .finding import Finding
 from .origin import headers_of, origin
 from .spans import EndedSpans
 
 __all__ = ["check_request"]
 
-#: At most so many routes are tried.
+#: The queues to which views have published, each with one of the tasks.
+Published = dict[str, str]
+
+#: The number of routes that are requested.
 _MOST_ROUTES = 10
 
 
-def check_request(app: Flask, path: str | None, timeout: float, counted: bool) -> Iterator[Finding]:
-    """Send *app* a GET for *path*, or without one an OPTIONS for its routes, which runs no view."""
+def check_request(
+    app: Flask, path: str | None, timeout: float, counted: bool, published: Published
+) -> Iterator[Finding]:
+    """Send *app* a GET for *path*; without it, an OPTIONS for each route, which runs no view.
+
+    Add the messages that the view sends to *published*.
+    """
     if path is not None:
-        yield from _check_path(app, "GET", path, timeout, counted)
+        yield from _check_path(app, "GET", path, timeout, counted, published)
         return
     found: dict[str, Finding] = {}
-    for each in _paths(app):
-        for finding in _check_path(app, "OPTIONS", each, timeout, counted):
+    paths = _paths(app)
+    missed = 0
+    for each in paths:
+        for finding in _check_path(app, "OPTIONS", each, timeout, counted, published):
+            missed += finding.code == "request-not-served"
             found.setdefault(finding.code, finding)
+    if missed < len(paths):  # one that works is enough
+        found.pop("request-not-served", None)
     yield from found.values()
 
 
 def _paths(app: Flask) -> list[str]:
-    """Return paths of *app* that need no arguments; ``/`` if there is none."""
+    """Return the shortest paths of *app* without arguments; ``/`` if it has none."""
     paths = {rule.rule for rule in app.url_map.iter_rules() if not rule.arguments}
     return sorted(paths, key=lambda path: (len(path), path))[:_MOST_ROUTES] or ["/"]
 
 
 def _check_path(
-    app: Flask, method: str, path: str, timeout: float, counted: bool
+    app: Flask, method: str, path: str, timeout: float, counted: bool, published: Published
 ) -> Iterator[Finding]:
     what = f"{method} {path}"
     sent = origin(0, counted)
@@ -53,7 +69,7 @@ def _check_path(
 
     spans = EndedSpans()
     if not spans.sees:
-        return  # the provider is another product's, and shows no spans
+        return  # the provider of another product, which does not show its spans
     with request_started.connected_to(note, app), _without_access_log():
         outcome = _call(app, method, path, headers, timeout)
     if outcome == "":
@@ -63,6 +79,10 @@ def _check_path(
         )  # fmt: skip
         return
     ended = spans.ended()
+    sends = [span for span in ended if span.kind is SpanKind.PRODUCER]
+    for span in sends:
+        queue = str(span.attributes.get(MESSAGING_DESTINATION_NAME, ""))
+        published[queue] = span.name.removeprefix("send ")
     servers = [span for span in ended if span.kind is SpanKind.SERVER]
     if not servers:
         yield _no_span(what, outcome, bool(seen))
@@ -72,7 +92,7 @@ def _check_path(
         yield Finding(
             "flask-doubled", "web",
             f"{what} made {len(servers)} SERVER spans, by {', '.join(sorted(scopes))}",
-            "remove all instrumentations of Flask but one",
+            "remove all but one instrumentation of Flask",
         )  # fmt: skip
     server = servers[-1]
     if server.context.trace_id != sent.trace_id:
@@ -80,27 +100,26 @@ def _check_path(
         linked = any(link.context.trace_id == sent.trace_id for link in server.links)
         yield apart(what, arrived, linked)
     trace_id = server.context.trace_id
-    outside = sorted(
-        {span.name for span in ended if span.kind is SpanKind.PRODUCER}
-        - {span.name for span in ended if span.context.trace_id == trace_id}
-    )
+    outside = sorted({span.name for span in sends if span.context.trace_id != trace_id})
     if outside:
         yield Finding(
-            "send-apart", "web", f"{what} publishes outside of its own trace: {', '.join(outside)}",
-            "publish where the request's span is current; hand the context to threads: "
+            "send-apart", "web", f"{what} publishes outside its own trace: {', '.join(outside)}",
+            "publish where the request's span is current; pass the context to threads: "
             "pool.submit(contextvars.copy_context().run, work)",
         )  # fmt: skip
+    if hint := not_served(what, outcome):
+        yield hint
 
 
 def _has(seen: Mapping[str, str], sent: Mapping[str, str]) -> bool:
-    """Return whether the headers that Flask has *seen* hold those that were *sent*."""
+    """Return whether the headers that Flask has *seen* include those that were *sent*."""
     lower = {name.lower(): value for name, value in seen.items()}
     return all(lower.get(name.lower()) == value for name, value in sent.items())
 
 
 @contextmanager
 def _without_access_log() -> Iterator[None]:
-    """Let nothing below a warning be logged: the requests are the doctor's, and nobody's log."""
+    """Log warnings and errors only: a log of requests should not have those of the doctor."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.INFO))
     try:
@@ -110,14 +129,14 @@ def _without_access_log() -> Iterator[None]:
 
 
 def _call(app: Flask, method: str, path: str, headers: Mapping[str, str], timeout: float) -> str:
-    """Call *app* as a server does, in a thread. Return its status, "" if it takes too long."""
+    """Call *app* as a server does, in a thread. Return its status; "" if it takes too long."""
     outcome: list[str] = []
 
     def run() -> None:
         builder = EnvironBuilder(app, path, method=method, headers=dict(headers))
         try:
             environ = builder.get_environ()
-            # Propagated exceptions are for tests; a server answers 500.
+            # Not the test client, which raises exceptions; a server answers 500.
             _, status, _ = run_wsgi_app(app, environ, buffered=True)
             outcome.append(status)
         except BaseException as exc:
@@ -135,12 +154,12 @@ def _no_span(what: str, outcome: str, reached_flask: bool) -> Finding:
     if reached_flask:
         return Finding(
             "server-span-missing", "web", f"{what} made no SERVER span",
-            "call instrument_flask(app) on the app that serves, and replace app.wsgi_app only by "
-            "a middleware that calls what was there before",
+            "call instrument_flask(app) on the app that serves, and wrap app.wsgi_app in "
+            "middlewares instead of replacing it",
         )  # fmt: skip
     return Finding(
         "server-span-missing", "web",
         f"{what} made no SERVER span: a middleware in front of Flask answered it ({outcome})",
-        "give a --path that reaches Flask, or call instrument_flask(app) after the middleware is "
-        "in place",
+        "give a --path that reaches Flask, or call instrument_flask(app) after the middleware was "
+        "added",
     )  # fmt: skip

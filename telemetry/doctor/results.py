@@ -1,4 +1,4 @@
-"""Whether results come back: ``delay().get()`` needs the result backend at both ends."""
+"""Check the result backend, which ``delay().get()`` needs on both sides."""
 
 import threading
 import time
@@ -8,18 +8,27 @@ from typing import Any
 
 from celery import Celery, uuid
 from celery.backends.base import DisabledBackend
+from celery.backends.rpc import RPCBackend
 from celery.exceptions import ImproperlyConfigured
 from celery.exceptions import TimeoutError as ResultTimeout
 
-from .broker import TIMEOUT, is_login, reason
+from .broker import TIMEOUT, is_login, reason, refusal
 from .finding import Finding
 
 __all__ = ["backend_of", "check_result", "check_result_backend", "wants_results"]
 
 
 def wants_results(app: Celery) -> bool:
-    """Return whether tasks of *app* store results: it has a result backend, and uses it."""
-    return not app.conf.task_ignore_result and not isinstance(app.backend, DisabledBackend)
+    """Return whether *app* has a result backend and uses it by default.
+
+    A message of protocol 1 cannot ask for a result of the doctor's task, which ignores it.
+    """
+    conf = app.conf
+    return (
+        not conf.task_ignore_result
+        and not isinstance(app.backend, DisabledBackend)
+        and conf.task_protocol != 1
+    )
 
 
 def check_result_backend(app: Celery) -> Finding | None:
@@ -30,22 +39,23 @@ def check_result_backend(app: Celery) -> Finding | None:
     except (ImportError, ImproperlyConfigured, KeyError, ValueError) as exc:
         return Finding(
             "result-backend-unknown", "queue",
-            f"the result_backend of this Celery app cannot be used ({reason(exc, None)})",
-            "correct the URL, or install what it needs: celery[redis], celery[mongodb], …",
+            f"the result_backend of this Celery app is not usable ({reason(exc)})",
+            "correct the URL, or install the backend: celery[redis], celery[mongodb], …",
         )  # fmt: skip
     failed = _fails_within(TIMEOUT, lambda: app.backend.get_task_meta(uuid()))
     if failed is None:
         return None
-    uri, why = backend_of(app), reason(failed, None)
+    uri, why = backend_of(app), reason(failed)
     if is_login(failed):
         return Finding(
             "result-backend-login", "queue", f"the result backend {uri} refuses this login ({why})",
-            "correct user and password in the Celery app's result_backend",
+            "correct the user and password in the Celery app's result_backend",
         )  # fmt: skip
     return Finding(
         "result-backend-unreachable", "queue",
         f"the result backend {uri} does not answer ({why}): delay() or get() raises",
-        "start it, correct result_backend, or set task_ignore_result if nobody reads results",
+        known if (known := refusal(failed))
+        else "start it, correct result_backend, or set task_ignore_result if nobody reads results",
     )  # fmt: skip
 
 
@@ -59,9 +69,9 @@ def backend_of(app: Celery) -> str:
 
 
 def _fails_within(seconds: float, call: Any) -> BaseException | None:
-    """Call *call* in a thread; return what it raises, or that it takes longer than *seconds*.
+    """Call *call* in a thread. Return what it raises, or TimeoutError after *seconds*.
 
-    Clients of result backends retry for as long as they are configured to.
+    A thread, since clients of result backends may retry without a limit.
     """
     outcome: list[BaseException | None] = []
 
@@ -86,16 +96,30 @@ def check_result(
     try:
         result.get(timeout=max(1.0, min(TIMEOUT, deadline - time.monotonic())))
     except Exception as exc:
-        timed_out = isinstance(exc, ResultTimeout)
-        mine = backend_of(app)
-        others = ", ".join(sorted(worker_backends - {mine}))
-        yield Finding(
-            "result-missing", "worker",
-            f"the task ran, and its result did not arrive from {mine}"
-            + ("" if timed_out else f" ({reason(exc, None)})")
-            + (f": the worker stores results in {others}" if others else ""),
-            "set the same result_backend and result_serializer in the worker, "
-            "or task_ignore_result if nobody reads results",
-        )  # fmt: skip
+        yield _missing(app, None if isinstance(exc, ResultTimeout) else exc, worker_backends)
     with suppress(Exception):
         result.forget()
+
+
+def _missing(app: Celery, failed: BaseException | None, worker_backends: set[str]) -> Finding:
+    """Report a result that did not arrive, or that raised *failed* when it was read."""
+    mine = backend_of(app)
+    others = ", ".join(sorted(worker_backends - {mine}))
+    if failed is None and not others and not isinstance(app.backend, RPCBackend):
+        # A server that answers may still refuse to store.
+        failed = _fails_within(TIMEOUT, lambda: _store(app))
+    why = f": the worker stores results in {others}" if others else ""
+    return Finding(
+        "result-missing", "worker",
+        f"the task ran, and its result is not in {mine}{f': {reason(failed)}' if failed else why}",
+        known if (known := refusal(failed))
+        else "set the same result_backend, with its transport options, and result_serializer on "
+        "both sides, or task_ignore_result if nobody reads results",
+    )  # fmt: skip
+
+
+def _store(app: Celery) -> None:
+    """Store a result as a worker does, and delete it."""
+    task_id = uuid()
+    app.backend.store_result(task_id, None, "SUCCESS")
+    app.backend.forget(task_id)

@@ -1,4 +1,4 @@
-"""The spans that this process ends, seen as any span processor sees them."""
+"""Collect the spans that end in this process."""
 
 import threading
 from typing import Any
@@ -10,14 +10,14 @@ __all__ = ["EndedSpans"]
 
 
 class EndedSpans(SpanProcessor):
-    """Collects the spans that end from now on, if the provider takes span processors."""
+    """Collects the spans that end from now on, if the provider accepts span processors."""
 
     def __init__(self) -> None:
         self._spans: list[ReadableSpan] = []
         self._lock = threading.Lock()
         provider: Any = trace.get_tracer_provider()
         add = getattr(provider, "add_span_processor", None)
-        #: Whether spans can be seen at all.
+        #: Whether the provider shows its spans.
         self.sees = callable(add)
         if callable(add):
             add(self)
@@ -27,6 +27,6 @@ class EndedSpans(SpanProcessor):
             self._spans.append(span)
 
     def ended(self) -> list[Any]:
-        """Return the spans that have ended, in that order."""
+        """Return the spans that have ended, in the order of their ends."""
         with self._lock:
             return list(self._spans)

@@ -1,4 +1,4 @@
-"""Whether a server speaks TLS, for addresses where one side expects it and the other does not."""
+"""Whether a server supports TLS, for addresses where only one side uses it."""
 
 import socket
 import ssl
@@ -7,7 +7,7 @@ __all__ = ["speaks_tls"]
 
 
 def speaks_tls(host: str, port: int, timeout: float = 5.0) -> bool:
-    """Return whether a TLS handshake with *host* succeeds, whatever its certificate."""
+    """Return whether a TLS handshake with *host* succeeds, with any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -17,7 +17,7 @@ def speaks_tls(host: str, port: int, timeout: float = 5.0) -> bool:
         ):
             return True
     except ssl.SSLError as exc:
-        # A server that wants a certificate of the client says so in TLS.
+        # A server that requires a client certificate refuses with an alert of TLS.
         return "ALERT" in str(exc)
     except (OSError, ValueError):
         return False

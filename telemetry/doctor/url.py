@@ -1,16 +1,17 @@
-"""A real request with a traceparent goes to a server that runs, through its proxies."""
+"""Send a request with a traceparent to a running server, through the proxies in front of it."""
 
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from opentelemetry import trace
 
 from ..propagation.doctor import DOCTOR_HEADER
-from .apart import apart
+from .answer import apart, not_served
 from .finding import Finding
 from .origin import headers_of, origin
 from .tls import speaks_tls
@@ -19,7 +20,7 @@ __all__ = ["check_url"]
 
 
 def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
-    """Send a GET to *url*, where a server runs, perhaps behind proxies, and read its answer."""
+    """Send a GET to *url*, and read the answer of the Flask app about its span."""
     sent = origin(0, counted)
     headers = {**headers_of(sent), DOCTOR_HEADER: "1"}
     try:
@@ -30,14 +31,22 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
     if answer is None:
         yield Finding(
             "url-no-span", "web",
-            f"{url} answered {status} and does not say that a SERVER span was made",
-            "call instrument_flask(app) in the server, and let proxies pass "
-            f"traceparent and {DOCTOR_HEADER}; or give a URL that reaches the Flask app",
+            f"{url} answered {status}, without the header {DOCTOR_HEADER} of an instrumented Flask "
+            "app",
+            "call instrument_flask(app) in the server; let proxies pass the header "
+            f"{DOCTOR_HEADER} in "
+            "both directions; or give a URL that reaches the Flask app",
         )  # fmt: skip
         return
     facts = dict(part.strip().partition("=")[::2] for part in answer.split(";"))
     trace_id = trace.format_trace_id(sent.trace_id)
-    if trace_id not in facts.get("span", ""):
+    if facts.get("recording") == "no":
+        yield Finding(
+            "url-no-span", "web", f"the server at {url} makes no span of this request",
+            "call telemetry.setup() in that server, do not set OTEL_SDK_DISABLED there, and set "
+            "OTEL_TRACES_SAMPLER to parentbased_always_on",
+        )  # fmt: skip
+    elif trace_id not in facts.get("span", ""):
         if trace_id in facts.get("received", ""):
             yield apart(f"GET {url}", True, False)
         else:
@@ -45,13 +54,15 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
                 "request-apart", "web",
                 f"GET {url} with a traceparent started another trace: the header "
                 + ("was replaced" if facts.get("received") else "did not arrive"),
-                "let the proxy or middleware in front of the app pass traceparent and tracestate",
+                "let proxies and middlewares in front of the app pass traceparent and tracestate",
             )  # fmt: skip
     if facts.get("exports") == "failing":
         yield Finding(
-            "url-export-failed", "export", f"the spans of the server at {url} are not delivered",
-            "run the doctor with the host and environment of that server to see why",
+            "url-export-failed", "export", f"the server at {url} cannot deliver its spans",
+            "run the doctor on the host and in the environment of that server, for the reason",
         )  # fmt: skip
+    if hint := not_served(f"GET {url}", str(status)):
+        yield hint
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -60,9 +71,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _get(url: str, headers: Mapping[str, str], timeout: float) -> tuple[int, str | None]:
-    """Return status and the doctor's header of the answer to a GET."""
+    """Send a GET. Return the status, and the doctor's header of the answer."""
     opener = urllib.request.build_opener(_NoRedirect)
-    message = urllib.request.Request(url, headers=dict(headers))
+    parts = urlsplit(url)
+    userinfo, _, host = parts.netloc.rpartition("@")
+    message = urllib.request.Request(parts._replace(netloc=host).geturl(), headers=dict(headers))
+    if userinfo:
+        login = b64encode(unquote(userinfo).encode()).decode()
+        message.add_header("Authorization", f"Basic {login}")
     try:
         with opener.open(message, timeout=timeout) as response:
             return response.status, response.headers.get(DOCTOR_HEADER)
@@ -76,12 +92,15 @@ def _unreachable(url: str, exc: Exception, timeout: float) -> Finding:
     why = str(getattr(exc, "reason", exc)) or type(exc).__name__
     if parts.scheme == "https" and "SSL" in why and "CERTIFICATE" not in why:
         return Finding(
-            "url-tls", "web", f"{url} does not speak TLS", "use http://, or the port for HTTPS"
+            "url-tls",
+            "web",
+            f"the port of {url} does not support TLS",
+            "use http://, or the port for HTTPS",
         )
     if parts.scheme == "http" and parts.hostname and "refused" not in why:
         port = parts.port or 80
         if speaks_tls(parts.hostname, port, timeout):
-            return Finding("url-tls", "web", f"{url} wants TLS", "use https://")
+            return Finding("url-tls", "web", f"the port of {url} requires TLS", "use https://")
     return Finding(
         "url-unreachable", "web", f"{url} does not answer ({why})",
         "start the server, or correct --url",

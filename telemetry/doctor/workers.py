@@ -1,10 +1,11 @@
-"""The workers of a Celery app: each one's main process describes itself by remote control."""
+"""Ask the main process of each worker to describe itself, by remote control."""
 
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from celery import Celery
+from kombu.exceptions import ContentDisallowed
 
 from ..celery import probe
 from ..selfcheck import Process
@@ -16,26 +17,28 @@ from .web_process import check_process
 
 __all__ = ["SET_UP", "Workers", "ask", "check_worker", "nobody"]
 
-#: Seconds to wait for the first answer, and from each answer to the next: a short try and a long.
+#: Seconds to wait for answers: a short try, and a longer one if no worker has answered.
 _PATIENCE = (1.0, 2.0)
 
-#: Seconds by which clocks may differ.
+#: The difference of clocks, in seconds, that is not reported.
 SKEW = 0.25
 
-#: A clock is compared within the seconds that an answer took. One that took longer is asked again,
-#: so often at most.
+#: The time of an answer limits the precision of a clock. A worker whose answer took more than
+#: _QUICK seconds is asked again, up to _TRIES times.
 _QUICK, _TRIES = 0.1, 3
+
+_SERIALIZERS = ("json", "pickle", "msgpack", "yaml")
 
 _POOLS = {"prefork": "prefork", "solo": "solo", "thread": "threads", "gevent": "gevent"}
 
-SET_UP = "call instrument_celery(app) at import: it sets up the main process and its children"
+SET_UP = "call instrument_celery(app) at import, for the main process and its children"
 
-#: What each worker has answered, by its name, with ``asked`` and ``received`` as Unix times.
+#: The answer of each worker, by its name, with the Unix times ``asked`` and ``received``.
 Workers = Mapping[str, dict[str, Any]]
 
 
 def ask(app: Celery) -> Workers:
-    """Ask the workers of *app* to describe themselves. The quickest answer of each one counts."""
+    """Ask the workers of *app* to describe themselves. Return the quickest answer of each."""
     if not app.conf.worker_enable_remote_control:
         return {}
     workers: dict[str, dict[str, Any]] = {}
@@ -47,6 +50,9 @@ def ask(app: Celery) -> Workers:
             received = time.time()
             for name, answer in reply.items():
                 known = workers.get(name)
+                if known is not None and _pid(known) != _pid(answer):  # two have one name
+                    name = f"{name} (process {_pid(answer)})"
+                    known = workers.get(name)
                 if isinstance(answer, dict) and (
                     known is None or received - asked < known["received"] - known["asked"]
                 ):
@@ -69,63 +75,80 @@ def ask(app: Celery) -> Workers:
     return workers
 
 
+def _pid(answer: Any) -> int:
+    """Return the process id of a worker's main process; 0 if it did not describe itself."""
+    return int(answer.get("process", {}).get("pid", 0)) if isinstance(answer, dict) else 0
+
+
 def nobody(app: Celery) -> Finding:
-    """Explain why no worker answers: perhaps the serializer, so ask in JSON."""
+    """Explain why no worker answers. It may refuse the serializer, so ask again in others."""
     with app.connection_for_write() as connection:
         uri = address(connection)
         serializer = app.conf.task_serializer
-        if serializer != "json":
-            mailbox = app.control.mailbox(connection)
-            mailbox.accept = ["json", serializer]
-            if mailbox._broadcast(
-                probe.COMMAND, reply=True, timeout=_PATIENCE[0], serializer="json"
-            ):
+        mailbox = app.control.mailbox(connection)
+        for other in (each for each in _SERIALIZERS if each != serializer):
+            if _answers_in(mailbox, other):
                 return Finding(
-                    "serializer-refused", "worker", f"the workers refuse messages in {serializer}",
-                    f"let accept_content name {serializer}, or set task_serializer to another",
+                    "serializer-refused", "worker",
+                    f"the workers accept messages in {other} and not in {serializer}",
+                    f"let accept_content of the workers name {serializer}, or set another "
+                    "task_serializer",
                 )  # fmt: skip
     prefix = app.conf.broker_transport_options.get("global_keyprefix")
     here = f" with global_keyprefix {prefix!r}" if prefix else ""
     return Finding(
         "no-worker", "worker", f"no worker on {uri}{here} answered",
-        "start one; if one runs, it has another broker_url, virtual host, database or "
-        "global_keyprefix in broker_transport_options, or it is busy or stopped",
+        "start a worker; if one runs, compare its broker_url (host, virtual host, database) and "
+        "the global_keyprefix in its broker_transport_options, and check that it is not stopped",
     )  # fmt: skip
 
 
+def _answers_in(mailbox: Any, serializer: str) -> bool:
+    """Return whether a worker answers a question in *serializer*."""
+    mailbox.accept = ["json"]
+    try:
+        answers = mailbox._broadcast(
+            probe.COMMAND, reply=True, timeout=_PATIENCE[0] / 2, serializer=serializer
+        )
+    except ContentDisallowed:
+        return True  # an answer, which is not read
+    except Exception:
+        return False  # not installed here, or not permitted
+    return bool(answers)
+
+
 def check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
-    """Check what the main process of the worker *name* has answered."""
+    """Check the *answer* of the main process of the worker *name*."""
     yield from _check_clock(name, answer)
     if "process" not in answer or not answer["probed"]:
         yield Finding(
             "worker-not-instrumented", "worker",
-            f"{name} runs without instrument_celery: it does not know the doctor's probe",
-            "call instrument_celery(app) in the module that the worker's -A names; restart it",
+            f"{name} runs without instrument_celery(): its tasks have no spans",
+            "call instrument_celery(app) in the module that the worker's -A names, and restart it",
         )  # fmt: skip
         return
     if not answer["pool"].startswith(tuple(f"celery.concurrency.{pool}." for pool in _POOLS)):
         yield Finding(
-            "pool-not-covered", "worker", f"{name} runs the pool {answer['pool']}",
-            f"use one of --pool {', '.join(_POOLS.values())}",
+            "pool-not-covered", "worker",
+            f"{name} runs the pool {answer['pool']}, which is not supported",
+            f"start it with --pool {', '.join(_POOLS.values())}",
         )  # fmt: skip
     process = Process.of(answer["process"])
-    for finding in check_process(process, "worker", SET_UP):
-        if finding.code != "no-provider":  # the probe says which processes lack it
-            yield finding
+    yield from check_process(process, "worker", SET_UP)
     if process.unwritable:
         yield not_writable("worker", process.unwritable)
     here, there = hop_scope().version, answer.get("version", "")
     if here != there:
         yield Finding(
             "version-differs", "worker",
-            f"{name} runs queuehop {there or 'of an older release'}, this process {here}",
+            f"{name} runs queuehop {there or 'of an older release'}, and this process {here}",
             "restart the worker after an upgrade", hint=True,
         )  # fmt: skip
     if limits := answer.get("rate_limits"):
         limited = ", ".join(f"{task} ({limit})" for task, limit in sorted(limits.items())[:5])
         yield Finding(
-            "rate-limit", "worker", f"{name} limits the rate of {limited}: messages wait in it",
-            "raise rate_limit if they wait for too long", hint=True,
+            "rate-limit", "worker", f"{name} limits the rate of {limited}: their messages wait",
+            "raise rate_limit if they wait too long", hint=True,
         )  # fmt: skip
 
 
@@ -135,6 +158,8 @@ def _check_clock(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
     ahead = told - received if told > received else min(0.0, told - asked)
     if abs(ahead) > SKEW:
         yield Finding(
-            "clocks-apart", "worker", f"the clock of {name} is {ahead:+.1f} s from this one",
-            "synchronize the clocks of both hosts by NTP: waits and the order of spans are wrong",
+            "clocks-apart", "worker",
+            f"the clock of {name} is {ahead:+.1f} s from this one: waits and the order of spans "
+            "are wrong",
+            "synchronize the clocks of both hosts, for example by NTP",
         )  # fmt: skip

@@ -109,7 +109,7 @@ def test_by_hand(start: Starter, web: str) -> None:
 def test_the_doctor(start: Starter, web: str) -> None:
     doctor = start(*plain(DOCTOR)[2:])
     assert doctor.wait(60) == 0, doctor.output
-    assert "A request makes one trace." in doctor.output
+    assert "A request makes one trace, and a task runs in it." in doctor.output
 
 
 def test_sampled(start: Starter) -> None:

@@ -24,12 +24,14 @@ Said = tuple[int, dict]
 Doctor = Callable[..., Said]
 
 
-def run_doctor(env: dict[str, str], *args: str, python: str = sys.executable) -> Said:
+def run_doctor(
+    env: dict[str, str], *args: str, python: str = sys.executable, cwd: Path = ROOT
+) -> Said:
     """Run the doctor with *env*; return its status and its report."""
     done = subprocess.run(
         [python, "-m", "telemetry", "doctor", "--json", *(args or BOTH)],
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env},
-        cwd=ROOT,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,

@@ -30,6 +30,7 @@ def by_first_argument(name, args, kwargs, options, task=None, **_):
 
 
 DIFFERENT = {
+    "accepts-yaml": {"accept_content": ["yaml"]},
     "beat": {"beat_schedule": {"tick": {"task": "pack", "schedule": 60}}},
     "broadcast": {"task_queues": [Queue("celery"), Broadcast("all")]},
     "declared": {"task_queues": [Queue("celery"), Queue("idle")]},
@@ -40,8 +41,13 @@ DIFFERENT = {
     "ignores-results": {"task_ignore_result": True},
     "no-remote-control": {"worker_enable_remote_control": False},
     "no-such-serializer": {"task_serializer": "pigeon"},
+    "other-arguments": {
+        "task_default_queue": "ordered",
+        "task_queues": [Queue("ordered", queue_arguments={"x-max-priority": 5})],
+    },
     "own-router": {"task_routes": [by_first_argument]},
     "pickle": {"task_serializer": "pickle", "accept_content": ["pickle"]},
+    "protocol-1": {"task_protocol": 1},
     "routed": {"task_routes": {"pack": "slow"}},
 }
 
@@ -56,11 +62,20 @@ class PastSendTask(Celery):
         return self.AsyncResult(task_id)
 
 
+class NeedsArguments(Task):
+    """The class of all tasks."""
+
+    def before_start(self, task_id, args, kwargs):
+        if "runs-with-arguments" in BREAK and not args:
+            raise ValueError("which tenant?")
+
+
 celery = (PastSendTask if "app-past-send" in BREAK else Celery)(
     "project",
     broker=os.environ["CELERY_BROKER_URL"],
     backend=os.environ.get("CELERY_RESULT_BACKEND"),
     set_as_current="current" in BREAK,
+    task_cls=NeedsArguments,
 )
 celery.conf.broker_connection_retry_on_startup = True
 if "default" in BREAK:
@@ -93,6 +108,12 @@ class PastSend(Task):
 
 class OwnWay(Task):
     """Publishes as Celery does, after something of its own."""
+
+    if "delays-in-a-thread" in BREAK:
+
+        def delay(self, *args, **kwargs):
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(self.apply_async, args, kwargs).result()
 
     def apply_async(self, args=None, kwargs=None, **options):
         if "needs-arguments" in BREAK and not args:
@@ -196,6 +217,8 @@ def create_app() -> flask.Flask:
 
         FlaskInstrumentor().instrument_app(app)
     pool = ThreadPoolExecutor(1)
+    if "fails" in BREAK:
+        app.before_request(lambda: 1 / 0)
 
     @app.get("/ping")
     def ping():
@@ -211,4 +234,6 @@ def create_app() -> flask.Flask:
         app.wsgi_app = untraced
     if {"strips", "replaces", "redirects"} & {*BREAK}:
         app.wsgi_app = Edge(app.wsgi_app)
+    if "odd-app" in BREAK:
+        app.url_map = None
     return app

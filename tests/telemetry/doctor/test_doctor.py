@@ -13,7 +13,7 @@ from telemetry.otlp.receiver import Receiver
 
 from ...processes import ROOT, Starter
 from ...test_wheel import UV, run
-from .conftest import BOTH, QUEUE, WEB, Doctor, below, codes, first
+from .conftest import BOTH, QUEUE, WEB, Doctor, below, codes, first, hints
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
@@ -98,7 +98,8 @@ def test_the_worker(doctor: Doctor, worker, code: str, env: dict[str, str]) -> N
     said = doctor()
     assert codes(said) == [code]
     # What comes of it is not a finding of its own.
-    assert below(first(said)) == (["run-apart"] if code == "propagator-missing" else [])
+    explained = {"propagator-missing": ["run-apart"], "set-up-only-in-children": ["no-provider"]}
+    assert below(first(said)) == explained.get(code, [])
 
 
 def test_a_worker_whose_spans_nobody_sends(doctor: Doctor, worker, tmp_path: Path) -> None:
@@ -110,11 +111,12 @@ def test_a_worker_whose_spans_nobody_sends(doctor: Doctor, worker, tmp_path: Pat
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
 def test_tracing_is_turned_off(doctor: Doctor, off: dict[str, str]) -> None:
-    said = first(doctor(*WEB, **off))
-    assert said["code"] == "no-provider"
+    said = doctor(*WEB, **off)
+    assert codes(said) == ["no-provider"]
     ((name, value),) = off.items()
-    assert f"{name}={value}" in said["problem"]
-    assert name in said["remedy"]
+    assert f"{name}={value}" in first(said)["problem"]
+    assert name in first(said)["remedy"]
+    assert hints(said) == []
 
 
 def test_a_propagator_that_is_not_installed(doctor: Doctor) -> None:
@@ -128,7 +130,9 @@ def test_why_the_worker_exports_nothing(doctor: Doctor, worker) -> None:
 
 def test_an_exporter_of_the_applications_own_is_its_affair(doctor: Doctor) -> None:
     away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SERVICE_NAME": "project-web"}
-    assert codes(doctor(*WEB, BREAK="own-provider", **away)) == []
+    said = doctor(*WEB, BREAK="own-provider", **away)
+    assert codes(said) == []
+    assert hints(said) == ["provider-foreign"]
 
 
 def test_a_collector_that_both_sides_do_not_reach(doctor: Doctor, worker) -> None:
@@ -152,12 +156,14 @@ def test_a_directory_that_the_worker_cannot_write(doctor: Doctor, worker, tmp_pa
     said = doctor()
     assert codes(said) == ["directory-not-writable"]
     assert first(said)["hop"] == "worker"
+    said = doctor(QUEUEHOP_STATE_DIR=str(tmp_path / "file"))
+    assert codes(said) == below(first(said)) == ["directory-not-writable"]
 
 
 def test_what_a_person_reads(start: Starter) -> None:
     process = start("telemetry", "doctor", *WEB, BREAK="flask-not-instrumented")
     assert process.wait(30) == 1
-    assert process.lines[0] == "The trace would break first at: web"
+    assert process.lines[0] == "The first problem is at: web"
     assert "instrument_flask(app)" in process.output
     assert "  and so: web: OPTIONS /ping made no SERVER span" in process.output
     assert "\x1b" not in process.output

@@ -51,6 +51,8 @@ def tree(findings: list[Finding]) -> list[object]:
          ["no-worker", ("directory-not-writable", ["worker-export-failed"]), "clocks-apart"]),
         (["service-name-default", "celery-doubled"],
          [("celery-doubled", ["service-name-default"])]),
+        (["set-up-only-in-children", "no-provider"],
+         [("set-up-only-in-children", ["no-provider"])]),
         (["propagator-missing", "run-apart"], [("propagator-missing", ["run-apart"])]),
         (["result-backend-login", "not-published"], [("result-backend-login", ["not-published"])]),
     ],
@@ -60,6 +62,8 @@ def test_a_cause_stands_above_what_comes_of_it(found: list[str], explained: list
 
 
 def test_causes_explain_their_own_hop() -> None:
+    doubled = [finding("celery-doubled", hop) for hop in ("queue", "worker")]
+    assert tree(explain(doubled)) == [("celery-doubled", ["celery-doubled"])]
     here, there = finding("propagator-missing", "web"), finding("propagator-missing")
     found = explain([here, there, finding("request-apart", "web"), finding("run-apart")])
     assert tree(found) == [

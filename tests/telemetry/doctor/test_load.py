@@ -10,7 +10,7 @@ import pytest
 from telemetry.doctor.load import NotLoadable, load_celery, load_flask
 
 from ...processes import ROOT
-from .conftest import PROJECT, QUEUE, Doctor, codes, first
+from .conftest import BOTH, PROJECT, QUEUE, Doctor, below, codes, first, run_doctor
 
 CREATE = f"{PROJECT}:create_app"
 
@@ -22,11 +22,15 @@ CREATE = f"{PROJECT}:create_app"
         (["--what"], "--what"),
         (["--flask", "no_such_module"], "Could not import 'no_such_module'"),
         (["--flask", f"{PROJECT}:no_such_app"], "no_such_app"),
-        (["--celery", "no_such_module"], "no module is named no_such_module"),
+        (["--celery", "no_such_module"], "no module is named no_such_module; give --celery "),
         (["--celery", f"{PROJECT}:no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
+        (["--celery", "shop/queue.py"], "no module is named shop/queue; give --celery "),
+        (["--url", "127.0.0.1:5000/x"], "'127.0.0.1:5000/x' is not an address; write http://"),
+        (["--url", "file:///etc/hosts"], "is not an address"),
+        (["--url", "http://user:secret@[::1"], "'http://user:**@[::1' is not an address"),
         (["--celery", "telemetry.flask"], "telemetry.flask has no Celery app"),
-        (["--celery", "celery:Celery"], "that is no Celery app, but a type; give --celery "),
+        (["--celery", "celery:Celery"], "not a Celery app, but of class type; give --celery "),
         (["--flask", CREATE, "--timeout", "soon"], "'soon' is not a number of seconds"),
         (["--flask", CREATE, "--timeout", "-1"], "'-1' is not a number of seconds"),
     ],
@@ -93,6 +97,23 @@ def test_one_that_raises_does_not_hide_the_other(doctor: Doctor) -> None:
         "no-provider",
         "celery-not-loadable",
     ]
+
+
+def test_a_check_that_raises_does_not_hide_the_others(doctor: Doctor) -> None:
+    said = doctor(*BOTH, BREAK="odd-app", CELERY_BROKER_URL="memory://")
+    assert codes(said) == ["check-failed", "broker-in-memory"]
+    assert "AttributeError" in first(said)["problem"]
+
+
+def test_one_exception_in_both_applications_is_one_finding(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import os\n\nos.environ['DATABASE_URL']\n")
+    status, report = run_doctor(
+        {"QUEUEHOP_STATE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        *("--flask", "shop", "--celery", "shop"), cwd=tmp_path,
+    )  # fmt: skip
+    finding = first((status, report))
+    assert finding["code"] == "flask-not-loadable"
+    assert below(finding) == ["celery-not-loadable"]
 
 
 def test_what_an_application_prints_is_not_in_the_json(doctor: Doctor) -> None:

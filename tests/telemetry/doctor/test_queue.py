@@ -10,11 +10,14 @@ from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 
 import pytest
+import redis
 import trustme
+from kombu import Connection, Queue
 
 from ...conftest import Broker, free_port
 from ...processes import Starter
 from ...rabbitmq import RabbitMQ
+from ...system import Server
 from .conftest import BOTH, PROJECT, QUEUE, Doctor, codes, first, hints
 
 
@@ -111,6 +114,67 @@ def test_a_serializer_that_the_worker_does_not_take(sound: Doctor) -> None:
     assert "pickle" in said["problem"]
 
 
+def test_a_worker_that_accepts_another_serializer(doctor: Doctor, worker) -> None:
+    worker(BREAK="accepts-yaml")
+    said = doctor(*BOTH, "--timeout", "1")
+    assert codes(said) == ["serializer-refused"]
+    assert "in yaml and not in json" in first(said)["problem"]
+
+
+def test_a_redis_that_refuses_to_write(doctor: Doctor, tmp_path: Path) -> None:
+    server = Server(tmp_path, "secret")
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", "1")
+        full = doctor(*QUEUE, CELERY_BROKER_URL=server.url)
+        client.config_set("maxmemory", "0")
+        client.replicaof("127.0.0.1", "1")
+        replica = doctor(*QUEUE, CELERY_BROKER_URL=server.url)
+    server.process.stop()
+    for said, remedy in ((full, "raise maxmemory"), (replica, "name the primary")):
+        assert codes(said) == ["not-published"]
+        assert remedy in first(said)["remedy"]
+
+
+def test_a_user_of_redis_who_is_limited_to_some_names(
+    doctor: Doctor, worker, tmp_path: Path
+) -> None:
+    server = Server(tmp_path, "secret")
+    url = server.url.replace("//:", "//limited:")
+    celerys = ["celery*", "_kombu*", "unacked*"]
+    with redis.Redis.from_url(server.url) as client:
+
+        def allow(*keys: str) -> None:
+            client.acl_setuser(
+                "limited", enabled=True, passwords=["+secret"], reset_keys=True, keys=keys,
+                channels=["*"], categories=["+@all"],
+            )  # fmt: skip
+
+        allow(*celerys, "*.reply.celery.pidbox*")
+        worker(CELERY_BROKER_URL=url)
+        assert codes(doctor(CELERY_BROKER_URL=url)) == []
+        allow(*celerys)
+        said = doctor(CELERY_BROKER_URL=url)
+        allow("*")  # so that the worker can end
+    assert codes(said) == ["probe-not-permitted"]
+    assert ".reply.celery.pidbox" in first(said)["remedy"]
+
+
+def test_a_rabbitmq_that_blocks_publishers(doctor: Doctor, rabbitmq: RabbitMQ) -> None:
+    with rabbitmq.out_of_memory():
+        said = doctor(*QUEUE, CELERY_BROKER_URL=rabbitmq.url)
+    assert codes(said) == ["broker-blocked"]
+    assert "rabbitmqctl status" in first(said)["remedy"]
+
+
+def test_a_queue_with_other_arguments(doctor: Doctor, rabbitmq: RabbitMQ) -> None:
+    with Connection(rabbitmq.url) as connection:
+        Queue("ordered")(connection.default_channel).queue_declare()
+        said = doctor(*QUEUE, CELERY_BROKER_URL=rabbitmq.url, BREAK="other-arguments")
+        connection.default_channel.queue_delete("ordered")
+    assert codes(said) == ["not-published"]
+    assert "declare it alike in task_queues" in first(said)["remedy"]
+
+
 def test_a_worker_without_remote_control(doctor: Doctor, worker) -> None:
     assert codes(doctor(*BOTH, "--timeout", "1", BREAK="no-remote-control")) == ["no-worker"]
     worker(BREAK="no-remote-control")
@@ -193,7 +257,7 @@ def test_a_sound_system_of_another_kind(doctor: Doctor, worker, sound: str) -> N
 def test_another_app_was_instrumented(doctor: Doctor) -> None:
     said = first(doctor(*QUEUE, BREAK="another-app"))
     assert said["code"] == "celery-not-instrumented"
-    assert "was called on another one" in said["problem"]
+    assert "was called with another app" in said["problem"]
 
 
 def test_a_pool_that_nobody_has_tried(doctor: Doctor, worker) -> None:
@@ -201,6 +265,13 @@ def test_a_pool_that_nobody_has_tried(doctor: Doctor, worker) -> None:
     said = doctor()
     assert codes(said) == ["pool-not-covered"]
     assert "prefork, solo, threads, gevent" in first(said)["remedy"]
+
+
+def test_two_workers_with_one_name(doctor: Doctor, worker) -> None:
+    """Either may run the probe, and each answers remote control."""
+    worker("-n", "one@here")
+    worker("-n", "one@here", OTEL_SDK_DISABLED="true")
+    assert codes(doctor()) == ["no-provider"]
 
 
 def test_two_workers_of_which_one_knows_nothing(doctor: Doctor, worker) -> None:

@@ -14,7 +14,7 @@ from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
 from ...processes import Starter
-from .conftest import PROJECT, WEB, Doctor, below, codes, first
+from .conftest import BOTH, PROJECT, WEB, Doctor, below, codes, first, hints
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,13 @@ def test_a_request_without_a_span(doctor: Doctor) -> None:
     assert below(first(said)) == ["server-span-missing"]
 
 
+def test_a_request_that_is_not_served(doctor: Doctor) -> None:
+    """It is a hint, since its trace does not break."""
+    for said in (doctor(*WEB, BREAK="fails"), doctor(*WEB, "--path", "/nowhere")):
+        assert codes(said) == []
+        assert hints(said) == ["request-not-served"]
+
+
 def test_a_path_is_requested_with_get(doctor: Doctor, receiver: Receiver) -> None:
     """Its view runs, and what it publishes is in the trace of the request."""
     assert codes(doctor(*WEB, "--path", "/ping")) == []
@@ -52,6 +59,12 @@ def test_a_path_is_requested_with_get(doctor: Doctor, receiver: Receiver) -> Non
     apart = doctor(*WEB, "--path", "/ping", BREAK="publishes-in-a-thread")
     assert codes(apart) == ["send-apart"]
     assert "send ship" in first(apart)["problem"]
+
+
+def test_a_view_that_publishes_to_a_queue_of_its_own(sound: Doctor) -> None:
+    said = sound(*BOTH, "--path", "/ping")
+    assert codes(said) == ["queue-not-consumed"]
+    assert "queue nobody, where ship goes" in first(said)["problem"]
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -122,6 +135,14 @@ def test_a_server_that_starts_another_trace(doctor: Doctor, start: Starter) -> N
 def test_a_server_that_is_not_traced(doctor: Doctor, start: Starter) -> None:
     said = doctor("--url", serve(start, BREAK="flask-not-instrumented"))
     assert codes(said) == ["url-no-span"]
+
+
+def test_a_server_that_makes_no_span(doctor: Doctor, start: Starter) -> None:
+    url = serve(start, OTEL_TRACES_SAMPLER="always_off")
+    said = doctor("--url", url.replace("//", "//user:secret@"))
+    assert codes(said) == ["url-no-span"]
+    assert "OTEL_TRACES_SAMPLER" in first(said)["remedy"]
+    assert "secret" not in str(said)
 
 
 def test_a_server_that_is_not_there(doctor: Doctor) -> None:

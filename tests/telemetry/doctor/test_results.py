@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import redis
+
 from ...conftest import Broker, free_port
 from ...system import Server
 from .conftest import BOTH, Doctor, codes, first
@@ -11,6 +13,8 @@ from .conftest import BOTH, Doctor, codes, first
 def test_results_come_back(doctor: Doctor, worker, broker: Broker) -> None:
     process = worker(CELERY_RESULT_BACKEND=broker.url)
     assert codes(doctor(CELERY_RESULT_BACKEND=broker.url)) == []
+    # A message of protocol 1 cannot ask for a result of a task that ignores it.
+    assert codes(doctor(CELERY_RESULT_BACKEND=broker.url, BREAK="protocol-1")) == []
     process.stop()
     worker(CELERY_RESULT_BACKEND="rpc://")
     said = doctor(CELERY_RESULT_BACKEND=broker.url)
@@ -44,6 +48,18 @@ def test_a_result_backend_that_is_down(doctor: Doctor, worker, tmp_path: Path) -
 
     said = doctor(CELERY_RESULT_BACKEND="pigeon://127.0.0.1")
     assert codes(said) == ["result-backend-unknown"]
+
+
+def test_a_result_backend_that_is_read_only(doctor: Doctor, worker, tmp_path: Path) -> None:
+    server = Server(tmp_path, "secret")
+    with redis.Redis.from_url(server.url) as client:
+        client.replicaof("127.0.0.1", "1")
+    worker(CELERY_RESULT_BACKEND=server.url)
+    said = doctor(CELERY_RESULT_BACKEND=server.url)
+    server.process.stop()
+    assert codes(said) == ["result-missing"]
+    assert "ReadOnlyError" in first(said)["problem"]
+    assert "name the primary" in first(said)["remedy"]
 
 
 def test_a_result_backend_that_nobody_uses(doctor: Doctor, worker) -> None:

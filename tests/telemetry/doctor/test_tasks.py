@@ -9,7 +9,7 @@ def test_a_worker_that_lacks_a_task(doctor: Doctor, worker) -> None:
     worker(BREAK="worker-lacks-task")
     said = doctor()
     assert codes(said) == ["worker-lacks-task"]
-    assert "takes messages of ship and has no such task" in first(said)["problem"]
+    assert "has not registered ship, and discards their messages" in first(said)["problem"]
 
 
 def test_a_worker_lacks_no_task_that_goes_elsewhere(doctor: Doctor, worker) -> None:
@@ -24,15 +24,28 @@ def test_shared_tasks_of_a_server(sound: Doctor, apps: tuple[str, ...]) -> None:
     said = sound(*apps, BREAK="current")
     assert "shared-task-elsewhere" in codes(said)
     (finding,) = (f for f in said[1]["findings"] if f["code"] == "shared-task-elsewhere")
-    assert "share of shared_task publish by the app 'default'" in finding["problem"]
+    assert "the shared tasks share are published by the app 'default'" in finding["problem"]
     assert "shared-task-elsewhere" not in codes(sound(*apps, BREAK="current,default"))
 
 
 def test_a_task_class_that_publishes_by_itself(sound: Doctor) -> None:
     said = sound(BREAK="past-send")
     assert codes(said) == ["task-class-past-send"]
-    assert "pack has the class PastSend" in first(said)["problem"]
+    assert "PastSend.apply_async() of pack publishes without" in first(said)["problem"]
     assert "telemetry.inject(headers)" in first(said)["remedy"]
+
+
+def test_a_task_class_that_publishes_in_a_thread(sound: Doctor) -> None:
+    said = sound(BREAK="delays-in-a-thread")
+    assert codes(said) == ["task-class-past-send"]
+    assert "OwnWay.delay() of pack publishes in a trace of its own" in first(said)["problem"]
+    assert "copy_context" in first(said)["remedy"]
+
+
+def test_a_task_class_that_cannot_run_without_arguments(doctor: Doctor, worker) -> None:
+    """The doctor's own task has another class."""
+    worker(BREAK="runs-with-arguments")
+    assert codes(doctor()) == []
 
 
 def test_an_app_that_publishes_by_itself(sound: Doctor) -> None:
