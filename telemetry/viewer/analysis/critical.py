@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from ...otlp.decode import ReceivedSpan
 from .wait import Node, Wait
@@ -17,7 +17,7 @@ Candidates = dict[int, list[tuple[int, Node]]]
 
 
 def critical_path(
-    nodes: Iterable[Node], above: Above, last_waits: Container[int], start_ns: int, end_ns: int
+    nodes: Sequence[Node], above: Above, last_waits: Container[int], start_ns: int, end_ns: int
 ) -> list[Segment]:
     """Return the critical path from *start_ns* to *end_ns*, its last part first.
 
@@ -77,40 +77,53 @@ def _segments(node: Node | None, start: int, end: int) -> Iterable[Segment]:
         yield node, start, end
 
 
-def _waited_for(nodes: Iterable[Node], above: Above, last_waits: Container[int]) -> Candidates:
+def _waited_for(nodes: Sequence[Node], above: Above, last_waits: Container[int]) -> Candidates:
     """Return by node what it may have waited for, with when that ended, in that order.
 
     Whoever is above something and was still there when it ended may have waited for it: the
     nearest such span, or else the trace as a whole.
     """
+    up = {id(node): above(node) for node in nodes}
     below: dict[int, list[Node]] = defaultdict(list)
     pending: list[Node] = []
     for node in nodes:
-        up = above(node)
-        (pending if up is None else below[id(up)]).append(node)
-    waiters: dict[int, Node | None] = {}
-    candidates: Candidates = defaultdict(list)
+        caller = up[id(node)]
+        (pending if caller is None else below[id(caller)]).append(node)
+    ended: list[tuple[int, Node]] = []
     while pending:
         node = pending.pop()
         pending += below[id(node)]
-        waiter, end = above(node), _end(node, above)
-        while waiter is not None and (
-            isinstance(waiter, Wait) or waiter.end_ns < end or end < waiter.start_ns
-        ):
-            # Those in between ended even earlier, or, by a clock that is ahead, began later.
-            waiter = above(waiter) if isinstance(waiter, Wait) else waiters[id(waiter)]
-        waiters[id(node)] = waiter
         if isinstance(node, ReceivedSpan) or id(node) in last_waits:
-            candidates[id(waiter)].append((end, node))
-    for ended in candidates.values():
-        ended.sort(key=lambda candidate: candidate[0])
+            ended.append((_end(node, up[id(node)]), node))
+    ended.sort(key=lambda candidate: candidate[0])
+    candidates: Candidates = defaultdict(list)
+    for end, node in ended:
+        waiter = _still_there(up[id(node)], end, up)
+        while waiter is not None and end < waiter.start_ns:
+            # By a clock that is ahead it began later.
+            waiter = _still_there(up[id(waiter)], end, up)
+        candidates[id(waiter)].append((end, node))
     return candidates
 
 
-def _end(node: Node, above: Above) -> int:
+def _still_there(node: Node | None, end: int, up: dict[int, Node | None]) -> Node | None:
+    """Return the first span from *node* upward that had not ended by *end*.
+
+    Spans that had ended are removed from *up*: callers pass a growing *end*, so that none of them
+    is ever the answer again.
+    """
+    over: list[Node] = []
+    while node is not None and (isinstance(node, Wait) or node.end_ns < end):
+        over.append(node)
+        node = up[id(node)]
+    for passed in over:
+        up[id(passed)] = node
+    return node
+
+
+def _end(node: Node, caller: Node | None) -> int:
     """Return when *node* ended: what answers a request no later than it, whatever clocks say."""
     end = max(node.start_ns, node.end_ns)
-    caller = above(node)
     is_answer = isinstance(node, ReceivedSpan) and node.kind == "SERVER"
     if is_answer and isinstance(caller, ReceivedSpan) and caller.kind == "CLIENT":
         return min(end, max(caller.start_ns, caller.end_ns))

@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -277,6 +278,24 @@ def test_a_message_taken_in_another_trace_does_not_wait() -> None:
         **{"name": "process charge", "service": WORKER, "later_ms": 2100},
     }
     assert hops(trace)["linked"] == [row["link"]]
+
+
+def test_what_outlives_a_deep_stack_of_calls_is_found_in_linear_time() -> None:
+    def cpu(spans: list[ReceivedSpan]) -> float:
+        began = time.process_time()
+        path = derived(*spans).path
+        assert path[0][0] is not None
+        return time.process_time() - began
+
+    half = 10_000
+    calls = [
+        span(f"c{n}", f"c{n - 1}" if n else "", "INTERNAL", (n, 90_000 - n)) for n in range(half)
+    ]
+
+    def called(under: str) -> list[ReceivedSpan]:
+        return [span(f"l{n}", under, "CLIENT", (half, 90_001 + n)) for n in range(half)]
+
+    assert cpu([*calls, *called(f"c{half - 1}")]) < 5 * cpu([*calls, *called("c0")])
 
 
 def test_of_many_attempts_the_earlier_are_one_row() -> None:
