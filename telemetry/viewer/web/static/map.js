@@ -67,6 +67,7 @@ function traces(edge, nodes) {
   const service = ends.findLast((node) => node.kind === "service");
   if (service) asked.set("service", service.name);
   if (queue) asked.set("queue", queue.name);
+  if (queue?.broker) asked.set("broker", queue.broker);
   return `/?${asked}`;
 }
 

@@ -44,7 +44,8 @@ export function showQueue(view) {
 }
 
 function page(it, broker) {
-  const of = { queue: it.queue, task: it.task ?? "" };
+  const inQueue = { queue: it.queue, broker };
+  const of = { ...inQueue, task: it.task ?? "" };
   const during = { ...of, since_s: it.since_s };
   const over = { since: it.since_s, now: it.now, bucket: it.bucket_s };
   const brokers = it.brokers.filter(Boolean);
@@ -62,7 +63,7 @@ function page(it, broker) {
     scatter(it, over),
     list("Oldest messages", it.oldest, ["Task", "State", "Waits for", "Due", "Trace"], (message) => [breakable(message.task || "–"), h("span", { class: `badge ${message.state}` }, STATUS_WORDS[message.state] ?? message.state), right(message.state === "scheduled" ? "–" : duration(message.waited_ms)), time(message.due_ns), trace(message)], [2]),
     list("Failures", it.exceptions, ["Exception", "Count", "Retried", "Latest message", "Latest trace"], (failure) => [h("code", {}, breakable(failure.type)), right(linked(failure.count, { ...during, q: `exception.type="${failure.type.replaceAll('"', "")}"` })), right(count(failure.retried)), h("span", { class: "words" }, message(failure)), trace(failure)], [1, 2]),
-    it.task !== null ? "" : list("Tasks", it.tasks, ["Task", "Depth", "Oldest", "In", "Out", "Wait", "Run", "Failed", "Retried"], (task) => [h("a", { href: pageOf(it.queue, broker, it.since_s, task.task), "data-link": "" }, breakable(task.task || "(no task named)")), right(linked(task.depth, { queue: it.queue, task: task.task, status: "waiting" })), right(task.oldest_ms === null ? "–" : duration(task.oldest_ms)), right(rate(task.in_per_s)), right(rate(task.out_per_s)), right(percentiles(task.wait_ms, tracesOf({ queue: it.queue, task: task.task, sort: "wait" }))), right(percentiles(task.run_ms, tracesOf({ queue: it.queue, task: task.task, sort: "duration" }))), right(linked(task.failures, { queue: it.queue, task: task.task, status: "error" }, { kind: "bad" })), right(count(task.retries))], [1, 2, 3, 4, 5, 6, 7, 8], true),
+    it.task !== null ? "" : list("Tasks", it.tasks, ["Task", "Depth", "Oldest", "In", "Out", "Wait", "Run", "Failed", "Retried"], (task) => [h("a", { href: pageOf(it.queue, broker, it.since_s, task.task), "data-link": "" }, breakable(task.task || "(no task named)")), right(linked(task.depth, { ...inQueue, task: task.task, status: "waiting" })), right(task.oldest_ms === null ? "–" : duration(task.oldest_ms)), right(rate(task.in_per_s)), right(rate(task.out_per_s)), right(percentiles(task.wait_ms, tracesOf({ ...inQueue, task: task.task, sort: "wait" }))), right(percentiles(task.run_ms, tracesOf({ ...inQueue, task: task.task, sort: "duration" }))), right(linked(task.failures, { ...inQueue, task: task.task, status: "error" }, { kind: "bad" })), right(count(task.retries))], [1, 2, 3, 4, 5, 6, 7, 8], true),
     list("Workers", it.workers, ["Worker", "Share", "Runs", "Run p50", "Prefetch p50", "Prefetch p95", "Failed", "Last run"], (worker) => [[h("a", { href: tracesOf({ ...of, service: worker.service }), "data-link": "" }, worker.service || "(no service named)"), h("span", { class: "where" }, worker.worker)], right(share(worker.share)), right(count(worker.runs)), right(duration(worker.run_p50_ms)), right(duration(worker.prefetch_p50_ms)), right(duration(worker.prefetch_p95_ms)), right(count(worker.failures)), time(worker.last_run_ns)], [1, 2, 3, 4, 5, 6], true),
     list("Longest waits", it.slowest.wait, SLOWEST, slow, [1, 2]),
     list("Longest runs", it.slowest.run, SLOWEST, slow, [1, 2]),

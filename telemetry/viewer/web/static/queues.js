@@ -88,7 +88,7 @@ function row(queue, since, isAmbiguous) {
   const key = JSON.stringify([queue.broker, queue.queue]);
   const name = queue.queue || "(no queue named)";
   const cell = (label, kind, ...children) => h("td", { class: kind, "data-label": label }, children);
-  const of = { queue: queue.queue };
+  const of = { queue: queue.queue, broker: queue.broker };
   const during = { ...of, since_s: since };
   return h(
     "tr",

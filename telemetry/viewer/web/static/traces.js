@@ -20,7 +20,7 @@ const FACETS = [
 const STATUSES = [["", "Any"], ["stuck", "Stuck"], ["waiting", "Waiting"], ["overdue", "Overdue"], ["scheduled", "Scheduled"], ["expired", "Expired"], ["error", "Error"], ["revoked", "Revoked"], ["broken", "Parent missing"], ["ok", "OK"]];
 const SORTS = [["recent", "Most recent"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
 // What other pages and older links may ask for besides.
-const OTHERS = ["min_ms", "min_wait_ms", "trace_id"];
+const OTHERS = ["broker", "min_ms", "min_wait_ms", "trace_id"];
 
 // Where somebody was in the list who goes back to it with a key.
 let left = null;

@@ -159,6 +159,51 @@ def test_on_a_phone_a_queue_is_readable(page: Page, viewer: Viewer) -> None:
     assert box["height"] < 130
 
 
+def test_the_numbers_of_a_queue_lead_to_the_traces_of_its_broker(
+    page: Page, viewer: Viewer
+) -> None:
+    def at(broker: str) -> dict[str, str]:
+        return {"messaging.system": "redis", "server.address": broker}
+
+    sent = [
+        [replace(span, attributes=span.attributes | at(broker)) for span in order(letter * 32)[:2]]
+        for letter, broker in (("a", "one"), ("b", "two"), ("c", "two"))
+    ]
+    for spans in sent:
+        viewer.send(export(spans))
+    viewer.settled(sum(map(len, sent)))
+    listed = page.locator(".traces tbody tr")
+    filtered = re.compile(r"broker=redis%3A%2F%2Ftwo(&|$)")
+
+    page.goto("/queues")
+    row = page.locator(".queues tbody tr").filter(has_text="two")
+    row.locator('[data-label="Depth"]').get_by_role("link", name="2", exact=True).click()
+    expect(page).to_have_url(filtered)
+    expect(listed).to_have_count(2)
+    # The filter can be removed.
+    broker = page.get_by_label("broker", exact=True)
+    expect(broker).to_have_value("redis://two")
+    broker.fill("")
+    broker.press("Enter")
+    expect(listed).to_have_count(3)
+
+    page.goto("/queue?queue=celery&broker=redis%3A%2F%2Ftwo")
+    page.get_by_role("link", name="All traces").click()
+    expect(page).to_have_url(filtered)
+    expect(listed).to_have_count(2)
+    page.go_back()
+    tasks = page.get_by_role("region", name="Tasks")
+    tasks.get_by_role("link", name="2", exact=True).click()
+    expect(page).to_have_url(filtered)
+    expect(listed).to_have_count(2)
+
+    page.goto("/map")
+    edges = page.get_by_role("region", name="Map as a table")
+    edges.get_by_role("row").filter(has_text="celery").get_by_role("link", name="2").click()
+    expect(page).to_have_url(filtered)
+    expect(listed).to_have_count(2)
+
+
 def test_no_queue_and_an_unknown_one(page: Page) -> None:
     page.goto("/queues")
     expect(page.get_by_text("No messages in this time range")).to_be_visible()
