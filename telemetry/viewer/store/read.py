@@ -3,6 +3,7 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from opentelemetry.proto.trace.v1 import trace_pb2
 
@@ -102,14 +103,14 @@ def read_trace(
         "SELECT trace_id, seen_ns FROM traces WHERE id = ?", (number,)
     ).fetchone()
     spans = read_spans(db, number)
-    sends = {
-        link.span_id: send
+    linked = (
+        (link.trace_id, link.span_id)
         for span in spans
+        if is_taker(span)
         for link in span.links
-        if link.trace_id != span.trace_id and is_taker(span)
-        for send in _other(db, link.trace_id, link.span_id)
-        if role_of(send) == "send"
-    }
+        if link.trace_id != span.trace_id
+    )
+    sends = {send.span_id: send for send in _others(db, linked) if role_of(send) == "send"}
     elsewhere = Elsewhere(_runs_elsewhere(db, trace_id), sends)
     return Trace(spans, now_ns, seen, elsewhere, stuck_after_ns)
 
@@ -138,6 +139,13 @@ def linked_from(db: sqlite3.Connection, trace_id: str, span_id: str) -> Iterator
         yield from read_spans(db, trace, other)
 
 
-def _other(db: sqlite3.Connection, trace_id: str, span_id: str) -> Iterable[ReceivedSpan]:
-    number = number_of(db, trace_id)
-    return () if number is None else read_spans(db, number, bytes.fromhex(span_id))
+def _others(db: sqlite3.Connection, ids: Iterable[tuple[str, str]]) -> Iterator[ReceivedSpan]:
+    """Yield the spans of other traces with these trace and span ids, as far as they are here."""
+    number = cache(lambda trace_id: number_of(db, trace_id))
+    known = ((number(trace_id), span_id) for trace_id, span_id in ids)
+    yield from decoded(
+        stored
+        for trace, span_id in known
+        if trace is not None
+        for stored in stored_spans(db, trace, bytes.fromhex(span_id))
+    )
