@@ -171,7 +171,7 @@ def test_the_demo_from_left_to_right_and_its_retry_back(page: Page, viewer: View
 def test_nodes_and_edges_lead_on(page: Page, viewer: Viewer) -> None:
     show(viewer, page, DEMO)
     page.get_by_role("link", name="queuehop-worker to celery").click()
-    expect(page).to_have_url(f"{viewer.url}/?service=queuehop-worker&queue=celery")
+    expect(page).to_have_url(f"{viewer.url}/?service=queuehop-worker&queue=celery&broker=redis")
     page.go_back()
     node = page.get_by_role("link", name="queuehop-web, service")
     node.focus()
