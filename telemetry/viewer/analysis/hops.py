@@ -275,8 +275,9 @@ class Trace:
         prefetched: Counter[str] = Counter()
         for node, start, end in self.path:
             if isinstance(node, Wait):
-                prefetch = _overlap(node.phases["prefetch"], start, end)
-                queues[node.queue] += _overlap(node.phases["queue"], start, end) + prefetch
+                phases = node.phases
+                prefetch = _overlap(phases["prefetch"], start, end)
+                queues[node.queue] += _overlap(phases["queue"], start, end) + prefetch
                 prefetched[node.queue] += prefetch
             elif node is not None:
                 work[self._in_run[node.span_id], node.service] += end - start

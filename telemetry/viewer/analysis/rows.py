@@ -217,7 +217,7 @@ class _Rows:
                 for run in node.runs:
                     below += self._with_wait(run, depth + 1, node.id)
             elif isinstance(node, ReceivedSpan):
-                earlier = self._earlier_attempts(node)
+                earlier = self._earlier_attempts(node) if self._attempts else {}
                 for child in self._trace.children.get(node.span_id, ()):
                     group = earlier.get(child.span_id)
                     if group is None:
