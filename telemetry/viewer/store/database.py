@@ -249,7 +249,7 @@ class Database:
                 connection.close()
 
     def close(self) -> None:
-        """Close every idle connection. The last one removes the WAL files."""
+        """Close the writer and every idle reader. The last one to close removes the WAL files."""
         with self._idle_lock:
             for connection in (*self._idle, self._writer):
                 connection.close()

@@ -43,7 +43,7 @@ PATIENCE = 5.0
 #: The most spans written in one transaction.
 BATCH = 5_000
 
-#: The delay from the arrival of a span to the summary of its trace, and the extra delay for each
+#: The delay from the first new span of a trace to its summary, and the extra delay for each
 #: span that the trace already has, in nanoseconds. So a long trace is not summed up all the time.
 SETTLE, SETTLE_PER_SPAN = 500_000_000, 200_000
 
