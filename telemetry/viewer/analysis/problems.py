@@ -87,7 +87,7 @@ def _disagreements(trace: Trace) -> Iterator[str]:
     for (behind, ahead), early in list(worst.items())[:MOST]:
         yield (
             f"the clock of {behind} is behind that of {ahead} by at least {early / 1e6:.1f} ms: "
-            "synchronise the clocks of both hosts (NTP)"
+            "synchronize the clocks of both hosts (NTP)"
         )
 
 
