@@ -36,11 +36,6 @@ PATHS = (
     "telemetry/**/*.py",
 )
 
-#: Not yet rewritten.
-LATER = (
-    "telemetry/viewer/",
-)
-
 #: What to write instead of a phrase.
 INSTEAD = {
     r"(?:is|are|was|were|be|been|being) away": "write: is down",
@@ -129,9 +124,8 @@ def main(given: list[str]) -> int:
 def _all() -> Iterator[Path]:
     for pattern in PATHS:
         for path in sorted(ROOT.glob(pattern)):
-            name = path.relative_to(ROOT).as_posix()
-            if path.suffix in (".md", ".py") and not name.startswith(LATER):
-                yield Path(name)
+            if path.suffix in (".md", ".py"):
+                yield path.relative_to(ROOT)
 
 
 def page(text: str) -> str:

@@ -247,7 +247,7 @@ def _alerts() -> Iterator[Rule]:
         severity="critical",
         summary=f"Queue {queue}: a message has waited for more than {{{{ $value"
         " | humanizeDuration }}",
-        description="Fewer runs have ended than messages were sent. Look whether workers are up"
+        description="Fewer runs have ended than messages were sent. Check whether workers are up"
         f" and take from {queue}, and compare with what the broker holds.",
     )
     for name, series, place, remedy in (

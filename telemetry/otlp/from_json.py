@@ -111,7 +111,8 @@ def _hex_to_base64(item: dict[str, Any]) -> None:
         if value := item.get(field):
             if not (isinstance(value, str) and _HEX.fullmatch(value)):
                 raise Malformed(f"{field} is not in hexadecimal digits: {str(value)[:50]!r}")
-            item[field] = base64.b64encode(bytes.fromhex(value)).decode()
+            # Python 3.15 warns where protobuf reads the characters of ordinary base64.
+            item[field] = base64.urlsafe_b64encode(bytes.fromhex(value)).decode()
 
 
 _HEX = re.compile("([0-9a-fA-F]{2})+")

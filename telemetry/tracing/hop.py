@@ -80,7 +80,7 @@ class Hop(Generic[F]):
 
     @classmethod
     def current(cls) -> Self | None:
-        """Return the innermost hop of the class that the current context is inside of."""
+        """Return the innermost hop of this class around the current context."""
         hop: Any = get_current().get(cls.key)
         return hop  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""``python -m telemetry view``: receive, keep, show; in the browser and in the terminal."""
+"""``python -m telemetry view``: receive and store traces, show them in browser and terminal."""
 
 import argparse
 import gc
@@ -29,12 +29,12 @@ __all__ = ["print_trace", "view"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
-#: Seconds after which a thread that computes lets another run. The viewer answers a request in many
-#: short steps. With Python's 5 milliseconds, each step would wait that long for the thread that
-#: writes, or for a large export.
+#: The switch interval between threads, in seconds. The viewer answers a request in many short
+#: steps. With Python's default of 5 ms, each step would wait that long for the thread that writes,
+#: or for a large export.
 SWITCH_INTERVAL = 0.0005
 
-#: Seconds for which nothing more of a trace may come before it is printed.
+#: A trace is printed when none of its spans has arrived for this long, in seconds.
 QUIET = 1.0
 
 #: New objects after which the garbage collector looks for cycles. A large trace is many objects
@@ -43,13 +43,13 @@ COLLECT_AFTER = 50_000
 
 
 class CannotStart(Exception):
-    """The viewer cannot begin: what is in the way, and what to do about it."""
+    """The viewer cannot start. The message names the cause and the remedy."""
 
 
 def view(options: argparse.Namespace) -> int:
     """Receive and show traces until Ctrl-C; return the exit status."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a tree has more than ASCII in it
+        sys.stdout.reconfigure(errors="replace")  # a tree has characters beyond ASCII
     try:
         return print_trace(options) if options.trace_id else _serve(options)
     except (CannotStart, Unusable) as exc:
@@ -61,7 +61,7 @@ def print_trace(options: argparse.Namespace) -> int:
     """Print the tree of one trace of the database."""
     path = options.db
     if path == MEMORY or not Path(path).exists():
-        raise CannotStart(f"there is no database {path}: name the viewer's with --db")
+        raise CannotStart(f"there is no database {path}: give the viewer's with --db")
     database = Database(path)
     try:
         with database.reading() as db:
@@ -102,7 +102,7 @@ def _serve(options: argparse.Namespace) -> int:
         if options.follow:
             _follow(store, stopped)
         else:
-            # The kernel may give the signal to a thread of gRPC's: then nothing wakes this one.
+            # If a thread of gRPC receives the signal, nothing wakes this one.
             while not stopped.wait(0.2):
                 pass
     finally:
@@ -112,9 +112,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _follow(store: Store, stopped: threading.Event) -> None:
-    """Print each trace when it is complete and no span of it has come for a while.
+    """Print each complete trace when none of its spans has arrived for a while.
 
-    A trace that has got more spans since is printed again: each process sends its own, some later.
+    If more spans arrive later, print it again: each process exports its spans on its own schedule.
     """
     console = Console(highlight=False)
     due: dict[str, float] = {}
@@ -146,7 +146,7 @@ def _follow(store: Store, stopped: threading.Event) -> None:
 
 def _grpc_server(address: str, store: Store) -> grpc.Server:
     try:
-        # gRPC itself would say so in lines of its own.
+        # gRPC itself would log several lines if the address is in use.
         _bind(*split_address(address)).close()
         server, _ = grpc_server(
             address,
@@ -159,17 +159,17 @@ def _grpc_server(address: str, store: Store) -> grpc.Server:
 
 
 class _Handler(WSGIRequestHandler):
-    #: Seconds that a client may be silent for.
+    #: The longest time that a client may send nothing, in seconds.
     timeout = 60
 
     def log_request(self, *_: object) -> None:
-        """Say nothing of requests: the terminal is for traces."""
+        """Log no requests: the terminal is for traces."""
 
 
 def _http_server(address: str, store: Store, events: Events) -> BaseWSGIServer:
     host, port = split_address(address)
     app = create_app(store, events, LOOPBACK | {host.lower()})
-    # Bound here: werkzeug's own would print and exit where the address is taken.
+    # Bind here: werkzeug would print and exit if the address is in use.
     try:
         bound = _bind(host, port)
     except OSError as exc:
@@ -183,7 +183,7 @@ def _http_server(address: str, store: Store, events: Events) -> BaseWSGIServer:
 
 def _taken(address: str, option: str, exc: OSError) -> CannotStart:
     return CannotStart(
-        f"{address} cannot be listened on ({exc.strerror}): end what listens there, or choose "
+        f"cannot listen on {address} ({exc.strerror}): stop the process that uses it, or choose "
         f"another address with {option}"
     )
 

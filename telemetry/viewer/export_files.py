@@ -1,4 +1,4 @@
-"""A trace as a file: its spans and its log records as OTLP/JSON, as ``import_files`` reads them."""
+"""Export a trace as a file: its spans and log records as OTLP/JSON, for ``import_files``."""
 
 import base64
 import sqlite3
@@ -16,7 +16,7 @@ __all__ = ["trace_document"]
 
 
 def trace_document(db: sqlite3.Connection, number: int, trace_id: str) -> dict[str, Any]:
-    """Return all spans and log records of a trace: ids in hex, 64-bit numbers as strings."""
+    """Return all spans and log records of a trace: ids in hex, 64-bit integers as strings."""
     document = to_json(grouped(stored_spans(db, number)))
     sources: dict[bytes, ResourceLogs] = {}
     for source, log in stored_logs(db, bytes.fromhex(trace_id)):

@@ -1,6 +1,6 @@
-"""Files that a person opens, as OTLP: this viewer's own, the Collector's, Jaeger's and Tempo's.
+"""Import files as OTLP: those of this viewer, of the Collector, of Jaeger and of Tempo.
 
-A file of another kind is refused in words that name the kind, and what to do instead.
+For a file in another format, the error names the format and the remedy.
 """
 
 import base64
@@ -23,7 +23,7 @@ from .jaeger import JAEGER, from_jaeger
 
 __all__ = ["Imported", "read_file"]
 
-#: What a compressed file may become, in bytes.
+#: The largest size of a file after decompression, in bytes.
 LARGEST = 128 * 1024 * 1024
 
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
@@ -33,19 +33,19 @@ KNOWN = (
     "also compressed with gzip"
 )
 
-#: Objects of others that hold no spans: the name of a field, and what the file is.
+#: Known JSON objects without spans: the name of a field, and the format of the file.
 OTHERS = {
-    "traceEvents": "a Chrome trace, which is a profile of one program",
+    "traceEvents": "a Chrome trace, the profile of one program",
     "resourceMetrics": "metrics in OTLP; the viewer shows traces and logs only",
     "resourceProfiles": "profiles in OTLP; the viewer shows traces and logs only",
     "traces": "the result of a search in Tempo, without spans; download one of its traces",
-    "log": "a HAR file, which holds requests of a browser",
-    "errors": "an error that the other viewer answered, without spans",
-    "error": "an error that the other viewer answered, without spans",
-    "message": "an error that the other viewer answered, without spans",
+    "log": "a HAR file with the requests of a browser",
+    "errors": "an error message of the other viewer, without spans",
+    "error": "an error message of the other viewer, without spans",
+    "message": "an error message of the other viewer, without spans",
 }
 
-#: The lengths of ids in base64, in which Tempo writes them: of a trace, and of a span.
+#: The lengths of a trace id and a span id in base64, as Tempo writes them, and in bytes.
 BASE64 = {24: 16, 12: 8}
 
 
@@ -59,18 +59,18 @@ class Imported:
 
     @property
     def spans(self) -> int:
-        """How many spans there are."""
+        """The number of spans."""
         return sum(len(scope.spans) for scope in self._scopes())
 
     @property
     def logs(self) -> int:
-        """How many log records there are."""
+        """The number of log records."""
         scopes = (scope for r in self.log_request.resource_logs for scope in r.scope_logs)
         return sum(len(scope.log_records) for scope in scopes)
 
     @property
     def trace_ids(self) -> list[str]:
-        """The ids of its traces, in their order."""
+        """The ids of its traces, in the order of the file."""
         ids = (span.trace_id.hex() for scope in self._scopes() for span in scope.spans)
         return list(dict.fromkeys(ids))
 
@@ -81,7 +81,7 @@ class Imported:
 def read_file(body: bytes, ticket: Ticket | None = None) -> Imported:
     """Read the spans and log records of a file.
 
-    Raises Malformed in words for a person, or TooLarge. With a *ticket* it raises Busy where
+    Raises Malformed, with a message for the user, or TooLarge. With a *ticket*, raises Busy if
     another large export is being read.
     """
     if body.startswith(GZIP):
@@ -104,7 +104,7 @@ def read_file(body: bytes, ticket: Ticket | None = None) -> Imported:
 
 
 def read_json(body: bytes) -> tuple[Exports, str]:
-    """Return what a file that is not compressed holds, and the name of its format."""
+    """Return the spans and log records of uncompressed JSON, and the name of the format."""
     try:
         return _import(list(_documents(body)))
     except RecursionError:
@@ -112,7 +112,7 @@ def read_json(body: bytes) -> tuple[Exports, str]:
 
 
 def _documents(body: bytes) -> Iterator[Any]:
-    """Yield the one document of *body*, or that of each of its lines."""
+    """Yield the JSON document of *body*, or one for each line."""
     try:
         yield json.loads(body)
         return
@@ -127,7 +127,7 @@ def _documents(body: bytes) -> Iterator[Any]:
         try:
             document = json.loads(line)
         except ValueError as exc:
-            # A file of lines has an object in the first, and a document over many lines has not.
+            # The first line of JSON lines is a whole object. That of a long document is not.
             if number == 1:
                 raise Malformed(f"it is not JSON: {whole}") from None
             if number == len(lines):
@@ -151,7 +151,7 @@ def _import(documents: list[Any]) -> tuple[Exports, str]:
     for document in documents:
         if not isinstance(document, dict):
             raise Malformed(f"it holds no object. {KNOWN}")
-        inner = document.get("trace", document)  # Tempo's answer in its second version
+        inner = document.get("trace", document)  # the second version of Tempo's API
         if not isinstance(inner, dict):
             raise Malformed(f"it holds no object. {KNOWN}")
         for name in ("resourceSpans", "batches"):
@@ -181,15 +181,15 @@ def _import(documents: list[Any]) -> tuple[Exports, str]:
 
 
 def _jaeger_traces(documents: list[Any]) -> list[Any] | None:
-    """Return the traces of Jaeger's JSON: its API's answer, or one trace; None if it is another."""
+    """Return the traces if the document is a response of Jaeger's API or one trace, else None."""
     if len(documents) > 1:
         return None
     [document] = documents
     if "data" in document and isinstance(document["data"], list):
         traces = document["data"]
-        # An answer to another question is a list of names, or of services.
+        # The responses of other endpoints are lists of names.
         if traces and not all(isinstance(t, dict) and "spans" in t for t in traces):
-            raise Malformed("it is an answer of Jaeger's without spans; download a trace")
+            raise Malformed("it is a response of Jaeger's API without spans; download a trace")
         return list(traces)
     return [document] if "spans" in document and "processes" in document else None
 
@@ -209,7 +209,7 @@ def _list_kind(items: list[Any]) -> str:
 
 
 def _spans(resource_spans: list[Any]) -> Iterator[dict[str, Any]]:
-    """Yield the spans, with the names of fields as they are today."""
+    """Yield the spans. Rename the fields of old OTLP versions."""
     for resource in resource_spans:
         if not isinstance(resource, dict):
             raise Malformed("resourceSpans is not an array of objects")
@@ -234,7 +234,7 @@ def _sequence(value: Any, name: str) -> Iterable[Any]:
 
 
 def _use_hex(item: Any) -> None:
-    """Write the ids of a span or link in hex where they are in base64."""
+    """Convert the ids of a span or link from base64 to hex."""
     if not isinstance(item, dict):
         raise Malformed("a link is not an object")
     for name in ("traceId", "spanId", "parentSpanId"):

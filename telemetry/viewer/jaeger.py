@@ -1,7 +1,8 @@
-"""Jaeger's JSON, as its page downloads it and its API answers it, into OTLP.
+"""Convert Jaeger's JSON, from its page or its API, to OTLP.
 
-The reverse of what Jaeger does to a span of OTLP: attributes are tags, events are logs, a link is a
-reference that FOLLOWS_FROM, and kind, status and scope are tags with names of their own.
+Jaeger converts a span of OTLP like this: attributes become tags, events become logs, a link becomes
+a FOLLOWS_FROM reference, and kind, status and scope become tags with reserved names. This module
+does the reverse.
 """
 
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ def from_jaeger(traces: list[Any]) -> ExportTraceServiceRequest:
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as exc:
         said = f"{type(exc).__name__}: {exc}"[:200]
         raise Malformed(
-            f"it looks like {JAEGER}, but a span of it cannot be read ({said})"
+            f"it looks like {JAEGER}, but one of its spans is malformed ({said})"
         ) from None
     return request
 
@@ -109,7 +110,7 @@ def _span(item: Mapping[str, Any], tags: Tags) -> Span:
 def _parent(
     item: Mapping[str, Any], trace_id: bytes, references: list[tuple[str, bytes, bytes]]
 ) -> bytes:
-    """Return the parent: the first CHILD_OF within the trace, or else the first FOLLOWS_FROM."""
+    """Return the parent: the first CHILD_OF in the trace, or else the first FOLLOWS_FROM."""
     for kind in ("CHILD_OF", "FOLLOWS_FROM"):
         for ref, trace, span_id in references:
             if ref == kind and trace == trace_id:
@@ -119,9 +120,9 @@ def _parent(
 
 
 def _id(value: Any, size: int) -> bytes:
-    """Return an id of *size* bytes; Jaeger leaves leading zeros out."""
+    """Return an id of *size* bytes. Jaeger omits leading zeros."""
     if not isinstance(value, str) or not value or len(value) > 2 * size:
-        raise Malformed(f"it looks like {JAEGER}, but {value!r:.60} is no id of {size} bytes")
+        raise Malformed(f"it looks like {JAEGER}, but {value!r:.60} is not an id of {size} bytes")
     return bytes.fromhex(value.rjust(2 * size, "0"))
 
 
@@ -130,7 +131,7 @@ def _tags(tags: Any) -> Tags:
 
 
 def _typed(value: Any, kind: Any) -> Any:
-    """Return *value* as its *kind* has it: large numbers are texts in some versions."""
+    """Return *value* in the type *kind*: some versions write numbers as strings."""
     if not isinstance(value, str):
         return value
     if kind == "bool":

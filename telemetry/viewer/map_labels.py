@@ -1,4 +1,4 @@
-"""Where the labels of edges go: at their edge, clear of every node and of every other label."""
+"""Place the labels of edges: at their edge, clear of every node and of every other label."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ Point = tuple[float, float]
 #: Left, top, right and bottom.
 Box = tuple[float, float, float, float]
 
-#: Pixels from one place that is tried to the next, and as many places at most.
+#: Pixels between two candidate places, and the most candidates on an edge.
 STEP, MOST_PLACES = 14.0, 40
 
-#: Pixels between a label and whatever is beside it.
+#: Pixels between a label and its neighbours.
 GAP = 4.0
 
 
@@ -22,8 +22,8 @@ def place_labels(
 ) -> list[Point | None]:
     """Return the middle of a label of *size* for each of *paths*, or None if it has no room.
 
-    Of the places that are free, the one over the fewest other edges, then the closest to the
-    middle. Short edges choose first: they have the fewest places.
+    A label gets the free place that covers the fewest other edges, and among those the closest to
+    the middle. Short edges choose first: they have the fewest places.
     """
     segments = [list(pairwise(path)) for path in paths]
     taken = list(boxes)
@@ -51,7 +51,7 @@ def _length(path: Sequence[Point]) -> float:
 
 
 def _places(path: Sequence[Point], size: tuple[float, float]) -> Iterator[Point]:
-    """Yield places on *path*, from its middle to its ends, and then those just beside it."""
+    """Yield places on *path* from its middle to its ends, and then places beside it."""
     length = _length(path)
     step = max(STEP, length / MOST_PLACES)
     offsets = [0.0]

@@ -1,8 +1,8 @@
-"""Where the nodes and edges of the map are drawn: in layers, in the direction of the messages.
+"""Lay out the nodes and edges of the map: in layers, in the direction of the messages.
 
-The layers, their order and the routes are graphlay's. Which edges of a cycle are drawn back is
-decided here, since the map has a direction that the graph alone does not: from clients over queues
-to workers.
+graphlay computes the layers, their order and the routes. This module chooses the edges of a cycle
+that point backward, because only it knows the direction of the map: from clients through queues to
+workers.
 """
 
 import re
@@ -16,24 +16,24 @@ from .map_labels import Box, Point, place_labels
 
 __all__ = ["lay_out"]
 
-#: Which way messages go, in the API's words and in graphlay's.
+#: The direction of messages, by its name in the API and in graphlay.
 DIRECTIONS = {"right": "leftright", "down": "topbottom"}
 
-#: The size of a node without its further lines of name, and of such a line, in CSS pixels.
+#: The size of a node with one line of name, and the height of each further line, in CSS pixels.
 WIDTH, HEIGHT, LINE = 172, 52, 17
 
-#: The label of an edge: two short lines.
+#: The size of an edge's label: two short lines.
 LABEL = (70.0, 34.0)
 
-#: Characters of a name in a line, and lines. At 13 px no common font has wider ones on average.
+#: The most characters in a line of a name at 13 px, and the most lines.
 LONGEST_LINE, MOST_LINES = 20, 3
 
-#: Around the whole drawing.
+#: The margin around the drawing.
 MARGIN = 16
 
 ROUTING = {"style": "orthogonal"}
 
-#: Between two layers is room for a label and some of its line.
+#: The gap between two layers has room for a label and a part of its edge.
 SPACING = {
     "right": {"layer_gap": LABEL[0] + 44, "node_gap": 30.0},
     "down": {"layer_gap": LABEL[1] + 40, "node_gap": 34.0},
@@ -43,15 +43,15 @@ Edge = tuple[str, str]
 
 
 def lay_out(found: Mapping[str, Any], direction: str = "right") -> dict[str, Any]:
-    """Return *found*, which has ``nodes`` and ``edges``, with places in CSS pixels.
+    """Return the ``nodes`` and ``edges`` of *found* with their positions in CSS pixels.
 
     A node gets ``x`` and ``y`` of its upper left corner, ``width``, ``height`` and the ``lines`` of
-    its name; an edge its ``points``, whether it is drawn ``back``, and the middle of its ``label``,
-    None where there is no room for one. *direction* is ``right`` or ``down``; raises ValueError if
-    it is neither.
+    its name. An edge gets its ``points``, whether it points ``back``, and the middle of its
+    ``label``, or None if the label has no room. *direction* is ``right`` or ``down``. Raises
+    ValueError for any other.
     """
     if direction not in DIRECTIONS:
-        raise ValueError(f"direction is one of {', '.join(DIRECTIONS)}")
+        raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}")
     if not found["nodes"]:
         return {**found, "width": 0, "height": 0}
     drawing = _draw(
@@ -72,7 +72,7 @@ def lay_out(found: Mapping[str, Any], direction: str = "right") -> dict[str, Any
 def _draw(
     nodes: tuple[tuple[str, str], ...], edges: tuple[Edge, ...], direction: str
 ) -> dict[str, Any]:
-    """Lay out *nodes*, of which each is an id and a name, and *edges* between ids."""
+    """Lay out *nodes*, pairs of an id and a name, and *edges* between ids."""
     sizes = [_size(name) for _, name in nodes]
     graph = graphlay.Graph()
     for (node, _), size in zip(nodes, sizes, strict=True):
@@ -119,7 +119,7 @@ def _size(name: str) -> dict[str, Any]:
 
 
 def _lines(name: str) -> list[str]:
-    """Return *name* in lines that fit into a node, broken where its words end."""
+    """Return *name* in lines that fit into a node, broken between words."""
     lines = [""]
     for words in name.split(" "):
         if lines[-1] and len(lines[-1]) + 1 + len(words) > LONGEST_LINE:
@@ -133,18 +133,18 @@ def _lines(name: str) -> list[str]:
                     lines.append("")
                 lines[-1] += part
     if len(lines) > MOST_LINES:
-        # The end tells names apart as often as the beginning.
+        # Names differ at the end as often as at the beginning.
         last = MOST_LINES - 2
         lines = [*lines[:last], f"{lines[last][: LONGEST_LINE - 1]}…", name[-LONGEST_LINE:]]
     return lines
 
 
 def _backward(nodes: Iterable[str], edges: Iterable[Edge]) -> set[Edge]:
-    """Return the edges that lead back: without them there is no cycle.
+    """Return the edges to draw backward. Without them the graph has no cycle.
 
-    What a worker publishes to a queue that it consumes leads back. The other cycles are followed
-    from the callers that nobody calls, then from services that consume no queue, from queues, and
-    last from workers.
+    If a worker publishes to a queue that it consumes, that edge points back. Other cycles are cut
+    by depth-first search: from callers without a caller, then from services that consume no queue,
+    from queues, and last from workers.
     """
     edges = set(edges)
     backward = {(a, b) for a, b in edges if b.startswith("queue:") and (b, a) in edges}

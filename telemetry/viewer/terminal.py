@@ -1,4 +1,4 @@
-"""Traces in the terminal: a line for each ping, and the tree of one trace with its waits."""
+"""Traces in the terminal: one line for each ping, and the tree of a trace with its waits."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ __all__ = ["ping_header", "ping_line", "render_tree"]
 TASK_STATE = "celery.task.state"
 WAIT_QUEUE = "celery.wait.queue"
 IN_QUEUE = "in {queue}"
-#: What a message waits for, in the order in which it does, and in words.
+#: The waits of a message in their order, and their descriptions.
 WAITS = (
     ("celery.wait.scheduled", "until it was due"),
     (WAIT_QUEUE, IN_QUEUE),
@@ -34,10 +34,10 @@ WAITS = (
 )
 WAIT_SKEWED = "celery.wait.skewed"
 
-#: A wait shorter than this many seconds would be shown as 0.0 ms.
+#: Shorter waits would be shown as 0.0 ms, in seconds.
 SHORTEST_WAIT = 0.00005
 
-#: Red is for errors and yellow for waiting; services take turns with the others.
+#: The colours of services. Red is for errors and yellow for waits.
 SERVICE_COLOURS = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_magenta")
 
 MOST_LINKS = 5
@@ -52,12 +52,12 @@ def ping_header() -> Text:
 
 
 def ping_line(number: int, spans: Sequence[ReceivedSpan]) -> Text:
-    """Return what there is to say of one ping in one line; below it why it is not one trace."""
+    """Return one line about a ping, and below it the reasons if its trace is incomplete."""
     verdict = judge(spans)
     status = next(
         (str(s.attributes[HTTP_RESPONSE_STATUS_CODE]) for s in spans if _has_status(s)), "–"
     )
-    # Without its root, as long as what there is of it.
+    # Without the root, use the duration of the spans that arrived.
     begin, end = _period(spans)
     root = next((span for span in spans if not span.parent_id), None)
     seconds = root.duration if root else (end - begin) / 1e9
@@ -99,12 +99,12 @@ def _duration(seconds: float) -> str:
 
 
 def _printable(text: object) -> str:
-    """Return *text* in one line and without what a terminal would obey."""
+    """Return *text* in one line without control characters."""
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 def render_tree(spans: Sequence[ReceivedSpan]) -> "Tree":
-    """Return the tree of one trace: who did what, for how long, and what waited in between."""
+    """Return the tree of one trace: its spans, their durations and the waits in between."""
     return Tree(by_trace(spans))
 
 
@@ -118,7 +118,7 @@ class _Bar:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One line of the tree; one without a bar may take the whole width."""
+    """One line of the tree. A line without a bar may fill the whole width."""
 
     text: Text
     duration: str = ""
@@ -126,7 +126,7 @@ class _Row:
 
 
 class Tree:
-    """A trace as a tree, as wide as the terminal it is printed on."""
+    """A trace as a tree in the width of the terminal."""
 
     def __init__(self, traces: Mapping[str, Sequence[ReceivedSpan]]) -> None:
         self._traces = traces
@@ -188,8 +188,8 @@ def _rows(spans: Sequence[ReceivedSpan]) -> Iterator[_Row]:
         service: SERVICE_COLOURS[at % len(SERVICE_COLOURS)] for at, service in enumerate(services)
     }
     drawn: set[str] = set()
-    for root in (*children[""], *spans):  # those in a circle are under no root
-        # No recursion: a task that publishes itself again and again makes a deep tree.
+    for root in (*children[""], *spans):  # spans in a cycle have no root
+        # No recursion: a task that publishes itself repeatedly makes a deep tree.
         pending = [(root, "", True)]
         while pending:
             span, guides, is_last = pending.pop()
@@ -221,7 +221,7 @@ def _cut(guides: str) -> str:
 def _above(
     span: ReceivedSpan, parent: ReceivedSpan | None, lead: str, colour: str
 ) -> Iterator[_Row]:
-    """Yield what comes between *parent* and *span*: waiting, and the step into another process."""
+    """Yield the rows between *parent* and *span*: its waits, and its process if that changes."""
     guides = (_cut(lead), "dim")
     if parent is None and span.parent_id:
         text = f"its parent {span.parent_id} did not arrive"
@@ -235,15 +235,15 @@ def _above(
 
 
 def _waits(span: ReceivedSpan) -> Iterator[tuple[str, _Bar]]:
-    """Yield in words what the message of a run waited for, and when that was."""
+    """Yield the description and the bar of each wait of a run."""
     known = [(_seconds(span, key), words) for key, words in WAITS]
     waits = [(seconds, words) for seconds, words in known if seconds is not None]
     if not waits:
         return
-    # Of several waits those that can be seen; of none that can, the one in the queue.
+    # Show every wait that is long enough. If none is, show the one in the queue.
     least = SHORTEST_WAIT if any(seconds >= SHORTEST_WAIT for seconds, _ in waits) else 0.0
     queue = _printable(span.attributes.get(MESSAGING_DESTINATION_NAME) or "the queue")
-    skewed = ", as far as clocks that disagree can tell" if WAIT_SKEWED in span.attributes else ""
+    skewed = " (the clocks disagree)" if WAIT_SKEWED in span.attributes else ""
     ends = [span.start_ns]
     for seconds, _ in reversed(waits):
         ends.insert(0, ends[0] - int(seconds * 1e9))
@@ -277,7 +277,7 @@ def _detail(span: ReceivedSpan) -> str:
 
 
 def _notes(span: ReceivedSpan, known: Mapping[str, ReceivedSpan], lead: str) -> Iterator[_Row]:
-    """Yield what went wrong in *span*, and which spans it names."""
+    """Yield the errors of *span* and its links."""
     guides = (_cut(lead), "dim")
     failed = span.status == "ERROR"
     exceptions = [e.attributes for e in span.events if EXCEPTION_TYPE in e.attributes]
@@ -285,7 +285,7 @@ def _notes(span: ReceivedSpan, known: Mapping[str, ReceivedSpan], lead: str) -> 
     if failed and not told:
         told = [str(span.status_message or span.attributes.get(ERROR_TYPE) or "failed")]
     for error in told:
-        if error == _detail(span):  # stands in the line above already
+        if error == _detail(span):  # the line above has it already
             continue
         text = f"✗ {_printable(error).rstrip(': ')}"
         yield _Row(Text.assemble(guides, (text, "red" if failed else "dim")))

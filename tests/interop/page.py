@@ -104,11 +104,9 @@ class Interop(Page):
         tracers = {product for (product, _, _), orders in self._found.items() if orders}
         return (
             f"{HEAD}## Tracers\n\n"
-            + self._table(tracers, "product", "version", "situation", "set up", "what comes out")
+            + self._table(tracers, "product", "version", "situation", "set up", "result")
             + "\n## Libraries, Celery's extensions, servers\n\n"
-            + self._table(
-                PRODUCTS.keys() - tracers, "product", "version", "situation", "what comes out"
-            )
+            + self._table(PRODUCTS.keys() - tracers, "product", "version", "situation", "result")
             + "\n"
             + BACKENDS.read_text()
         )
@@ -124,7 +122,7 @@ class Interop(Page):
                     "version": version(product),
                     "situation": row[1],
                     "set up": ", ".join(orders),
-                    "what comes out": row[2],
+                    "result": row[2],
                 }
                 lines.append(tuple(cells[column] for column in columns))
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)

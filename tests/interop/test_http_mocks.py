@@ -143,7 +143,7 @@ class TestRequestsMock:
 
     @pytest.mark.interop(
         "requests-mock",
-        "`Mocker()` inside of `Mocker()`, around a traced session",
+        "`Mocker()` inside `Mocker()`, around a traced session",
         "each mocker answers while it is the inner one; traced after both",
     )
     def test_nested(

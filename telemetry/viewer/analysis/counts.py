@@ -1,4 +1,4 @@
-"""What a trace adds to the counts of queues, tasks, services and stores, and each of its runs."""
+"""The counts of one trace, by queue, task, service and store, and a record of each of its runs."""
 
 import math
 from collections.abc import Iterator
@@ -16,27 +16,27 @@ from .messaging import broker_of, is_doctors, number, queue_of, retries_of, stat
 
 __all__ = ["Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
 
-#: A name that is longer is cut.
+#: Longer names are cut.
 LONGEST_NAME = 200
 
-#: What is counted. ARRIVED is when a message that was taken later was due, TAKEN when it was taken.
-#: From WAITS and DURATIONS on, one metric for each bin of a histogram.
+#: The metrics. For a message that a worker took, ARRIVED counts when it was due, and TAKEN when it
+#: was taken. The numbers from WAITS and DURATIONS on are the bins of two histograms.
 SENT, TOTAL, FAILURES, RETRIES, ARRIVED, TAKEN, EXPIRED, REJECTED, REVOKED = range(9)
 WAITS, DURATIONS = 1000, 3000
 
-#: Bins of a histogram to a doubling: within 2.2 % of the truth.
+#: Histogram bins per doubling. The error of a bin is at most 2.2 %.
 BINS = 16
 
-#: Seconds to a bucket at the finest.
+#: The length of the finest bucket, in seconds.
 BUCKET = 10
 
-#: A thing that is counted: ("flow", broker, queue, task), ("node", id) or ("edge", from, to).
+#: The subject of a count: ("flow", broker, queue, task), ("node", id) or ("edge", from, to).
 Key = tuple[str, ...]
 
 #: A task in a queue of a broker, each "" if unknown.
 Flow = tuple[str, str, str]
 
-#: How a run that is over ended, where Celery's state says it.
+#: The metric of each final Celery state, except success.
 OUTCOMES = {
     "EXPIRED": EXPIRED,
     "REJECTED": REJECTED,
@@ -46,15 +46,17 @@ OUTCOMES = {
     "FAILURE": FAILURES,
 }
 
-#: The name of a worker in opentelemetry-instrumentation-celery.
+#: The attribute with the worker's name in opentelemetry-instrumentation-celery.
 CELERY_HOSTNAME = "celery.hostname"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a task. *wait_ns* is queue and prefetch, None if unknown; *outcome* a metric or 0.
+    """One run of a task.
 
-    *failure* is the type of its exception. *worker* is its service, and its host and process.
+    *wait_ns* is the time in the queue and in the prefetch buffer, or None if unknown. *outcome* is
+    a metric, or 0 for success. *failure* is the type of the exception. *worker* is the service, and
+    the host with the process.
     """
 
     span_id: str
@@ -70,7 +72,7 @@ class Run:
 
 
 def counted(trace: Trace) -> Iterator[tuple[int, Key, int]]:
-    """Yield what is counted: the bucket in Unix seconds, what it is of, and the metric."""
+    """Yield each count of *trace*: the bucket in Unix seconds, the key and the metric."""
     flows = _Flows(trace)
     for span in trace.spans:
         if is_doctors(span):
@@ -109,19 +111,19 @@ def runs_of(trace: Trace) -> list[Run]:
 
 
 class _Flows:
-    """The flows of the messages of a trace: either end may know more of one than the other."""
+    """The flows of the messages of a trace, merged from both ends: each may lack an attribute."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._runs = {send.span_id: run for run in trace.runs if (send := self.send_of(run))}
 
     def send_of(self, run: ReceivedSpan) -> ReceivedSpan | None:
-        """Return the send of *run*, also one in another trace."""
+        """Return the send of *run*, even if it is in another trace."""
         wait = self._trace.waits.get(run.span_id)
         return self._trace.causes.get(run.span_id) or (wait.send if wait else None)
 
     def of(self, span: ReceivedSpan) -> Flow:
-        """Return the flow of a send or a run. Its broker is as the producer calls it."""
+        """Return the flow of a send or a run. The broker has the name that the producer uses."""
         is_run = self._trace.roles[span.span_id] == "run"
         other = self.send_of(span) if is_run else self._runs.get(span.span_id)
         both = (other, span) if is_run else (span, other)
@@ -143,7 +145,7 @@ def queue_node(broker: str, queue: str) -> str:
 
 
 def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[int, Key, list[int]]]:
-    """Yield what *span* says of queues, and of the map of services, queues and stores."""
+    """Yield the counts of *span*: time in nanoseconds, key and metrics."""
     at = span.start_ns
     service = f"service:{span.service}"
     failed = [FAILURES] if span.status == "ERROR" else []
@@ -153,7 +155,7 @@ def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[in
         node = queue_node(flow[0], flow[1])
     if role == "send":
         yield at, ("flow", *flow), [SENT]
-        # A retry is another attempt at the same message, published by the worker.
+        # A worker publishes a retry itself, so the retry is also an edge from worker to queue.
         yield at, ("edge", service, node), [TOTAL, *failed, _duration(span)]
         yield at, ("node", node), [TOTAL, *failed]
     elif role == "run":
@@ -181,7 +183,7 @@ def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[in
 
 
 def _outcome(run: ReceivedSpan) -> int:
-    """Return the metric of how *run* ended, or 0 if it succeeded."""
+    """Return the metric for the outcome of *run*, or 0 if it succeeded."""
     state = state_of(run)
     if state in OUTCOMES:
         return OUTCOMES[state]
@@ -198,10 +200,10 @@ def _failure(run: ReceivedSpan) -> str:
 
 
 def _worker(run: ReceivedSpan) -> str:
-    """Return the host and the process of *run*: a host may have several workers of one service."""
+    """Return the host and process of *run*. One host may run several workers of a service."""
     host = text(run.attributes, CELERY_HOSTNAME) or text(run.resource, HOST_NAME)
     pid = number(run.resource, PROCESS_PID)
-    # A process id means nothing without its host.
+    # A process id is only unique on its host.
     process = f"pid {int(pid)}" if host and pid is not None else run.instance
     return " ".join(filter(None, (host, process)))
 
@@ -211,12 +213,12 @@ def _duration(span: ReceivedSpan) -> int:
 
 
 def cut(name: str) -> str:
-    """Return *name*, or the beginning of one that is too long."""
+    """Return *name*, cut to the longest length."""
     return name[:LONGEST_NAME]
 
 
 def bin_of(nanoseconds: int) -> int:
-    """Return the bin of a histogram that a duration belongs to; all up to 1 µs are in the first."""
+    """Return the histogram bin of a duration. The first bin holds everything up to 1 µs."""
     return int(math.log2(max(nanoseconds, 1000) / 1000) * BINS)
 
 

@@ -1,4 +1,4 @@
-"""The critical path of a trace: what its end was waiting for, back to its start."""
+"""The critical path of a trace: the chain of spans and waits that determines its duration."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,7 +9,7 @@ from .wait import Node, Wait
 
 __all__ = ["Segment", "critical_path"]
 
-#: A part of the path: on what, from when to when. On None nothing is known to have happened.
+#: A part of the path: the node, its start and its end. None means that no node was active.
 Segment = tuple[Node | None, int, int]
 
 Above = Callable[[Node], Node | None]
@@ -21,15 +21,17 @@ def critical_path(
 ) -> list[Segment]:
     """Return the critical path from *start_ns* to *end_ns*, its last part first.
 
-    *above* says what led to a node: to a run its wait, to that its send, to any other span its
-    parent. *last_waits* are the ids of the waits whose run is not among *nodes*. From the end of
-    a span one goes back to the last of those below it that it may have waited for, from the start
-    of that one up again to the span, and so on. The parts do not overlap and leave nothing out.
+    *above* returns the cause of a node: the wait of a run, the send of a wait, the parent of any
+    other span. *last_waits* are the ids of the waits whose run is not among *nodes*.
+
+    The path goes backward in time. From the end of a span it goes to the last descendant that the
+    span may have waited for. From the start of that descendant it goes up to the span again, and
+    then to the descendant before. The parts cover the whole period and do not overlap.
     """
     waited_for = _waited_for(nodes, above, last_waits)
     segments: list[Segment] = []
     now = end_ns
-    # What is under way at *now*, innermost last; None is the trace as a whole.
+    # The nodes that are active at *now*, innermost last. None is the trace as a whole.
     stack: list[Node | None] = [None]
     entered: set[int] = set()
     while stack:
@@ -56,7 +58,10 @@ def critical_path(
 def _latest(
     candidates: list[tuple[int, Node]], now: int, entered: set[int]
 ) -> tuple[int, Node | None]:
-    """Take the last of *candidates* that had ended by *now*; forget those that had not."""
+    """Remove and return the last of *candidates* that had ended by *now*.
+
+    Also remove those that ended later.
+    """
     del candidates[bisect_right(candidates, now, key=lambda candidate: candidate[0]) :]
     while candidates:
         end, node = candidates.pop()
@@ -66,9 +71,9 @@ def _latest(
 
 
 def _segments(node: Node | None, start: int, end: int) -> Iterable[Segment]:
-    """Yield what *node* has of the time from *start* to *end*, and first what is after its end."""
+    """Yield the segments of *node* between *start* and *end*, the last first."""
     if node is not None and node.end_ns < end:
-        # The moment between a wait and its run is the worker's.
+        # The time between a wait and its run belongs to the worker.
         idle = node.run if isinstance(node, Wait) else None
         if max(start, node.end_ns) < end:
             yield idle, max(start, node.end_ns), end
@@ -78,10 +83,10 @@ def _segments(node: Node | None, start: int, end: int) -> Iterable[Segment]:
 
 
 def _waited_for(nodes: Sequence[Node], above: Above, last_waits: Container[int]) -> Candidates:
-    """Return by node what it may have waited for, with when that ended, in that order.
+    """Return for each node the nodes that it may have waited for, sorted by their ends.
 
-    Whoever is above something and was still there when it ended may have waited for it: the
-    nearest such span, or else the trace as a whole.
+    A span may have waited for a descendant if the span was active when the descendant ended. Only
+    the nearest such span counts. If there is none, the trace as a whole waited.
     """
     up = {id(node): above(node) for node in nodes}
     below: dict[int, list[Node]] = defaultdict(list)
@@ -100,7 +105,7 @@ def _waited_for(nodes: Sequence[Node], above: Above, last_waits: Container[int])
     for end, node in ended:
         waiter = _still_there(up[id(node)], end, up)
         while waiter is not None and end < waiter.start_ns:
-            # By a clock that is ahead it began later.
+            # It started later, because of clock skew.
             waiter = _still_there(up[id(waiter)], end, up)
         candidates[id(waiter)].append((end, node))
     return candidates
@@ -122,7 +127,7 @@ def _still_there(node: Node | None, end: int, up: dict[int, Node | None]) -> Nod
 
 
 def _end(node: Node, caller: Node | None) -> int:
-    """Return when *node* ended: what answers a request no later than it, whatever clocks say."""
+    """Return when *node* ended. A SERVER span ends no later than its request, despite skew."""
     end = max(node.start_ns, node.end_ns)
     is_answer = isinstance(node, ReceivedSpan) and node.kind == "SERVER"
     if is_answer and isinstance(caller, ReceivedSpan) and caller.kind == "CLIENT":

@@ -1,7 +1,7 @@
-"""Where the time of one trace went: its tree, its messages, their waits, its critical path.
+"""The analysis of one trace: its tree, its messages with their waits, and its critical path.
 
-Derived from spans by pure functions, and nothing of it is ever a span. Times are integer
-nanoseconds.
+Everything here is derived from spans by pure functions, and nothing is exported as a span. Times
+are integer nanoseconds.
 """
 
 from collections import Counter, defaultdict
@@ -22,24 +22,25 @@ Status = Literal[
     "ok", "error", "stuck", "expired", "overdue", "waiting", "scheduled", "broken", "revoked"
 ]
 
-#: The states of a message that nobody has taken, the most urgent first.
+#: The states of a message that no worker has taken, the most urgent first.
 LIVE_STATES: tuple[LiveState, ...] = ("stuck", "expired", "overdue", "waiting", "scheduled")
 
 PartKind = Literal["web", "client", "scheduled", "waiting", "worker", "gap"]
 
-#: For so long after the last span arrived a missing one may still come: the SDKs send every 5 s.
+#: A missing span may still arrive for this long after the last one: SDKs export every 5 s.
 GRACE = 15 * 10**9
 
-#: States of a message that was to run and never did.
+#: States of a message whose task never ran.
 NEVER_RAN = frozenset({"EXPIRED", "REJECTED", "UNKNOWN"})
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the critical path spent time on, in nanoseconds, and the words for it.
+    """A part of the critical path and its name, in nanoseconds.
 
-    A wait is by queue, and says how much of it was spent in the worker (*prefetch_ns*); the rest
-    is by service. *shown_ns* is *ns* as the sentence rounds it.
+    There is one part for the waits in each queue, and one for the work of each service.
+    *prefetch_ns* is the share of a wait that was spent in the worker. *shown_ns* is *ns* rounded as
+    in the sentence.
     """
 
     kind: PartKind
@@ -53,10 +54,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What other traces know of this one.
+    """Spans of other traces that belong to messages of this one.
 
-    *runs* are those in other traces, by the span id of their send in this one; *sends* those of
-    others, by span id, that runs of this trace link to.
+    *runs* are runs in other traces, by the span id of their send in this trace. *sends* are sends
+    in other traces that runs of this trace link to, by their span id.
     """
 
     runs: Mapping[str, Sequence[ReceivedSpan]] = field(default_factory=dict)
@@ -64,11 +65,11 @@ class Elsewhere:
 
 
 class Trace:
-    """One trace, as far as its spans have come at *now_ns*, and their last at *arrived_ns*.
+    """One trace as it is known at *now_ns*. Its last span arrived at *arrived_ns*.
 
-    Spans may be in any order and there several times. *children* are by span id, *roots* are the
-    spans under none, *orphans* those of them that name a parent; *roles* say what is a send or a
-    run, *waits* are by run, *live* those that still go on.
+    Spans may be in any order and may repeat. *children* are by span id. *roots* are the spans
+    without a parent in the trace, and *orphans* those roots that name a parent. *roles* marks sends
+    and runs. *waits* are by run, and *live* are the waits of messages that no worker has taken.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Trace:
         self.now_ns = now_ns
         self.stuck_after_ns = stuck_after_ns
         self.elsewhere = elsewhere or Elsewhere()
-        #: Whether more of it may still arrive.
+        #: Whether more spans may still arrive.
         self.arriving = now_ns - arrived_ns < GRACE
         self._arrived_ns = arrived_ns
         by_id = {span.span_id: span for span in spans}
@@ -96,9 +97,9 @@ class Trace:
         self._find_waits()
 
     def _find_roles(self) -> dict[str, Role]:
-        """Return the roles of spans. One that takes messages is their run if no other span is."""
+        """Return the roles of spans. A span that receives messages is their run if no other is."""
         roles = {span.span_id: role_of(span) for span in self.spans}
-        #: The sends that a span takes without running them.
+        #: The sends that a span receives without running them.
         self._received: set[str] = set()
         runs = [span for span in self.spans if roles[span.span_id] == "run"]
         processed = {i for run in runs for i in (run.parent_id, *(k.span_id for k in run.links))}
@@ -136,7 +137,7 @@ class Trace:
                 self._descend(span)
 
     def _descend(self, root: ReceivedSpan) -> None:
-        """Note of all from *root* down what is part of a run, and of one that was tried again."""
+        """Note which spans from *root* down are part of a run, or of a run that was retried."""
         pending = [(root, False, False)]
         while pending:
             span, in_run, made_good = pending.pop()
@@ -149,7 +150,7 @@ class Trace:
             pending += [(child, in_run, made_good) for child in below]
 
     def _find_causes(self) -> None:
-        """Find for each run the send that published it, and the sends that nobody took."""
+        """Find the send of each run, and the sends that no run took."""
         self.message_ids = {s.span_id: message_id_of(s) for s in (*self.runs, *self.sends)}
         attempts = {self._attempt(send): send for send in reversed(self.sends)}
         self.causes: dict[str, ReceivedSpan] = {}
@@ -158,7 +159,7 @@ class Trace:
         for run in self.runs:
             sends = self._sends_of(run)
             taken.update(send.span_id for send in sends)
-            # A retry hangs under the first send, and was published by another.
+            # The parent of a retry is the first send, but another send published it.
             again = attempts.get(self._attempt(run)) if self.message_ids[run.span_id] else None
             if again is not None and again.parent_id != run.span_id:
                 taken.add(again.span_id)
@@ -168,7 +169,7 @@ class Trace:
                 batch = [*sends, *filter(None, others)]
                 if len(batch) > 1:
                     self._batches[run.span_id] = batch
-                # The message that waited for the longest time comes first.
+                # The message that waited longest comes first.
                 sends.sort(key=_end)
             if sends:
                 self.causes[run.span_id] = sends[0]
@@ -185,8 +186,8 @@ class Trace:
     def _is_untaken(self, send: ReceivedSpan) -> bool:
         """Return whether *send*, whose run is not in this trace, still needs one here.
 
-        A send that is no PRODUCER put another's context into the message; that one is followed if
-        it is here too, as that of a retry is.
+        A send that is not a PRODUCER injected the context of another send. It needs a run only if
+        that other send is in this trace too, as for a retry.
         """
         if send.status == "ERROR" or send.span_id in self.elsewhere.runs:
             return False
@@ -199,7 +200,7 @@ class Trace:
 
     def _find_waits(self) -> None:
         self.waits: dict[str, Wait] = {}
-        #: The waits of all messages of each batch.
+        #: The waits of all messages of a batch, by run.
         self.batches: dict[str, list[Wait]] = {}
         for run in self.runs:
             others = filter(None, (self.elsewhere.sends.get(link.span_id) for link in run.links))
@@ -224,19 +225,19 @@ class Trace:
         self.start_ns, self.end_ns = min(starts, default=0), max(ends, default=0)
 
     def _takers_elsewhere(self, send: ReceivedSpan) -> Sequence[ReceivedSpan]:
-        """Return the runs in other traces; or else what took the message there."""
+        """Return the runs of *send* in other traces, or else the spans that received it there."""
         takers = self.elsewhere.runs.get(send.span_id, ())
         runs = [taker for taker in takers if role_of(taker) == "run"]
         return runs if runs or send.span_id in self._taken else takers
 
     def messages_of(self, run: ReceivedSpan) -> list[Wait]:
-        """Return the waits of the messages that *run* took: several if it is a batch."""
+        """Return the waits of the messages of *run*. A batch has several."""
         wait = self.waits.get(run.span_id)
         return self.batches.get(run.span_id) or ([wait] if wait else [])
 
     @property
     def duration_ns(self) -> int:
-        """How long it lasted, from the first start or wait to the last end."""
+        """The time from the first start or wait to the last end."""
         return self.end_ns - self.start_ns
 
     @cached_property
@@ -247,7 +248,7 @@ class Trace:
         return critical_path(nodes, self._above, last, self.start_ns, self.end_ns)
 
     def _above(self, node: Node) -> Node | None:
-        """Return what led to *node*: to a run its wait, to that its send, to others the parent."""
+        """Return the cause of *node*: the wait of a run, the send of a wait, or the parent."""
         if isinstance(node, Wait):
             if node.send is not None and node.send.span_id in self.known:
                 return node.send
@@ -257,7 +258,7 @@ class Trace:
 
     @cached_property
     def critical_ns(self) -> Counter[str]:
-        """What the critical path consists of, by the API's names."""
+        """The length of each kind of part of the critical path, by its name in the API."""
         total = Counter(web=0, scheduled=0, queue=0, prefetch=0, worker=0)
         for node, start, end in self.path:
             if isinstance(node, Wait):
@@ -269,7 +270,7 @@ class Trace:
 
     @cached_property
     def parts(self) -> list[Part]:
-        """What the critical path consists of, for a sentence, a bar and its legend alike."""
+        """The parts of the critical path, for the sentence, the bar and its legend."""
         work: Counter[tuple[bool, str]] = Counter()
         queues: Counter[str] = Counter()
         prefetched: Counter[str] = Counter()
@@ -318,18 +319,18 @@ class Trace:
 
     @cached_property
     def live_states(self) -> dict[LiveState, int]:
-        """How many messages nobody has taken, by their state, the most urgent first."""
+        """The number of messages that no worker has taken, by state, the most urgent first."""
         counted = Counter(wait.state for wait in self.live)
         return {state: counted[state] for state in LIVE_STATES if counted[state]}
 
     @property
     def all_waits(self) -> list[Wait]:
-        """The waits of its messages, those included that go on or ended in another trace."""
+        """All waits of its messages: finished, live, and those with a run in another trace."""
         return [*self.waits.values(), *self.live, *self.picked_up]
 
     @property
     def lasting_status(self) -> Status | None:
-        """The status, if it does not depend on the time; None if messages are untaken."""
+        """The status if it does not depend on the time, or None while messages wait."""
         states = {state_of(span) for span in self.runs}
         if states & NEVER_RAN or any(
             span.status == "ERROR" and span.span_id not in self._made_good for span in self.spans
@@ -343,7 +344,7 @@ class Trace:
 
     @cached_property
     def first_error(self) -> ReceivedSpan | None:
-        """The first span to fail of which no later attempt made good, or None."""
+        """The first span that failed without a later attempt, or None."""
         failed = [
             span
             for span in self.spans
@@ -353,14 +354,14 @@ class Trace:
 
     @cached_property
     def status(self) -> Status:
-        """What became of it: an error that no later attempt made good comes first."""
+        """The status of the trace. An error without a later attempt comes first."""
         if (lasting := self.lasting_status) is not None:
             return lasting
         return next(state for state in LIVE_STATES if state in self.live_states)
 
     @property
     def changes_ns(self) -> int | None:
-        """When a message that nobody has taken changes its state, or None."""
+        """When the next live message changes its state, or None."""
         times = [
             time
             for wait in self.live
@@ -371,9 +372,9 @@ class Trace:
 
     @property
     def revisit_ns(self) -> int | None:
-        """When its status may change though nothing more arrives, or None.
+        """When to sum the trace up again although no more spans arrive, or None.
 
-        A wait that goes on is no reason: its state is worked out whenever somebody looks.
+        Live waits do not count: their state is computed on every read.
         """
         return self._arrived_ns + GRACE if self.orphans and self.arriving else None
 

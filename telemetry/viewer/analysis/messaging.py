@@ -1,7 +1,7 @@
-"""What a span says of a message, whichever instrumentation made it.
+"""The messaging attributes of a span, from any instrumentation.
 
-Ours, OpenTelemetry's contrib for Celery, Sentry's queue spans, and whatever follows the messaging
-conventions of today or of before: Kafka, JMS, RabbitMQ in any language.
+Supported are this library, OpenTelemetry's contrib for Celery, Sentry's queue spans, and every
+instrumentation that follows the messaging conventions, current or old: Kafka, JMS, RabbitMQ.
 """
 
 import math
@@ -39,8 +39,7 @@ __all__ = [
 
 Role = Literal["send", "run", "take", ""]
 
-#: The operations of the conventions, old and new, by their roles here. One that settles a message
-#: has none.
+#: The role of each operation of the conventions, old and new. Settling a message has no role.
 _OPERATIONS: dict[str, Role] = {
     **dict.fromkeys(("create", "send", "publish", "queue.publish", "queue.submit"), "send"),
     **dict.fromkeys(("process", "deliver", "queue.process", "queue.task"), "run"),
@@ -50,11 +49,11 @@ _OPERATIONS: dict[str, Role] = {
 _KINDS: dict[str, Role] = {"PRODUCER": "send", "CONSUMER": "run"}
 
 
-#: Which of Redis's databases, or of RabbitMQ's virtual hosts; absent for the default one.
+#: The database of Redis or the virtual host of RabbitMQ. Absent for the default one.
 VIRTUAL_HOST = "celery.broker.virtual_host"
 
 SENTRY_OP = "sentry.op"
-#: Names that were others' before, or are.
+#: Attribute names of other instrumentations and of old conventions.
 _DESTINATIONS = (MESSAGING_DESTINATION_NAME, "messaging.destination")
 _MESSAGE_IDS = (MESSAGING_MESSAGE_ID, "messaging.message_id", "celery.id")
 _TASKS = ("celery.task.name", "celery.task_name")
@@ -68,7 +67,7 @@ _GROUPS = (
 
 
 def text(attributes: Mapping[str, Any], *keys: str) -> str:
-    """Return the first of *keys* that holds a text that is not empty, or ``""``."""
+    """Return the first non-empty string among the *keys*, or ``""``."""
     for key in keys:
         value = attributes.get(key)
         if isinstance(value, str) and value:
@@ -77,7 +76,7 @@ def text(attributes: Mapping[str, Any], *keys: str) -> str:
 
 
 def number(attributes: Mapping[str, Any], *keys: str) -> float | None:
-    """Return the first of *keys* that holds a finite number of at least 0, or None."""
+    """Return the first finite, non-negative number among the *keys*, or None."""
     for key in keys:
         value = attributes.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -88,9 +87,9 @@ def number(attributes: Mapping[str, Any], *keys: str) -> float | None:
 
 
 def role_of(span: ReceivedSpan) -> Role:
-    """Return the role of *span*: it sends a message, runs its task, or only takes it.
+    """Return the role of *span*: it sends a message, runs its task, or only receives it.
 
-    A span that only takes messages is their run if no other span processes them.
+    A span that only receives messages is their run if no other span processes them.
     """
     attributes = span.attributes
     for key in (MESSAGING_OPERATION_TYPE, MESSAGING_OPERATION, SENTRY_OP):
@@ -103,7 +102,7 @@ def role_of(span: ReceivedSpan) -> Role:
 
 
 def is_taker(span: ReceivedSpan) -> bool:
-    """Return whether *span* takes messages from a queue."""
+    """Return whether *span* receives or processes messages."""
     return role_of(span) in ("run", "take")
 
 
@@ -133,12 +132,12 @@ def state_of(span: ReceivedSpan) -> str:
 
 
 def retries_of(span: ReceivedSpan) -> int:
-    """Return how many attempts came before this one, as far as it says."""
+    """Return the number of earlier attempts, or 0 if the span does not record it."""
     return int(number(span.attributes, *_RETRIES) or 0)
 
 
 def broker_of(span: ReceivedSpan) -> str:
-    """Return which broker *span* talks to, as ``redis://host:6379/1``, as far as it says."""
+    """Return the broker of *span*, as ``redis://host:6379/1``. Unknown parts are left out."""
     attributes = span.attributes
     system, host = text(attributes, MESSAGING_SYSTEM), text(attributes, SERVER_ADDRESS)
     if not host:
@@ -153,14 +152,14 @@ def broker_of(span: ReceivedSpan) -> str:
 
 
 def consumer_of(span: ReceivedSpan) -> tuple[str, str]:
-    """Return who takes the message: several groups each get it, and none of them is a retry."""
+    """Return the service and the consumer group. Each group gets the message once."""
     return span.service, text(span.attributes, *_GROUPS)
 
 
 def is_doctors(span: ReceivedSpan) -> bool:
-    """Return whether *span* belongs to a request or task of the doctor's own, which is no traffic.
+    """Return whether *span* belongs to a test request or test task of the doctor.
 
-    Its ``tracestate`` says so, where the propagators carry one.
+    Its ``tracestate`` marks it if the propagators carry one.
     """
     member = "=".join(DOCTOR_MEMBER)
     return member in span.trace_state.split(",") or task_of(span) == DOCTOR_TASK

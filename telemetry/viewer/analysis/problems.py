@@ -1,4 +1,4 @@
-"""What is wrong with a trace, in words, and the likely reason."""
+"""The problems of a trace, as sentences with the likely cause."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from .wait import LiveState, Wait
 
 __all__ = ["missing_parent", "problems"]
 
-#: Clocks that differ by less are not worth a word, in nanoseconds.
+#: Smaller differences between clocks are not reported, in nanoseconds.
 SKEW = 10**6
 
-#: Of each kind of problem so many are told.
+#: The most problems of each kind that are reported.
 MOST = 20
 
-# Bits of OTLP's span flags: whether it is known where the parent is, and whether it is remote.
+# Bits of OTLP's span flags: the exporter knows whether the parent is remote, and it is remote.
 _KNOWS_REMOTE, _IS_REMOTE = 0x100, 0x200
 
 
 def problems(trace: Trace) -> list[str]:
-    """Return what is wrong with *trace*, a sentence each."""
+    """Return the problems of *trace*, one sentence each."""
     told = [
         f"{orphan.name} ({_service(orphan)}): {missing_parent(trace, orphan)}"
         for orphan in trace.orphans[:MOST]
@@ -35,7 +35,7 @@ def problems(trace: Trace) -> list[str]:
 
 
 def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
-    """Return why the parent of *orphan* is not here, as far as one can tell."""
+    """Return the likely reason why the parent of *orphan* is missing."""
     if trace.arriving:
         return "its parent has not arrived yet"
     knows, remote = orphan.flags & _KNOWS_REMOTE, orphan.flags & _IS_REMOTE
@@ -55,7 +55,7 @@ def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
 
 
 def _untaken(trace: Trace) -> Iterator[str]:
-    """Yield what is wrong with messages that nobody has taken, by queue, task and state."""
+    """Yield the problems of messages that no worker has taken, by queue, task and state."""
     groups: dict[tuple[LiveState | None, str, str], list[Wait]] = defaultdict(list)
     for wait in trace.live:
         if wait.state in ("stuck", "expired") or not wait.knows:
@@ -77,7 +77,7 @@ def _untaken(trace: Trace) -> Iterator[str]:
 
 
 def _disagreements(trace: Trace) -> Iterator[str]:
-    """Yield whose clocks disagree, and by how much at least."""
+    """Yield the services whose clocks disagree, and the smallest possible difference."""
     worst: dict[tuple[str, str], int] = {}
     for span in trace.spans:
         above = trace.causes.get(span.span_id) or trace.known.get(span.parent_id)
@@ -86,8 +86,8 @@ def _disagreements(trace: Trace) -> Iterator[str]:
             worst[pair] = max(early, worst.get(pair, 0))
     for (behind, ahead), early in list(worst.items())[:MOST]:
         yield (
-            f"the clock of {behind} is behind that of {ahead}, by {early / 1e6:.1f} ms at least: "
-            "something starts before what caused it"
+            f"the clock of {behind} is behind that of {ahead} by at least {early / 1e6:.1f} ms: "
+            "synchronize the clocks of both hosts (NTP)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The rows in which a trace is drawn, as the API has them: times in milliseconds."""
+"""The rows of a trace in the timeline, in the format of the API: times in milliseconds."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from .wait import Node, Wait
 
 __all__ = ["error_of", "hops", "in_ms"]
 
-#: Of more attempts than this, all but the last are folded into one row.
+#: If a message has more attempts than this, all but the last are folded into one row.
 FOLDED = 2
 
-#: Other traces that are named.
+#: The most other traces that are listed.
 MOST_LINKED = 20
 
 
 class Attempt(NamedTuple):
-    """Which attempt a run is: at which message, its number, and of how many."""
+    """The attempt that a run is: the message, its number, and the number of all attempts."""
 
     key: object
     number: int
@@ -36,7 +36,7 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempts:
-    """All attempts at a message but the last, as one row."""
+    """All attempts at a message except the last, as one row."""
 
     runs: list[ReceivedSpan]
 
@@ -53,14 +53,14 @@ class Attempts:
         return max(run.end_ns for run in self.runs)
 
 
-#: A node to draw, how deep, and under which row.
+#: A node to draw, its depth, and the id of its parent row.
 Drawn = tuple[Node | Attempts, int, str | None]
 
 
 def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
-    """Return the rows of *trace*, the links between them, and what there is to say.
+    """Return the rows of *trace*, the links between them, and its summary.
 
-    *stored* is how many spans the trace has, if there are more than those looked at.
+    *stored* is the number of stored spans if *trace* does not have them all.
     """
     rows = _Rows(trace)
     return {
@@ -99,7 +99,7 @@ def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
 
 
 def _root(trace: Trace) -> dict[str, str] | None:
-    """Return what the trace is called after: its root, or else its first span."""
+    """Return the span that names the trace: its root, or else its first span."""
     first = next((span for span in trace.roots if not span.parent_id), None)
     first = first or next(iter(trace.roots), None)
     if first is None:
@@ -127,7 +127,7 @@ def _first_error(trace: Trace) -> dict[str, str] | None:
 
 
 def _linked(trace: Trace) -> list[dict[str, Any]]:
-    """Return the links of messages to other traces, each trace once."""
+    """Return the links from messages to other traces, one for each trace."""
     batched = (wait for batch in trace.batches.values() for wait in batch)
     links = [link for w in (*trace.all_waits, *batched) if (link := _link_of(trace, w))]
     by_trace: dict[tuple[str, str], dict[str, Any]] = {}
@@ -137,7 +137,7 @@ def _linked(trace: Trace) -> list[dict[str, Any]]:
 
 
 def _link_of(trace: Trace, wait: Wait) -> dict[str, Any] | None:
-    """Return where the other end of *wait* is, if it is in another trace."""
+    """Return the other end of *wait* if it is in another trace, or None."""
     if wait.run is not None and wait.run.span_id not in trace.known:
         other, relation = wait.run, "picked up by"
     elif wait.send is not None and wait.send.span_id not in trace.known:
@@ -157,12 +157,12 @@ def _link_of(trace: Trace, wait: Wait) -> dict[str, Any] | None:
 
 
 def in_ms(time_ns: int | None, now_ns: int) -> float | None:
-    """Return how far *time_ns* is from *now_ns*, in milliseconds."""
+    """Return the time from *now_ns* to *time_ns* in milliseconds, or None."""
     return None if time_ns is None else (time_ns - now_ns) / 1e6
 
 
 def _links(trace: Trace) -> list[dict[str, str]]:
-    """Return the links within *trace*, each from the span that has it to the one that it names."""
+    """Return the links between spans of *trace*, except those to the parent."""
     links = []
     for span in trace.spans:
         for link in span.links:
@@ -184,7 +184,7 @@ def _link_kind(trace: Trace, span: ReceivedSpan, target: ReceivedSpan) -> str:
 
 
 class _Rows:
-    """The rows in the order in which they are drawn: depth first, by start."""
+    """The rows in drawing order: depth first, by start."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -246,7 +246,7 @@ class _Rows:
         return self._attempts_row(node)
 
     def _earlier_attempts(self, send: ReceivedSpan) -> dict[str, Attempts]:
-        """Return the attempts at a message of *send* that are folded into one row, by run."""
+        """Return the folded attempts at a message of *send*, by the id of each run."""
         groups: dict[object, list[ReceivedSpan]] = defaultdict(list)
         for child in self._trace.children.get(send.span_id, ()):
             attempt = self._attempts.get(child.span_id)
@@ -329,7 +329,7 @@ class _Rows:
         return None if attempt is None else attempt.number
 
     def _self_ms(self, span: ReceivedSpan) -> float:
-        """Return how long nothing below *span* was under way within it."""
+        """Return the time of *span* in which none of its children was active."""
         covered, until = 0, span.start_ns
         for child in self._trace.children.get(span.span_id, ()):
             begin, end = max(child.start_ns, until), min(child.end_ns, span.end_ns)
@@ -340,7 +340,7 @@ class _Rows:
 
 
 def _place(trace: Trace, send: ReceivedSpan) -> str:
-    """Return under which send the run of *send* will be: for a retry, under the first."""
+    """Return the parent that the run of *send* will have: for a retry, the first send."""
     if send.kind == "PRODUCER":
         return send.span_id
     named = [link.span_id for link in send.links]
@@ -348,9 +348,9 @@ def _place(trace: Trace, send: ReceivedSpan) -> str:
 
 
 def _attempts(trace: Trace) -> dict[str, Attempt]:
-    """Return which attempt each run is at a message of which there were several.
+    """Return the attempt of each run whose message ran several times.
 
-    Several consumers that each get the message are not attempts at it.
+    Several consumer groups that each receive the message are not attempts.
     """
     tries: dict[object, list[ReceivedSpan]] = defaultdict(list)
     for run in trace.runs:
@@ -366,7 +366,7 @@ def _attempts(trace: Trace) -> dict[str, Attempt]:
 
 
 def error_of(span: ReceivedSpan) -> str | None:
-    """Return what went wrong in *span*, in its own words, or None."""
+    """Return the error of *span* as it recorded it, or None."""
     for event in reversed(span.events):
         if kind := event.attributes.get(EXCEPTION_TYPE):
             return f"{kind}: {event.attributes.get(EXCEPTION_MESSAGE, '')}".rstrip(": ")

@@ -1,11 +1,11 @@
-"""Durations in words: what a trace tells before it is drawn."""
+"""The duration of a trace and its parts, as one sentence."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 __all__ = ["rounded", "sentence"]
 
-#: Up to which duration, in nanoseconds: in which unit, that in nanoseconds, with how many decimals.
+#: The upper limit of a duration in nanoseconds, its unit, the length of the unit, and the decimals.
 _UNITS = (
     (10 * 10**6, "ms", 10**6, 1),
     (10**9, "ms", 10**6, 0),
@@ -17,10 +17,10 @@ _UNITS = (
 
 
 def sentence(total: int, parts: Sequence[tuple[str, int]], so_far: bool = False) -> str:
-    """Return how *total* nanoseconds are made up of *parts*: ``412 ms: 6 web, 26 worker``.
+    """Return *total* nanoseconds and its *parts* in words: ``412 ms: 6 web, 26 worker``.
 
-    All numbers are in the unit of the total, and rounded so that they still add up to it; a part
-    that is rounded to nothing is left out. Parts of one name are one number.
+    All numbers are in the unit of the total, and still add up to it after rounding. A part that
+    rounds to 0 is left out. Parts of the same name are added.
     """
     unit, length, decimals = _unit(total)
     sums: Counter[str] = Counter()
@@ -34,7 +34,7 @@ def sentence(total: int, parts: Sequence[tuple[str, int]], so_far: bool = False)
 
 
 def rounded(total: int, lengths: Sequence[int]) -> list[int]:
-    """Round *lengths* as the sentence does: if they are the whole of *total*, they stay it."""
+    """Round *lengths* as in the sentence. If they add up to *total*, they still do afterwards."""
     _, length, decimals = _unit(total)
     step = length // 10**decimals
     lengths = [max(0, length) for length in lengths]

@@ -1,4 +1,4 @@
-"""A trace in a few words and numbers: its row in the list, what it is found by, what it counts."""
+"""The summary of a trace: its row in the list, its search terms and its counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,19 +16,20 @@ from .wait import Wait
 
 __all__ = ["Summary", "summarise", "to_text"]
 
-#: A list of names ends after so many.
+#: The most names in a list.
 MOST_NAMES = 100
 
-#: Names of spans by which one trace is found.
+#: The most span names of one trace that a search finds.
 MOST_SEARCHED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One trace summed up. *counts* are by time (Unix seconds), key and metric.
+    """The summary of one trace.
 
-    *terms* are what the list is narrowed by, *names* what is searched besides: names of spans and
-    states of runs. *keys* are those of attributes.
+    *terms* are the values of the filters of the list. *names* are further search terms: names of
+    spans and states of runs. *keys* are the keys of attributes. *counts* are by bucket (Unix
+    seconds), key and metric.
     """
 
     row: dict[str, Any]
@@ -43,7 +44,7 @@ class Summary:
 
 
 def summarise(trace: Trace) -> Summary:
-    """Sum up *trace*, which has a span at least."""
+    """Return the summary of *trace*, which has at least one span."""
     first = next((span for span in trace.roots if not span.parent_id), trace.roots[0])
     found = {
         "service": _names(span.service for span in trace.spans),
@@ -89,7 +90,7 @@ def summarise(trace: Trace) -> Summary:
 
 
 def _lengths(trace: Trace) -> dict[str, float]:
-    """Return how long each kind of part of the critical path is, in milliseconds."""
+    """Return the length of each kind of part of the critical path, in milliseconds."""
     lengths: Counter[str] = Counter()
     for part in trace.parts:
         lengths[part.kind] += max(0, part.ns)
@@ -107,5 +108,5 @@ def _names(names: Iterable[str]) -> list[str]:
 
 
 def to_text(value: object) -> str:
-    """Return JSON, as compact as it can be."""
+    """Return *value* as compact JSON."""
     return msgspec.json.encode(value).decode()

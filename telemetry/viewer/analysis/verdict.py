@@ -1,4 +1,4 @@
-"""Whether spans are one complete trace of a ping, and what is missing if they are not."""
+"""The check that spans are one complete trace of a ping, and the reasons if they are not."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ SEND, PROCESS = "send ", "process "
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether some spans are one complete trace of a ping; *reasons* say why they are not."""
+    """Whether spans are one complete trace of a ping. If not, *reasons* has the causes."""
 
     trace_id: str
     spans: int
@@ -26,15 +26,12 @@ class Verdict:
 
     @property
     def size(self) -> str:
-        """How much arrived: ``6 spans, 3 processes``."""
+        """The number of spans and processes: ``6 spans, 3 processes``."""
         return f"{_spans(self.spans)}, {_processes(self.processes)}"
 
 
 def by_trace(spans: Iterable[ReceivedSpan]) -> dict[str, list[ReceivedSpan]]:
-    """Return *spans* by trace id, in the order in which the traces began.
-
-    A span that was delivered twice is there once.
-    """
+    """Return *spans* by trace id, the earliest trace first, without duplicates."""
     traces: dict[str, dict[str, ReceivedSpan]] = defaultdict(dict)
     for span in sorted(spans, key=lambda span: span.start_ns):
         traces[span.trace_id][span.span_id] = span
@@ -42,10 +39,10 @@ def by_trace(spans: Iterable[ReceivedSpan]) -> dict[str, list[ReceivedSpan]]:
 
 
 def judge(spans: Sequence[ReceivedSpan]) -> Verdict:
-    """Return the verdict on *spans*: whether they are one complete trace of a ping, root to run.
+    """Return whether *spans* are one complete trace of a ping, from the root to the run.
 
-    It begins in a client's ``ping`` and crosses three processes at least. One that begins at the
-    web side, asked by somebody who sends no trace, crosses two.
+    A complete trace begins in a client's ``ping`` and crosses at least three processes. If the
+    client is not traced, it begins at the web side and crosses two.
     """
     traces = by_trace(spans)
     own = [span for trace in traces.values() for span in trace]
@@ -82,10 +79,10 @@ def _reasons(
     anonymous = sum(not span.instance for span in spans)
     if anonymous:
         do = "does" if anonymous == 1 else "do"
-        yield f"{_spans(anonymous)} {do} not say which process made them"
+        yield f"{_spans(anonymous)} {do} not name a process"
     least = 2 if [root.kind for root in roots] == ["SERVER"] else 3
     if processes < least:
-        yield f"{_processes(processes)} instead of {least} at least"
+        yield f"{_processes(processes)} instead of at least {least}"
 
 
 def _spans(count: int) -> str:
@@ -111,10 +108,10 @@ def _has_cycle(known: Mapping[str, ReceivedSpan]) -> bool:
 
 
 def _wrong_kind(span: ReceivedSpan, parent: ReceivedSpan | None) -> Iterator[str]:
-    """Yield what differs from the span model: what kind a span is, and under which it may be."""
+    """Yield where the kind of *span* or of its parent differs from the span model."""
     kinds: tuple[str, ...]
     if span.name.startswith(SEND):
-        # CLIENT is the send of what another context hangs under: a retry, for one.
+        # A send is CLIENT if the message carries another context, as for a retry.
         kinds = ("PRODUCER", "CLIENT")
     elif span.name.startswith(PROCESS):
         kinds = ("CONSUMER",)
@@ -130,7 +127,7 @@ def _wrong_kind(span: ReceivedSpan, parent: ReceivedSpan | None) -> Iterator[str
     if span.kind not in kinds:
         yield f"{span.name} is {span.kind} instead of {' or '.join(kinds)}"
     if span.kind == "SERVER" and parent is not None and parent.kind != "CLIENT":
-        yield f"{span.name} is under {parent.name}, which is no request"
+        yield f"{span.name} is under {parent.name}, which is not a request"
 
 
 def _wrong_run(span: ReceivedSpan, parent: ReceivedSpan | None) -> Iterator[str]:

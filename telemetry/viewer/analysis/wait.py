@@ -1,4 +1,4 @@
-"""The time of a message between its send and its run: what it says itself, or what times say."""
+"""The wait of a message between its send and its run, recorded by the run or estimated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,38 +10,38 @@ from .messaging import number, queue_of, role_of, text
 
 __all__ = ["NEVER", "STUCK_AFTER", "LiveState", "Node", "Wait", "live_wait", "wait_of"]
 
-#: What a message is that nobody has taken: not due yet, due, due after a countdown, due for too
-#: long, or no longer wanted.
+#: The state of a message that no worker has taken: not due yet, due, due after a countdown, due for
+#: too long, or expired.
 LiveState = Literal["scheduled", "waiting", "overdue", "stuck", "expired"]
 
-#: Nanoseconds after which a message that is due counts as stuck.
+#: A message is stuck when it has been due for this long, in nanoseconds.
 STUCK_AFTER = 60 * 10**9
 
-#: A time that never comes, in Unix nanoseconds: the largest integer of SQLite.
+#: The time of an event that never happens, in Unix nanoseconds: the largest integer of SQLite.
 NEVER = 2**63 - 1
 
 ETA, EXPIRES = "celery.task.eta", "celery.task.expires"
 
 SCHEDULED, QUEUE, PREFETCH = "celery.wait.scheduled", "celery.wait.queue", "celery.wait.prefetch"
 SKEWED = "celery.wait.skewed"
-#: What Sentry says on a run, in milliseconds.
+#: Sentry's wait of a run, in milliseconds.
 RECEIVE_LATENCY = "messaging.message.receive.latency"
 
-#: A wait that is said to be longer is nonsense: ten years, in seconds.
+#: Recorded waits that are longer are ignored: ten years, in seconds.
 LONGEST = 3.2e8
 
-#: The longest that a worker takes to start the span of a run that it has begun, in nanoseconds.
+#: The longest time that a worker needs to start the span of a run, in nanoseconds.
 MOMENT = 50 * 10**6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wait:
-    """A wait in nanoseconds; without a *run* it still goes on.
+    """A wait, in nanoseconds. A wait without a *run* is live.
 
-    *estimated*: from the spans' times, for want of anything better. *skewed*: the clocks of the
-    two sides disagree, by *skew_ns* at least where that can be seen. A live one has a *state*, and
-    the Unix times at which its message is due and expires. *knows*: its producer records a
-    countdown and an expiry where there is one, so that their absence means something.
+    *estimated*: it was computed from the times of the spans because the run does not record it.
+    *skewed*: the clocks of the two sides disagree, by at least *skew_ns* if that is known. A live
+    wait has a *state*, and the Unix times at which its message is due and expires. *knows*: the
+    producer records countdowns and expiries, so a message without them has none.
     """
 
     send: ReceivedSpan | None
@@ -62,7 +62,7 @@ class Wait:
 
     @property
     def waited_ns(self) -> int:
-        """The one number that is shown, sorted and searched: in the queue and in the worker."""
+        """The wait as shown, sorted and searched: the time in the queue and in the worker."""
         return self.queue_ns + self.prefetch_ns
 
     @property
@@ -75,14 +75,14 @@ class Wait:
 
     @property
     def of(self) -> ReceivedSpan:
-        """The run, or the send of one that has none yet."""
+        """The run, or the send if there is no run yet."""
         span = self.run or self.send
         assert span is not None
         return span
 
     @property
     def phases(self) -> Mapping[str, tuple[int, int]]:
-        """From when to when it waited for what."""
+        """The start and end of each phase."""
         taken = self.end_ns - self.prefetch_ns
         due = taken - self.queue_ns
         return {
@@ -92,7 +92,7 @@ class Wait:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the API has it, in milliseconds."""
+        """Return the wait in the format of the API, in milliseconds."""
         return {
             "waited_ms": self.waited_ns / 1e6,
             "scheduled_ms": self.scheduled_ns / 1e6,
@@ -114,8 +114,8 @@ Node = ReceivedSpan | Wait
 
 
 def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
-    """Return the wait of *run*, which *send* published as far as one knows; None if unknown."""
-    # A span that takes messages may begin before they are sent.
+    """Return the wait of *run*, or None if unknown. *send* published it, if known."""
+    # A span that receives messages may begin before they are sent.
     waits_for_it = role_of(run) == "take"
     early = send.start_ns - run.start_ns if send is not None and not waits_for_it else 0
     parts = [_nanoseconds(run, key) for key in (SCHEDULED, QUEUE, PREFETCH)]
@@ -128,8 +128,8 @@ def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
         parts[1] = max(0, run.start_ns - max(send.end_ns, send.start_ns))
     scheduled, queued, prefetched = (part or 0 for part in parts)
     start = run.start_ns - scheduled - queued - prefetched
-    # A worker takes a moment from the end of the wait to the start of its span; it shows where
-    # the wait would begin after its send has ended.
+    # A worker needs a moment from the end of the wait to the start of its span. The wait would then
+    # begin that much after the end of its send.
     moment = start - send.end_ns if send is not None else 0
     moment = moment if 0 < moment <= MOMENT else 0
     return Wait(
@@ -148,10 +148,10 @@ def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
 
 
 def live_wait(send: ReceivedSpan, now_ns: int, stuck_after_ns: int = STUCK_AFTER) -> Wait:
-    """Return the wait of a message that nobody has taken until *now_ns*.
+    """Return the wait of a message that no worker has taken by *now_ns*.
 
-    Its state follows from the send's attributes and the time alone. A message of a producer that
-    records neither countdown nor expiry is never stuck: it may be scheduled.
+    Its state depends only on the attributes of the send and on the time. If the producer does not
+    record countdowns, a message is never stuck: it may be scheduled.
     """
     sent = max(send.start_ns, send.end_ns)
     eta, expires = _time(send, ETA), _time(send, EXPIRES)
@@ -195,7 +195,7 @@ def _nanoseconds(run: ReceivedSpan, key: str) -> int | None:
 
 
 def _is_inside(run: ReceivedSpan, send: ReceivedSpan) -> bool:
-    """Return whether *run* happened within its send: eagerly, without a queue."""
+    """Return whether *run* happened inside its send: eagerly, without a queue."""
     return (
         run.instance == send.instance
         and run.service == send.service

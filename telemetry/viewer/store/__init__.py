@@ -1,1 +1,1 @@
-"""Traces in SQLite: written as they arrive, read back, searched and counted."""
+"""Traces in SQLite: write, read, search and count them."""

@@ -1,7 +1,7 @@
-"""Which traces may have an attribute: a Bloom filter for each, in columns that SQL can test.
+"""Find traces by attribute: a Bloom filter for each trace, in columns that SQL can test.
 
-A filter of a trace's ``key=value`` pairs is 1024 bits in sixteen integers. A trace whose filter
-has the bits of a pair is read and looked at; of others nothing is read.
+The filter of a trace's ``key=value`` pairs is 1024 bits in sixteen integers. A search reads only
+the traces whose filter has all bits of the pair.
 """
 
 import sqlite3
@@ -15,17 +15,17 @@ from .read import spans_with
 
 __all__ = ["WORDS", "bits_of", "has_attribute", "is_possible", "pairs_of", "write_attributes"]
 
-#: Columns of 64 bits, and the bits that one pair sets.
+#: The number of 64-bit columns, and of the bits that one pair sets.
 WORDS, HASHES = 16, 4
 
-#: A trace with more pairs may have any: its filter would be full.
+#: A trace with more pairs matches every filter: its own would be full.
 MOST_PAIRS = 1500
 
 FULL = (-1,) * WORDS
 
 
 def pairs_of(span: ReceivedSpan) -> Iterator[tuple[str, str]]:
-    """Yield the attributes of a span, its resource and its events, each value as text."""
+    """Yield the attributes of a span, its resource and its events, each value as a string."""
     for attributes in (span.attributes, span.resource, *(e.attributes for e in span.events)):
         yield from _pairs(attributes)
 
@@ -50,7 +50,7 @@ def _as_text(value: Any) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def bits_of(key: str, value: str) -> tuple[tuple[int, int], ...]:
-    """Return the bits of a pair: each the number of its column, and its place there."""
+    """Return the bits of a pair: the column and the position of each."""
     digest = blake2b(f"{key}={value}".encode(errors="replace"), digest_size=2 * HASHES).digest()
     halves = (int.from_bytes(digest[at : at + 2], "big") for at in range(0, 2 * HASHES, 2))
     return tuple((half >> 6 & WORDS - 1, half & 63) for half in halves)
@@ -69,7 +69,7 @@ def write_attributes(db: sqlite3.Connection, trace: int, spans: Iterable[Receive
 
 
 def is_possible(key: str, value: str) -> str:
-    """Return the condition, over ``attributes``, that a trace may have the pair."""
+    """Return the SQL condition on ``attributes`` that a trace may have the pair."""
     masks = [0] * WORDS
     for word, bit in bits_of(key, value):
         masks[word] |= 1 << bit
@@ -79,7 +79,7 @@ def is_possible(key: str, value: str) -> str:
 
 
 def _signed(word: int) -> int:
-    """Return 64 bits as the signed integer that SQLite has."""
+    """Return 64 bits as a signed integer, the type of SQLite."""
     return word - 2**64 if word >= 2**63 else word
 
 

@@ -1,4 +1,4 @@
-"""What a search asks for, as conditions in SQL over the rows of ``found``."""
+"""The conditions of a search, in SQL over the rows of ``found``."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from .waiting import STATES, times
 
 __all__ = ["DURATION", "LIVE", "NAMES", "WAIT", "Conditions"]
 
-#: The traces of which something still depends on the time; that of an index, word for word.
+#: The condition of a live trace. It must equal that of the index ``found_live`` word for word.
 LIVE = f"due_ns < {MAX_TIME} OR expiring"
 
-# What a live trace has: a message that nobody has taken goes on waiting after it was summed up.
+# The current duration and wait of a live trace. They grow after the trace was summed up.
 DURATION = (
     "max(duration_ns, (due_ns < :never) * (:now - start_ns), "
     "iif(expiring, (SELECT max(min(:now, w.expires_ns)) FROM waiting w "
@@ -28,27 +28,26 @@ WAIT = (
     "WHERE w.trace = found.trace), 0))"
 )
 
-#: What no trace is.
+#: A condition that no trace meets.
 NONE = "found.trace < 0"
 
-#: The kinds of terms that a word may be part of.
+#: The kinds of terms that a word matches.
 NAMES = ("service", "task", "queue", "broker", "route", "name")
 
-#: Up to so many traces that have a term are listed; where more have it, most of those that one
-#: goes through will.
+#: If fewer traces have a term, the condition lists them. Otherwise it tests each trace.
 FEW = 3_000
 
-#: The newest traces that are looked at for how common an attribute is.
+#: The number of newest traces in which the frequency of an attribute is measured.
 SAMPLE = 2_000
 
-#: Traces that one id may belong to.
+#: The most traces of one id.
 MOST_WITH_ID = 1_000
 
 
 class Conditions:
     """The conditions of one search, joined by AND, and their parameters.
 
-    In them ``{wait}`` and ``{duration}`` stand for what a trace has of each.
+    ``{wait}`` and ``{duration}`` are placeholders for the wait and duration of a trace.
     """
 
     def __init__(self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int) -> None:
@@ -56,11 +55,11 @@ class Conditions:
         self.texts: list[str] = []
         self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
         self._attributes: list[Attribute] = []
-        #: Whether a condition names the traces, or most of them are to be gone through.
+        #: Whether a condition lists the traces, so that few rows are read.
         self.is_narrow = False
 
     def value(self, value: Any) -> str:
-        """Add a parameter; return its name in SQL."""
+        """Add a parameter and return its placeholder in SQL."""
         name = f"v{len(self.values)}"
         self.values[name] = value
         return f":{name}"
@@ -71,11 +70,11 @@ class Conditions:
 
     @property
     def has_attributes(self) -> bool:
-        """Whether ``admits`` must be asked."""
+        """Whether ``admits`` must be called for each trace."""
         return bool(self._attributes)
 
     def admits(self, trace: int) -> bool:
-        """Return whether *trace*, which fulfils all conditions, has the attributes too."""
+        """Return whether *trace*, which meets all conditions, has the attributes too."""
         return all(has_attribute(self._db, trace, a.key, a.value) for a in self._attributes)
 
     def add(self, part: Part) -> None:
@@ -107,7 +106,7 @@ class Conditions:
                 self._attributes.append(part)
 
     def has_message(self, broker: str, queue: str, task: str) -> None:
-        """Ask for a message of *broker*; of *queue* and *task* unless they are empty."""
+        """Require a message of *broker*, and of *queue* and *task* unless they are empty."""
         wanted = {"$[0]": broker, "$[1]": queue, "$[2]": task}
         conditions = ["kind = 'flow'"]
         conditions += [
@@ -119,11 +118,11 @@ class Conditions:
         self._any_of([], [number for (number,) in self._db.execute(query, self.values)])
 
     def has_status(self, status: str) -> None:
-        """Ask for a status of the trace, a state of one of its messages or of one of its runs."""
+        """Require a status of the trace, or a state of one of its messages or runs."""
         live = next((condition for state, condition in STATES.items() if state == status), None)
         ran = self._equal("state", status.upper()) if status in CELERY_STATES else []
         if live is not None:
-            # ``found`` has a due_ns, too.
+            # ``found`` has a column due_ns, too.
             condition = live.replace("due_ns", "waiting.due_ns")
             known = (
                 f"(({LIVE}) AND EXISTS (SELECT 1 FROM waiting "
@@ -134,7 +133,7 @@ class Conditions:
         self.texts.append(f"({known} OR {self._has_term(ran)})" if ran else known)
 
     def _any_of(self, traces: list[int], terms: list[int] | None = None) -> None:
-        """Ask for one of *traces*, or a trace that has one of *terms*."""
+        """Require one of *traces*, or a trace that has one of *terms*."""
         conditions = []
         self.is_narrow |= not terms
         if traces:
@@ -170,7 +169,7 @@ class Conditions:
         )
 
     def _containing(self, kinds: Iterable[str], text: str) -> list[int]:
-        """Return the terms of *kinds* of which *text* is a part, in any case."""
+        """Return the terms of *kinds* that contain *text*, ignoring case."""
         marks = ", ".join(f"'{kind}'" for kind in kinds)
         wanted = text.casefold()
         query = f"SELECT id, value FROM terms WHERE kind IN ({marks})"

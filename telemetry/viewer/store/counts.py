@@ -1,4 +1,4 @@
-"""The counts of what happened when, read for a range of time."""
+"""Read the counts of a range of time."""
 
 import json
 import sqlite3
@@ -13,12 +13,12 @@ from .trace_store import RESOLUTIONS
 
 __all__ = ["Metrics", "Range", "percentiles", "points", "terms", "totals"]
 
-#: As many points in time at most, and as few as are still a line.
+#: The most points of a series, and the fewest that make a line.
 MOST_POINTS, FEWEST_POINTS = 120, 48
 
 PERCENTILES = (50, 95, 99)
 
-#: How often each metric of analysis/counts.py was counted.
+#: The count of each metric of analysis/counts.py.
 Metrics = Counter[int]
 
 
@@ -37,7 +37,7 @@ class Range:
         """Return the range of the last *since_s* seconds, a minute to a year."""
         since_s = max(60.0, min(since_s, 366 * 86_400.0))
         kept = [r for r, seconds in RESOLUTIONS if seconds is None or since_s <= seconds]
-        # The coarsest counts that still make a line: there are far fewer of them.
+        # Use the coarsest resolution that still makes a line: it has the fewest rows.
         resolution = next((r for r in reversed(kept) if since_s / r >= FEWEST_POINTS), kept[0])
         step = resolution * max(1, -int(-since_s / resolution // MOST_POINTS))
         now = time.time()
@@ -45,17 +45,17 @@ class Range:
 
     @property
     def buckets(self) -> range:
-        """When each bucket begins, in Unix seconds."""
+        """The start of each bucket, in Unix seconds."""
         return range(self.first, int(self.now) + 1, self.step)
 
     @property
     def first_ns(self) -> int:
-        """Unix nanoseconds of the beginning."""
+        """The start of the range, in Unix nanoseconds."""
         return int((self.now - self.since_s) * 1e9)
 
 
 def terms(db: sqlite3.Connection, kind: str) -> dict[int, list[str]]:
-    """Return the names of the *kind*, which are lists, by their numbers."""
+    """Return the terms of a *kind* whose values are lists, by their ids."""
     query = "SELECT id, value FROM terms WHERE kind = :kind"
     found = rows_of(db, "id, value", query, {"kind": kind})
     return {number: json.loads(value) for number, value in found}
@@ -64,7 +64,7 @@ def terms(db: sqlite3.Connection, kind: str) -> dict[int, list[str]]:
 def totals(
     db: sqlite3.Connection, asked: Range, numbers: Iterable[int], most_metric: int = 2**31
 ) -> dict[int, Metrics]:
-    """Return for each term of *numbers* what was counted in the range."""
+    """Return the counts of each term in *numbers* over the whole range."""
     found: dict[int, Metrics] = defaultdict(Counter)
     for term, metric, n in _seek(db, asked, numbers, "0", most_metric):
         found[term][metric] += n
@@ -74,7 +74,7 @@ def totals(
 def points(
     db: sqlite3.Connection, asked: Range, numbers: Iterable[int], most_metric: int = 2**31
 ) -> dict[int, dict[int, Metrics]]:
-    """Return for each term of *numbers*, by bucket, what was counted."""
+    """Return the counts of each term in *numbers*, by bucket."""
     found: dict[int, dict[int, Metrics]] = defaultdict(lambda: defaultdict(Counter))
     for term, bucket, metric, n in _seek(db, asked, numbers, "at.bucket", most_metric):
         found[term][bucket // asked.step * asked.step][metric] += n
@@ -88,7 +88,7 @@ def _seek(
     by: str,
     most_metric: int,
 ) -> Iterable[tuple[int, ...]]:
-    """Return sums of counts. Each bucket of each term is a seek: no other is read."""
+    """Return sums of counts. The query seeks each bucket of each term and reads no other row."""
     columns = "term, metric" if by == "0" else f"term, {by}, metric"
     found: list[tuple[int, ...]] = rows_of(
         db,

@@ -1,4 +1,4 @@
-"""The viewer's SQLite database: its schema, one connection that writes, several that read."""
+"""The viewer's SQLite database: its schema, one connection to write and several to read."""
 
 import os
 import sqlite3
@@ -17,14 +17,14 @@ __all__ = ["MEMORY", "Database", "Unusable", "default_path", "rows_of"]
 
 MEMORY = ":memory:"
 
-#: Raised with every change of the schema. What another version wrote is not read.
+#: The version of the schema. Databases of other versions are not read.
 VERSION = 7
 
-#: Readers kept open for the next.
+#: The most idle connections that stay open.
 IDLE_READERS = 8
 
 SCHEMA = """
--- Ids are in the order of arrival. Times are Unix nanoseconds. revisit_ns: when to sum it up again.
+-- Ids are in the order of arrival. Times are Unix nanoseconds. revisit_ns: when to sum up again.
 CREATE TABLE traces (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     trace_id BLOB NOT NULL UNIQUE,
@@ -37,9 +37,9 @@ CREATE TABLE traces (
 );
 CREATE INDEX traces_revisit ON traces (revisit_ns) WHERE revisit_ns IS NOT NULL;
 
--- The messages that nobody has taken yet; see waiting.py for what each of them is at which time.
--- expires_ns is the largest integer where there is no expiry. knows: whether the producer records
--- a countdown, so that a message without one is due.
+-- The messages that no worker has taken. waiting.py derives their states from the time. expires_ns
+-- is the largest integer if there is no expiry. knows: whether the producer records countdowns, so
+-- that a message without one is due.
 CREATE TABLE waiting (
     trace INTEGER NOT NULL,
     span_id BLOB NOT NULL,
@@ -74,8 +74,8 @@ CREATE TABLE links (
 ) WITHOUT ROWID;
 CREATE INDEX links_trace ON links (trace);
 
--- The runs of tasks, for a queue's page; flow, failure, worker and producer are terms, 0 for none.
--- wait_ns is NULL where it is unknown. outcome is a metric of analysis/counts.py, or 0.
+-- The runs of tasks, for a queue's page. flow, failure, worker and producer are terms, 0 for none.
+-- wait_ns is NULL if it is unknown. outcome is a metric of analysis/counts.py, or 0.
 CREATE TABLE runs (
     flow INTEGER NOT NULL,
     start_ns INTEGER NOT NULL,
@@ -93,7 +93,7 @@ CREATE TABLE runs (
 CREATE INDEX runs_trace ON runs (trace);
 CREATE INDEX runs_failed ON runs (flow, start_ns, failure) WHERE failure <> 0;
 
--- Spans by their id alone, and messages by theirs: a task id is one.
+-- Spans by their id, and messages by theirs. For Celery, that is the task id.
 CREATE INDEX spans_id ON spans (span_id);
 CREATE TABLE messages (
     message_id TEXT NOT NULL,
@@ -106,11 +106,11 @@ CREATE TABLE terms (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
 );
 
--- What a search goes through: narrow rows by term; the term 0 is every trace's. duration_ns,
--- wait_ns (the longest of its messages) and status are as of the last summing up. What goes on
--- since then follows from due_ns, the earliest of the messages that wait without an expiry (the
--- largest integer if there is none), and expiring, whether others have one. status is '' where it
--- depends on the time.
+-- A search reads these narrow rows, by term. Every trace has the term 0. duration_ns, wait_ns (the
+-- longest of its messages) and status are those of the last summary. Their current values follow
+-- from due_ns, the earliest of the waiting messages without an expiry (the largest integer if there
+-- is none), and from expiring, whether waiting messages have an expiry. status is '' if it depends
+-- on the time.
 CREATE TABLE found (
     term INTEGER NOT NULL,
     trace INTEGER NOT NULL,
@@ -123,13 +123,13 @@ CREATE TABLE found (
     PRIMARY KEY (term, trace)
 ) WITHOUT ROWID;
 CREATE INDEX found_trace ON found (trace);
--- In the order in which the list may be sorted; and the traces that depend on the time.
+-- The sort orders of the list, and the traces that depend on the time.
 CREATE INDEX found_wait ON found (wait_ns, trace) WHERE term = 0;
 CREATE INDEX found_duration ON found (duration_ns, trace) WHERE term = 0;
 CREATE INDEX found_live ON found (term, trace)
     WHERE due_ns < 9223372036854775807 OR expiring;
 
--- Which trace has which term: names of spans and states of runs too, which found does not have.
+-- The terms of each trace. Beyond those of found, names of spans and states of runs.
 CREATE TABLE named (
     term INTEGER NOT NULL, trace INTEGER NOT NULL, PRIMARY KEY (term, trace)
 ) WITHOUT ROWID;
@@ -143,7 +143,7 @@ CREATE TABLE attributes (
     w15 INTEGER
 );
 
--- How often what happened within seconds of which time; see queues.py.
+-- The counts of each metric of a term, by bucket; see queues.py.
 CREATE TABLE counts (
     resolution INTEGER NOT NULL,
     bucket INTEGER NOT NULL,
@@ -156,16 +156,16 @@ CREATE TABLE counts (
 
 
 class Unusable(Exception):
-    """The database cannot be used: which, why, and what to do about it."""
+    """The database cannot be used. The message names the file, the cause and the remedy."""
 
 
 def default_path() -> Path:
-    """Return where traces are kept unless something else is said."""
+    """Return the default path of the database."""
     return state_directory() / "traces.db"
 
 
 class Database:
-    """An open database at *path*, made if absent, for its owner's eyes only; or in memory.
+    """An open database at *path*, or in memory. A new file is readable only by its owner.
 
     Raises Unusable.
     """
@@ -175,7 +175,7 @@ class Database:
         self._in_memory = self.path == MEMORY
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
-        # In memory there is one connection for all; a file's readers need not wait.
+        # In memory, all threads share one connection. Readers of a file do not wait.
         self._lock = threading.RLock() if self._in_memory else nullcontext()
         try:
             if not self._in_memory:
@@ -183,7 +183,7 @@ class Database:
             self._writer = self._connect()
             self._prepare()
         except (OSError, sqlite3.Error) as exc:
-            raise Unusable(f"{self.path}: {exc}; name another file with --db") from None
+            raise Unusable(f"{self.path}: {exc}; choose another file with --db") from None
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -203,7 +203,7 @@ class Database:
         if version not in (0, VERSION):
             raise Unusable(
                 f"{self.path} was written by another version of the viewer (schema {version}, "
-                f"here {VERSION}): move it away, or name another file with --db"
+                f"here {VERSION}): move it away, or choose another file with --db"
             )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
@@ -216,7 +216,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction, which is undone if the block raises. For one thread."""
+        """Write in one transaction. Roll back if the block raises. For one thread only."""
         with self._lock:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -228,7 +228,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read one consistent state, from any thread, without keeping the writer waiting."""
+        """Read one consistent state, from any thread, without blocking the writer."""
         if self._in_memory:
             with self._lock:
                 yield self._writer
@@ -249,7 +249,7 @@ class Database:
                 connection.close()
 
     def close(self) -> None:
-        """Close every connection that is not in use; the last one leaves no file beside the db."""
+        """Close the writer and every idle reader. The last one to close removes the WAL files."""
         with self._idle_lock:
             for connection in (*self._idle, self._writer):
                 connection.close()
@@ -259,10 +259,10 @@ class Database:
 def rows_of(
     db: sqlite3.Connection, columns: str, query: str, values: Mapping[str, Any] | None = None
 ) -> list[Any]:
-    """Return the *columns* of all rows of *query*, as JSON has them.
+    """Return the *columns* of all rows of *query*, in the types of JSON.
 
-    They are fetched as one value. ``sqlite3`` releases the interpreter's lock for each row, and
-    another thread may hold it for a millisecond: of ten thousand rows each would wait.
+    The rows are fetched as one value. ``sqlite3`` releases the GIL for each row, and another thread
+    may hold it for a millisecond, so ten thousand rows would wait ten thousand times.
     """
     whole = f"SELECT json_group_array(json_array({columns})) FROM ({query})"
     found: list[Any] = msgspec.json.decode(db.execute(whole, values or {}).fetchone()[0])

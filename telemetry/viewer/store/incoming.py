@@ -1,4 +1,4 @@
-"""The parts of an export as they are stored: a span or log record, its resource and its scope."""
+"""Split an export into the rows to store: a span or log record, its resource and its scope."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,23 +27,25 @@ __all__ = [
 #: The largest span or log record that is stored, in bytes.
 LARGEST = 1024 * 1024
 
-#: The bytes of all resources and scopes of an export, where each scope has a copy of its resource.
+#: The most bytes of resources and scopes in an export. Each scope has a copy of its resource.
 MOST_SOURCES = 64 * 1024 * 1024
 
 #: The latest time that is stored, in Unix nanoseconds: SQLite's largest integer, in the year 2262.
 MAX_TIME = 2**63 - 1
 
-#: Characters of a log record that a search looks at.
+#: The searched characters of a log record.
 SEARCHED = 2_000
 
-#: Why a span is refused, and a log record.
+#: The limits for a span and for a log record, for the partial_success of an export.
 REFUSED = (
-    "a span has a trace id of 16 bytes and a span id of 8 that are not zero, times before the "
-    "year 2262, and 1 MiB at most; the resources of an export, one for each scope, 64 MiB"
+    "a span needs a trace id of 16 bytes and a span id of 8 bytes that are not zero, times before "
+    "the year 2262, and at most 1 MiB; the resources of an export, one for each scope, have at "
+    "most 64 MiB"
 )
 REFUSED_LOGS = (
-    "a log record has a trace id of 16 bytes and a span id of 8 or neither, a time before the year "
-    "2262, and 1 MiB at most; the resources of an export, one for each scope, 64 MiB"
+    "a log record needs a trace id of 16 bytes and a span id of 8 bytes, or neither, a time before "
+    "the year 2262, and at most 1 MiB; the resources of an export, one for each scope, have at "
+    "most 64 MiB"
 )
 
 
@@ -66,7 +68,7 @@ class Incoming:
 class IncomingLog:
     """A log record to store. *source* is its resource and scope, *body* a LogRecord.
 
-    *time_ns* is 0 if it has no time. *text* is what a search looks at.
+    *time_ns* is 0 if it has no time. A search reads *text*.
     """
 
     trace_id: bytes
@@ -96,12 +98,12 @@ LOGS = Nesting(ResourceLogs, ScopeLogs, "scope_logs", "log_records")
 
 
 def incoming(request: ExportTraceServiceRequest) -> tuple[list[Incoming], int]:
-    """Return the spans of *request* that can be stored, and how many cannot."""
+    """Return the spans of *request* to store, and the number of those refused."""
     return _walk(request.resource_spans, SPANS, _is_sound, _span)
 
 
 def incoming_logs(request: ExportLogsServiceRequest) -> tuple[list[IncomingLog], int]:
-    """Return the log records of *request* that can be stored, and how many cannot."""
+    """Return the log records of *request* to store, and the number of those refused."""
     return _walk(request.resource_logs, LOGS, _is_sound_log, _log)
 
 
@@ -111,9 +113,9 @@ def _walk(
     is_sound: Callable[[Item], bool],
     make: Callable[[Item, bytes, bytes], Stored],
 ) -> tuple[list[Stored], int]:
-    """Return what *make* returns for each sound item, its source and its bytes.
+    """Return the result of *make* for each valid item, and the number of invalid ones.
 
-    The second value is how many items are refused.
+    *make* gets the item, its source and its bytes.
     """
     found: list[Stored] = []
     count = 0

@@ -1,4 +1,4 @@
-"""Log records: stored beside the spans with the same bounds, and found by their text."""
+"""Log records: store them beside the spans, with the same limits, and search their text."""
 
 import sqlite3
 import time
@@ -27,8 +27,7 @@ __all__ = [
 
 SCHEMA = """
 -- Log records, in the order of arrival. trace_id and span_id are empty outside a span. is_known:
--- its trace is here. text is what a search looks at, in lower case; digest finds what was delivered
--- twice.
+-- its trace is stored. A search reads text, in lower case. digest finds records that arrive twice.
 CREATE TABLE logs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     trace_id BLOB NOT NULL,
@@ -46,31 +45,31 @@ CREATE UNIQUE INDEX logs_trace ON logs (trace_id, time_ns, digest);
 CREATE INDEX logs_alone ON logs (id, severity) WHERE NOT is_known;
 CREATE INDEX logs_severity ON logs (id, severity);
 
--- The groups of three characters in each text: which log records may have a longer text.
+-- The trigrams of each text, to find the log records that may contain a longer text.
 CREATE VIRTUAL TABLE logs_text USING fts5 (
     text, content='logs', content_rowid='id', tokenize='trigram case_sensitive 1', detail=none
 );
 """
 
-#: Log records that are deleted in one step.
+#: The most log records deleted in one step.
 STEP = 5_000
 
-#: Log records of one trace that are shown together, and on a page of the list.
+#: The most log records shown of one trace, and on a page of the list.
 MOST_OF_TRACE, LONGEST_PAGE = 5_000, 200
 
-#: Up to so many log records without a trace are gone through one by one.
+#: If there are fewer log records without a trace, a search scans them.
 FEW = 3_000
 
-#: The newest log records with a text whose traces are found; and of all, for a text that is
-#: shorter than three characters, those that are looked at.
+#: A search for traces uses this many of the newest log records with a text. For a text of one or
+#: two characters, it scans this many of the newest log records.
 MOST_FOUND, MOST_SCANNED = 5_000, 100_000
 
-#: Groups of characters of one text that are looked up.
+#: The most trigrams of one text that are looked up.
 MOST_GROUPS = 32
 
 
 class LogTable:
-    """Writes log records, for the one thread that writes, and deletes the oldest."""
+    """Writes log records and deletes the oldest. Only the writing thread may use it."""
 
     def __init__(
         self, db: sqlite3.Connection, sources: SourceTable, most: int, max_age: float
@@ -81,7 +80,7 @@ class LogTable:
         self.count = int(db.execute("SELECT count(*) FROM logs").fetchone()[0])
 
     def write(self, db: sqlite3.Connection, logs: list[IncomingLog]) -> int:
-        """Write *logs*, and return how many of them are new."""
+        """Write *logs* and return the number of new ones."""
         now = time.time_ns()
         rows = [
             (
@@ -105,7 +104,7 @@ class LogTable:
         return new
 
     def note_traces(self, db: sqlite3.Connection, trace_ids: Iterable[bytes]) -> None:
-        """Note that the traces *trace_ids* are here now."""
+        """Note that the traces *trace_ids* are stored now."""
         db.executemany("UPDATE logs SET is_known = 1 WHERE trace_id = ?", ((i,) for i in trace_ids))
 
     def forget_traces(self, db: sqlite3.Connection, last: int) -> None:
@@ -118,11 +117,11 @@ class LogTable:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are more than the bounds allow."""
+        """Whether there are more log records than the limit."""
         return self.count > self._most
 
     def prune(self, db: sqlite3.Connection) -> int:
-        """Delete the oldest beyond the bounds, in a small step. Return how many those were."""
+        """Delete the oldest beyond the limits, in a small step. Return the number deleted."""
         oldest = time.time_ns() - int(self._max_age * 1e9)
         excess = min(STEP, max(0, self.count - self._most))
         (last,) = db.execute(
@@ -151,7 +150,7 @@ def _digest(log: IncomingLog) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A log record of the database. *is_known*: its trace is here too."""
+    """A log record of the database. *is_known*: its trace is stored too."""
 
     number: int
     log: ReceivedLog
@@ -164,9 +163,9 @@ _COLUMNS = "logs.id, logs.time_ns, sources.body, logs.body, is_known"
 def logs_of_trace(
     db: sqlite3.Connection, trace_id: bytes, span_id: bytes | None = None
 ) -> tuple[list[Stored], bool]:
-    """Return the log records of a trace, or of one of its spans, in the order of time.
+    """Return the log records of a trace, or of one of its spans, sorted by time.
 
-    The second value is whether there are more.
+    Also return whether there are more.
     """
     one = "" if span_id is None else "AND span_id = :span_id"
     rows = db.execute(
@@ -191,7 +190,7 @@ def stored_logs(db: sqlite3.Connection, trace_id: bytes) -> Iterator[tuple[bytes
 
 @dataclass(frozen=True, slots=True)
 class LogSearch:
-    """Which log records to list: with *text* in them, of a *severity* at least.
+    """The conditions of a search for log records: a *text* and a lowest *severity*.
 
     *alone*: only those whose trace is not in the database.
     """
@@ -204,7 +203,7 @@ class LogSearch:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "LogSearch":
-        """Read a query string. Raises ValueError, naming the parameter."""
+        """Parse a query string. Raises ValueError with the name of the parameter."""
         limit = _number(query, "limit", 100)
         return cls(
             text=query.get("q", "").strip()[:SEARCHED],
@@ -218,14 +217,14 @@ class LogSearch:
 def _number(query: Mapping[str, str], key: str, default: int) -> int:
     text = query.get(key) or str(default)
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= MAX_TIME):
-        raise ValueError(f"{key} is a whole number")
+        raise ValueError(f"{key} must be a whole number")
     return int(text)
 
 
 def find_logs(db: sqlite3.Connection, search: LogSearch) -> tuple[list[Stored], int | None]:
-    """Return the latest log records that *search* is for, and the ``before`` of the next ones.
+    """Return the newest log records of *search*, and ``before`` for the next page.
 
-    A page has those that arrived last, in the order of their times.
+    A page has the last ones to arrive, sorted by their times.
     """
     text = search.text.casefold()
     groups = _groups(text)
@@ -263,13 +262,13 @@ def _are_few_alone(db: sqlite3.Connection) -> bool:
 
 
 def _groups(text: str) -> str:
-    """Return the query, in the language of FTS5, for log records that may have *text*."""
+    """Return the FTS5 query for log records that may contain *text*."""
     groups = dict.fromkeys(text[at : at + 3].replace('"', '""') for at in range(len(text) - 2))
     return " AND ".join(f'"{group}"' for group in [*groups][:MOST_GROUPS])
 
 
 def traces_with_log(db: sqlite3.Connection, text: str) -> list[int]:
-    """Return the numbers of the traces with one of the newest log records that have *text*."""
+    """Return the numbers of the traces of the newest log records that contain *text*."""
     text = text.casefold()
     groups = _groups(text)
     found = (

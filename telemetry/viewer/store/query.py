@@ -1,7 +1,7 @@
-"""The text of the search field, parsed: words, ids, fields, bounds and attributes.
+"""Parse the text of the search field: words, ids, fields, bounds and attributes.
 
-Parts are separated by spaces and must all hold. Double quotes hold spaces together, and make a
-field exact: ``queue:"mail"``.
+Parts are separated by spaces, and a trace must match all of them. Double quotes protect spaces, and
+make a field exact: ``queue:"mail"``.
 """
 
 import re
@@ -24,17 +24,17 @@ __all__ = [
     "parse_query",
 ]
 
-#: The fields that name something, as ``queue:mail``.
+#: The fields of names, as in ``queue:mail``.
 FIELDS = ("service", "task", "queue", "broker", "route")
 
 STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
 
-#: What a run reports, which ``status:`` finds too.
+#: The states of runs, which ``status:`` finds too.
 CELERY_STATES = (
     *("success", "failure", "retry", "ignored", "expired", "rejected", "unknown", "revoked"),
 )
 
-#: Nanoseconds to a unit. A number without a unit is in seconds.
+#: The length of each unit in nanoseconds. A number without a unit is in seconds.
 _UNITS = {
     **{"": 10**9, "s": 10**9, "sec": 10**9, "ms": 10**6, "us": 1000, "µs": 1000, "ns": 1},
     **{"m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9},
@@ -51,7 +51,7 @@ _TOKEN = re.compile(r'(?:wait|duration)\s*[<>]=?\s*[^\s"]*(?=\s|$)|(?:"[^"]*"|[^
 
 
 class QueryError(ValueError):
-    """The text cannot be understood; *position* is where, in characters from its start."""
+    """The text is not a valid search. *position* is the place, in characters from the start."""
 
     def __init__(self, position: int, message: str) -> None:
         super().__init__(message)
@@ -60,14 +60,14 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Part of any name, in any case; or an id as a whole."""
+    """Part of any name, ignoring case, or a whole id."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Id:
-    """An id and nothing else: of a trace (a prefix will do), a span, or a message."""
+    """The id of a trace (or its beginning), of a span, or of a message."""
 
     kind: Literal["trace", "span", "message"]
     text: str
@@ -75,7 +75,7 @@ class Id:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Part of a name of one kind, or all of it if *exact*; or a status."""
+    """Part of a name of one kind, or the whole name if *exact*, or a status."""
 
     name: str
     text: str
@@ -93,7 +93,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """An attribute of a span, of its resource or of its events, with exactly this value."""
+    """An attribute of a span, its resource or its events, with exactly this value."""
 
     key: str
     value: str
@@ -103,9 +103,9 @@ Part = Word | Id | Field | Bound | Attribute
 
 
 def parse_query(text: str) -> list[Part]:
-    """Return the parts of *text*. Raises QueryError, which says where and what is wrong."""
+    """Return the parts of *text*. Raises QueryError with the position and the problem."""
     if len(text) > LONGEST:
-        raise QueryError(LONGEST, f"a search has {LONGEST} characters at most")
+        raise QueryError(LONGEST, f"a search can have at most {LONGEST} characters")
     parts: list[Part] = []
     for found in _TOKEN.finditer(text):
         if found[0].count('"') % 2:
@@ -163,13 +163,13 @@ def _field(name: str, value: str, position: int) -> Part:
     if name in ("trace", "span"):
         longest = 32 if name == "trace" else 16
         if not re.fullmatch(rf"[0-9a-fA-F]{{1,{longest}}}", bare):
-            raise QueryError(position, f"the id of a {name} is up to {longest} hexadecimal digits")
+            raise QueryError(position, f"the id of a {name} has up to {longest} hexadecimal digits")
         if name == "span" and len(bare) < longest:
-            raise QueryError(position, f"the id of a span is {longest} hexadecimal digits")
+            raise QueryError(position, f"the id of a span has {longest} hexadecimal digits")
         return Id("trace" if name == "trace" else "span", bare.lower())
     if name == "status" and bare.lower() not in (*STATUSES, *CELERY_STATES):
         known = ", ".join(dict.fromkeys((*STATUSES, *CELERY_STATES)))
-        raise QueryError(position, f"there is no status {bare[:40]!r}; there are {known}")
+        raise QueryError(position, f"unknown status {bare[:40]!r}: use one of {known}")
     return Field(name, bare.lower() if name == "status" else bare, value.startswith('"'))
 
 
@@ -177,6 +177,6 @@ def _nanoseconds(text: str, position: int) -> int:
     found = _DURATION.fullmatch(text.strip())
     unit = _UNITS.get(found[2].lower()) if found else None
     if found is None or unit is None:
-        what = f"{text[:40]!r} is no duration" if text.strip() else "write a duration here"
+        what = f"{text[:40]!r} is not a duration" if text.strip() else "write a duration here"
         raise QueryError(position, f"{what}: for example 200ms, 1.5s or 2min")
     return min(round(float(found[1].replace(",", ".")) * unit), 2**63 - 1)

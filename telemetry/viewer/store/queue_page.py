@@ -1,4 +1,4 @@
-"""One queue, or one task in it: what its page shows beyond the numbers of the list of queues."""
+"""The page of one queue, or of one task in it."""
 
 import heapq
 import json
@@ -21,13 +21,13 @@ from .waiting import STATE, times
 
 __all__ = ["Asked", "queue_page"]
 
-#: The newest runs that are looked at one by one, and the flows in one query.
+#: The most runs that are read, the newest first, and the most flows in one query.
 MOST_RUNS, MOST_SELECTS = 5_000, 400
 
-#: Dots of the scatter besides the longest wait of each moment, rows of each list, and workers.
+#: The most dots in the scatter plot besides the maxima, rows in each list, and workers.
 MOST_DOTS, MOST_ROWS, MOST_WORKERS = 500, 10, 100
 
-#: How a run ended, by its metric.
+#: The outcome of a run, by its metric.
 OUTCOMES = {
     0: "ok",
     counts.FAILURES: "failed",
@@ -40,14 +40,14 @@ OUTCOMES = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A queue, and the task in it unless that is None; *broker* is None for all that have it."""
+    """A queue, or a task in it if *task* is not None. If *broker* is None, on all brokers."""
 
     queue: str
     task: str | None = None
     broker: str | None = None
 
     def matches(self, flow: Flow) -> bool:
-        """Return whether *flow* is a part of it."""
+        """Return whether *flow* belongs to the queue or task."""
         broker, queue, task = flow
         return queue == self.queue and self.task in (None, task) and self.broker in (None, broker)
 
@@ -70,7 +70,7 @@ class Ran(NamedTuple):
 def queue_page(
     db: sqlite3.Connection, asked: Asked, since_s: float, stuck_after_ns: int
 ) -> dict[str, Any]:
-    """Return all that the page of a queue or task shows."""
+    """Return the content of the page of a queue or task."""
     during = Range.last(since_s)
     names = {number: flow for number, flow in flows(db).items() if asked.matches(flow)}
     waiting = {
@@ -143,7 +143,7 @@ def _tasks(
 
 def _runs(db: sqlite3.Connection, during: Range, numbers: Iterable[int]) -> list[Ran]:
     """Return the newest runs of these flows, the newest first."""
-    # Each flow is in order in its table: of each no more rows are read than are looked at.
+    # The primary key sorts the runs of a flow, so each query reads at most MOST_RUNS rows.
     flows = list(numbers)
     found: list[list[Any]] = []
     for at in range(0, len(flows), MOST_SELECTS):
@@ -170,7 +170,7 @@ def _producers(
     names: dict[int, Flow],
     runs: list[Ran],
 ) -> list[dict[str, Any]]:
-    """Return who sends how much: of a queue all that was sent, of a task what was taken."""
+    """Return the services that send the most: for a task, only messages that ran count."""
     sent: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     if asked.task is None:
@@ -214,7 +214,7 @@ def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
 
 
 def _percentile(values: list[int], percent: int) -> float:
-    """Return a percentile in milliseconds, of nanoseconds."""
+    """Return a percentile of *values*, which are nanoseconds, in milliseconds."""
     values.sort()
     return values[min(len(values) - 1, len(values) * percent // 100)] / 1e6
 
@@ -243,7 +243,7 @@ def _exceptions(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]
 
 
 def _scatter(db: sqlite3.Connection, during: Range, runs: list[Ran]) -> list[dict[str, Any]]:
-    """Return a dot for some runs: the longest wait of each moment, and as many others evenly."""
+    """Return the dots of some runs: the longest wait of each bucket, and an even sample."""
     waited = [run for run in runs if run.wait_ns is not None]
     longest: dict[int, Ran] = {}
     for run in waited:
@@ -252,7 +252,7 @@ def _scatter(db: sqlite3.Connection, during: Range, runs: list[Ran]) -> list[dic
         if best is None or (run.wait_ns or 0) > (best.wait_ns or 0):
             longest[bucket] = run
     step = max(1, len(waited) // MOST_DOTS)
-    # Which ones must not change with every new run, or the picture would flicker.
+    # The sample must not change with every new run, or the plot would flicker.
     others = [run for run in waited if run.start_ns // 1000 % step == 0]
     shown = dict.fromkeys([*longest.values(), *others])
     ids = _trace_ids(db, (run.trace for run in shown))
@@ -286,7 +286,7 @@ def _slowest(db: sqlite3.Connection, runs: list[Ran]) -> dict[str, list[dict[str
 def _oldest(
     db: sqlite3.Connection, asked: Asked, now_ns: int, stuck_after_ns: int
 ) -> list[dict[str, Any]]:
-    """Return the messages that wait for the longest time, or that are due next."""
+    """Return the messages that wait longest or are due next."""
     rows = db.execute(
         f"SELECT traces.trace_id, waiting.span_id, task, due_ns, {STATE} "
         "FROM waiting JOIN traces ON traces.id = waiting.trace "

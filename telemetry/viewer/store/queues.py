@@ -1,4 +1,4 @@
-"""The queues: how much waits in each and for how long, what goes in and out, and what fails."""
+"""The list of queues: their depth, waits, throughput and failures."""
 
 import json
 import sqlite3
@@ -15,10 +15,10 @@ from .waiting import BACKLOG, STATES, times
 
 __all__ = ["Backlog", "backlogs", "facts", "flows", "queue_state", "queues", "series_of", "sum_of"]
 
-#: The exceptions of a queue that are shown.
+#: The most exceptions shown of a queue.
 MOST_GROUPS = 20
 
-#: Metrics that are counted, by their names in the API.
+#: The metrics by their names in the API.
 NAMES = {
     "sent": counts.SENT,
     "runs": counts.TOTAL,
@@ -33,20 +33,20 @@ NAMES = {
 STALLED, GROWING, WAITING, OK = "stalled", "growing", "waiting", "ok"
 ORDER = (STALLED, GROWING, WAITING, OK)
 
-#: A queue grows if this much more came in than went out in the last tenth of the time, at least.
+#: A queue is growing if its depth rose by at least this in the last tenth of the range.
 GROWTH = 10
 
 
 @dataclass(slots=True)
 class Backlog:
-    """The messages of a flow that nobody has taken: how many, and the oldest's Unix nanoseconds."""
+    """The messages of a flow that no worker has taken: their number, and the oldest due time."""
 
     depth: int = 0
     oldest_ns: int | None = None
     scheduled: int = 0
     stuck: int = 0
     expired: int = 0
-    #: How many became due in which bucket; those before the range are in the first.
+    #: The number that became due in each bucket. Those before the range are in the first.
     due: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: "Backlog") -> None:
@@ -61,7 +61,7 @@ class Backlog:
 
 
 def queues(db: sqlite3.Connection, since_s: float, stuck_after_ns: int) -> dict[str, Any]:
-    """Return each queue, those that need somebody first, with its tasks."""
+    """Return each queue with its tasks, the most urgent first."""
     asked = Range.last(since_s)
     names = flows(db)
     waiting = backlogs(db, asked, stuck_after_ns)
@@ -104,12 +104,12 @@ def _urgency(queue: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def flows(db: sqlite3.Connection) -> dict[int, Flow]:
-    """Return every broker, queue and task by its number."""
+    """Return every broker, queue and task by its term."""
     return {n: (v[0], v[1], v[2]) for n, v in terms(db, "flow").items() if len(v) == 3}
 
 
 def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
-    """Return the numbers of a queue or a task, as the API has them."""
+    """Return the numbers of a queue or a task in the format of the API."""
     now_ns = int(asked.now * 1e9)
     oldest = backlog.oldest_ns
     return {
@@ -128,7 +128,7 @@ def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
 
 
 def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[Flow, Backlog]:
-    """Return the messages that nobody has taken, by flow."""
+    """Return the messages that no worker has taken, by flow."""
     states = ", ".join(
         f"sum({STATES[state]}) AS {state}" for state in ("scheduled", "stuck", "expired")
     )
@@ -152,10 +152,10 @@ def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[
 
 
 def depths(asked: Range, over_time: Iterable[Mapping[int, Metrics]], backlog: Backlog) -> list[int]:
-    """Return how many messages waited at the end of each bucket.
+    """Return the number of messages that waited at the end of each bucket.
 
-    That is those that still wait and were due by then, and those that were taken later. Of these
-    none is left now, so they are counted from the end.
+    Those are the messages that were due and still wait, and those that were taken later. The number
+    of the latter is 0 now, so it is counted backward from the end.
     """
     net: Counter[int] = Counter()
     for found in over_time:
@@ -175,7 +175,7 @@ def depths(asked: Range, over_time: Iterable[Mapping[int, Metrics]], backlog: Ba
 def series_of(
     asked: Range, over_time: Sequence[Mapping[int, Metrics]], backlog: Backlog
 ) -> list[dict[str, Any]]:
-    """Return for each bucket what came in and went out, and the depth at its end."""
+    """Return for each bucket the messages sent, the runs, and the depth at its end."""
     merged = {
         bucket: sum_of(found[bucket] for found in over_time if bucket in found)
         for bucket in asked.buckets
@@ -197,7 +197,7 @@ def queue_state(
     last_ns: int | None,
     stuck_after_ns: int,
 ) -> str:
-    """Return the state: stalled is a queue whose messages are stuck, and nobody takes any."""
+    """Return the state. A queue is stalled if messages are stuck and no worker takes any."""
     if not backlog.depth:
         return OK
     idle_ns = asked.now * 1e9 - last_ns if last_ns is not None else float("inf")
@@ -210,7 +210,7 @@ def queue_state(
 
 
 def _last_run(db: sqlite3.Connection, numbers: Iterable[int]) -> int | None:
-    """Return when the last run of these flows began, in Unix nanoseconds."""
+    """Return the start of the last run of these flows, in Unix nanoseconds."""
     found: int | None = db.execute(
         "SELECT max((SELECT max(start_ns) FROM runs WHERE flow = value)) FROM json_each(?)",
         (json.dumps(list(numbers)),),
@@ -221,7 +221,7 @@ def _last_run(db: sqlite3.Connection, numbers: Iterable[int]) -> int | None:
 def failures(
     db: sqlite3.Connection, asked: Range, numbers: Iterable[int]
 ) -> dict[int, Counter[str]]:
-    """Return for each flow how often which exception ended a run."""
+    """Return for each flow the number of runs that each exception ended."""
     rows = rows_of(
         db,
         "flow, kind, n",
@@ -244,7 +244,7 @@ def _merge(found: Iterable[Counter[str]]) -> list[dict[str, Any]]:
 
 
 def sum_of(found: Iterable[Metrics]) -> Metrics:
-    """Return all of *found* together."""
+    """Return the sum of *found*."""
     total: Metrics = Counter()
     for metrics in found:
         total.update(metrics)

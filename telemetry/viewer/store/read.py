@@ -1,4 +1,4 @@
-"""Traces read back from the database."""
+"""Read traces from the database."""
 
 import sqlite3
 from collections import defaultdict
@@ -26,15 +26,15 @@ __all__ = [
     "stored_spans",
 ]
 
-#: More spans of one trace than this are kept but not looked at together.
+#: The most spans of one trace that are analysed. More are stored.
 MOST_SPANS = 50_000
 
-#: Spans of other traces that are read for one.
+#: The most spans of other traces that are read for one trace.
 MOST_ELSEWHERE = 500
 
 
 def number_of(db: sqlite3.Connection, trace_id: str) -> int | None:
-    """Return the number of a trace from its whole id, or None if it is not here."""
+    """Return the number of a trace by its full id, or None if it is not stored."""
     try:
         raw = bytes.fromhex(trace_id)
     except ValueError:
@@ -44,7 +44,7 @@ def number_of(db: sqlite3.Connection, trace_id: str) -> int | None:
 
 
 def count_spans(db: sqlite3.Connection, number: int) -> int:
-    """Return how many spans a trace has here."""
+    """Return the number of stored spans of a trace."""
     query = "SELECT count(*) FROM spans WHERE trace = ?"
     return int(db.execute(query, (number,)).fetchone()[0])
 
@@ -52,7 +52,10 @@ def count_spans(db: sqlite3.Connection, number: int) -> int:
 def stored_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None, most: int = -1
 ) -> Iterator[tuple[bytes, trace_pb2.Span]]:
-    """Yield the spans of a trace, or the one named, each with its source; *most* if not -1."""
+    """Yield the spans of a trace, or only *span_id*, each with its source.
+
+    *most* is a limit, or -1.
+    """
     for source, body in bodies(db, number, span_id, most):
         yield source, trace_pb2.Span.FromString(body)
 
@@ -60,7 +63,7 @@ def stored_spans(
 def bodies(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None, most: int = -1
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Return the spans of a trace, or the one named, as protobuf: each source and span."""
+    """Return the spans of a trace, or only *span_id*, as protobuf: source and span."""
     one = "" if span_id is None else "AND span_id = :span_id"
     return db.execute(
         f"SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
@@ -72,12 +75,12 @@ def bodies(
 def read_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None
 ) -> Iterable[ReceivedSpan]:
-    """Return the spans of a trace, or the one named, in plain Python."""
+    """Return the decoded spans of a trace, or only *span_id*."""
     return list(decoded(stored_spans(db, number, span_id, MOST_SPANS)))
 
 
 def decoded(stored: Iterable[tuple[bytes, trace_pb2.Span]]) -> Iterator[ReceivedSpan]:
-    """Yield spans in plain Python, from those stored and their sources."""
+    """Decode stored spans and their sources."""
     sources: dict[bytes, tuple[Attributes, str]] = {}
     for body, span in stored:
         if body not in sources:
@@ -86,7 +89,7 @@ def decoded(stored: Iterable[tuple[bytes, trace_pb2.Span]]) -> Iterator[Received
 
 
 def spans_with(db: sqlite3.Connection, number: int, text: str) -> Iterator[ReceivedSpan]:
-    """Yield the spans of a trace that have *text* somewhere, or whose resource has."""
+    """Yield the spans of a trace whose bytes, or whose resource's bytes, contain *text*."""
     rows = db.execute(
         "SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
         "WHERE trace = ? AND (instr(spans.body, ?) OR instr(sources.body, ?))",
@@ -123,7 +126,7 @@ def _runs_elsewhere(db: sqlite3.Connection, trace_id: bytes) -> dict[str, list[R
         (trace_id,),
     ).fetchall()
     for at, (target, trace, span_id) in enumerate(rows):
-        # That a message was taken is always known; what took it, of so many.
+        # An entry without runs still marks its message as taken.
         runs = read_spans(db, trace, span_id) if at < MOST_ELSEWHERE else ()
         found[target.hex()] += runs
     return found

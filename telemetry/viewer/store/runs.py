@@ -1,4 +1,4 @@
-"""The runs of tasks, one narrow row each: for what a queue's page shows of them."""
+"""Write the runs of tasks, one narrow row each, for the page of a queue."""
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from .incoming import MAX_TIME
 
 __all__ = ["write_runs"]
 
-#: Returns the number of a term, by its kind and value.
+#: Returns the id of a term by its kind and value.
 Term = Callable[[sqlite3.Connection, str, str], int]
 
 

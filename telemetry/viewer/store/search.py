@@ -1,4 +1,4 @@
-"""Finding traces: what the list asks for, in SQL that goes through narrow rows only."""
+"""Find the traces of the list, with SQL that reads only narrow rows."""
 
 import heapq
 import json
@@ -30,17 +30,17 @@ MOST_FACETS = 500
 _SORTS = ("recent", "duration", "wait")
 LONGEST_PAGE = 200
 
-#: Spans of waiting traces that are summed up anew for one page of the list; the waits of the
-#: others are read from the table of messages.
+#: The most spans of live traces that are summed up again for one page of the list. For the other
+#: live traces, only the waits are read.
 MOST_SPANS_ANEW = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The conditions of a search. Texts are exact, *trace_id* is a prefix; times in ms.
+    """The conditions of a search. Strings are exact, but *trace_id* is a prefix. Times are in ms.
 
-    *parts* are those of the search field, *since_s* is in seconds. With a *broker*, one message has
-    the broker, the queue and the task.
+    *parts* come from the search field. *since_s* is in seconds. With a *broker*, one message must
+    have the broker, the queue and the task.
     """
 
     parts: tuple[Part, ...] = ()
@@ -60,15 +60,15 @@ class Search:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Search":
-        """Read a query string. Raises ValueError, naming the parameter; QueryError for ``q``."""
+        """Parse a query string. Raises ValueError with the parameter, or QueryError for ``q``."""
         status, sort = query.get("status", ""), query.get("sort") or "recent"
         if status and status not in (*STATUSES, *CELERY_STATES):
-            raise ValueError(f"status is one of {', '.join((*STATUSES, *CELERY_STATES))}")
+            raise ValueError(f"status must be one of {', '.join((*STATUSES, *CELERY_STATES))}")
         if sort not in _SORTS:
-            raise ValueError(f"sort is one of {', '.join(_SORTS)}")
+            raise ValueError(f"sort must be one of {', '.join(_SORTS)}")
         trace_id = query.get("trace_id", "").strip().lower()
         if len(trace_id) > 32 or not set(trace_id) <= set("0123456789abcdef"):
-            raise ValueError("trace_id is up to 32 hexadecimal digits")
+            raise ValueError("trace_id has up to 32 hexadecimal digits")
         limit = int(_number("limit", query.get("limit"))) or 50
         return cls(
             parts=tuple(parse_query(query.get("q", ""))),
@@ -95,17 +95,17 @@ def _number(key: str, value: str | None) -> float:
             return number
     except ValueError:
         pass
-    raise ValueError(f"{key} is a number of at least 0")
+    raise ValueError(f"{key} must be a number of at least 0")
 
 
 def find(
     db: sqlite3.Connection, search: Search, stuck_after_ns: int = STUCK_AFTER
 ) -> dict[str, Any]:
-    """Return the rows that *search* is for, and the cursor of the next ones."""
+    """Return the rows that match *search*, and the cursor of the next page."""
     terms = _terms(db, search)
     if terms is None:
         return {"traces": [], "next": None}
-    # A page is as of the moment of the first one: the next begins where it ended.
+    # All pages use the time of the first, so that the next continues exactly after it.
     cursor = _cursor(search.before) if search.before else None
     now = cursor[2] if cursor else time.time_ns()
     asked = Conditions(db, now, stuck_after_ns)
@@ -147,12 +147,11 @@ def find(
 def _in_order(
     db: sqlite3.Connection, search: Search, asked: Conditions, is_of_all: bool
 ) -> Iterator[tuple[int, int]]:
-    """Yield what rows are sorted by, and the number of each trace, the largest first."""
+    """Yield the sort value and the number of each trace, the largest first."""
     settled = {"wait": "wait_ns", "duration": "duration_ns", "recent": "found.trace"}
     live = {"wait": WAIT, "duration": DURATION, "recent": "found.trace"}
-    # Traces that are settled are read from an index in their order; of the others, which are few,
-    # what they are sorted by depends on the time.
-    # Without statistics SQLite would rather sort all rows.
+    # An index sorts the settled traces. The sort values of live traces, which are few, depend on
+    # the time. INDEXED BY: without statistics SQLite would sort all rows.
     index = f"INDEXED BY found_{search.sort}" if is_of_all and not asked.is_narrow else ""
     kinds = (
         [(live, "", "1")]
@@ -175,7 +174,7 @@ def _in_order(
 
 
 def _terms(db: sqlite3.Connection, search: Search) -> list[int] | None:
-    """Return the numbers of the terms that are looked for, or None if nothing can have them all."""
+    """Return the ids of the required terms, or None if one does not exist."""
     numbers = []
     for kind in FACETS.values():
         if value := getattr(search, kind):
@@ -199,7 +198,7 @@ def _cursor(text: str) -> tuple[int, int, int]:
 
 
 def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> list[dict[str, Any]]:
-    """Return the rows of traces as they are now."""
+    """Return the current rows of traces."""
     room = MOST_SPANS_ANEW
     now = time.time_ns()
     rows = []
@@ -219,9 +218,9 @@ def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> li
 def _brought_forward(
     db: sqlite3.Connection, number: int, row: dict[str, Any], at: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return the *row* of a trace with many spans, its waits as they are now.
+    """Return the *row* of a trace with many spans, with its current waits.
 
-    Its sentence is the duration alone: the critical path would need the spans.
+    The sentence is only the duration: the critical path would need the spans.
     """
     states = db.execute(
         f"SELECT {STATE} AS state, count(*), max(min(:now, expires_ns) - due_ns), "
@@ -242,7 +241,7 @@ def _brought_forward(
 
 
 def facets(db: sqlite3.Connection) -> dict[str, list[str]]:
-    """Return the names that there are to search by."""
+    """Return the values of each filter."""
     return {
         name: [
             value

@@ -1,4 +1,4 @@
-"""Finding spans in one trace by a text."""
+"""Find spans of one trace by a text."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from .read import bodies, decoded
 
 __all__ = ["spans_like"]
 
-#: The characters of numbers and of true and false, which are not stored as text.
+#: The characters of numbers, true and false, which protobuf does not store as text.
 NOT_AS_TEXT = frozenset("0123456789.+-truefalsinna")
 
 
 def spans_like(db: sqlite3.Connection, number: int, text: str) -> list[str]:
-    """Return the ids of the spans of a trace that have *text* somewhere, in any case.
+    """Return the ids of the spans of a trace that contain *text*, ignoring case.
 
-    That is in the name, the service, a message, or a ``key=value`` of an attribute of the span, its
-    resource or its events.
+    The search reads the name, the service, the status message, the names of events, and the
+    ``key=value`` of each attribute of the span, its resource and its events.
     """
     wanted = text.casefold()
-    # Most spans are ruled out by their bytes, which have every text as it is, but no numbers.
+    # Exclude most spans by their bytes, which contain every string unchanged, but no numbers.
     needles = [p.encode() for p in wanted.split("=") if p.isascii() and not set(p) <= NOT_AS_TEXT]
     if not wanted:
         return []

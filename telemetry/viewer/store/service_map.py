@@ -1,4 +1,4 @@
-"""The map of who calls or feeds whom: from counts, never from spans."""
+"""The service map. It is computed from counts, never from spans."""
 
 import sqlite3
 from collections import Counter
@@ -11,7 +11,7 @@ __all__ = ["service_map"]
 
 
 def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
-    """Return services, queues and stores, and how often one calls or feeds another."""
+    """Return the nodes (services, queues and stores) and the edges between them."""
     asked = Range.last(since_s)
     names = terms(db, "node")
     nodes: dict[str, Metrics] = {
@@ -29,7 +29,7 @@ def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
     names_of_queues = Counter(node["name"] for node in drawn if node["kind"] == "queue")
     for node in drawn:
         if node["broker"] and names_of_queues[node["name"]] > 1:
-            # Two queues of one name are told apart by their brokers.
+            # The broker distinguishes two queues of the same name.
             node["label"] = f"{node['name']} {node['broker'].partition('://')[2] or node['broker']}"
     return {
         "nodes": drawn,
@@ -54,7 +54,7 @@ def _node(node: str, metrics: Metrics) -> dict[str, Any]:
 
 
 def _edge(start: str, end: str, metrics: Metrics, since_s: float) -> dict[str, Any]:
-    # Out of a queue it is the wait, else how long the call took.
+    # An edge from a queue shows the wait, any other the duration of the call.
     base = WAITS if start.startswith("queue:") else DURATIONS
     return {
         "from": start,

@@ -1,4 +1,4 @@
-"""Resources and scopes: each is stored once, for all spans and log records that have it."""
+"""Store each resource and scope once, for all spans and log records that have it."""
 
 import sqlite3
 from collections import OrderedDict
@@ -12,7 +12,7 @@ __all__ = ["SCHEMA", "SourceTable", "decode_source"]
 
 SCHEMA = """
 -- A resource and a scope: ResourceSpans of OTLP without spans, or ResourceLogs without log records,
--- which are the same bytes. newest_trace and newest_log are the last that have it, 0 if none has.
+-- which have the same bytes. newest_trace and newest_log are the last that have it, or 0.
 CREATE TABLE sources (
     id INTEGER PRIMARY KEY,
     body BLOB NOT NULL UNIQUE,
@@ -21,18 +21,18 @@ CREATE TABLE sources (
 );
 """
 
-#: Sources in memory, so that most spans need no query.
+#: The most sources cached in memory, so that most spans need no query.
 MOST_KNOWN = 4096
 
 
 class SourceTable:
-    """Writes sources, for the one thread that writes."""
+    """Writes sources. Only the writing thread may use it."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, int] = OrderedDict()
 
     def number_of(self, db: sqlite3.Connection, body: bytes) -> int:
-        """Return the number of a source; write it if it is new."""
+        """Return the number of a source, and write it if it is new."""
         number = self._known.get(body)
         if number is None:
             (number,) = db.execute(
@@ -46,7 +46,7 @@ class SourceTable:
         return number
 
     def note(self, db: sqlite3.Connection, column: str, used: Iterable[tuple[int, int]]) -> None:
-        """Write which trace or log record has each source: pairs of its number and the source's."""
+        """Note the newest trace or log record of each source. *used* has pairs of both numbers."""
         newest: dict[int, int] = {}
         for number, source in used:
             newest[source] = max(number, newest.get(source, 0))
@@ -56,7 +56,7 @@ class SourceTable:
         )
 
     def forget(self) -> None:
-        """Forget the numbers that a transaction may have undone or deleted."""
+        """Clear the cache after numbers were rolled back or deleted."""
         self._known.clear()
 
     def prune(self, db: sqlite3.Connection) -> None:

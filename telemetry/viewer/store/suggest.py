@@ -1,4 +1,4 @@
-"""What the search field suggests: how the part that is being typed could go on."""
+"""Suggestions for the search field: completions of the part at the cursor."""
 
 import re
 import sqlite3
@@ -12,7 +12,7 @@ __all__ = ["suggest"]
 
 MOST = 10
 
-#: What a part may begin with, and what that means.
+#: The prefixes of a part, and their meanings.
 _BEGINNINGS = {
     "status:": "state of the trace or its messages",
     "wait>": "longest wait, for example wait>2s",
@@ -29,7 +29,7 @@ _LAST = re.compile(r'(?:"[^"]*"|[^\s"])*(?:"[^"]*)?$')
 
 
 def suggest(db: sqlite3.Connection, text: str) -> dict[str, Any]:
-    """Return how *text*, what stands before the cursor, could go on.
+    """Return completions of *text*, which ends at the cursor.
 
     Each suggestion replaces the characters from ``from`` on.
     """
@@ -77,7 +77,7 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
 def _names(
     db: sqlite3.Connection, kinds: tuple[str, ...], wanted: str
 ) -> Iterator[tuple[str, str]]:
-    """Yield kind and value of names that contain *wanted*, those first that begin with it."""
+    """Yield the kind and value of names that contain *wanted*, first those that begin with it."""
     marks = ", ".join(f"'{kind}'" for kind in kinds)
     query = f"SELECT kind, value FROM terms WHERE kind IN ({marks}) ORDER BY value"
     rows = rows_of(db, "kind, value", query)

@@ -1,4 +1,4 @@
-"""The traces that are kept: spans come in, one thread writes and sums them up, and they go."""
+"""The store of traces: queue arriving spans, write and summarise them, and delete the oldest."""
 
 import logging
 import sqlite3
@@ -36,67 +36,67 @@ __all__ = ["RESOLUTIONS", "Bounds", "Store"]
 
 logger = logging.getLogger(__name__)
 
-#: How much may wait to be written, in spans and in bytes, and how long one waits for room.
+#: The most spans and bytes that wait to be written, and the longest wait for room, in seconds.
 MOST_PENDING, MOST_PENDING_BYTES = 50_000, 256 * 1024 * 1024
 PATIENCE = 5.0
 
-#: Spans written in one transaction.
+#: The most spans written in one transaction.
 BATCH = 5_000
 
-#: Nanoseconds from the first span of a trace that arrives to when it is summed up, and what each
-#: span that it has already adds: a long trace is not gone through again and again.
+#: The delay from the first new span of a trace to its summary, and the extra delay for each
+#: span that the trace already has, in nanoseconds. So a long trace is not summed up all the time.
 SETTLE, SETTLE_PER_SPAN = 500_000_000, 200_000
 
-#: Seconds that summing up may take between two transactions that write spans.
+#: The time for summaries between two transactions that write spans, in seconds.
 SUMMING = 0.1
 
-#: The names that are distinguished, by pool; beyond them all others are one. Names of spans and
-#: workers, of which there may be very many, do not take the place of services, tasks and queues.
+#: The most names in each pool. Further names are stored as OTHER. Spans and workers can have many
+#: names, so they have their own pools and do not displace services, tasks and queues.
 POOLS = {"names": 20_000, "searched": 50_000, "workers": 20_000}
 POOL_OF = {"name": "searched", "state": "searched", "key": "searched", "worker": "workers"}
 OTHER = "(other)"
 
-#: The kinds of a full pool whose unused names are deleted, and the condition that one is unused.
+#: The kind of names that is deleted from a full pool, and the condition of an unused one.
 UNUSED = {
     "searched": ("name", "NOT EXISTS (SELECT 1 FROM named WHERE term = terms.id)"),
     "workers": ("worker", "id NOT IN (SELECT worker FROM runs)"),
 }
 
-#: Kinds of names that are lists of names, in JSON.
+#: The kinds whose names are JSON lists of names.
 LISTS = frozenset({"flow", "node", "edge", "worker"})
 
-#: Keys of attributes that are suggested.
+#: The most attribute keys that are suggested.
 MOST_KEYS = 1_000
 
-#: What there is of each trace.
+#: The tables with rows of a trace.
 TABLES = ("spans", "links", "found", "waiting", "messages", "named", "attributes", "runs")
 
-#: Seconds to a bucket, and for how many seconds such counts are kept; None is as long as traces.
+#: The length of a bucket and the age limit of its counts, in seconds. None: that of traces.
 RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
 
-#: Traces deleted in one step, and how often the age of traces is looked at, in seconds.
+#: The most traces deleted in one step, and the interval between checks of their age, in seconds.
 STEP, PRUNE_EVERY = 500, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many spans are kept, and for how many seconds after their trace began to arrive.
+    """The most stored spans, and the highest age of a trace in seconds since its first arrival.
 
-    As many log records are kept, for as long.
+    The same limits apply to log records.
     """
 
     max_spans: int = 1_000_000
     max_age: float = 7 * 86_400
 
 
-#: Called with each trace that has been summed up, in the thread that writes.
+#: Called with each new summary, in the writing thread.
 Listener = Callable[[Summary], None]
 
 
 class Store:
-    """Keeps what arrives in *database*, within *bounds*.
+    """Stores arriving spans and log records in *database*, within *bounds*.
 
-    A message that is due and that nobody has taken for *stuck_after_ns* is stuck.
+    A message is stuck if it has been due for *stuck_after_ns* and no worker has taken it.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class Store:
         self._changed = threading.Condition()
         self._pending: deque[Incoming | IncomingLog] = deque()
         self._pending_bytes = 0
-        self._taken = 0  # spans, ever; and of them those in the transaction under way
+        self._taken = 0  # all spans ever queued; _writing: those in the current transaction
         self._writing = 0
         self._failing = ""
         self._closing = False
-        self._is_behind = False  # whether more traces are due than there was time for
+        self._is_behind = False  # whether due traces are left over
         self._sources = SourceTable()
         self._terms: dict[str, dict[tuple[str, str], int]] = {pool: {} for pool in POOLS}
         self._keys: set[str] = set()
@@ -131,11 +131,11 @@ class Store:
         self._thread.start()
 
     def listen(self, listener: Listener) -> None:
-        """Call *listener* with each summary from now on. It must be quick."""
+        """Call *listener* with each new summary. It must return quickly."""
         self._listeners.append(listener)
 
     def close(self) -> None:
-        """Write what is pending and stop."""
+        """Write the pending spans and stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -144,20 +144,20 @@ class Store:
 
     @property
     def failing(self) -> str:
-        """Why nothing can be written at the moment, or ``""``."""
+        """The reason why writes fail at the moment, or ``""``."""
         return self._failing
 
     def pending(self) -> int:
-        """Return how many spans are to be written, and traces to be summed up, at the moment."""
+        """Return the number of spans to write plus that of traces to sum up."""
         query = "SELECT count(*) FROM traces WHERE revisit_ns <= ?"
         with self.database.reading() as db:
             (traces,) = db.execute(query, (time.time_ns() + SETTLE,)).fetchone()
         return len(self._pending) + int(traces)
 
     def wait_until_written(self, timeout: float) -> str:
-        """Wait until what was taken so far is written; return why it cannot be, or ``""``.
+        """Wait until all spans queued so far are written. Return the error, or ``""``.
 
-        After *timeout* seconds it may still be under way.
+        After *timeout* seconds, return ``""`` although the write continues.
         """
         with self._changed:
             taken = self._taken
@@ -179,7 +179,7 @@ class Store:
     # In
 
     def take(self, request: ExportTraceServiceRequest) -> tuple[int, str]:
-        """Take an export; return how many of its spans are refused, and why."""
+        """Queue an export. Return the number of refused spans, and the reason."""
         spans, malformed = incoming(request)
         reason = REFUSED
         refused = malformed
@@ -193,21 +193,24 @@ class Store:
 
     @property
     def logs(self) -> int:
-        """How many log records there are."""
+        """The number of stored log records."""
         return self._logs.count
 
     def take_logs(self, request: ExportLogsServiceRequest) -> tuple[int, str]:
-        """Take an export; return how many of its log records are refused, and why."""
+        """Queue an export. Return the number of refused log records, and the reason."""
         logs, refused = incoming_logs(request)
         if unwritten := self._enqueue(logs):
-            return refused + unwritten, self._failing or "more arrive than can be written"
+            return (
+                refused + unwritten,
+                self._failing or "more log records arrive than can be written",
+            )
         return refused, REFUSED_LOGS
 
     def _enqueue(self, items: Sequence[Incoming | IncomingLog]) -> int:
-        """Queue *items* to be written. Return how many of them had no room in time.
+        """Queue *items* to be written. Return the number that found no room in time.
 
-        A large export is queued in parts and uses half of the room, so that small ones do not wait
-        for it.
+        A large export is queued in parts and uses only half of the room, so that small ones do not
+        wait for it.
         """
         share = 1 if len(items) <= BATCH else 2
         for at in range(0, len(items), BATCH):
@@ -257,13 +260,13 @@ class Store:
 
     def _fail(self, exc: sqlite3.Error) -> None:
         if not self._failing:
-            logger.error("%s cannot be written: %s", self.database.path, exc)
+            logger.error("cannot write to %s: %s", self.database.path, exc)
         for pool in self._terms.values():
             pool.clear()
         self._keys.clear()
         self._sources.forget()
         with self._changed:
-            self._failing = f"the database cannot be written: {exc}"
+            self._failing = f"cannot write to the database: {exc}"
             self._changed.notify_all()
             self.dropped += self._writing
             self._changed.wait_for(lambda: self._closing, 1.0)
@@ -285,7 +288,7 @@ class Store:
             self._prune()
 
     def _write(self, db: sqlite3.Connection, batch: list[Incoming]) -> tuple[int, int]:
-        """Write *batch*; return how many spans and how many traces are new."""
+        """Write *batch*. Return the number of new spans and of new traces."""
         now = time.time_ns()
         arrived = dict.fromkeys(span.trace_id for span in batch)
         touched = {trace_id: self._touch(db, trace_id, now) for trace_id in arrived}
@@ -312,7 +315,7 @@ class Store:
         return new, sum(is_new for _, is_new in touched.values())
 
     def _write_logs(self, db: sqlite3.Connection, logs: list[IncomingLog]) -> int:
-        """Write *logs*; return how many are new. Their traces are told of again soon."""
+        """Write *logs* and schedule summaries of their traces. Return the number of new records."""
         if not logs:
             return 0
         due = time.time_ns() + SETTLE
@@ -324,7 +327,7 @@ class Store:
         return self._logs.write(db, logs)
 
     def _touch(self, db: sqlite3.Connection, trace_id: bytes, now: int) -> tuple[int, int]:
-        """Return the number of the trace, which is to be summed up soon, and whether it is new."""
+        """Schedule a summary of the trace. Return its number, and whether it is new."""
         number, is_new = db.execute(
             "INSERT INTO traces (trace_id, arrived_ns, seen_ns, revisit_ns) "
             "VALUES (:trace_id, :now, :now, :due) ON CONFLICT (trace_id) DO UPDATE SET "
@@ -344,7 +347,7 @@ class Store:
     # Summing up
 
     def _sum_up(self) -> None:
-        """Sum up the traces that are due, as many as there is time for."""
+        """Sum up the traces that are due, as many as fit into the time."""
         until = time.monotonic() + SUMMING
         with self.database.reading() as db:
             due = db.execute(
@@ -375,7 +378,7 @@ class Store:
             trace = read_trace(db, number, time.time_ns(), self.stuck_after_ns)
             summary = summarise(trace)
         except (ArithmeticError, LookupError, TypeError, ValueError):
-            # A trace that is too odd must not keep all others from being summed up.
+            # A malformed trace must not block the summaries of all others.
             logger.exception("a trace could not be summed up")
             return None
         row = summary.row
@@ -431,7 +434,7 @@ class Store:
         return summary
 
     def _countable(self, db: sqlite3.Connection, summary: Summary) -> Counter[tuple[int, int, int]]:
-        """Return the summary's counts by the terms' numbers, without times that cannot be."""
+        """Return the counts of *summary* by the ids of terms, without impossible times."""
         now = time.time()
         return Counter(
             {
@@ -458,7 +461,7 @@ class Store:
         return int(number)
 
     def _note_key(self, db: sqlite3.Connection, key: str) -> None:
-        """Remember a key of an attribute, which the search field suggests."""
+        """Store the key of an attribute for the suggestions."""
         if len(self._keys) < MOST_KEYS and key not in self._keys:
             self._keys.add(key)
             self._term(db, "key", key)
@@ -466,7 +469,7 @@ class Store:
     # Out
 
     def _prune(self) -> None:
-        """Delete what is too much or too old, the oldest traces first, in a small step."""
+        """Delete the traces and log records beyond the limits, oldest first, in a small step."""
         oldest = time.time_ns() - int(self.bounds.max_age * 1e9)
         gone, size, count = 0, 0, 0
         with self.database.writing() as db:
@@ -497,7 +500,7 @@ class Store:
         return db.execute("DELETE FROM traces WHERE id <= ?", (last,)).rowcount
 
     def _forget(self, oldest: int) -> None:
-        """Delete the counts that are too old."""
+        """Delete old counts, and unused names of full pools."""
         now = time.time()
         with self.database.writing() as db:
             for resolution, kept in RESOLUTIONS:

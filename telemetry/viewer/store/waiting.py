@@ -1,6 +1,6 @@
-"""The messages that nobody has taken yet: written with their trace, their state read from the time.
+"""The messages that no worker has taken. They are written with their trace.
 
-A state is never stored, so none has to be rewritten as time passes.
+Their state is not stored: a query derives it from the time.
 """
 
 import sqlite3
@@ -11,12 +11,11 @@ from ..analysis.wait import NEVER, LiveState, Wait
 
 __all__ = ["BACKLOG", "STATE", "STATES", "earliest_due", "times", "write_waiting"]
 
-#: Rows of ``waiting`` that a worker could take now: due, and not expired. Conditions have the
-#: parameters of ``times``.
+#: The condition of a message that a worker could take now: due and not expired. All conditions use
+#: the parameters of ``times``.
 BACKLOG = "due_ns <= :now AND expires_ns > :now"
 
-#: The condition of each state, the most urgent first. A message that is overdue or stuck is
-#: waiting, too.
+#: The condition of each state, the most urgent first. An overdue or stuck message is waiting too.
 STATES: dict[LiveState, str] = {
     "stuck": f"{BACKLOG} AND knows AND due_ns <= :stuck",
     "expired": "expires_ns <= :now",
@@ -37,7 +36,7 @@ def times(now_ns: int, stuck_after_ns: int) -> dict[str, int]:
 
 
 def write_waiting(db: sqlite3.Connection, trace: int, waits: Iterable[Wait]) -> None:
-    """Replace the messages of *trace* that nobody has taken."""
+    """Replace the messages of *trace* that no worker has taken."""
     db.execute("DELETE FROM waiting WHERE trace = ?", (trace,))
     db.executemany(
         "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -59,5 +58,5 @@ def write_waiting(db: sqlite3.Connection, trace: int, waits: Iterable[Wait]) -> 
 
 
 def earliest_due(waits: Iterable[Wait]) -> int:
-    """Return when the first of *waits* that never expire is due; NEVER if there is none."""
+    """Return the earliest due time of *waits* without an expiry, or NEVER."""
     return min((wait.due_ns for wait in waits if wait.expires_ns == NEVER), default=NEVER)

@@ -1,4 +1,4 @@
-"""The viewer over HTTP: its page, its API, and OTLP/HTTP. Described in docs/viewer.md."""
+"""The HTTP server of the viewer: its page, its API, and OTLP/HTTP. See docs/viewer.md."""
 
 import base64
 import math
@@ -58,24 +58,24 @@ POLICY = (
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-#: The largest body taken as it comes, in bytes.
+#: The largest request body before decompression, in bytes.
 MAX_BODY = 64 * 1024 * 1024
 
-#: How a file may be sent: as bytes of any kind, or as JSON.
+#: The content types of an imported file.
 FILE_TYPES = ("application/octet-stream", JSON, "application/gzip", "application/x-ndjson")
 
-#: What an attribute may be long on the page, in characters; the download has all of it.
+#: The longest attribute value on the page, in characters. The download has the whole value.
 LONGEST_VALUE = 65_536
 
-#: … and the text of a log record that is only pointed at.
+#: The longest text of a log record in a tooltip, in characters.
 LONGEST_TITLE = 200
 
-#: The largest whole number that JavaScript can hold.
+#: The largest integer that JavaScript represents exactly.
 LARGEST_NUMBER = 2**53 - 1
 
 
 def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
-    """Return the application, which answers only to *hosts*: names and addresses without port."""
+    """Return the application. It answers only to *hosts*: names and addresses without port."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -84,7 +84,7 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
     def check_host() -> None:
         name = urlsplit(f"//{request.host}").hostname or ""
         if name not in hosts:
-            abort(421, f"this viewer does not answer to {name[:100]!r}: see --http")
+            abort(421, f"host {name[:100]!r} is not allowed: use localhost or the host of --http")
 
     @app.after_request
     def protect(response: Response) -> Response:
@@ -135,7 +135,7 @@ def _json(value: Any, status: int = 200) -> Response:
 def _add_page(app: Flask) -> None:
     def page(**_: str) -> Response:
         if not (STATIC / "index.html").is_file():
-            abort(404, "this installation has no page; its API is at /api/traces")
+            abort(404, "the files of the page are not installed; the API is at /api/traces")
         return send_from_directory(STATIC, "index.html")
 
     for rule in (
@@ -196,7 +196,7 @@ def _add_traces(app: Flask, store: Store) -> None:
             number = _number(db, trace_id)
             found = list(read_spans(db, number, _bytes(span_id)))
             if not found:
-                abort(404, f"trace {trace_id} has no span {span_id[:100]} here")
+                abort(404, f"trace {trace_id} has no span {span_id[:100]}")
             return _json(_span(db, found[0]))
 
 
@@ -215,7 +215,7 @@ def _add_logs(app: Flask, store: Store) -> None:
             found, more = logs_of_trace(
                 db, _bytes(trace_id), None if span_id is None else _bytes(span_id)
             )
-        # The whole trace is drawn as ticks; a span's log records are read.
+        # The timeline draws log records as ticks. The details of a span show them whole.
         show = _tick if span_id is None else _log
         return _json({"logs": list(map(show, found)), "more": more})
 
@@ -251,7 +251,7 @@ def _log(stored: Stored) -> dict[str, Any]:
 def _number(db: Any, trace_id: str) -> int:
     number = number_of(db, trace_id)
     if number is None:
-        abort(404, f"trace {trace_id[:100]} is not here: it may have been deleted, or not arrived")
+        abort(404, f"trace {trace_id[:100]} not found: it was deleted or has not arrived")
     return number
 
 
@@ -263,7 +263,7 @@ def _bytes(span_id: str) -> bytes:
 
 
 def _linked(db: Any, trace_id: str, span_id: str) -> dict[str, Any]:
-    """Return what is known of the span that a link names."""
+    """Return whether the target of a link is stored, and its name and service."""
     number = number_of(db, trace_id)
     found = list(read_spans(db, number, _bytes(span_id))) if number is not None else []
     return {
@@ -325,7 +325,7 @@ def _span(db: Any, span: ReceivedSpan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* as something that JSON and JavaScript can hold."""
+    """Return *value* in types that JSON and JavaScript can represent."""
     match value:
         case Mapping():
             return {key: _plain(item) for key, item in value.items()}
@@ -402,7 +402,7 @@ def _since() -> float:
             return since
     except ValueError:
         pass
-    raise ValueError("since_s is a number of seconds")
+    raise ValueError("since_s must be a number of seconds")
 
 
 def _add_otlp(app: Flask, store: Store) -> None:
@@ -432,12 +432,12 @@ def _add_otlp(app: Flask, store: Store) -> None:
 
     @app.post("/api/import")
     def take_file() -> Response:
-        # A page of another site could send the three types of a form without being asked.
+        # A page of another site can send the three content types of a form without a preflight.
         if request.mimetype not in FILE_TYPES:
-            abort(415, f"a file is sent with Content-Type: {FILE_TYPES[0]}")
+            abort(415, f"send the file with Content-Type: {FILE_TYPES[0]}")
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            abort(403, "files are imported from this viewer's own page only")
+            abort(403, "only the viewer's own page can import files")
         with ADMISSION.ticket() as ticket:
             ticket.fit(request.content_length or 0)
             imported = read_file(_body(), ticket)
@@ -447,10 +447,12 @@ def _add_otlp(app: Flask, store: Store) -> None:
         if refused:
             abort(422, f"{refused} of {count} spans were refused: {reason}")
         if refused_logs:
-            abort(422, f"{refused_logs} of {imported.logs} log records: {reason_of_logs}")
-        # Whoever opens a file looks at its trace next. A busy database gives up within the time.
+            abort(
+                422, f"{refused_logs} of {imported.logs} log records were refused: {reason_of_logs}"
+            )
+        # The page opens the trace next. A write to a locked database fails within this time.
         if reason := store.wait_until_written(2 * PATIENCE):
-            abort(503, f"its spans were not written: {reason}")
+            abort(503, f"the spans were not written: {reason}")
         ids = imported.trace_ids
         return _json(
             {
@@ -465,14 +467,14 @@ def _add_otlp(app: Flask, store: Store) -> None:
 
 def _kind() -> str:
     if request.mimetype not in (PROTOBUF, JSON):
-        abort(415, f"OTLP is sent as {PROTOBUF} or {JSON}")
+        abort(415, f"send OTLP as {PROTOBUF} or {JSON}")
     return request.mimetype
 
 
 def _encoding() -> str:
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("identity", "gzip"):
-        abort(415, "bodies are taken as they are, or with Content-Encoding: gzip")
+        abort(415, "this Content-Encoding is not supported: use gzip or none")
     return encoding
 
 

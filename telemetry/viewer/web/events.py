@@ -1,4 +1,4 @@
-"""What happens, told to every page that is open: server-sent events."""
+"""Server-sent events: new trace rows and statistics for every open page."""
 
 import threading
 import time
@@ -11,20 +11,19 @@ from ..store.trace_store import Store
 
 __all__ = ["Events"]
 
-#: Streams that may be open at the same time (a browser opens one for all of its tabs), and traces
-#: that wait to be sent to one that is slow.
+#: The most open streams (a browser opens one for all of its tabs), and the most traces that wait
+#: for a slow stream.
 MOST_LISTENERS, MOST_WAITING = 32, 500
 
-#: Seconds between two deliveries to a stream: a browser draws no faster, and many traces of one
-#: moment are sent together.
+#: The time between two messages to a stream, in seconds. Traces in between are sent together.
 PACE = 0.25
 
-#: Seconds between two sets of numbers, each of which also keeps the connection alive.
+#: The time between two statistics, in seconds. They also keep the connection alive.
 STATS_EVERY = 3.0
 
 
 class Events:
-    """Tells listeners of the traces of *store*."""
+    """Sends the new rows of traces in *store* to listeners."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -36,7 +35,7 @@ class Events:
         store.listen(self._tell)
 
     def subscribe(self) -> "_Listener | None":
-        """Return a new listener, or None if there are too many."""
+        """Return a new listener, or None if there are too many streams."""
         with self._lock:
             if self._closed or len(self._listeners) >= MOST_LISTENERS:
                 return None
@@ -45,7 +44,7 @@ class Events:
             return listener
 
     def unsubscribe(self, listener: "_Listener") -> None:
-        """Tell *listener* nothing more."""
+        """Close *listener*."""
         listener.close()
         with self._lock:
             self._listeners.discard(listener)
@@ -59,7 +58,7 @@ class Events:
             self.unsubscribe(listener)
 
     def stats(self) -> dict[str, Any]:
-        """Return how much there is, and how much comes in a second."""
+        """Return the numbers of stored spans, traces and log records, and the rate of arrival."""
         store = self._store
         now = time.monotonic()
         with self._lock:
@@ -87,7 +86,7 @@ class Events:
 
 
 class _Listener:
-    """One open page: iterating gives its stream. Of a trace only the newest row is kept waiting."""
+    """One open stream, as an iterator. Only the newest row of each trace waits to be sent."""
 
     def __init__(self, events: Events) -> None:
         self._events = events

@@ -153,7 +153,7 @@ def test_a_trace_that_is_not_there(start_viewer: StartViewer, tmp_path: Path) ->
     db = str(tmp_path / "traces.db")
     nothing = command("view", TRACE, "--db", db)
     assert nothing.wait() == 1
-    assert nothing.lines == [f"there is no database {db}: name the viewer's with --db"]
+    assert nothing.lines == [f"there is no database {db}: give the viewer's with --db"]
     assert not Path(db).exists()
     start_viewer().process.stop()
     unknown = command("view", TRACE, "--db", db)

@@ -62,14 +62,14 @@ def test_a_missing_span_is_named(ping: dict[str, ReceivedSpan], missing: str, re
     [
         ("server", {"parent_id": ""}, "2 roots instead of one: ping, GET /ping"),
         ("server", {"kind": "INTERNAL"}, "GET /ping is INTERNAL instead of SERVER"),
-        ("server", {"parent_id": "a1"}, "GET /ping is under ping, which is no request"),
+        ("server", {"parent_id": "a1"}, "GET /ping is under ping, which is not a request"),
         ("root", {"kind": "PRODUCER"}, "ping is PRODUCER instead of INTERNAL or SERVER"),
         ("send", {"kind": "INTERNAL"}, "send workers.tasks.ping is INTERNAL instead of PRODUCER"),
         ("run", {"kind": "INTERNAL"}, "process workers.tasks.ping is INTERNAL instead of CONSUMER"),
         ("run", {"links": ()}, "process workers.tasks.ping does not link to its send"),
         ("run", {"parent_id": "b1"}, "process workers.tasks.ping is under GET /ping instead of"),
         ("request", {"kind": "SERVER"}, "GET is SERVER instead of CLIENT or INTERNAL"),
-        ("store", {"resource": {}}, "1 span does not say which process made them"),
+        ("store", {"resource": {}}, "1 span does not name a process"),
         ("store", {"trace_id": "f" * 32}, "2 traces instead of one"),
         ("store", {"kind": "SERVER"}, "SET is SERVER instead of CLIENT or INTERNAL"),
         ("server", {"parent_id": "c1"}, "some spans are their own ancestors"),
@@ -86,7 +86,7 @@ def test_what_is_wrong_is_said(
 def test_too_few_processes(ping: dict[str, ReceivedSpan]) -> None:
     for which in ("run", "store"):
         ping[which] = replace(ping[which], resource=WEB)
-    assert judge(list(ping.values())).reasons == ("2 processes instead of 3 at least",)
+    assert judge(list(ping.values())).reasons == ("2 processes instead of at least 3",)
 
 
 def test_a_retry_is_complete_with_its_last_run(ping: dict[str, ReceivedSpan]) -> None:

@@ -64,19 +64,19 @@ def test_what_is_typed(text: str, parts: list[Part]) -> None:
 @pytest.mark.parametrize(
     ("text", "position", "message"),
     [
-        ("wait>soon", 5, "'soon' is no duration: for example 200ms, 1.5s or 2min"),
-        ("charge wait>2parsecs", 12, "'2parsecs' is no duration"),
+        ("wait>soon", 5, "'soon' is not a duration: for example 200ms, 1.5s or 2min"),
+        ("charge wait>2parsecs", 12, "'2parsecs' is not a duration"),
         ("wait>", 5, "write a duration here"),
         ("wait=2s", 0, "compare wait with > or <: wait>2s"),
         ("spans>5", 0, "spans cannot be compared; wait and duration can"),
-        ("a status:odd", 9, "there is no status 'odd'; there are ok, error, stuck"),
+        ("a status:odd", 9, "unknown status 'odd': use one of ok, error, stuck"),
         ("queue:", 6, "write what to look for after queue:"),
         ("user.id=", 8, "write the value after user.id="),
         ('task:add "GET', 9, 'this quote is not closed: add a "'),
         ('""', 0, "there is nothing between the quotes"),
-        ("trace:xyz", 6, "the id of a trace is up to 32 hexadecimal digits"),
-        ("span:abc", 5, "the id of a span is 16 hexadecimal digits"),
-        ("x" * 2001, 2000, "2000 characters at most"),
+        ("trace:xyz", 6, "the id of a trace has up to 32 hexadecimal digits"),
+        ("span:abc", 5, "the id of a span has 16 hexadecimal digits"),
+        ("x" * 2001, 2000, "at most 2000 characters"),
     ],
 )
 def test_what_cannot_be_understood_is_said_with_its_place(

@@ -120,12 +120,12 @@ def test_a_full_disk_is_said_and_spans_are_refused(
     with sqlite3.connect(tmp_path / "traces.db") as other:
         other.execute("BEGIN IMMEDIATE")
         viewer.send(export(order("b" * 32)))
-        viewer.process.wait_for_line("cannot be written")
+        viewer.process.wait_for_line("cannot write to")
         answer = ExportTraceServiceResponse.FromString(
             viewer.post(export(order("c" * 32)).SerializeToString()).content
         )
         assert answer.partial_success.rejected_spans == 4
-        assert "cannot be written" in viewer.get("/healthz", 503)["error"]
+        assert "cannot write to" in viewer.get("/healthz", 503)["error"]
         other.rollback()
     other.close()
     viewer.wait_for(

@@ -226,8 +226,8 @@ def test_a_span_in_full(viewer: Viewer) -> None:
     ]
     assert found["traceparent"] == f"00-{TRACE}-{shown('run')}-01"
     assert "no span" in viewer.get(f"/api/traces/{TRACE}/spans/{'0' * 16}", 404)["error"]
-    assert "not here" in viewer.get(f"/api/traces/{'0' * 32}/hops", 404)["error"]
-    assert "not here" in viewer.get("/api/traces/nothing/hops", 404)["error"]
+    assert "not found" in viewer.get(f"/api/traces/{'0' * 32}/hops", 404)["error"]
+    assert "not found" in viewer.get("/api/traces/nothing/hops", 404)["error"]
 
 
 def test_spans_in_a_trace_are_found_by_a_text(viewer: Viewer) -> None:
@@ -236,7 +236,7 @@ def test_spans_in_a_trace_are_found_by_a_text(viewer: Viewer) -> None:
     search = f"/api/traces/{TRACE}/matches"
     assert viewer.get(search, q="oserror") == {"span_ids": [shown("run")]}
     assert viewer.get(search) == {"span_ids": []}
-    assert "not here" in viewer.get(f"/api/traces/{'0' * 32}/matches", 404, q="x")["error"]
+    assert "not found" in viewer.get(f"/api/traces/{'0' * 32}/matches", 404, q="x")["error"]
 
 
 def test_what_goes_out_comes_in_again(viewer: Viewer, start_viewer: StartViewer) -> None:
@@ -331,7 +331,7 @@ def test_a_question_that_makes_no_sense(viewer: Viewer, query: str) -> None:
 def test_a_search_that_cannot_be_read_is_refused_with_its_place(viewer: Viewer) -> None:
     answer = viewer.get("/api/traces", 400, q="charge wait>soon")
     assert answer["position"] == 12
-    assert "'soon' is no duration" in answer["error"]
+    assert "'soon' is not a duration" in answer["error"]
     assert viewer.get("/api/suggest", q="charge wa")["suggestions"][0]["text"] == "wait>"
 
 
@@ -487,7 +487,7 @@ def test_of_a_file_that_could_not_be_written_that_is_said(
         busy.execute("ROLLBACK")
     assert answer.status_code == 503
     assert answer.json() == {
-        "error": "its spans were not written: the database cannot be written: database is locked"
+        "error": "the spans were not written: cannot write to the database: database is locked"
     }
 
 

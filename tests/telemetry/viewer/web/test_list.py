@@ -44,7 +44,7 @@ def test_what_is_wrong_with_a_search_is_said_at_the_field(page: Page, viewer: Vi
     found = page.get_by_role("link", name="GET /ping")
     expect(found).to_be_visible()
     field.fill("add wait>soon")
-    expect(page.get_by_role("alert")).to_contain_text("'soon' is no duration: for example 200ms")
+    expect(page.get_by_role("alert")).to_contain_text("'soon' is not a duration: for example 200ms")
     expect(field).to_have_attribute("aria-invalid", "true")
     expect(found).to_have_count(0)
     field.fill("add wait<1s")
