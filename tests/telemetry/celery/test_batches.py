@@ -81,7 +81,7 @@ def test_its_waits_are_those_of_the_message_that_waited_longest(
     app: Celery, sink: ListSink
 ) -> None:
     run = run_of(app, sink, requests())
-    assert run.attributes["celery.wait.queue"] == pytest.approx(9 * COUNT, abs=0.1)
+    assert run.attributes["celery.wait.queue"] == pytest.approx(9 * COUNT, abs=1)
     assert run.attributes["celery.wait.prefetch"] >= COUNT
 
 

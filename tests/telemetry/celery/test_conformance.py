@@ -299,7 +299,7 @@ def test_expired(queue: Queue) -> None:
     send, run = queue.spans("send add", "process add")
     assert run.parent_id == send.span_id
     assert (state(run), run.status) == ("EXPIRED", "UNSET")
-    assert run.duration < 0.01
+    assert run.duration < 0.5
 
 
 @pytest.mark.alone
@@ -310,7 +310,7 @@ def test_revoked_before_it_ran(queue: Queue) -> None:
     send, run = queue.spans("send add", "process add")
     assert run.parent_id == send.span_id
     assert state(run) == "REVOKED"
-    assert run.duration < 0.01
+    assert run.duration < 0.5
 
 
 @pytest.mark.alone
@@ -320,7 +320,7 @@ def test_unknown(queue: Queue) -> None:
     send, run = queue.spans("send nobody.knows", "process nobody.knows")
     assert run.parent_id == send.span_id
     assert (state(run), run.status) == ("UNKNOWN", "ERROR")
-    assert run.duration < 0.01
+    assert run.duration < 0.5
 
 
 @pytest.mark.alone

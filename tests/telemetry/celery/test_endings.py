@@ -40,7 +40,7 @@ class TestAttemptsThatAreKilled:
         assert run.status == "ERROR"
         assert run.attributes["error.type"] == "billiard.exceptions.TimeLimitExceeded"
         assert state(run) == "FAILURE"
-        assert 0.9 < run.duration < 3
+        assert run.duration > 0.9
         assert worker.stop() == 0
         assert len(runs(queue, "hang")) == 1
 
@@ -108,7 +108,7 @@ class TestMessagesThatNeverRun:
         assert run.parent_id == send.span_id
         assert state(run) == "EXPIRED"
         assert run.status == "UNSET"
-        assert run.duration < 0.01
+        assert run.duration < 0.5
 
     @pytest.mark.alone
     def test_revoked_before_it_ran(self, queue: Queue) -> None:
@@ -118,7 +118,7 @@ class TestMessagesThatNeverRun:
         result.revoke()
         (run,) = queue.spans("process add")
         assert state(run) == "REVOKED"
-        assert run.duration < 0.01
+        assert run.duration < 0.5
 
     @pytest.mark.alone
     def test_a_task_that_the_worker_does_not_have(self, queue: Queue) -> None:
@@ -129,7 +129,7 @@ class TestMessagesThatNeverRun:
         assert state(run) == "UNKNOWN"
         assert run.status == "ERROR"
         assert run.attributes["error.type"] == "celery.exceptions.NotRegistered"
-        assert run.duration < 0.01
+        assert run.duration < 0.5
 
     def test_a_body_that_cannot_be_decoded(self, queue: Queue, broker: Broker) -> None:
         queue.send("add", 1, 2)

@@ -13,7 +13,7 @@ from .test_hops import ids, links
 from .test_interop import protocol_2, publish
 
 #: How far a wait may be from what the schedule says, in seconds.
-CLOSE = 0.02
+CLOSE = 0.15
 
 
 def waited(span: ReceivedSpan) -> tuple[float, float, float]:
