@@ -6,6 +6,7 @@ starts another one.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import resource
@@ -70,7 +71,7 @@ class Sender:
                 self._look()
                 more = self._deliver()
                 self._write_status()
-                if self._is_over():
+                if self._is_over() and self._release():
                     return
                 if wake_ups.wait(0.0 if more else self._pause):
                     self._deliveries.hurry()
@@ -160,6 +161,22 @@ class Sender:
             self._alone_since = time.monotonic()
             self._deliveries.metrics.hurry()
         return time.monotonic() > LINGER + max(self._alone_since, self._deliveries.delivered_at)
+
+    def _release(self) -> bool:
+        """Unlock the directory. Return whether this sender may end.
+
+        It may not if a process has begun a segment since the last look: that process saw the lock
+        and started no sender.
+        """
+        fcntl.flock(LOCK, fcntl.LOCK_UN)
+        known = self._segments.keys() | self._unreadable.keys() | set(self._closed)
+        if known >= set(self._directory.segments()):
+            return True
+        try:
+            fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another sender has been started
+            return True
+        return False
 
     def _is_written(self) -> bool:
         """Return whether a process may still write. Try the newest segments first."""

@@ -29,6 +29,7 @@ if os.fork():
 import sys
 from importlib import import_module
 import_module(sys.argv[1]).main(sys.argv[2])
+os._exit(0)  # at once: the lock is free already
 """
 
 

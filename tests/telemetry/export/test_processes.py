@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -301,3 +303,40 @@ def test_flush_in_a_signals_handler_in_the_middle_of_a_write(
     )
     assert "tracing could not" not in process.output
     assert once(collector.wait_for(3))
+
+
+#: In the sender, the look before its end lasts until the file "go" is there.
+SLOW_LOOK = """
+import sys
+if "telemetry.export.sender.process" in sys.orig_argv:
+    import pathlib, time
+    from telemetry.export.spool.directory import SpoolDirectory
+
+    segments, here = SpoolDirectory.segments, pathlib.Path(__file__).parent
+
+    def slow(self):
+        found = segments(self)
+        if not found and sys._getframe(1).f_code.co_name == "_is_over":
+            (here / "looked").touch()
+            while not (here / "go").exists():
+                time.sleep(0.01)
+        return found
+
+    SpoolDirectory.segments = slow
+"""
+
+
+def test_a_process_that_writes_while_the_sender_ends_is_delivered(
+    program: Program, collector: Collector, tmp_path: Path
+) -> None:
+    (program.directory / "sitecustomize.py").write_text(SLOW_LOOK)
+    collector.start()
+    program.run("spans(1, 'first')")
+    collector.wait_for(1)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "looked").exists():
+        assert time.monotonic() < deadline, "the sender did not look"
+        time.sleep(0.01)
+    program.run("spans(1, 'second')")
+    (tmp_path / "go").touch()
+    assert len(collector.wait_for(2)) == 2
