@@ -60,7 +60,7 @@ export function showTrace(view, [traceId, spanId], go) {
       drawing.focus();
     }
     clearTimeout(changes);
-    // A wait that goes on is longer each time; all numbers of the page are of one moment.
+    // A wait that is still going on grows. So the page computes all its numbers at one moment.
     const soonest = Math.min(trace.changes_in_ms === null ? Infinity : trace.changes_in_ms + 50, Object.keys(trace.live).some((state) => state !== "expired") ? AGAIN * Math.max(1, trace.spans / 500) : Infinity);
     if (soonest < Infinity) changes = setTimeout(read, soonest);
   }
