@@ -76,7 +76,7 @@ QUESTIONS = {
 }
 
 
-#: Words of log records, of which each has some.
+#: The words of log records. Each record has some of them.
 WORDS = ("card", "declined", "accepted", "order", "paid", "mail", "cart", "stock", "refund")
 
 

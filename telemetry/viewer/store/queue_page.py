@@ -315,25 +315,19 @@ def _oldest(
 
 
 def _names(db: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
-    return dict(
-        rows_of(
-            db,
-            "id, value",
-            "SELECT id, value FROM terms WHERE id IN (SELECT value FROM json_each(:numbers))",
-            {"numbers": json.dumps(list(set(numbers)))},
-        )
-    )
+    return _by_number(db, "id, value", "SELECT id, value FROM terms", numbers)
 
 
 def _trace_ids(db: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
-    return dict(
-        rows_of(
-            db,
-            "id, lower(hex(trace_id))",
-            "SELECT id, trace_id FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))",
-            {"numbers": json.dumps(list(set(numbers)))},
-        )
-    )
+    return _by_number(db, "id, lower(hex(trace_id))", "SELECT id, trace_id FROM traces", numbers)
+
+
+def _by_number(
+    db: sqlite3.Connection, columns: str, select: str, numbers: Iterable[int]
+) -> dict[int, str]:
+    """Return the second of *columns* of the rows with *numbers*, by number."""
+    where = " WHERE id IN (SELECT value FROM json_each(:numbers))"
+    return dict(rows_of(db, columns, select + where, {"numbers": json.dumps(list(set(numbers)))}))
 
 
 def _link(db: sqlite3.Connection, run: Ran) -> dict[str, str]:
