@@ -8,12 +8,11 @@ from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from .bounds import MAX_SPANS, Malformed, TooLarge
 from .signals import SIGNALS, Export
 
-__all__ = ["ID_FIELDS", "from_json", "spans_in"]
+__all__ = ["ID_FIELDS", "from_json", "items_in"]
 
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
@@ -86,9 +85,9 @@ def _check_numbers(document: Any) -> None:
                     waiting.append(value)
 
 
-def spans_in(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yield the spans of an export in JSON."""
-    return _items_in(document, _names(ExportTraceServiceRequest))
+def items_in(document: Mapping[str, Any], kind: type[Message]) -> Iterable[dict[str, Any]]:
+    """Yield the spans or log records of an export of that *kind* in JSON."""
+    return _items_in(document, _names(kind))
 
 
 def _names(kind: type[Message]) -> list[str]:

@@ -20,12 +20,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
 from .apart import read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
-from .from_json import ID_FIELDS, from_json, spans_in
+from .from_json import ID_FIELDS, from_json, items_in
 from .signals import SIGNALS, Export, Exports
 
 __all__ = [
@@ -151,23 +150,24 @@ def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> R
         raise Malformed(f"the body is not an {kind.DESCRIPTOR.name}: {reason}") from None
 
 
-def grouped(spans: Iterable[tuple[bytes, Span]]) -> list[ResourceSpans]:
-    """Group *spans* by their resource and scope. Each comes with those two as bytes."""
-    sources: dict[bytes, ResourceSpans] = {}
-    for source, span in spans:
+def grouped(kind: type[Export], items: Iterable[tuple[bytes, Message]]) -> Export:
+    """Return an export of *items*. Each comes with its resource and scope as bytes."""
+    signal, request = SIGNALS[kind], kind()
+    sources: dict[bytes, Any] = {}
+    for source, item in items:
         if source not in sources:
-            sources[source] = ResourceSpans.FromString(source)
-        sources[source].scope_spans[0].spans.append(span)
-    return list(sources.values())
+            resource = getattr(request, signal.resources).add()
+            resource.ParseFromString(source)
+            sources[source] = getattr(getattr(resource, signal.scopes)[0], signal.items)
+        sources[source].append(item)
+    return request
 
 
-def to_json(resource_spans: Iterable[ResourceSpans]) -> dict[str, Any]:
-    """Return OTLP/JSON: ids in hex, enums as numbers, 64-bit numbers as strings."""
-    document = json_format.MessageToDict(
-        ExportTraceServiceRequest(resource_spans=resource_spans), use_integers_for_enums=True
-    )
-    for span in spans_in(document):
-        for item in (span, *span.get("links", ())):
+def to_json(request: Message) -> dict[str, Any]:
+    """Return an export as OTLP/JSON: ids in hex, enums as numbers, 64-bit numbers as strings."""
+    document = json_format.MessageToDict(request, use_integers_for_enums=True)
+    for found in items_in(document, type(request)):
+        for item in (found, *found.get("links", ())):
             for field in ID_FIELDS:
                 if value := item.get(field):
                     item[field] = base64.b64decode(value).hex()

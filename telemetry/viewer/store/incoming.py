@@ -1,16 +1,18 @@
 """Split an export into the rows to store: a span or log record, its resource and its scope."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ...otlp.decode import decode_span
 from ...otlp.decode_logs import decode_log
+from ...otlp.signals import SIGNALS
 from ..analysis.messaging import is_taker
 
 __all__ = [
@@ -84,32 +86,18 @@ Item = TypeVar("Item", Span, LogRecord)
 Stored = TypeVar("Stored")
 
 
-class Nesting(NamedTuple):
-    """The messages and fields in which OTLP nests the items of one signal."""
-
-    resource: type
-    scope: type
-    scopes: str
-    items: str
-
-
-SPANS = Nesting(ResourceSpans, ScopeSpans, "scope_spans", "spans")
-LOGS = Nesting(ResourceLogs, ScopeLogs, "scope_logs", "log_records")
-
-
 def incoming(request: ExportTraceServiceRequest) -> tuple[list[Incoming], int]:
     """Return the spans of *request* to store, and the number of those refused."""
-    return _walk(request.resource_spans, SPANS, _is_sound, _span)
+    return _walk(request, _is_sound, _span)
 
 
 def incoming_logs(request: ExportLogsServiceRequest) -> tuple[list[IncomingLog], int]:
     """Return the log records of *request* to store, and the number of those refused."""
-    return _walk(request.resource_logs, LOGS, _is_sound_log, _log)
+    return _walk(request, _is_sound_log, _log)
 
 
 def _walk(
-    resources: Iterable[Any],
-    nesting: Nesting,
+    request: Message,
     is_sound: Callable[[Item], bool],
     make: Callable[[Item, bytes, bytes], Stored],
 ) -> tuple[list[Stored], int]:
@@ -117,20 +105,21 @@ def _walk(
 
     *make* gets the item, its source and its bytes.
     """
+    signal = SIGNALS[type(request)]
     found: list[Stored] = []
     count = 0
     room = MOST_SOURCES
-    for resource in resources:
-        for scope in getattr(resource, nesting.scopes):
-            items = getattr(scope, nesting.items)
+    for resource in getattr(request, signal.resources):
+        for scope in getattr(resource, signal.scopes):
+            items = getattr(scope, signal.items)
             count += len(items)
             if not items or room < 0:
                 continue
-            bare = nesting.scope(scope=scope.scope, schema_url=scope.schema_url)
-            source = nesting.resource(
+            bare = type(scope)(scope=scope.scope, schema_url=scope.schema_url)
+            source = type(resource)(
                 resource=resource.resource,
                 schema_url=resource.schema_url,
-                **{nesting.scopes: [bare]},
+                **{signal.scopes: [bare]},
             ).SerializeToString(deterministic=True)
             room -= len(source)
             for item in items:

@@ -108,8 +108,8 @@ def take(body: bytes, content_type: str, encoding: str = "identity") -> None:
                 assert isinstance(export, ExportTraceServiceRequest)
                 decode(export)
                 incoming(export)
-                json.dumps(to_json(export.resource_spans))
-                grouped([])
+                json.dumps(to_json(export))
+                grouped(ExportTraceServiceRequest, [])
         except (Malformed, TooLarge) as exc:
             error = str(exc)
     # It is in the words of the protocol.
