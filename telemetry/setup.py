@@ -64,8 +64,8 @@ def setup(service_name: str | None = None) -> None:
     """Set up this process: create spans, and send them over OTLP as the ``OTEL_*`` variables say.
 
     *service_name* names the service, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES``
-    does. A second call does nothing. A forked child needs no call of its own. If the application has
-    set a tracer provider, that provider stays.
+    does. A second call does nothing. A forked child needs no call of its own. If the application
+    has set a tracer provider, that provider stays.
 
     Never raises: a setting that cannot be used is one log line. On a free-threaded Python whose
     global interpreter lock is off, it logs one line and traces nothing.
