@@ -205,7 +205,7 @@ class Demo:
             stop(part for part in self._parts if part.name == "viewer")
 
     def _wait_for_senders(self) -> None:
-        """Wait until the senders have ended. They send the last spans after the parts have ended."""
+        """Wait for the senders, which send the last spans after the parts have ended."""
         deadline = time.monotonic() + LAST_BATCH
         for lock in (self._directory / "state").glob("spool/*/sender.lock"):
             sender = SenderFiles(lock.parent)
