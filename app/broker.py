@@ -170,16 +170,17 @@ def _discard_on_failure(connection: Any) -> Iterator[None]:
 
 
 class RedisResults(RedisBackend):
-    """Results that are read on request. Celery would subscribe to each result."""
+    """Results that are read on request. Celery's own class subscribes to each result."""
 
     def on_task_call(self, producer: Producer, task_id: str) -> None:
         pass
 
 
 class Replies(RPCBackend):
-    """Results as messages to this process. Each reader reads all of them and stores the others'.
+    """Results that arrive as messages to this process.
 
-    Celery's own way loses a result where several threads ask, each for its own.
+    A thread that waits for one result reads all messages and stores the results of the others. With
+    Celery's own class, a result is lost if several threads wait, each for its own.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

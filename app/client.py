@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
 
     def stop(*_: object) -> None:
-        stopped.set()  # a finalizer only prints the exception
+        stopped.set()  # if this interrupts a finalizer, Python only prints the exception
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored

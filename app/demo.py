@@ -196,7 +196,7 @@ class Demo:
         return part
 
     def _stop(self) -> None:
-        # A second Ctrl-C means now.
+        # A second Ctrl-C interrupts the wait and kills the parts.
         try:
             stop(part for part in self._parts if part.name not in ("broker", "viewer"))
         finally:
@@ -205,7 +205,7 @@ class Demo:
             stop(part for part in self._parts if part.name == "viewer")
 
     def _wait_for_senders(self) -> None:
-        """Wait until the senders have ended: each delivers its last batch after its parts."""
+        """Wait for the senders, which send the last spans after the parts have ended."""
         deadline = time.monotonic() + LAST_BATCH
         for lock in (self._directory / "state").glob("spool/*/sender.lock"):
             sender = SenderFiles(lock.parent)

@@ -53,7 +53,7 @@ class Part:
 
     @property
     def pid(self) -> int:
-        """The process id, which is its session's too."""
+        """The process id, which is also the id of its session."""
         return self._process.pid
 
     def last_lines(self, count: int) -> list[str]:

@@ -17,7 +17,7 @@ TIMEOUT, PAGE_SIZE = 10.0, 200
 
 
 class ReceivedTraces:
-    """The traces that the viewer at *url* has received. Those that grew are read again."""
+    """The traces that the viewer at *url* has received. Reads again only those with new spans."""
 
     def __init__(self, url: str) -> None:
         self._url = url

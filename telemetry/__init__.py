@@ -1,8 +1,8 @@
-"""Carry one trace across HTTP and a Celery queue, by hand.
+"""Carry one trace across HTTP and a Celery queue.
 
-Call ``setup`` once in each process, ``inject`` before you send a message, and ``extract`` after you
-receive one. The hops are in ``telemetry.requests``, ``telemetry.flask`` and ``telemetry.celery``.
-Each is loaded only if you import it.
+Call ``setup`` once in each process. ``telemetry.requests``, ``telemetry.flask`` and
+``telemetry.celery`` trace these libraries; each is loaded only if you import it. For any other
+transport, call ``inject`` before you send a message, and ``extract`` after you receive one.
 """
 
 from .propagation import extract, inject

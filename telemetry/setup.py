@@ -61,11 +61,11 @@ _lock = threading.RLock()
 
 
 def setup(service_name: str | None = None) -> None:
-    """Create spans and send them over OTLP, as the ``OTEL_*`` environment says.
+    """Set up this process: create spans, and send them over OTLP as the ``OTEL_*`` variables say.
 
-    *service_name* is the name in the code. ``OTEL_SERVICE_NAME``, or the one in
-    ``OTEL_RESOURCE_ATTRIBUTES``, wins over it. Call it once in a process: a second call does
-    nothing, and a fork needs no hook. If the application has set a tracer provider, it stays.
+    *service_name* names the service, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES``
+    does. A second call does nothing. A forked child needs no call of its own. If the application
+    has set a tracer provider, that provider stays.
 
     Never raises: a setting that cannot be used is one log line. On a free-threaded Python whose
     global interpreter lock is off, it logs one line and traces nothing.
@@ -94,7 +94,7 @@ def setup(service_name: str | None = None) -> None:
 def setup_worker(service_name: str | None = None) -> None:
     """Do what ``setup`` does, in a process that is a worker or beat.
 
-    *service_name* is the name there, even if a web side that the worker imports has set up first.
+    *service_name* replaces the name that ``setup`` got from a web side in the same process.
     ``OTEL_SERVICE_NAME`` wins over both.
     """
     setup(service_name)
@@ -260,7 +260,8 @@ def is_in_memory() -> bool:
 def flush(timeout: float = 10.0) -> bool:
     """Deliver all spans that have ended. Return whether they are delivered or durably on disk.
 
-    Waits *timeout* seconds at most, and not after a failed export. Log records are delivered too.
+    Waits for at most *timeout* seconds, and returns as soon as an export fails. Log records are
+    delivered too.
     """
     provider = trace.get_tracer_provider()
     delivered = True
@@ -275,7 +276,7 @@ def flush(timeout: float = 10.0) -> bool:
 
 
 def recent_spans() -> Iterator[tuple[SpanTemplate, Record]]:
-    """Yield the latest records of this process and its children, if they outlive the children."""
+    """Yield the latest records of this process and, if they are on disk, of its children."""
     return _sink().recent_spans()
 
 

@@ -14,5 +14,5 @@ trace.set_tracer_provider(provider)
 
 with trace.get_tracer("client").start_as_current_span("GET", kind=SpanKind.CLIENT):
     headers = {}
-    inject(headers)  # {"traceparent": "00-<trace id>-<span id>-01"}
+    inject(headers)  # {"traceparent": "00-<trace id>-<span id>-03"}
     requests.get(sys.argv[1], headers=headers).raise_for_status()

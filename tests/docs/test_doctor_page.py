@@ -1,6 +1,7 @@
 """docs/doctor.md names every finding that the doctor can report, and no other."""
 
 import re
+import textwrap
 
 from ..processes import ROOT
 
@@ -16,3 +17,10 @@ def test_the_page_names_every_finding() -> None:
     page = (ROOT / "docs" / "doctor.md").read_text()
     findings = page.split("## Findings")[1].split("## ")[0]
     assert set(re.findall(r"`([a-z]+(?:-[a-z\d]+)+)`", findings)) - {"queuehop-doctor"} == codes
+
+
+def test_the_example_is_the_guides_run() -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    (example,) = re.findall(r"^    The first problem is at: .*\n(?:    .+\n)+", page, re.M)
+    assert textwrap.dedent(example) in guide
