@@ -388,6 +388,7 @@ def dashboard() -> str:
                 _variable("task", "Task", f"label_values({names[_SENT]}, {_TASK_LABEL})"),
             ]
         },
+        "annotations": {"list": []},
         "panels": _placed(rows),
     }
     return json.dumps(whole, indent=1) + "\n"
@@ -426,7 +427,17 @@ def _stat(title: str, expr: str, unit: str, most: float | None = None) -> Panel:
             "defaults": {"unit": unit, "thresholds": {"mode": "absolute", "steps": steps}},
             "overrides": [],
         },
-        "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "graphMode": "area"},
+        "options": {
+            "reduceOptions": {"calcs": ["lastNotNull"]},
+            "graphMode": "area",
+            "colorMode": "value",
+            "textMode": "auto",
+            "justifyMode": "auto",
+            "orientation": "auto",
+            "wideLayout": True,
+            "showPercentChange": False,
+            "percentChangeColorMode": "standard",
+        },
     }
 
 
@@ -446,7 +457,15 @@ def _graph(title: str, unit: str, exprs: dict[str, str], exemplars: bool = False
             for number, (legend, expr) in enumerate(exprs.items())
         ],
         "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
-        "options": {"legend": {"displayMode": "list", "placement": "bottom"}},
+        "options": {
+            "legend": {
+                "showLegend": True,
+                "displayMode": "list",
+                "placement": "bottom",
+                "calcs": [],
+            },
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        },
     }
 
 
@@ -456,7 +475,8 @@ def _placed(rows: list[tuple[str, list[Panel]]]) -> list[Panel]:
     top = 0
     for title, members in rows:
         place = {"x": 0, "y": top, "w": 24, "h": 1}
-        panels.append({"type": "row", "title": title, "collapsed": False, "gridPos": place})
+        row = {"type": "row", "title": title, "collapsed": False, "panels": []}
+        panels.append({**row, "gridPos": place})
         top += 1
         small = members[0]["type"] == "stat"
         width, height = (24 // len(members), 4) if small else (12, 8)
