@@ -11,8 +11,10 @@ import (
 )
 
 func main() {
-	plugins.RegisterDefaultPlugins()                             // the schemas of panels and queries
-	if err := check(os.Stdin); err != nil && err.Error() != "" { // the SDK also returns empty lists
+	// The schemas of panels and queries.
+	plugins.RegisterDefaultPlugins()
+	// The SDK returns an empty list of errors if there is none.
+	if err := check(os.Stdin); err != nil && err.Error() != "" {
 		fmt.Println(err)
 		os.Exit(1)
 	}
