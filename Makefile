@@ -52,7 +52,7 @@ monitoring: $(VENV)/.installed-dev ## write Prometheus' rules and Grafana's dash
 	$(RUN) deploy.monitoring
 
 .PHONY: backends
-backends: ## build the OpenTelemetry Collector and Jaeger into .backends, with Go
+backends: ## build the Collector, Jaeger, Prometheus and VictoriaLogs into .backends, with Go
 	@deploy/backends/build.sh
 
 .PHONY: test-backends

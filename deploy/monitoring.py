@@ -42,7 +42,7 @@ DASHBOARD = Path(__file__).parent / "grafana-dashboard.json"
 AGES = (300, 900, 3600, 21600)
 MAX_AGE = 900
 
-#: Seconds that 5 in 100 messages may wait, in the queue and in a worker.
+#: Seconds that 5 % of the messages may exceed, in the queue and in a worker.
 MAX_WAIT = 60
 
 #: Shares of all runs.
@@ -74,7 +74,7 @@ def prometheus_names() -> dict[str, str]:
 
 
 def label(name: str) -> str:
-    """Return *name* as Prometheus can have it."""
+    """Return the name that *name* has as a label in Prometheus."""
     return re.sub(r"[^a-zA-Z0-9_]", "_", name)
 
 
@@ -161,27 +161,28 @@ def _queue_rules() -> Iterator[Rule]:
         return f"{by} (last_over_time({series}[{MEMORY}]))"
 
     yield Rule(
-        _RECORDING, "vector(1)", "There since these rules are evaluated: see the increases below."
+        _RECORDING, "vector(1)", "Exists since these rules are evaluated: the increases need it."
     )
     yield Rule(
         _SENT_SO_FAR,
         last(f'{names[_SENT]}{{{_ERROR}=""}}'),
-        "What each sender has counted. One that has ended, or that has nothing new to say, is no"
-        " longer scraped after some minutes, and still counts.",
+        "Messages that each process has sent. Some minutes after a process has ended, or has"
+        " nothing new to export, its series is stale. It still counts.",
     )
     yield Rule(
         _TAKEN_SO_FAR,
         f"{last(names[_TAKEN])}\n- {last(names[_RUN] + '_count')}\n"
         f"+ {last(names[QUEUE] + '_count')}",
-        "Only messages that queuehop has sent: a run measures its wait in the queue only if its"
-        " message says when it was sent.",
+        "Only messages that queuehop sent: a run measures its wait only if the message has the time"
+        " when it was sent.",
     )
     for window in (MEMORY, *map(_duration, AGES)):
         comment = ""
         if window == MEMORY:
             comment = (
-                "The count of a process before that time, 0 for a younger one. While the rules are"
-                " younger themselves, its count when it was first seen."
+                "Subtracts the count of each process at the start of the window: 0 if the process"
+                " started later. While the rules are younger than the window, it subtracts the"
+                " first count that they saw."
             )
         yield Rule(_within(window), _increase(_SENT_SO_FAR, window), comment)
     taken = f"queue:queuehop_taken:increase{MEMORY}"
@@ -190,19 +191,19 @@ def _queue_rules() -> Iterator[Rule]:
     yield Rule(
         WAITING,
         f"clamp_min({sent} - ({taken} or {sent} * 0), 0)",
-        "Sent and not yet ended, over all hosts.",
+        "Messages that were sent and whose run has not ended, over all hosts.",
     )
     steps = [f"{age} + 0 * ({WAITING} > {_within(_duration(age))})" for age in reversed(AGES)]
     yield Rule(
         OLDEST,
         "\nor ".join([*steps, f"0 * {WAITING}"]),
-        "More messages wait than were sent in that time, so the oldest of them is older.",
+        "If more messages wait than were sent in a window, the oldest is older than the window.",
     )
     ended = f"(histogram_quantile(1, {_rate_by_le(names[QUEUE])}) >= 0)"
     yield Rule(
         LONGEST,
         f"{ended} > {OLDEST}\nor {OLDEST}\nor {ended}",
-        "Of the waits that ended in the last five minutes, and of those that go on.",
+        "Of the waits that ended in the last five minutes and of those that have not ended.",
     )
 
 
@@ -247,8 +248,8 @@ def _alerts() -> Iterator[Rule]:
         severity="critical",
         summary=f"Queue {queue}: a message has waited for more than {{{{ $value"
         " | humanizeDuration }}",
-        description="Fewer runs have ended than messages were sent. Check whether workers are up"
-        f" and take from {queue}, and compare with what the broker holds.",
+        description="More messages were sent than runs have ended. Check that workers are up and"
+        f" consume {queue}, and compare with the number that the broker reports.",
     )
     for name, series, place, remedy in (
         ("QueuehopWaitInQueue", WAIT_P95, "in the queue", "Start more workers."),
@@ -262,9 +263,9 @@ def _alerts() -> Iterator[Rule]:
             f"{series} > {MAX_WAIT}",
             wait="5m",
             severity="warning",
-            summary=f"Queue {queue}: 5 in 100 messages wait for more than {{{{ $value"
+            summary=f"Queue {queue}: 5% of the messages wait for more than {{{{ $value"
             f" | humanizeDuration }}}} {place}",
-            description=f"{remedy} The exemplars of the panel lead to the traces of the slowest.",
+            description=f"{remedy} The exemplars in the dashboard link to the slowest traces.",
         )
     for name, series, most, what in (
         ("QueuehopFailures", FAILURES, MAX_FAILURES, "fail"),
@@ -276,7 +277,7 @@ def _alerts() -> Iterator[Rule]:
             wait="5m",
             severity="warning",
             summary=f"Task {task}: {{{{ $value | humanizePercentage }}}} of the runs {what}",
-            description=f"In {queue}. The attribute error.type of the runs says why.",
+            description=f"Queue {queue}. The attribute error.type of the runs has the reason.",
         )
     dropped = names[SPANS_DROPPED]
     yield Rule(
@@ -285,8 +286,8 @@ def _alerts() -> Iterator[Rule]:
         wait="0m",
         severity="warning",
         summary="{{ $value | humanize }} spans were dropped in 15 minutes",
-        description="Traces have holes. The log of the application says why: the collector was"
-        " down for longer than QUEUEHOP_SPOOL_MAX_BYTES lasts, or it refused the spans.",
+        description="Traces are incomplete. The application's log has the reason: the collector"
+        " refused the spans, or it was down until they reached QUEUEHOP_SPOOL_MAX_BYTES.",
     )
 
 
@@ -388,6 +389,7 @@ def dashboard() -> str:
                 _variable("task", "Task", f"label_values({names[_SENT]}, {_TASK_LABEL})"),
             ]
         },
+        "annotations": {"list": []},
         "panels": _placed(rows),
     }
     return json.dumps(whole, indent=1) + "\n"
@@ -426,7 +428,17 @@ def _stat(title: str, expr: str, unit: str, most: float | None = None) -> Panel:
             "defaults": {"unit": unit, "thresholds": {"mode": "absolute", "steps": steps}},
             "overrides": [],
         },
-        "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "graphMode": "area"},
+        "options": {
+            "reduceOptions": {"calcs": ["lastNotNull"]},
+            "graphMode": "area",
+            "colorMode": "value",
+            "textMode": "auto",
+            "justifyMode": "auto",
+            "orientation": "auto",
+            "wideLayout": True,
+            "showPercentChange": False,
+            "percentChangeColorMode": "standard",
+        },
     }
 
 
@@ -446,7 +458,15 @@ def _graph(title: str, unit: str, exprs: dict[str, str], exemplars: bool = False
             for number, (legend, expr) in enumerate(exprs.items())
         ],
         "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
-        "options": {"legend": {"displayMode": "list", "placement": "bottom"}},
+        "options": {
+            "legend": {
+                "showLegend": True,
+                "displayMode": "list",
+                "placement": "bottom",
+                "calcs": [],
+            },
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        },
     }
 
 
@@ -456,7 +476,8 @@ def _placed(rows: list[tuple[str, list[Panel]]]) -> list[Panel]:
     top = 0
     for title, members in rows:
         place = {"x": 0, "y": top, "w": 24, "h": 1}
-        panels.append({"type": "row", "title": title, "collapsed": False, "gridPos": place})
+        row = {"type": "row", "title": title, "collapsed": False, "panels": []}
+        panels.append({**row, "gridPos": place})
         top += 1
         small = members[0]["type"] == "stat"
         width, height = (24 // len(members), 4) if small else (12, 8)

@@ -1,4 +1,4 @@
-"""The Collector and Jaeger themselves, as ``make backends`` builds them."""
+"""The backends themselves, as ``make backends`` builds them."""
 
 import json
 import os
@@ -79,6 +79,24 @@ class Jaeger:
         with urlopen(f"{self._url}/api/{path}", timeout=10) as answer:
             data: list[dict[str, Any]] = json.load(answer)["data"]
             return data
+
+
+class VictoriaLogs:
+    """A VictoriaLogs that listens on one address of the loopback network."""
+
+    def __init__(self, host: str, directory: Path) -> None:
+        self._url = f"http://{host}:9428"
+        argv = [
+            *(str(BUILT / "victoria-logs"), f"-storageDataPath={directory}"),
+            f"-httpListenAddr={host}:9428",
+        ]
+        self.process = started(argv, {}, "started server at")
+
+    def query(self, text: str) -> list[dict[str, str]]:
+        """Return the log records that the LogsQL query *text* finds."""
+        form = urlencode({"query": text}).encode()
+        with urlopen(f"{self._url}/select/logsql/query", form, timeout=10) as answer:
+            return [json.loads(line) for line in answer]
 
 
 def overlay(path: Path, changes: Mapping[str, Any]) -> Path:

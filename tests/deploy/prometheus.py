@@ -1,4 +1,4 @@
-"""Debian's Prometheus, which scrapes what a receiver got, as it would scrape the Collector."""
+"""A Prometheus, and a page of what a receiver got, as the Collector would show it."""
 
 import json
 import threading
@@ -59,9 +59,17 @@ def wait_until(
 
 
 def start_prometheus(
-    directory: Path, targets: Sequence[str], rules: str
+    directory: Path,
+    targets: Sequence[str],
+    rules: str,
+    *options: str,
+    program: str = "prometheus",
+    address: str = "",
 ) -> tuple[Process, Prometheus]:
-    """Start a Prometheus that scrapes *targets* each second, and evaluates *rules* as often."""
+    """Start a Prometheus that scrapes *targets* each second, and evaluates *rules* as often.
+
+    Without *address* it listens on a free port.
+    """
     directory.mkdir()
     (directory / "rules.yaml").write_text(rules.replace("interval: 30s", "interval: 1s"))
     config = {
@@ -76,11 +84,11 @@ def start_prometheus(
         ],
     }
     (directory / "prometheus.yaml").write_text(json.dumps(config))  # which is YAML too
-    address = f"127.0.0.1:{free_port()}"
+    address = address or f"127.0.0.1:{free_port()}"
     argv = [
-        *("prometheus", f"--config.file={directory / 'prometheus.yaml'}"),
+        *(program, f"--config.file={directory / 'prometheus.yaml'}"),
         *(f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address={address}"),
-        "--enable-feature=exemplar-storage",
+        *("--enable-feature=exemplar-storage", *options),
     ]
     process = started(argv, {}, "Server is ready to receive web requests")
     return process, Prometheus(f"http://{address}")

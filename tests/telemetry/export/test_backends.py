@@ -143,6 +143,38 @@ def test_over_grpc(
     assert WANTED[name][1].items() <= receiver.metadata[0].items()
 
 
+def test_each_signal_goes_to_the_path_of_its_backend(
+    http_collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tempo, Prometheus and Loki, then VictoriaLogs in the place of Loki."""
+
+    def respond(request: Request) -> Answered:
+        http_collector.requests.append(request)
+        return Answered(200)
+
+    monkeypatch.setattr(http_collector, "respond", respond)
+    http_collector.start()
+    page = (ROOT / "docs" / "backends.md").read_text()
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+        for line in block.splitlines():
+            name, _, value = line.partition("=")
+            local = f"//127.0.0.1:{http_collector.port}"
+            monkeypatch.setenv(name, re.sub(r"//[^/]+", local, value))
+        found = exporter.targets()
+        assert found is not None
+        for signal, target in zip(("TRACES", "METRICS", "LOGS"), found, strict=True):
+            transport = open_transport(target)
+            assert transport.export(signal, b"") == ExportResult(Outcome.DELIVERED)
+            transport.close()
+    *both, logs = [request.path for request in http_collector.requests]
+    assert both == [
+        *("/v1/traces", "/api/v1/otlp/v1/metrics", "/otlp/v1/logs"),
+        *("/v1/traces", "/api/v1/otlp/v1/metrics"),
+    ]
+    assert logs == "/insert/opentelemetry/v1/logs"
+    assert http_collector.requests[-1].headers["vl-stream-fields"] == "service.name"
+
+
 def test_lightstep_by_its_token_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is what the table has."""
     for name, variables in ROWS:
