@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, MutableMapping, Set
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any, ClassVar
 
 from celery import Celery
@@ -19,7 +19,7 @@ from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
 from ..tracing.record import Parent, RecordedLink, SendFacts, SpanTemplate, message_facts
 from .chord import headers_of_chord
-from .message import Broker, message_template
+from .message import Broker, broker_of, message_template
 from .queues import destination
 from .run import QUEUE, RECEIVED_AT, Run, current_run
 
@@ -44,24 +44,30 @@ class Producer:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._broker = Broker(app.connection_for_write)
         # A template has everything that is the same for all messages of a task, so it is made once.
         self.template = lru_cache(maxsize=1024)(self._template)
 
-    def send(self, task: Any, headers: Any) -> Send:
-        """Return the hop of a message for *task* with the caller's *headers*."""
+    def send(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
+        """Return the hop of a message for *task* with the caller's *headers*.
+
+        *broker* is another than the app's.
+        """
         is_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
-        send = Send(self.template(task, is_given), SendFacts())
+        send = Send(self.template(task, is_given, broker), SendFacts())
         send.producer = self
         # The context that the message has already: a retry's, or the caller's own.
         if is_given and (parent := extract_parent(headers)[0]) is not None:
             send.links = [RecordedLink.to(parent)]
         return send
 
-    def _template(self, task: str, is_given: bool) -> SpanTemplate:
+    @cached_property
+    def _broker(self) -> Broker:
+        return broker_of(self._app.connection_for_write)
+
+    def _template(self, task: str, is_given: bool, broker: Broker | None) -> SpanTemplate:
         # The run is not under a send whose context is not the one in the message: CLIENT.
         kind = SpanKind.CLIENT if is_given else SpanKind.PRODUCER
-        return message_template("send", task, kind, self._broker)
+        return message_template("send", task, kind, broker or self._broker)
 
     def on_publish(
         self, body: Any, exchange: Any, routing_key: Any, declare: Any, headers: Any, **_: Any
@@ -100,7 +106,8 @@ def trace_sends(app: Celery, producer: Producer) -> None:
         headers = options.get("headers")
         if headers or options.get("retries"):
             headers = options["headers"] = _headers_of_send(options)
-        with producer.send(args[0] if args else options.get("name"), headers):
+        broker = _broker_of_caller(options)
+        with producer.send(args[0] if args else options.get("name"), headers, broker):
             return send_task(self, *args, **options)
 
     setattr(send, _MARK, True)
@@ -130,6 +137,18 @@ def inject_into_message(
         headers.pop(QUEUE, None)
     now = str(time.time_ns())
     headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
+
+
+def _broker_of_caller(options: Mapping[str, Any]) -> Broker | None:
+    """Return the broker of the connection or producer in *options*, None if there is neither.
+
+    Celery's canvas gives one producer to all messages of a group.
+    """
+    connection = options.get("connection")
+    if connection:
+        return broker_of(lambda: connection)
+    producer = options.get("producer") or options.get("publisher")
+    return broker_of(lambda: producer.connection) if producer else None
 
 
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
