@@ -399,6 +399,26 @@ class TestTheServersFileWrapper:
         found = spans()
         assert all(is_under(found[f"row {row}"], found["GET /rows"]) for row in range(3))
 
+    @pytest.mark.parametrize("wrapper", [ServersFile, servers_function])
+    def test_a_file_that_the_server_has_not_wrapped_is_read_inside_of_the_span(
+        self, spans: Spans, wrapper: Any
+    ) -> None:
+        class File(BytesIO):
+            def __next__(self) -> bytes:
+                return next(self.rows).encode()
+
+            rows = count_rows()
+
+        app = instrument_flask(flask.Flask("shop"))
+        app.get("/rows")(lambda: flask.Response(File(), direct_passthrough=True))
+        environ = EnvironBuilder("/rows").get_environ()
+        environ["wsgi.file_wrapper"] = wrapper
+        body: Any = app(environ, lambda *_: None)
+        assert b"".join(body) == b"012"
+        body.close()
+        found = spans()
+        assert all(is_under(found[f"row {row}"], found["GET /rows"]) for row in range(3))
+
 
 class TestExceptions:
     def test_the_end_of_a_websocket_is_no_error(self, spans: Spans) -> None:
