@@ -74,6 +74,8 @@ class RunTracer:
         self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
+        if task.app is not self._app:
+            return
         run = Run.current()
         if run is None or run.id != task_id:
             # The task left another context current. Celery's way to its request takes longer.
