@@ -114,7 +114,7 @@ class RunTracer:
             facts.items = _items(message)
         facts.linked = parent is not None
         run = Run(self._template(task, False), facts)
-        run.id, run.parent, run.context = facts.message[0], parent, context
+        run.id, run.context = facts.message[0], context
         start_time = int(started * 1e9) if started else None
         run.start(parent, context, [RecordedLink.to(each) for each in links], start_time)
         return run

@@ -11,7 +11,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from ..propagation import add_context, extract_parent, has_parent
 from ..propagation.configured import configured_propagators
-from ..propagation.message import LINKS, SENT_AT
+from ..propagation.message import LINKS, SENT_AT, trace_headers
 from ..propagation.traceparent import format_links
 from ..propagation.tracestate import TRACESTATE
 from ..tracing.context import get_current, parent_of
@@ -170,9 +170,11 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
             headers = _without(headers, propagators.parent_fields | {TRACESTATE})
         elif run is not None and given.ids in _parents(run, is_retry):
             headers = _without(headers, propagators.fields | {LINKS})
-    if run is not None and is_retry and run.parent is not None and not has_parent(headers):
-        headers = dict(headers)
-        add_context(headers, run.parent, run.context)
+    if run is not None and is_retry and not has_parent(headers):
+        sent, context = extract_parent(trace_headers(run.request or {}))
+        if sent is not None:
+            headers = dict(headers)
+            add_context(headers, sent, context)
     return headers
 
 
@@ -182,9 +184,9 @@ def _without(headers: Mapping[str, Any], dropped: Set[str]) -> dict[str, Any]:
 
 def _parents(run: Run, is_retry: object) -> set[tuple[bytes, int]]:
     """Return the ids of the parents in the message of *run*, and for its retry its own."""
-    brought = (run.request or {}).get("headers")
-    parents: list[Parent | None] = [run.parent]
-    parents.append(extract_parent(brought)[0] if isinstance(brought, Mapping) else None)
+    message = run.request or {}
+    brought = [each for each in (message, message.get("headers")) if isinstance(each, Mapping)]
+    parents: list[Parent | None] = [extract_parent(each)[0] for each in brought]
     if is_retry:  # a base class of tasks that injects the current context by hand
         parents.append(parent_of(run.span))
     return {(parent.trace_id, parent.span_id) for parent in parents if parent is not None}
