@@ -79,8 +79,7 @@ class _TracedApp:
         try:
             body = self._wsgi_app(environ, answering)
         except BaseException as exc:
-            # Some servers take StopIteration for the end of a websocket.
-            if not isinstance(exc, StopIteration):
+            if not _is_end_of_websocket(exc, environ):
                 hop.fail_unanswered(exc)
             hop.end()
             raise
@@ -230,6 +229,15 @@ def _is_servers_file(body: Iterable[bytes], wrapper: type | _FileWrapper) -> boo
     if isinstance(wrapper, _FileWrapper):
         return body is wrapper.returned
     return isinstance(body, wrapper)
+
+
+def _is_end_of_websocket(exc: BaseException, environ: Environ) -> bool:
+    """Return whether *exc* tells the server that a websocket has ended well.
+
+    gunicorn takes StopIteration for that, and Werkzeug's server ConnectionError.
+    """
+    is_websocket = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    return isinstance(exc, StopIteration) or (is_websocket and isinstance(exc, ConnectionError))
 
 
 @cache

@@ -421,17 +421,19 @@ class TestTheServersFileWrapper:
 
 
 class TestExceptions:
-    def test_the_end_of_a_websocket_is_no_error(self, spans: Spans) -> None:
-        """flask-sock's response raises it under gunicorn, whose worker takes it for the end."""
+    @pytest.mark.parametrize("end", [StopIteration, ConnectionError])
+    def test_the_end_of_a_websocket_is_no_error(self, spans: Spans, end: type[Exception]) -> None:
+        """Flask-Sock and Flask-SocketIO raise it, for gunicorn and for Werkzeug's server."""
 
         class WebSocketEnds(flask.Response):
             def __call__(self, environ: Any, start_response: Any) -> Any:
-                raise StopIteration
+                raise end
 
         app = instrument_flask(flask.Flask("shop"))
         app.get("/socket")(lambda: WebSocketEnds())
-        with pytest.raises(StopIteration):
-            app(EnvironBuilder("/socket").get_environ(), lambda *_: None)
+        environ = EnvironBuilder("/socket", headers={"Upgrade": "websocket"}).get_environ()
+        with pytest.raises(end):
+            app(environ, lambda *_: None)
         span = spans()["GET /socket"]
         assert span.status.status_code is StatusCode.UNSET
         assert not span.events
