@@ -79,7 +79,7 @@ class _TracedApp:
         try:
             body = self._wsgi_app(environ, answering)
         except BaseException as exc:
-            if not _is_end_of_websocket(exc, environ):
+            if hop.facts.error or not _is_end_of_websocket(exc, environ):
                 hop.fail_unanswered(exc)
             hop.end()
             raise

@@ -439,6 +439,21 @@ class TestExceptions:
         assert not span.events
         assert "error.type" not in attributes(span)
 
+    def test_a_websocket_whose_view_raises_is_an_error(self, spans: Spans) -> None:
+        app = instrument_flask(flask.Flask("shop"))
+        app.testing = True  # Flask reports the exception, and passes it on
+
+        @app.get("/socket")
+        def socket() -> str:
+            raise ConnectionRefusedError
+
+        environ = EnvironBuilder("/socket", headers={"Upgrade": "websocket"}).get_environ()
+        with pytest.raises(ConnectionRefusedError):
+            app(environ, lambda *_: None)
+        span = spans()["GET /socket"]
+        assert span.status.status_code is StatusCode.ERROR
+        assert attributes(span)["error.type"] == "ConnectionRefusedError"
+
     def test_a_teardown_that_raises_is_the_500_that_the_client_gets(self, spans: Spans) -> None:
         app = instrument_flask(shop())
 
