@@ -67,6 +67,9 @@ class _TracedApp:
         hop = environ[_HOP] = _ServerHop(_template(), ServerFacts(environ_facts(environ)))
         parent, context, links = _inbound(environ, self._inbound)
         hop.start(parent, context, links)
+        wrapper = environ.get("wsgi.file_wrapper")
+        if wrapper is not None and not isinstance(wrapper, type):
+            wrapper = environ["wsgi.file_wrapper"] = _FileWrapper(wrapper)
 
         def answering(status: str, *args: Any, **kwargs: Any) -> Any:
             hop.note_status(status)
@@ -76,14 +79,13 @@ class _TracedApp:
         try:
             body = self._wsgi_app(environ, answering)
         except BaseException as exc:
-            # Some servers take StopIteration for the end of a websocket.
-            if not isinstance(exc, StopIteration):
+            if hop.facts.error or not _is_end_of_websocket(exc, environ):
                 hop.fail_unanswered(exc)
             hop.end()
             raise
         finally:
             hop.pause()
-        if _is_servers_file(body, environ):
+        if wrapper is not None and _is_servers_file(body, wrapper):
             hop.end()
             return body
         return _TracedBody(body, hop)
@@ -206,15 +208,36 @@ def _inbound(
     return None, NO_CONTEXT, [RecordedLink.to(sender)] if sender and inbound == "link" else []
 
 
-def _is_servers_file(body: Iterable[bytes], environ: Environ) -> bool:
-    """Return whether the server sends *body* in its own way, which a wrapper would hide.
+class _FileWrapper:
+    """The server's ``wsgi.file_wrapper`` where it is a function. Remember what it returned."""
 
-    PEP 3333: it is what ``wsgi.file_wrapper`` has returned, a class or a function of the server.
+    returned: object = None
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.returned = self._function(*args, **kwargs)
+        return self.returned
+
+
+def _is_servers_file(body: Iterable[bytes], wrapper: type | _FileWrapper) -> bool:
+    """Return whether *body* is what the server's file *wrapper* returned (PEP 3333).
+
+    The server sends it in its own way, and would not find it inside another body.
     """
-    wrapper = environ.get("wsgi.file_wrapper")
-    if isinstance(wrapper, type):
-        return isinstance(body, wrapper)
-    return wrapper is not None and hasattr(body, "read")
+    if isinstance(wrapper, _FileWrapper):
+        return body is wrapper.returned
+    return isinstance(body, wrapper)
+
+
+def _is_end_of_websocket(exc: BaseException, environ: Environ) -> bool:
+    """Return whether *exc* tells the server that a websocket has ended well.
+
+    gunicorn takes StopIteration for that, and Werkzeug's server ConnectionError.
+    """
+    is_websocket = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    return isinstance(exc, StopIteration) or (is_websocket and isinstance(exc, ConnectionError))
 
 
 @cache

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from billiard import current_process
@@ -28,7 +28,7 @@ from ..tracing.record import (
 from ..tracing.waits import parse_eta, parse_time, waits
 from .batch import batch_of
 from .chord import watch_chord
-from .message import Broker, message_template
+from .message import Broker, broker_of, message_template
 from .run import QUEUE, RECEIVED_AT, Run
 from .time_limit import guard_soft_time_limit
 
@@ -45,7 +45,6 @@ class RunTracer:
 
     def __init__(self, app: Celery, relation: str) -> None:
         self._app = app
-        self._broker = Broker(app.connection_for_read)
         self._relation = relation
         # A template has everything that is the same for all messages of a task, so it is made once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
@@ -75,6 +74,8 @@ class RunTracer:
         self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
     ) -> None:
         """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
+        if task.app is not self._app:
+            return
         run = Run.current()
         if run is None or run.id != task_id:
             # The task left another context current. Celery's way to its request takes longer.
@@ -113,7 +114,7 @@ class RunTracer:
             facts.items = _items(message)
         facts.linked = parent is not None
         run = Run(self._template(task, False), facts)
-        run.id, run.parent, run.context = facts.message[0], parent, context
+        run.id, run.context = facts.message[0], context
         start_time = int(started * 1e9) if started else None
         run.start(parent, context, [RecordedLink.to(each) for each in links], start_time)
         return run
@@ -160,6 +161,10 @@ class RunTracer:
         run.id = task_id
         run.start(None, NO_CONTEXT, list(map(RecordedLink.to, sends)))
         return run
+
+    @cached_property
+    def _broker(self) -> Broker:
+        return broker_of(self._app.connection_for_read)
 
     def _make_template(self, task: str, eager: bool) -> SpanTemplate:
         return message_template("process", task, SpanKind.CONSUMER, None if eager else self._broker)

@@ -1,9 +1,10 @@
 """The template of a task's messages, at both ends of the queue."""
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from kombu import Connection
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_OPERATION_NAME,
     MESSAGING_OPERATION_TYPE,
@@ -17,7 +18,7 @@ from ..tracing.interpret import CELERY_TASK_NAME
 from ..tracing.record import SpanTemplate
 from ..tracing.scope import hop_scope
 
-__all__ = ["Broker", "message_template"]
+__all__ = ["Broker", "broker_of", "message_template"]
 
 # kombu's transports by the names of the conventions. Any other has its own name.
 _SYSTEMS = {
@@ -38,31 +39,70 @@ _SYSTEMS = {
 CELERY_VIRTUAL_HOST = "celery.broker.virtual_host"
 
 
-class Broker:
-    """A broker: system, address and port. Never its user or password.
+class Broker(NamedTuple):
+    """A broker, as far as it is known. Never its user or password."""
 
-    *connection* returns a connection to it that need not be open.
+    system: str | None = None
+    address: str | None = None
+    port: int | None = None
+    #: None for the default one.
+    virtual_host: str | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes that describe the broker."""
+        found = {
+            MESSAGING_SYSTEM: self.system,
+            SERVER_ADDRESS: self.address,
+            SERVER_PORT: self.port if self.address else None,
+            CELERY_VIRTUAL_HOST: self.virtual_host,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def broker_of(get_connection: Callable[[], Any]) -> Broker:
+    """Return the broker of a kombu connection. It need not be open, and is not opened.
+
+    A connection with failover URLs may be to any of them: its broker is what they have in common.
     """
+    try:
+        connection = get_connection()
+        prefix, hostname = connection.uri_prefix, connection.hostname
+        return _common_broker(
+            tuple(connection.alt) or (f"{prefix}+{hostname}" if prefix else hostname,),
+            connection.transport_cls,
+            connection.port,
+            connection.virtual_host,
+            bool(connection.ssl),
+        )
+    except Exception:
+        log_internal_error("describe a broker")
+        return Broker()
 
-    def __init__(self, connection: Callable[[], Any]) -> None:
-        self._connection = connection
 
-    @cached_property
-    def attributes(self) -> Mapping[str, Any]:
-        """The attributes that describe the broker. Opens no connection."""
-        info = self._connection().info()
-        transport = str(info["transport"])
-        attributes: dict[str, Any] = {MESSAGING_SYSTEM: _SYSTEMS.get(transport, transport)}
-        host, port = _server(str(info.get("hostname") or ""), info.get("port"))
-        if host:
-            attributes[SERVER_ADDRESS] = host
-        if port:
-            attributes[SERVER_PORT] = int(port)
-        # Two databases of one server are two brokers. Without one named it is the default.
-        part = str(info.get("virtual_host") or "").strip("/")
-        if part not in ("", "0"):
-            attributes[CELERY_VIRTUAL_HOST] = part
-        return attributes
+@lru_cache(maxsize=256)
+def _common_broker(hosts: tuple[Any, ...], *parameters: Any) -> Broker:
+    brokers = [_broker(host, *parameters) for host in hosts]
+    fields = zip(*brokers, strict=True)
+    return Broker(*(values[0] if len(set(values)) == 1 else None for values in fields))
+
+
+def _broker(host: Any, transport: Any, port: Any, virtual_host: Any, ssl: bool) -> Broker:
+    """Return the broker at *host*, a name or a URL, with the defaults of its transport."""
+    transport = None if "://" in (host or "") else transport
+    connection = Connection(
+        host, port=port, virtual_host=virtual_host, transport=transport, ssl=ssl
+    )
+    info = connection.info()
+    system = str(info["transport"])
+    address, port = _server(str(info.get("hostname") or ""), info.get("port"))
+    # Two databases of one server are two brokers. Without one named it is the default.
+    part = str(info.get("virtual_host") or "").strip("/")
+    return Broker(
+        _SYSTEMS.get(system, system),
+        address or None,
+        int(port) if port else None,
+        part if part not in ("", "0") else None,
+    )
 
 
 def message_template(
@@ -77,10 +117,8 @@ def message_template(
         MESSAGING_OPERATION_TYPE: operation,
         CELERY_TASK_NAME: task,
     }
-    try:
-        attributes |= broker.attributes if broker is not None else {}
-    except Exception:
-        log_internal_error("describe a broker")
+    if broker is not None:
+        attributes |= broker.attributes()
     return SpanTemplate(f"{operation} {task}", kind.value, attributes, hop_scope())
 
 

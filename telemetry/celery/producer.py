@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, MutableMapping, Set
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any, ClassVar
 
 from celery import Celery
@@ -11,7 +11,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from ..propagation import add_context, extract_parent, has_parent
 from ..propagation.configured import configured_propagators
-from ..propagation.message import LINKS, SENT_AT
+from ..propagation.message import LINKS, SENT_AT, trace_headers
 from ..propagation.traceparent import format_links
 from ..propagation.tracestate import TRACESTATE
 from ..tracing.context import get_current, parent_of
@@ -19,7 +19,7 @@ from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
 from ..tracing.record import Parent, RecordedLink, SendFacts, SpanTemplate, message_facts
 from .chord import headers_of_chord
-from .message import Broker, message_template
+from .message import Broker, broker_of, message_template
 from .queues import destination
 from .run import QUEUE, RECEIVED_AT, Run, current_run
 
@@ -44,24 +44,30 @@ class Producer:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._broker = Broker(app.connection_for_write)
         # A template has everything that is the same for all messages of a task, so it is made once.
         self.template = lru_cache(maxsize=1024)(self._template)
 
-    def send(self, task: Any, headers: Any) -> Send:
-        """Return the hop of a message for *task* with the caller's *headers*."""
+    def send(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
+        """Return the hop of a message for *task* with the caller's *headers*.
+
+        *broker* is another than the app's.
+        """
         is_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
-        send = Send(self.template(task, is_given), SendFacts())
+        send = Send(self.template(task, is_given, broker), SendFacts())
         send.producer = self
         # The context that the message has already: a retry's, or the caller's own.
         if is_given and (parent := extract_parent(headers)[0]) is not None:
             send.links = [RecordedLink.to(parent)]
         return send
 
-    def _template(self, task: str, is_given: bool) -> SpanTemplate:
+    @cached_property
+    def _broker(self) -> Broker:
+        return broker_of(self._app.connection_for_write)
+
+    def _template(self, task: str, is_given: bool, broker: Broker | None) -> SpanTemplate:
         # The run is not under a send whose context is not the one in the message: CLIENT.
         kind = SpanKind.CLIENT if is_given else SpanKind.PRODUCER
-        return message_template("send", task, kind, self._broker)
+        return message_template("send", task, kind, broker or self._broker)
 
     def on_publish(
         self, body: Any, exchange: Any, routing_key: Any, declare: Any, headers: Any, **_: Any
@@ -100,7 +106,8 @@ def trace_sends(app: Celery, producer: Producer) -> None:
         headers = options.get("headers")
         if headers or options.get("retries"):
             headers = options["headers"] = _headers_of_send(options)
-        with producer.send(args[0] if args else options.get("name"), headers):
+        broker = _broker_of_caller(options)
+        with producer.send(args[0] if args else options.get("name"), headers, broker):
             return send_task(self, *args, **options)
 
     setattr(send, _MARK, True)
@@ -132,6 +139,18 @@ def inject_into_message(
     headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 
 
+def _broker_of_caller(options: Mapping[str, Any]) -> Broker | None:
+    """Return the broker of the connection or producer in *options*, None if there is neither.
+
+    Celery's canvas gives one producer to all messages of a group.
+    """
+    connection = options.get("connection")
+    if connection:
+        return broker_of(lambda: connection)
+    producer = options.get("producer") or options.get("publisher")
+    return broker_of(lambda: producer.connection) if producer else None
+
+
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
     """Return the headers of a message with *options*: those that the caller gives, and a retry's.
 
@@ -151,9 +170,11 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
             headers = _without(headers, propagators.parent_fields | {TRACESTATE})
         elif run is not None and given.ids in _parents(run, is_retry):
             headers = _without(headers, propagators.fields | {LINKS})
-    if run is not None and is_retry and run.parent is not None and not has_parent(headers):
-        headers = dict(headers)
-        add_context(headers, run.parent, run.context)
+    if run is not None and is_retry and not has_parent(headers):
+        sent, context = extract_parent(trace_headers(run.request or {}))
+        if sent is not None:
+            headers = dict(headers)
+            add_context(headers, sent, context)
     return headers
 
 
@@ -163,9 +184,9 @@ def _without(headers: Mapping[str, Any], dropped: Set[str]) -> dict[str, Any]:
 
 def _parents(run: Run, is_retry: object) -> set[tuple[bytes, int]]:
     """Return the ids of the parents in the message of *run*, and for its retry its own."""
-    brought = (run.request or {}).get("headers")
-    parents: list[Parent | None] = [run.parent]
-    parents.append(extract_parent(brought)[0] if isinstance(brought, Mapping) else None)
+    message = run.request or {}
+    brought = [each for each in (message, message.get("headers")) if isinstance(each, Mapping)]
+    parents: list[Parent | None] = [extract_parent(each)[0] for each in brought]
     if is_retry:  # a base class of tasks that injects the current context by hand
         parents.append(parent_of(run.span))
     return {(parent.trace_id, parent.span_id) for parent in parents if parent is not None}

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE
 
 __all__ = ["destination", "queue_of_delivery"]
@@ -62,12 +62,20 @@ def _is_bound(queue: Queue, exchange: str, routing_key: str) -> bool:
     for binding in [queue, *(queue.bindings or ())]:
         if binding.exchange is None or binding.exchange.name != exchange:
             continue
-        kind = binding.exchange.type
-        if kind == "fanout" or (kind == "direct" and binding.routing_key == routing_key):
-            return True
-        if kind == "topic" and _matches(binding.routing_key, routing_key):
-            return True
+        match _kind(binding.exchange):
+            case "direct" if binding.routing_key != routing_key:
+                continue
+            case "topic" if not _matches(binding.routing_key, routing_key):
+                continue
+        return True  # of an exchange of another kind, each of its queues may get the message
     return False
+
+
+def _kind(exchange: Exchange) -> str | None:
+    """Return how *exchange* routes a message. That of RabbitMQ's plugin for delays routes later."""
+    arguments = exchange.arguments or {}
+    kind: str | None = arguments.get("x-delayed-type", exchange.type)
+    return kind
 
 
 def _matches(pattern: str | None, routing_key: str) -> bool:

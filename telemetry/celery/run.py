@@ -6,7 +6,7 @@ from celery import current_task
 from opentelemetry.context import Context, create_key
 
 from ..tracing.hop import NO_CONTEXT, Hop
-from ..tracing.record import ParentContext, RunFacts
+from ..tracing.record import RunFacts
 
 __all__ = ["QUEUE", "RECEIVED_AT", "Run", "current_run"]
 
@@ -17,7 +17,7 @@ QUEUE = "queuehop-queue"
 
 
 class Run(Hop[RunFacts]):
-    """One attempt at the task of *id*, under *parent*, in the *context* that its message brought.
+    """One attempt at the task of *id*, in the *context* that its message brought.
 
     It lives on ``task.request`` as long as the task does.
     """
@@ -28,7 +28,6 @@ class Run(Hop[RunFacts]):
     attribute = "queuehop_run"
 
     id: object = None
-    parent: ParentContext | None = None
     context: Context = NO_CONTEXT
     #: The attributes of ``task.request`` while it holds the run.
     request: dict[str, Any] | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .carrier import read_headers
 from .configured import configured_propagators
 from .traceparent import TRACEPARENT
 
@@ -22,12 +23,20 @@ def trace_headers(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the headers of *message*, among them those that carry the trace.
 
     Protocol 2 has the headers of a message at its top level, protocol 1 in a table ``headers``.
-    There may be such a table beside the headers of protocol 2: another tracer's.
+    There may be such a table beside the headers of protocol 2: another tracer's. Names match in any
+    case, if none matches exactly.
     """
     if TRACEPARENT in message:  # nearly always
         return message
-    names = _OURS | configured_propagators().fields
+    fields = configured_propagators().fields
     table = message.get("headers")
-    if names.isdisjoint(message) and isinstance(table, Mapping):
-        return table
-    return message
+    places = [message, table] if isinstance(table, Mapping) else [message]
+    for headers in places:
+        if not (_OURS | fields).isdisjoint(headers):
+            return headers
+    # Producers in other languages may write the names in another case.
+    names = frozenset(map(str.lower, fields))
+    for headers in places:
+        if found := read_headers(headers, names):
+            return {**headers, **found}
+    return places[-1]

@@ -21,8 +21,8 @@ def correlate_logs() -> None:
     """Give every log record ``trace_id`` and ``span_id``: hexadecimal, zeros outside a span.
 
     A format uses them as ``%(trace_id)s`` and ``%(span_id)s``. Names that the application sets in
-    ``extra``, in a message that is a dict, in a filter of the logger or in a record factory keep
-    its values. A second call changes nothing.
+    ``extra``, in a message that is a dict, in a filter of the logger, in a record factory or in a
+    class of records keep its values. A second call changes nothing.
     """
     handle: Any = logging.Handler.handle
     if hasattr(handle, _MARK):
@@ -47,10 +47,11 @@ def _add_ids(record: logging.LogRecord) -> None:
         message = record.msg
         given: Any = message if type(message) is not str and isinstance(message, Mapping) else ()
         span_context = trace.get_current_span().get_span_context()
-        if "trace_id" not in given:
-            fields.setdefault("trace_id", f"{span_context.trace_id:032x}")
-        if "span_id" not in given:
-            fields.setdefault("span_id", f"{span_context.span_id:016x}")
+        trace_id, span_id = f"{span_context.trace_id:032x}", f"{span_context.span_id:016x}"
+        for name, value in (("trace_id", trace_id), ("span_id", span_id)):
+            if name not in given and name not in fields:
+                # A class of records may have one. A format looks only among the record's own.
+                fields[name] = getattr(record, name, value)
     except Exception:  # a span of another library
         log_internal_error("add the ids of the trace to a log record")
 

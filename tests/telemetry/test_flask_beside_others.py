@@ -399,23 +399,60 @@ class TestTheServersFileWrapper:
         found = spans()
         assert all(is_under(found[f"row {row}"], found["GET /rows"]) for row in range(3))
 
+    @pytest.mark.parametrize("wrapper", [ServersFile, servers_function])
+    def test_a_file_that_the_server_has_not_wrapped_is_read_inside_of_the_span(
+        self, spans: Spans, wrapper: Any
+    ) -> None:
+        class File(BytesIO):
+            def __next__(self) -> bytes:
+                return next(self.rows).encode()
+
+            rows = count_rows()
+
+        app = instrument_flask(flask.Flask("shop"))
+        app.get("/rows")(lambda: flask.Response(File(), direct_passthrough=True))
+        environ = EnvironBuilder("/rows").get_environ()
+        environ["wsgi.file_wrapper"] = wrapper
+        body: Any = app(environ, lambda *_: None)
+        assert b"".join(body) == b"012"
+        body.close()
+        found = spans()
+        assert all(is_under(found[f"row {row}"], found["GET /rows"]) for row in range(3))
+
 
 class TestExceptions:
-    def test_the_end_of_a_websocket_is_no_error(self, spans: Spans) -> None:
-        """flask-sock's response raises it under gunicorn, whose worker takes it for the end."""
+    @pytest.mark.parametrize("end", [StopIteration, ConnectionError])
+    def test_the_end_of_a_websocket_is_no_error(self, spans: Spans, end: type[Exception]) -> None:
+        """Flask-Sock and Flask-SocketIO raise it, for gunicorn and for Werkzeug's server."""
 
         class WebSocketEnds(flask.Response):
             def __call__(self, environ: Any, start_response: Any) -> Any:
-                raise StopIteration
+                raise end
 
         app = instrument_flask(flask.Flask("shop"))
         app.get("/socket")(lambda: WebSocketEnds())
-        with pytest.raises(StopIteration):
-            app(EnvironBuilder("/socket").get_environ(), lambda *_: None)
+        environ = EnvironBuilder("/socket", headers={"Upgrade": "websocket"}).get_environ()
+        with pytest.raises(end):
+            app(environ, lambda *_: None)
         span = spans()["GET /socket"]
         assert span.status.status_code is StatusCode.UNSET
         assert not span.events
         assert "error.type" not in attributes(span)
+
+    def test_a_websocket_whose_view_raises_is_an_error(self, spans: Spans) -> None:
+        app = instrument_flask(flask.Flask("shop"))
+        app.testing = True  # Flask reports the exception, and passes it on
+
+        @app.get("/socket")
+        def socket() -> str:
+            raise ConnectionRefusedError
+
+        environ = EnvironBuilder("/socket", headers={"Upgrade": "websocket"}).get_environ()
+        with pytest.raises(ConnectionRefusedError):
+            app(environ, lambda *_: None)
+        span = spans()["GET /socket"]
+        assert span.status.status_code is StatusCode.ERROR
+        assert attributes(span)["error.type"] == "ConnectionRefusedError"
 
     def test_a_teardown_that_raises_is_the_500_that_the_client_gets(self, spans: Spans) -> None:
         app = instrument_flask(shop())

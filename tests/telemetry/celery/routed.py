@@ -17,6 +17,12 @@ QUEUES = (
     Queue("one", TO_ALL, routing_key="all"),
     Queue("two", TO_ALL, routing_key="all"),
     Broadcast("to_everybody", routing_key="all"),
+    Queue(
+        "by_headers",
+        Exchange("kinds", type="headers"),
+        routing_key="ignored",
+        binding_arguments={"x-match": "all", "kind": "new"},
+    ),
 )
 
 

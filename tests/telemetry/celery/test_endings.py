@@ -312,6 +312,16 @@ class TestRelation:
         assert run.parent_id == ""
         assert links(run) == [ids(send)]
 
+    def test_a_retry_links_to_the_first_send_and_to_the_attempt_before(self, queue: Queue) -> None:
+        queue.worker("solo", RELATION="link")
+        queue.send("retry", 0)
+        send, first, resent, second = queue.spans(
+            "send retry", "process retry", "send retry", "process retry"
+        )
+        assert len({span.trace_id for span in (send, first, second)}) == 3
+        assert links(second) == [ids(send), ids(first)]
+        assert (resent.kind, links(resent)) == ("CLIENT", [ids(send)])
+
     @pytest.mark.conformance("relation chosen by the message")
     def test_a_message_may_choose(self, queue: Queue) -> None:
         queue.worker("solo")

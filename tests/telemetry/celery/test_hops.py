@@ -5,11 +5,9 @@ import time
 
 import pytest
 import redis
-from celery import Celery
 from opentelemetry import baggage, context, trace
 
 from telemetry.celery import instrument_celery
-from telemetry.celery.message import Broker as AppBroker
 from telemetry.otlp.decode import ReceivedSpan
 
 from ...conftest import Broker
@@ -183,38 +181,6 @@ def test_a_retry_with_headers_of_its_own_is_a_sibling_too(queue: Queue) -> None:
     assert first.attributes["celery.task.state"] == "RETRY"
     assert (first.status, first.attributes["error.type"]) == ("ERROR", "ConnectionError")
     assert second.attributes["celery.task.state"] == "SUCCESS"
-
-
-@pytest.mark.parametrize(
-    ("broker", "address"),
-    [
-        ("redis+socket://:s3cret@/tmp/no.sock", "/tmp/no.sock"),
-        ("redis+socket:///tmp/no.sock?password=s3cret", "/tmp/no.sock"),
-        ("mongodb://user:s3cret@here:1,there:2/db", "here"),
-        ("sqla+postgresql://user:s3cret@here/db", "here"),
-        ("redis://:s3cret@here:1/0", "here"),
-    ],
-)
-def test_no_password_of_a_broker_is_in_a_span(broker: str, address: str) -> None:
-    attributes = AppBroker(Celery("away", broker=broker).connection_for_write).attributes
-    assert attributes["server.address"] == address
-    assert attributes.get("server.port") == (1 if ":1" in broker else None)
-    assert "s3cret" not in str(attributes)
-
-
-@pytest.mark.parametrize(
-    ("broker", "part"),
-    [
-        ("redis://here/3", "3"),
-        ("redis://here/0", None),
-        ("redis://here", None),
-        ("amqp://user:s3cret@here/shop", "shop"),
-        ("amqp://here//", None),
-    ],
-)
-def test_a_database_that_is_not_the_default_is_named(broker: str, part: str | None) -> None:
-    attributes = AppBroker(Celery("away", broker=broker).connection_for_write).attributes
-    assert attributes.get("celery.broker.virtual_host") == part
 
 
 @pytest.mark.conformance("publish failed")

@@ -116,9 +116,11 @@ class TestWireFormats:
         assert run.trace_state == "dd=p:b7ad6b7169203331;s:1;t.dm:-1"
 
     def test_another_language_with_the_least_that_a_message_needs(self, queue: Queue) -> None:
-        headers, body = protocol_2(lang="js", traceparent=TRACEPARENT)
+        # Go's http.Header writes names so, and W3C wants them read in any case.
+        headers, body = protocol_2(lang="go", Traceparent=TRACEPARENT, Tracestate="a=1")
         run = _run(queue, headers, body)
         assert (run.trace_id, run.parent_id) == (TRACE, PARENT)
+        assert run.trace_state == "a=1"
         assert "celery.wait.queue" not in run.attributes
         assert run.attributes["celery.wait.prefetch"] >= 0
 

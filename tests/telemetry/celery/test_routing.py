@@ -9,6 +9,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from telemetry.celery import instrument_celery
+from telemetry.celery.queues import destination
 from telemetry.otlp.decode import ReceivedSpan
 from telemetry.otlp.receiver import Receiver
 
@@ -88,6 +89,12 @@ def test_the_queue_has_its_name(
     assert ROUTING_KEY not in send.attributes
 
 
+def test_the_exchange_of_the_plugin_for_delays_is_not_the_destination(app: Celery) -> None:
+    later = Exchange("later", type="x-delayed-message", arguments={"x-delayed-type": "direct"})
+    app.conf.task_queues = [Queue(name, later, routing_key=f"to-{name}") for name in ("a", "b")]
+    assert destination(app, later, "to-b", None) == ("b", None)
+
+
 def test_an_exchange_of_others_is_named_with_the_routing_key(app: Celery, sink: ListSink) -> None:
     app.send_task("theirs", exchange=Exchange("orders", type="topic"), routing_key="eu.new")
     (send,) = sink.wait_for("send theirs")
@@ -108,7 +115,7 @@ def test_a_message_that_expired_has_its_queue(app: Celery, sink: ListSink) -> No
 def test_on_rabbitmq(
     rabbitmq: RabbitMQ, start: Starter, receiver: Receiver, reporting: None
 ) -> None:
-    """A countdown on a quorum queue, a broadcast, and an exchange with two queues."""
+    """A countdown on a quorum queue, a broadcast, and exchanges with two queues and with one."""
     worker = start(
         *("celery", "-A", "tests.telemetry.celery.routed", "worker", "-P", "solo", "-l", "INFO"),
         *("--without-mingle", "--without-gossip"),
@@ -120,9 +127,10 @@ def test_on_rabbitmq(
         "delayed": work.apply_async(countdown=1).id,
         "to_everybody": work.apply_async(queue="to_everybody").id,
         "to-all": work.apply_async(exchange="to-all", routing_key="any").id,
+        "by_headers": work.apply_async(queue="by_headers", headers={"kind": "new"}).id,
     }
-    # Each of the two queues has a copy of the last message.
-    spans = receiver.wait_for(lambda spans: len(spans) >= 7)
+    # Each of the two queues has a copy of its message.
+    spans = receiver.wait_for(lambda spans: len(spans) >= 9)
     for destination, task_id in ids.items():
         found = [span for span in spans if span.attributes["messaging.message.id"] == task_id]
         assert {span.kind for span in found} == {"PRODUCER", "CONSUMER"}

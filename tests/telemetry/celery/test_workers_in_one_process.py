@@ -1,9 +1,10 @@
-"""Many workers in one process, as in a long session of tests: what is wrapped is wrapped once."""
+"""Many workers and apps in one process, as in a long session of tests: each hop is traced once."""
 
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
+from celery.result import allow_join_result
 from celery.utils.imports import symbol_by_name
 
 from telemetry.celery import instrument_celery
@@ -36,6 +37,30 @@ def test_the_third_wraps_nothing_more(broker: Broker, sink: ListSink) -> None:
     *_, send, run = sink.received()
     assert (run.trace_id, run.parent_id) == (send.trace_id, send.span_id)
     app.close()
+
+
+def test_a_second_app_does_not_end_the_runs_of_the_first(sink: ListSink) -> None:
+    """A task that is replaced where it is run in place: its replacement has the same id."""
+    app, other = (Celery(name, broker="memory://", set_as_default=False) for name in "ab")
+    instrument_celery(app)
+    instrument_celery(other)
+
+    @app.task(name="inner", shared=False)
+    def inner() -> None:
+        pass
+
+    @app.task(name="outer", shared=False, bind=True)
+    def outer(task: Task) -> None:
+        with allow_join_result():
+            task.replace(inner.si())
+        inner.apply()
+
+    outer.apply()
+    replacement, second, run = sink.received()
+    assert [each.name for each in (replacement, second, run)] == ["process inner"] * 2 + [
+        "process outer"
+    ]
+    assert replacement.parent_id == second.parent_id == run.span_id
 
 
 def shape(task: Any) -> tuple[int, int]:

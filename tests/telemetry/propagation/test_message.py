@@ -26,13 +26,21 @@ OURS = {
         pytest.param(
             {"baggage": "b=2", "headers": {"traceparent": GOOD}}, {"baggage": "b=2"}, id="both"
         ),
+        pytest.param(
+            {"Traceparent": GOOD, "TRACESTATE": "a=1", "headers": {"own": "1"}},
+            {"traceparent": [GOOD], "tracestate": ["a=1"]},
+            id="in another case",
+        ),
+        pytest.param(
+            {"headers": {"TraceParent": GOOD}}, {"traceparent": [GOOD]}, id="protocol 1, likewise"
+        ),
         pytest.param({"id": "1", "headers": None}, {}, id="no headers"),
         pytest.param({"id": "1", "headers": "x"}, {}, id="headers that are no table"),
         pytest.param({}, {}, id="nothing"),
     ],
 )
 def test_they_are_found_where_the_protocol_puts_them(
-    message: dict[str, Any], headers: dict[str, str]
+    message: dict[str, Any], headers: dict[str, Any]
 ) -> None:
     found = trace_headers(message)
     assert {name: found[name] for name in OURS if name in found} == headers

@@ -109,6 +109,12 @@ class TestNamesOfTheApplication:
         logger.warning("paid")
         assert written(logger) == f"r-1 {SPAN} paid"
 
+    @pytest.mark.parametrize("given", ["r-1", property(lambda record: "r-1")])
+    def test_in_a_class_of_records(self, logger: logging.Logger, given: Any) -> None:
+        logging.setLogRecordFactory(type("Record", (logging.LogRecord,), {"trace_id": given}))
+        logger.warning("paid")
+        assert written(logger) == f"r-1 {SPAN} paid"
+
 
 @pytest.mark.usefixtures("current")
 @pytest.mark.parametrize("by", ["logger", "handler"])
