@@ -61,6 +61,12 @@ def check_broker(app: Celery) -> Finding | None:
             "broker-unknown", "queue", f"no transport for broker_url is installed: {exc.args[0]}",
             "correct the scheme, or install the transport: celery[redis], celery[sqs], …",
         )  # fmt: skip
+    except Exception as exc:  # kombu checks a URL only when it is used
+        return Finding(
+            "broker-unknown", "queue", f"the broker_url of this Celery app is not usable "
+            f"({reason(exc)})",
+            "correct the URL, and broker_transport_options",
+        )  # fmt: skip
     return None
 
 
@@ -108,7 +114,7 @@ _REFUSALS = (
     ("PreconditionFailed", "the queue exists with other arguments: declare it alike in task_queues "
      "on both sides, or delete it, so that it is declared again"),
     ("AccessRefused", "give the broker's user the right to declare, write and read the queue"),
-    ("permission", "give the broker's user the right to run this command on this key or channel"),
+    ("NoPermission", "give the broker's user the right to run this command on this key or channel"),
 )  # fmt: skip
 
 
@@ -127,6 +133,11 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 def _no_connection(exc: Exception, connection: Any) -> Finding:
     uri, why = address(connection), reason(exc, connection.password)
+    if "master_name" in why:
+        return Finding(
+            "broker-unknown", "queue", f"{uri} is not usable ({why})",
+            "name the master of the sentinels: broker_transport_options={'master_name': …}",
+        )  # fmt: skip
     if is_login(exc):
         return Finding(
             "broker-login", "queue", f"{uri} refuses this login ({why})",

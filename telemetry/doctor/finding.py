@@ -14,7 +14,8 @@ class Finding:
 
     *code* is for programs and never changes. *hop* is ``settings``, ``web``, ``queue``, ``worker``
     or ``export``. A *hint* may be intended, and does not change the exit status. *consequences* are
-    findings that this one explains. Passwords, tokens and query strings are removed from the texts.
+    findings that this one explains. Passwords, tokens, query strings and control characters are
+    removed from the texts, which may quote what a server has sent.
     """
 
     code: str
@@ -25,8 +26,8 @@ class Finding:
     consequences: tuple["Finding", ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "problem", hide_secrets(self.problem))
-        object.__setattr__(self, "remedy", hide_secrets(self.remedy))
+        object.__setattr__(self, "problem", _clean(self.problem))
+        object.__setattr__(self, "remedy", _clean(self.remedy))
 
     def with_consequences(self, findings: Iterable["Finding"]) -> "Finding":
         """Return this finding with *findings* below it."""
@@ -44,6 +45,13 @@ class Finding:
             found["consequences"] = [each.as_dict() for each in self.consequences]
         return found
 
+
+def _clean(text: str) -> str:
+    """Return *text* as one line without secrets and control characters."""
+    return " ".join(hide_secrets(_CONTROL.sub(" ", text)).split())
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]|\ufffd")
 
 #: Patterns of secrets, in the order in which they are replaced.
 _SECRETS = (

@@ -12,13 +12,15 @@ from opentelemetry import trace
 from ..propagation.configured import configured_propagators
 from ..selfcheck import Process
 from .broker import reason, refusal
+from .directory import check_directory
 from .finding import Finding
 from .mailbox import Mailbox
+from .nobody import nobody
 from .origin import origin
 from .publishing import check_send
 from .results import check_result
 from .web_process import check_process
-from .workers import SET_UP, Workers, nobody
+from .workers import SET_UP, Workers
 
 __all__ = ["check_probes", "doubled", "not_published"]
 
@@ -115,6 +117,8 @@ def _check_answer(sent: _Probe, answer: dict[str, Any], workers: Workers) -> Ite
         yield _only("parent") if finding.code == "no-provider" and has_main else finding
     if any(module.endswith(".celery") for module in child.doubled):
         yield doubled("worker")
+    if unwritable := check_directory(child, "worker"):
+        yield unwritable
     yield from _check_arrival(sent, answer, child)
 
 
