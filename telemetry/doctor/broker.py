@@ -10,10 +10,14 @@ from celery import Celery, uuid
 from .finding import Finding
 from .tls import speaks_tls
 
-__all__ = ["address", "check_broker", "is_login", "is_permission", "reason", "refusal"]
+__all__ = [
+    "address", "check_broker", "is_login", "is_lost", "is_permission", "reason", "refusal",
+]  # fmt: skip
 
 #: Names, since neither redis nor amqp need be installed.
 _LOGIN = {"AccessRefused", "AuthenticationError", "NotAllowed"}
+
+_LOST = {"ConnectionError", "TimeoutError", "ConnectionForced", "RecoverableConnectionError"}
 
 #: Seconds that a broker may take to answer.
 TIMEOUT = 3.0
@@ -65,7 +69,7 @@ def check_broker(app: Celery) -> Finding | None:
         return Finding(
             "broker-unknown", "queue", f"the broker_url of this Celery app is not usable "
             f"({reason(exc)})",
-            "correct the URL, and broker_transport_options",
+            "correct it, and percent-encode the characters @ / # ? % in its password",
         )  # fmt: skip
     return None
 
@@ -102,6 +106,11 @@ def reason(exc: BaseException, secret: str | None = None) -> str:
 def is_permission(exc: BaseException) -> bool:
     """Return whether a server has refused this to a user that it knows."""
     return any(type(e).__name__ in ("AccessRefused", "NoPermissionError") for e in _chain(exc))
+
+
+def is_lost(exc: BaseException) -> bool:
+    """Return whether *exc* comes of a connection that broke, or of a server that is silent."""
+    return any(isinstance(e, OSError) or type(e).__name__ in _LOST for e in _chain(exc))
 
 
 #: Part of an exception's name or message, and what to do.

@@ -16,7 +16,7 @@ def check_directory(process: Process, hop: str) -> Finding | None:
         return None
     error = process.unwritable_errno
     why = f" ({os.strerror(error)})" if error else ""
-    full = error in (errno.ENOSPC, errno.EDQUOT)
+    full = error in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last is of ulimit -f
     remedy = "free space there" if full else "give it to the user of the process"
     return Finding(
         "directory-not-writable", hop,

@@ -64,6 +64,9 @@ _SECRETS = (
     (re.compile(r"(?<=[\w/\]*-])\?[^\s'\"),]+"), "?…"),
     (re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key)[\w-]*=)[^\s'\",;&]+"),
      r"\1…"),
+    # A password with a # or / that is not percent-encoded is the port for Python.
+    (re.compile(r"((?:to integer value as|nonnumeric port:|with base 10:) )('[^']*'|\"[^\"]*\")"),
+     r"\1'…'"),
 )  # fmt: skip
 
 

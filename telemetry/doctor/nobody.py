@@ -1,6 +1,5 @@
 """Explain why no worker answers remote control."""
 
-import re
 from contextlib import suppress
 from typing import Any
 
@@ -33,8 +32,8 @@ def nobody(app: Celery) -> Finding:
                     f"let accept_content of the workers name {serializer}, or set another "
                     "task_serializer",
                 )  # fmt: skip
-        here, elsewhere = _connected(app, connection)
-    if here:
+        is_connected = _is_connected(app, connection)
+    if is_connected:
         return Finding(
             "worker-silent", "worker",
             f"a worker is connected to {uri} and does not answer: it is stopped, or busy, "
@@ -45,10 +44,9 @@ def nobody(app: Celery) -> Finding:
     with_prefix = f" with global_keyprefix {prefix!r}" if prefix else ""
     return Finding(
         "no-worker", "worker",
-        f"no worker on {uri}{with_prefix} answered"
-        + (f"; workers are connected to {elsewhere}" if elsewhere else ""),
+        f"no worker on {uri}{with_prefix} answered",
         "start a worker; if one runs, compare its broker_url (host, virtual host, database) and "
-        "the global_keyprefix in its broker_transport_options",
+        "broker_transport_options (global_keyprefix, sep)",
     )  # fmt: skip
 
 
@@ -66,15 +64,15 @@ def _answers_in(mailbox: Any, serializer: str) -> bool:
     return bool(answers)
 
 
-def _connected(app: Celery, connection: Any) -> tuple[bool, str]:
-    """Return whether the broker has a worker of *app*, and where else a Redis has workers."""
+def _is_connected(app: Celery, connection: Any) -> bool:
+    """Return whether the broker has a worker of *app*."""
     transport = connection.transport.driver_type
     with suppress(Exception):  # not permitted, or no such queue
         if transport == "amqp":
-            return any(_consumers(connection, name) for name in list(app.amqp.queues)), ""
+            return any(_consumers(connection, name) for name in list(app.amqp.queues))
         if transport == "redis":
-            return _subscribed(connection.default_channel, app.control.mailbox.exchange.name)
-    return False, ""
+            return _is_subscribed(connection.default_channel, app.control.mailbox.exchange.name)
+    return False
 
 
 def _consumers(connection: Any, queue: str) -> int:
@@ -83,17 +81,14 @@ def _consumers(connection: Any, queue: str) -> int:
         return int(channel.queue_declare(queue, passive=True).consumer_count)
 
 
-def _subscribed(channel: Any, exchange: str) -> tuple[bool, str]:
-    """Return what Redis lists of the channels by which workers receive remote control.
+def _is_subscribed(channel: Any, exchange: str) -> bool:
+    """Return whether Redis has a client that receives remote control.
 
-    The name of such a channel is ``prefix/database.exchange``.
+    A worker that was killed stays in kombu's table, so a client must be subscribed too.
     """
-    pattern = re.compile(rf"(.*)/(\d+)\.{re.escape(exchange)}")
-    own = channel.global_keyprefix + channel._get_publish_topic(exchange, "")
-    names = {name.decode() for name in channel.client.pubsub_channels(f"*/*.{exchange}")}
-    elsewhere = [
-        f"database {found[2]}" + (f" with global_keyprefix {found[1]!r}" if found[1] else "")
-        for name in sorted(names - {own})
-        if (found := pattern.fullmatch(name))
-    ]
-    return own in names, " and ".join(elsewhere)
+    client = channel.client
+    database = str(client.connection_pool.connection_kwargs.get("db", 0))
+    return bool(channel.get_table(exchange)) and any(
+        each["db"] == database and each["psub"] != "0"
+        for each in client.client_list(_type="pubsub")
+    )

@@ -3,7 +3,7 @@
 import argparse
 import math
 from contextlib import suppress
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .finding import hide_secrets
 
@@ -52,7 +52,7 @@ def _url(value: str) -> str:
     with suppress(ValueError):
         url = urlsplit(value)
         if url.scheme in ("http", "https") and url.hostname and url.port != 0:
-            return value
+            return quote(value, safe="!#$%&'()*+,/:;=?@[]~")  # as a browser does
     raise argparse.ArgumentTypeError(
         f"{hide_secrets(value)!r} is not an address; write http://host:port/path"
     )

@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 from ..propagation.configured import configured_propagators
 from ..selfcheck import Process
-from .broker import reason, refusal
+from .broker import is_lost, reason, refusal
 from .directory import check_directory
 from .finding import Finding
 from .mailbox import Mailbox
@@ -158,7 +158,12 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
 
 
 def not_published(exc: Exception) -> Finding:
-    """Report that publishing raised *exc*."""
+    """Report that publishing, or a wait for an answer, raised *exc*."""
+    if is_lost(exc):
+        return Finding(
+            "broker-unreachable", "queue", f"the broker no longer answers ({reason(exc)})",
+            "start it, or see its log; then run the doctor again",
+        )  # fmt: skip
     return Finding(
         "not-published", "queue",
         f"the broker refuses a message of this Celery app: {reason(exc)}",

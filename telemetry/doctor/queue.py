@@ -6,11 +6,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from celery import Celery, _state
+from kombu import compression
 
 from ..celery.producer import PRODUCER
 from ..propagation.doctor import DOCTOR_TASK
 from ..selfcheck import Process, describe_process
-from .broker import check_broker, is_permission, reason
+from .broker import check_broker, is_lost, is_permission, reason
 from .finding import Finding
 from .mailbox import Mailbox
 from .names import check_names
@@ -21,6 +22,9 @@ from .web_process import check_unused_names
 from .workers import Workers, ask, check_worker
 
 __all__ = ["check_queue"]
+
+#: kombu has no types for it.
+_get_encoder: Any = compression.get_encoder
 
 #: Seconds to wait for probes if no worker has answered remote control.
 _BLIND = 3.0
@@ -43,6 +47,9 @@ def check_queue(
             "task_always_eager is on: tasks run in the caller, and no message is sent",
             "set it in tests only",
         )  # fmt: skip
+        return
+    if broken := _check_compression(app):
+        yield broken
         return
     step("connecting to the broker")
     if broken := check_broker(app):
@@ -68,10 +75,28 @@ def check_queue(
             yield from check_unused_names(Process.of(answer["process"]), "worker")
     if not all(answer.get("probed") for answer in workers.values()):
         return
-    yield from _check_queues_and_probe(
-        app, workers, timeout if workers else min(timeout, _BLIND), step, published=published,
-        results=backend is None and wants_results(app), counted=counted,
-    )  # fmt: skip
+    try:
+        yield from _check_queues_and_probe(
+            app, workers, timeout if workers else min(timeout, _BLIND), step, published=published,
+            results=backend is None and wants_results(app), counted=counted,
+        )  # fmt: skip
+    except Exception as exc:
+        if not is_lost(exc):
+            raise
+        yield not_published(exc)
+
+
+def _check_compression(app: Celery) -> Finding | None:
+    name = app.conf.task_compression
+    try:
+        _get_encoder(name or "gzip")
+    except KeyError:
+        return Finding(
+            "not-published", "queue",
+            f"task_compression {name!r} is not installed: delay() and apply_async() raise",
+            "install it on both sides (celery[zstd], celery[brotli]), or set gzip",
+        )  # fmt: skip
+    return None
 
 
 def _check_queues_and_probe(

@@ -41,7 +41,8 @@ def check_result_backend(app: Celery) -> Finding | None:
         return Finding(
             "result-backend-unknown", "queue",
             f"the result_backend of this Celery app is not usable ({reason(exc)})",
-            "correct the URL, or install the backend: celery[redis], celery[mongodb], …",
+            "correct the URL (percent-encode the characters @ / # ? % in its password), or install "
+            "the backend: celery[redis], celery[mongodb], …",
         )  # fmt: skip
     if isinstance(app.backend, CacheBackend) and app.backend.backend == "memory":
         return Finding(

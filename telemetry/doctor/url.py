@@ -1,5 +1,6 @@
 """Send a request with a traceparent to a running server, through the proxies in front of it."""
 
+import re
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -90,14 +91,17 @@ def _get(url: str, headers: Mapping[str, str], timeout: float) -> tuple[int, str
 def _unreachable(url: str, exc: Exception, timeout: float) -> Finding:
     parts = urlsplit(url)
     why = str(getattr(exc, "reason", exc)) or type(exc).__name__
-    if parts.scheme == "https" and "SSL" in why and "CERTIFICATE" not in why:
+    if "CERTIFICATE_VERIFY_FAILED" in why:
         return Finding(
-            "url-tls",
-            "web",
-            f"the port of {url} does not support TLS",
+            "url-tls", "web", f"the certificate of {url} is not trusted ({why})",
+            "name the file of its authority in SSL_CERT_FILE, and its host in --url",
+        )  # fmt: skip
+    if parts.scheme == "https" and "SSL" in why:
+        return Finding(
+            "url-tls", "web", f"the port of {url} does not support TLS",
             "use http://, or the port for HTTPS",
-        )
-    if parts.scheme == "http" and parts.hostname and "refused" not in why:
+        )  # fmt: skip
+    if parts.scheme == "http" and parts.hostname and not re.search("refused|timed out", why):
         port = parts.port or 80
         if speaks_tls(parts.hostname, port, timeout):
             return Finding("url-tls", "web", f"the port of {url} requires TLS", "use https://")
