@@ -62,7 +62,7 @@ _SECRETS = (
     (re.compile(r"(?<![\w/@.:*-])([\w.+%-]*):(?!//)\S+@(?=[\w\[])"), r"\1:**@"),
     # A query string, also of a URL without a scheme; then password=…, token=… and the like.
     (re.compile(r"(?<=[\w/\]*-])\?[^\s'\"),]+"), "?…"),
-    (re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key)[\w-]*=)[^\s'\",;&]+"),
+    (re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|(?:api|account|access)[_-]?key)[\w-]*=)[^\s'\",;&]+"),
      r"\1…"),
     # A password with a # or / that is not percent-encoded is the port for Python.
     (re.compile(r"((?:to integer value as|nonnumeric port:|with base 10:) )('[^']*'|\"[^\"]*\")"),

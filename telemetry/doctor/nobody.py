@@ -32,8 +32,7 @@ def nobody(app: Celery) -> Finding:
                     f"let accept_content of the workers name {serializer}, or set another "
                     "task_serializer",
                 )  # fmt: skip
-        is_connected = _is_connected(app, connection)
-    if is_connected:
+    if _is_connected(app):
         return Finding(
             "worker-silent", "worker",
             f"a worker is connected to {uri} and does not answer: it is stopped, or busy, "
@@ -64,10 +63,11 @@ def _answers_in(mailbox: Any, serializer: str) -> bool:
     return bool(answers)
 
 
-def _is_connected(app: Celery, connection: Any) -> bool:
+def _is_connected(app: Celery) -> bool:
     """Return whether the broker has a worker of *app*."""
-    transport = connection.transport.driver_type
-    with suppress(Exception):  # not permitted, or no such queue
+    # Not permitted, or no such queue. Not on the connection above, which may wait for answers.
+    with suppress(Exception), app.connection_for_write() as connection:
+        transport = connection.transport.driver_type
         if transport == "amqp":
             return any(_consumers(connection, name) for name in list(app.amqp.queues))
         if transport == "redis":

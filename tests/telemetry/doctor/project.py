@@ -39,7 +39,7 @@ DIFFERENT = {
     "broadcast": {"task_queues": [Queue("celery"), Broadcast("all")]},
     "declared": {"task_queues": [Queue("celery"), Queue("idle")]},
     "eager": {"task_always_eager": True},
-    "limited": {"task_annotations": {"pack": {"rate_limit": "1/h"}}},
+    "limited": {"task_annotations": {"*": {"rate_limit": "1/h"}}},
     "limited-all": {"task_default_rate_limit": "1/h"},
     "key-prefix": {"broker_transport_options": {"global_keyprefix": "shop:"}},
     "ignores-results": {"task_ignore_result": True},

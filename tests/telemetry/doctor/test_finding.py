@@ -22,6 +22,7 @@ S = "s3cret"
         (f"https://shop/orders?token={S}&page=1 is slow", "https://shop/orders?… is slow"),
         (f"shop:4318/v1?{S}", "shop:4318/v1?…"),
         (f"password={S}, api_key={S}; x", "password=…, api_key=…; x"),
+        (f"No module named 'https;AccountKey={S}=='", "No module named 'https;AccountKey=…'"),
         (f"Port could not be cast to integer value as '{S}'",
          "Port could not be cast to integer value as '…'"),
         ("answers \x00\x1b[31m\ufffd red,\nand more", "answers [31m red, and more"),

@@ -296,11 +296,14 @@ def test_two_workers_of_which_one_knows_nothing(doctor: Doctor, worker) -> None:
 
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
 def test_a_worker_that_is_stopped(
-    doctor: Doctor, worker, broker: Broker, rabbitmq: RabbitMQ, kind: str
+    doctor: Doctor, worker, start: Starter, broker: Broker, rabbitmq: RabbitMQ, kind: str
 ) -> None:
     """It is connected, so it is not missing."""
     url = broker.url if kind == "redis" else rabbitmq.url
     process = worker("--pool", "solo", CELERY_BROKER_URL=url)
+    # One that is ready may not have subscribed yet.
+    ping = ("celery", "-A", f"{PROJECT}:celery", "inspect", "ping", "-t", "10")
+    assert start(*ping, CELERY_BROKER_URL=url).wait() == 0
     process.signal(signal.SIGSTOP)
     try:
         said = doctor(*QUEUE, "--timeout", "1", CELERY_BROKER_URL=url)

@@ -77,4 +77,5 @@ def test_a_rate_limit(doctor: Doctor, worker) -> None:
     said = doctor()
     assert codes(said) == []
     assert hints(said) == ["rate-limit"]
-    assert "pack (1/h)" in said[1]["hints"][0]["problem"]
+    problem = said[1]["hints"][0]["problem"]
+    assert "limits the rate of pack (1/h), ship (1/h): their" in problem
