@@ -41,15 +41,8 @@ def check_queue(
     """
     yield from _check_publisher(app)
     yield from check_shared_tasks(app, used)
-    if app.conf.task_always_eager:
-        yield Finding(
-            "tasks-eager", "queue",
-            "task_always_eager is on: tasks run in the caller, and no message is sent",
-            "set it in tests only",
-        )  # fmt: skip
-        return
-    if broken := _check_compression(app):
-        yield broken
+    if unsendable := _check_settings(app):
+        yield unsendable
         return
     step("connecting to the broker")
     if broken := check_broker(app):
@@ -67,12 +60,7 @@ def check_queue(
             yield not_published(exc)
             return
         workers = {}  # as if remote control were off
-    for name, answer in sorted(workers.items()):
-        yield from check_worker(name, answer)
-    yield from check_names(app, web, workers)
-    for answer in workers.values():
-        if "process" in answer:
-            yield from check_unused_names(Process.of(answer["process"]), "worker")
+    yield from _check_workers(app, web, workers)
     if not all(answer.get("probed") for answer in workers.values()):
         return
     try:
@@ -86,7 +74,23 @@ def check_queue(
         yield not_published(exc)
 
 
-def _check_compression(app: Celery) -> Finding | None:
+def _check_workers(app: Celery, web: Process | None, workers: Workers) -> Iterator[Finding]:
+    for name, answer in sorted(workers.items()):
+        yield from check_worker(name, answer)
+    yield from check_names(app, web, workers)
+    for answer in workers.values():
+        if "process" in answer:
+            yield from check_unused_names(Process.of(answer["process"]), "worker")
+
+
+def _check_settings(app: Celery) -> Finding | None:
+    """Report settings of *app* because of which it publishes no message."""
+    if app.conf.task_always_eager:
+        return Finding(
+            "tasks-eager", "queue",
+            "task_always_eager is on: tasks run in the caller, and no message is sent",
+            "set it in tests only",
+        )  # fmt: skip
     name = app.conf.task_compression
     try:
         _get_encoder(name or "gzip")

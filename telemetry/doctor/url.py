@@ -29,7 +29,11 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
     except (OSError, HTTPException, ValueError) as exc:
         yield _unreachable(url, exc, timeout)
         return
-    if answer is None:
+    if answer is not None:
+        yield from _check_answer(url, answer, trace.format_trace_id(sent.trace_id))
+        if hint := not_served(f"GET {url}", str(status)):
+            yield hint
+    else:
         yield Finding(
             "url-no-span", "web",
             f"{url} answered {status}, without the header {DOCTOR_HEADER} of an instrumented Flask "
@@ -38,9 +42,11 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
             f"{DOCTOR_HEADER} in "
             "both directions; or give a URL that reaches the Flask app",
         )  # fmt: skip
-        return
+
+
+def _check_answer(url: str, answer: str, trace_id: str) -> Iterator[Finding]:
+    """Check the *answer* of the Flask app to a request in the trace *trace_id*."""
     facts = dict(part.strip().partition("=")[::2] for part in answer.split(";"))
-    trace_id = trace.format_trace_id(sent.trace_id)
     if facts.get("recording") == "no":
         yield Finding(
             "url-no-span", "web", f"the server at {url} makes no span of this request",
@@ -62,8 +68,6 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
             "url-export-failed", "export", f"the server at {url} cannot deliver its spans",
             "run the doctor on the host and in the environment of that server, for the reason",
         )  # fmt: skip
-    if hint := not_served(f"GET {url}", str(status)):
-        yield hint
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
