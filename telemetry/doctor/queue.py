@@ -84,7 +84,7 @@ def _check_workers(app: Celery, web: Process | None, workers: Workers) -> Iterat
 
 
 def _check_settings(app: Celery) -> Finding | None:
-    """Report settings of *app* because of which it publishes no message."""
+    """Report a setting of *app* that keeps it from publishing."""
     if app.conf.task_always_eager:
         return Finding(
             "tasks-eager", "queue",
