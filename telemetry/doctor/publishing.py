@@ -42,13 +42,13 @@ def check_shared_tasks(app: Celery, used: Celery) -> Iterator[Finding]:
     A factory that is called twice makes two apps of one configuration, and either will do.
     """
     shared = [] if _publishes_like(used, app) else _shared_tasks(app)
+    untraced = "" if hasattr(used, PRODUCER) else ", which is not instrumented"
     if shared:
         yield Finding(
             "shared-task-elsewhere", "queue",
             f"in the threads of a server, the shared tasks {', '.join(shared[:3])} are published "
-            f"by the app {used.main!r} to {used.conf.broker_url or 'amqp://localhost'}"
-            + ("" if hasattr(used, PRODUCER) else ", which is not instrumented")
-            + f", not by {app.main!r}",
+            f"by the app {used.main!r} to {used.conf.broker_url or 'amqp://localhost'}{untraced}, "
+            f"not by {app.main!r}",
             "call app.set_default() in the module of the Celery app, and import that module where "
             "the Flask app is made",
         )  # fmt: skip
