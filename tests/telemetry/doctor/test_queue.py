@@ -162,11 +162,13 @@ def test_a_user_of_redis_who_is_limited_to_some_names(
             )  # fmt: skip
 
         allow(*celerys, "*.reply.celery.pidbox*")
-        worker(CELERY_BROKER_URL=url)
+        process = worker(CELERY_BROKER_URL=url)
         assert codes(doctor(CELERY_BROKER_URL=url)) == []
         allow(*celerys)
         said = doctor(CELERY_BROKER_URL=url)
         allow("*")  # so that the worker can end
+    process.stop()
+    server.process.stop()
     assert codes(said) == ["probe-not-permitted"]
     assert ".reply.celery.pidbox" in first(said)["remedy"]
 
