@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -50,8 +51,9 @@ class Process:
     mute: bool = False
     #: The setting that turns tracing off.
     off: str = ""
-    #: The directory that cannot be used, so that spans wait in memory.
+    #: The directory that cannot be used, so that spans wait in memory, and the number of the error.
     unwritable: str = ""
+    unwritable_errno: int = 0
     #: The service names in the code, and whether the environment overrides them.
     names: list[str] = field(default_factory=list)
     named_by_environment: bool = False
@@ -74,7 +76,7 @@ def describe_process() -> Process:
     is_sdk = isinstance(provider, TracerProvider)
     is_set = not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
     foreign = is_set and not is_set_up()
-    unusable = spool() if is_in_memory() else None
+    unwritable, error = ("", 0) if foreign else _unwritable()
     return Process(
         pid=os.getpid(),
         provider=is_set,
@@ -85,10 +87,31 @@ def describe_process() -> Process:
         foreign=foreign,
         mute=is_sdk and foreign and span_processors(provider) == (),
         off="" if is_set else turned_off_by(),
-        unwritable=str(unusable.directory) if unusable else "",
+        unwritable=unwritable,
+        unwritable_errno=error,
         names=names_in_code(),
         named_by_environment=is_named_by_environment(),
     )
+
+
+def _unwritable() -> tuple[str, int]:
+    """Return the directory of this process's spans if it cannot be written, and the error.
+
+    Write a temporary file there, or in its first parent that exists. A disk may have filled since
+    the directory was opened.
+    """
+    on_disk = spool()
+    if on_disk is None:
+        return "", 0
+    directory = on_disk.directory
+    try:
+        existing = next(path for path in (directory, *directory.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"queuehop")
+            file.flush()
+    except OSError as exc:
+        return str(directory), exc.errno or 0
+    return (str(directory), 0) if is_in_memory() else ("", 0)
 
 
 def _drops(provider: Any) -> bool:

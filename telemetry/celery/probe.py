@@ -25,14 +25,23 @@ __all__ = ["COMMAND", "answer_doctor"]
 COMMAND = "queuehop_doctor"
 
 
+class _DoctorTask(Task):
+    """Not of the application's own Task class, which may expect the arguments of its tasks."""
+
+    #: No limit, also where the application limits all of its tasks by default.
+    rate_limit = 0
+
+    @classmethod
+    def annotate(cls) -> None:
+        """Ignore ``task_annotations``, which may limit all tasks too."""
+
+
 def answer_doctor(app: Celery) -> None:
     """Let the workers of *app* answer ``python -m telemetry doctor``."""
 
-    # A rate limit of 0 is none, also where the application limits all of its tasks. Not of the
-    # application's own Task class, which may expect the arguments of its tasks.
     @app.task(
-        base=Task, name=DOCTOR_TASK, bind=True, shared=False, ignore_result=True, max_retries=0,
-        rate_limit=0,
+        base=_DoctorTask, name=DOCTOR_TASK, bind=True, shared=False, ignore_result=True,
+        max_retries=0,
     )  # fmt: skip
     def doctor(task: Task) -> None:
         request = task.request

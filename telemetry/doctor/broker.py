@@ -10,10 +10,14 @@ from celery import Celery, uuid
 from .finding import Finding
 from .tls import speaks_tls
 
-__all__ = ["address", "check_broker", "is_login", "is_permission", "reason", "refusal"]
+__all__ = [
+    "address", "check_broker", "is_login", "is_lost", "is_permission", "reason", "refusal",
+]  # fmt: skip
 
 #: Names, since neither redis nor amqp need be installed.
 _LOGIN = {"AccessRefused", "AuthenticationError", "NotAllowed"}
+
+_LOST = {"ConnectionError", "TimeoutError", "ConnectionForced", "RecoverableConnectionError"}
 
 #: Seconds that a broker may take to answer.
 TIMEOUT = 3.0
@@ -61,6 +65,12 @@ def check_broker(app: Celery) -> Finding | None:
             "broker-unknown", "queue", f"no transport for broker_url is installed: {exc.args[0]}",
             "correct the scheme, or install the transport: celery[redis], celery[sqs], …",
         )  # fmt: skip
+    except Exception as exc:  # kombu checks a URL only when it is used
+        return Finding(
+            "broker-unknown", "queue", f"the broker_url of this Celery app is not usable "
+            f"({reason(exc)})",
+            "correct it, and percent-encode the characters @ / # ? % in its password",
+        )  # fmt: skip
     return None
 
 
@@ -98,6 +108,11 @@ def is_permission(exc: BaseException) -> bool:
     return any(type(e).__name__ in ("AccessRefused", "NoPermissionError") for e in _chain(exc))
 
 
+def is_lost(exc: BaseException) -> bool:
+    """Return whether *exc* comes of a connection that broke, or of a server that is silent."""
+    return any(isinstance(e, OSError) or type(e).__name__ in _LOST for e in _chain(exc))
+
+
 #: Part of an exception's name or message, and what to do.
 _REFUSALS = (
     ("OutOfMemory", "raise maxmemory of Redis, or remove keys that nobody needs"),
@@ -108,7 +123,7 @@ _REFUSALS = (
     ("PreconditionFailed", "the queue exists with other arguments: declare it alike in task_queues "
      "on both sides, or delete it, so that it is declared again"),
     ("AccessRefused", "give the broker's user the right to declare, write and read the queue"),
-    ("permission", "give the broker's user the right to run this command on this key or channel"),
+    ("NoPermission", "give the broker's user the right to run this command on this key or channel"),
 )  # fmt: skip
 
 
@@ -127,6 +142,11 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 def _no_connection(exc: Exception, connection: Any) -> Finding:
     uri, why = address(connection), reason(exc, connection.password)
+    if "master_name" in why:
+        return Finding(
+            "broker-unknown", "queue", f"{uri} is not usable ({why})",
+            "name the master of the sentinels: broker_transport_options={'master_name': …}",
+        )  # fmt: skip
     if is_login(exc):
         return Finding(
             "broker-login", "queue", f"{uri} refuses this login ({why})",

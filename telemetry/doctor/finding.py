@@ -14,7 +14,8 @@ class Finding:
 
     *code* is for programs and never changes. *hop* is ``settings``, ``web``, ``queue``, ``worker``
     or ``export``. A *hint* may be intended, and does not change the exit status. *consequences* are
-    findings that this one explains. Passwords, tokens and query strings are removed from the texts.
+    findings that this one explains. Passwords, tokens, query strings and control characters are
+    removed from the texts, which may quote what a server has sent.
     """
 
     code: str
@@ -25,8 +26,8 @@ class Finding:
     consequences: tuple["Finding", ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "problem", hide_secrets(self.problem))
-        object.__setattr__(self, "remedy", hide_secrets(self.remedy))
+        object.__setattr__(self, "problem", _clean(self.problem))
+        object.__setattr__(self, "remedy", _clean(self.remedy))
 
     def with_consequences(self, findings: Iterable["Finding"]) -> "Finding":
         """Return this finding with *findings* below it."""
@@ -45,6 +46,13 @@ class Finding:
         return found
 
 
+def _clean(text: str) -> str:
+    """Return *text* as one line without secrets and control characters."""
+    return " ".join(hide_secrets(_CONTROL.sub(" ", text)).split())
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]|\ufffd")
+
 #: Patterns of secrets, in the order in which they are replaced.
 _SECRETS = (
     # scheme://user:password@host, with any characters in the password; then scheme://token@host.
@@ -54,8 +62,11 @@ _SECRETS = (
     (re.compile(r"(?<![\w/@.:*-])([\w.+%-]*):(?!//)\S+@(?=[\w\[])"), r"\1:**@"),
     # A query string, also of a URL without a scheme; then password=…, token=… and the like.
     (re.compile(r"(?<=[\w/\]*-])\?[^\s'\"),]+"), "?…"),
-    (re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key)[\w-]*=)[^\s'\",;&]+"),
+    (re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|(?:api|account|access)[_-]?key)[\w-]*=)[^\s'\",;&]+"),
      r"\1…"),
+    # A password with a # or / that is not percent-encoded is the port for Python.
+    (re.compile(r"((?:to integer value as|nonnumeric port:|with base 10:) )('[^']*'|\"[^\"]*\")"),
+     r"\1'…'"),
 )  # fmt: skip
 
 

@@ -105,8 +105,11 @@ def _instead() -> str:
     )
 
 
-#: A module that assigns a Celery app to a name.
-_MAKES_APP = re.compile(r"^(\w+)(?: *: *[\w.]+)? *= *(?:celery\.)?Celery\(", re.M)
+#: A module that assigns a Celery app to a name: one that it makes, or that a Flask app has.
+_MAKES_APP = re.compile(
+    r"""^(\w+)(?: *: *[\w.]+)? *= *(?:(?:celery\.)?Celery\(|.*\.extensions\[["']celery["']\])""",
+    re.M,
+)
 
 #: The number of files that are searched for a Celery app.
 _MOST_FILES = 5000

@@ -11,14 +11,16 @@ from opentelemetry import trace
 
 from ..propagation.configured import configured_propagators
 from ..selfcheck import Process
-from .broker import reason, refusal
+from .broker import is_lost, reason, refusal
+from .directory import check_directory
 from .finding import Finding
 from .mailbox import Mailbox
+from .nobody import nobody
 from .origin import origin
 from .publishing import check_send
 from .results import check_result
 from .web_process import check_process
-from .workers import SET_UP, Workers, nobody
+from .workers import SET_UP, Workers
 
 __all__ = ["check_probes", "doubled", "not_published"]
 
@@ -44,17 +46,9 @@ def check_probes(
     """
     # A sampler by ratio drops this id, unless its ratio is 1.
     probes = [_Probe(queue, origin((1 << 64) - 1, counted)) for queue in queues]
-    # A worker whose clock is ahead must not discard the probes as expired.
-    ahead = max([0.0, *(a.get("time", 0.0) - a["received"] for a in workers.values())])
-    # Not the application's own router, which may read arguments that a probe does not have.
-    router = Router((), app.amqp.queues, create_missing=True, app=app)
     deadline = time.monotonic() + timeout
     try:
-        for probe in probes:
-            probe.result = mailbox.send(
-                probe.origin, probe.id, queue=probe.queue, router=router,
-                expires=timeout + ahead, ignore_result=not results,
-            )  # fmt: skip
+        _send(app, mailbox, probes, workers, timeout, results)
         mailbox.wait(timeout, lambda: all(probe.id in mailbox.answers for probe in probes))
     except Exception as exc:
         yield not_published(exc)
@@ -73,17 +67,7 @@ def check_probes(
             "wait until the workers are free, or give --timeout; otherwise see the worker's log",
         )  # fmt: skip
     answered = [probe for probe in probes if probe.answer is not None]
-    found: dict[str, Finding] = {}
-    backends = {answer.get("backend") or "no result backend" for answer in workers.values()}
-    for probe in answered:
-        assert probe.answer is not None
-        for finding in _check_answer(probe, probe.answer, workers):
-            # Queues of one worker have the same problems.
-            found.setdefault(finding.code, finding)
-        if results and "result-missing" not in found:
-            for finding in check_result(app, probe.result, deadline, backends):
-                found.setdefault(finding.code, finding)
-    yield from found.values()
+    yield from _check_answers(app, answered, workers, deadline, results)
     if answered and not workers:
         yield Finding(
             "remote-control-off", "worker",
@@ -92,6 +76,37 @@ def check_probes(
             "set worker_enable_remote_control to true and the same control_exchange on both sides",
             hint=True,
         )  # fmt: skip
+
+
+def _send(
+    app: Celery, mailbox: Mailbox, probes: Iterable[_Probe], workers: Workers, timeout: float,
+    results: bool,
+) -> None:  # fmt: skip
+    # A worker whose clock is ahead must not discard the probes as expired.
+    ahead = max([0.0, *(a.get("time", 0.0) - a["received"] for a in workers.values())])
+    # Not the application's own router, which may read arguments that a probe does not have.
+    router = Router((), app.amqp.queues, create_missing=True, app=app)
+    for probe in probes:
+        probe.result = mailbox.send(
+            probe.origin, probe.id, queue=probe.queue, router=router,
+            expires=timeout + ahead, ignore_result=not results,
+        )  # fmt: skip
+
+
+def _check_answers(
+    app: Celery, answered: Iterable[_Probe], workers: Workers, deadline: float, results: bool
+) -> Iterable[Finding]:
+    """Return what the answers show. Queues of one worker have the same problems."""
+    found: dict[str, Finding] = {}
+    backends = {answer.get("backend") or "no result backend" for answer in workers.values()}
+    for probe in answered:
+        assert probe.answer is not None
+        for finding in _check_answer(probe, probe.answer, workers):
+            found.setdefault(finding.code, finding)
+        if results and "result-missing" not in found:
+            for finding in check_result(app, probe.result, deadline, backends):
+                found.setdefault(finding.code, finding)
+    return found.values()
 
 
 def _busy(workers: Workers) -> str:
@@ -115,6 +130,8 @@ def _check_answer(sent: _Probe, answer: dict[str, Any], workers: Workers) -> Ite
         yield _only("parent") if finding.code == "no-provider" and has_main else finding
     if any(module.endswith(".celery") for module in child.doubled):
         yield doubled("worker")
+    if unwritable := check_directory(child, "worker"):
+        yield unwritable
     yield from _check_arrival(sent, answer, child)
 
 
@@ -154,7 +171,12 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
 
 
 def not_published(exc: Exception) -> Finding:
-    """Report that publishing raised *exc*."""
+    """Report that publishing, or a wait for an answer, raised *exc*."""
+    if is_lost(exc):
+        return Finding(
+            "broker-unreachable", "queue", f"the broker no longer answers ({reason(exc)})",
+            "start it, or see its log; then run the doctor again",
+        )  # fmt: skip
     return Finding(
         "not-published", "queue",
         f"the broker refuses a message of this Celery app: {reason(exc)}",

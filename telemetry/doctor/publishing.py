@@ -10,6 +10,7 @@ from celery import Celery, Task, _state
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from ..celery.producer import PRODUCER
 from ..propagation import extract_parent
 from ..propagation.doctor import DOCTOR_TASK
 from ..propagation.message import trace_headers
@@ -36,17 +37,37 @@ def app_of_threads() -> Celery:
 
 
 def check_shared_tasks(app: Celery, used: Celery) -> Iterator[Finding]:
-    """Check that shared tasks publish by *app*, and not by *used*, the app of threads."""
-    shared = [] if used is app else _shared_tasks(app)
+    """Check that shared tasks publish as *app* does, also by *used*, the app of threads.
+
+    A factory that is called twice makes two apps of one configuration, and either will do.
+    """
+    shared = [] if _publishes_like(used, app) else _shared_tasks(app)
+    untraced = "" if hasattr(used, PRODUCER) else ", which is not instrumented"
     if shared:
         yield Finding(
             "shared-task-elsewhere", "queue",
             f"in the threads of a server, the shared tasks {', '.join(shared[:3])} are published "
-            f"by the app {used.main!r} to {used.conf.broker_url or 'amqp://localhost'}, "
+            f"by the app {used.main!r} to {used.conf.broker_url or 'amqp://localhost'}{untraced}, "
             f"not by {app.main!r}",
             "call app.set_default() in the module of the Celery app, and import that module where "
             "the Flask app is made",
         )  # fmt: skip
+
+
+#: The settings that decide where a message goes, and whether a worker accepts it.
+_ROUTING = (
+    "broker_url", "broker_write_url", "broker_transport_options", "result_backend", "task_routes",
+    "task_default_queue", "task_serializer",
+)  # fmt: skip
+
+
+def _publishes_like(used: Celery, app: Celery) -> bool:
+    """Return whether messages of *used* go where those of *app* go, and with a trace if they do."""
+    if used is app:
+        return True
+    return hasattr(used, PRODUCER) == hasattr(app, PRODUCER) and all(
+        used.conf.get(name) == app.conf.get(name) for name in _ROUTING
+    )
 
 
 def _shared_tasks(app: Celery) -> list[str]:

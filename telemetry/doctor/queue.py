@@ -6,11 +6,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from celery import Celery, _state
+from kombu import compression
 
 from ..celery.producer import PRODUCER
 from ..propagation.doctor import DOCTOR_TASK
 from ..selfcheck import Process, describe_process
-from .broker import check_broker, is_permission, reason
+from .broker import check_broker, is_lost, is_permission, reason
 from .finding import Finding
 from .mailbox import Mailbox
 from .names import check_names
@@ -21,6 +22,9 @@ from .web_process import check_unused_names
 from .workers import Workers, ask, check_worker
 
 __all__ = ["check_queue"]
+
+#: kombu has no types for it.
+_get_encoder: Any = compression.get_encoder
 
 #: Seconds to wait for probes if no worker has answered remote control.
 _BLIND = 3.0
@@ -37,12 +41,8 @@ def check_queue(
     """
     yield from _check_publisher(app)
     yield from check_shared_tasks(app, used)
-    if app.conf.task_always_eager:
-        yield Finding(
-            "tasks-eager", "queue",
-            "task_always_eager is on: tasks run in the caller, and no message is sent",
-            "set it in tests only",
-        )  # fmt: skip
+    if unsendable := _check_settings(app):
+        yield unsendable
         return
     step("connecting to the broker")
     if broken := check_broker(app):
@@ -60,18 +60,47 @@ def check_queue(
             yield not_published(exc)
             return
         workers = {}  # as if remote control were off
+    yield from _check_workers(app, web, workers)
+    if not all(answer.get("probed") for answer in workers.values()):
+        return
+    try:
+        yield from _check_queues_and_probe(
+            app, workers, timeout if workers else min(timeout, _BLIND), step, published=published,
+            results=backend is None and wants_results(app), counted=counted,
+        )  # fmt: skip
+    except Exception as exc:
+        if not is_lost(exc):
+            raise
+        yield not_published(exc)
+
+
+def _check_workers(app: Celery, web: Process | None, workers: Workers) -> Iterator[Finding]:
     for name, answer in sorted(workers.items()):
         yield from check_worker(name, answer)
     yield from check_names(app, web, workers)
     for answer in workers.values():
         if "process" in answer:
             yield from check_unused_names(Process.of(answer["process"]), "worker")
-    if not all(answer.get("probed") for answer in workers.values()):
-        return
-    yield from _check_queues_and_probe(
-        app, workers, timeout if workers else min(timeout, _BLIND), step, published=published,
-        results=backend is None and wants_results(app), counted=counted,
-    )  # fmt: skip
+
+
+def _check_settings(app: Celery) -> Finding | None:
+    """Report a setting of *app* that keeps it from publishing."""
+    if app.conf.task_always_eager:
+        return Finding(
+            "tasks-eager", "queue",
+            "task_always_eager is on: tasks run in the caller, and no message is sent",
+            "set it in tests only",
+        )  # fmt: skip
+    name = app.conf.task_compression
+    try:
+        _get_encoder(name or "gzip")
+    except KeyError:
+        return Finding(
+            "not-published", "queue",
+            f"task_compression {name!r} is not installed: delay() and apply_async() raise",
+            "install it on both sides (celery[zstd], celery[brotli]), or set gzip",
+        )  # fmt: skip
+    return None
 
 
 def _check_queues_and_probe(

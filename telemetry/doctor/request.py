@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask, request, request_started
 from flask.testing import EnvironBuilder
+from opentelemetry import trace
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_DESTINATION_NAME,
 )
@@ -60,6 +61,7 @@ def _check_path(
     app: Flask, method: str, path: str, timeout: float, counted: bool, published: Published
 ) -> Iterator[Finding]:
     what = f"{method} {path}"
+    # Its low 64 bits are zero, so a sampler by ratio samples it.
     sent = origin(0, counted)
     headers = headers_of(sent)
     seen: list[Mapping[str, str]] = []
@@ -79,14 +81,21 @@ def _check_path(
         )  # fmt: skip
         return
     ended = spans.ended()
-    sends = [span for span in ended if span.kind is SpanKind.PRODUCER]
-    for span in sends:
-        queue = str(span.attributes.get(MESSAGING_DESTINATION_NAME, ""))
-        published[queue] = span.name.removeprefix("send ")
     servers = [span for span in ended if span.kind is SpanKind.SERVER]
     if not servers:
         yield _no_span(what, outcome, bool(seen))
-        return
+    else:
+        arrived = bool(seen) and _has(seen[0], headers)
+        yield from _check_servers(what, servers, sent, arrived)
+    yield from _check_sends(what, ended, servers, published)
+    if servers and (hint := not_served(what, outcome)):
+        yield hint
+
+
+def _check_servers(
+    what: str, servers: Sequence[Any], sent: trace.SpanContext, arrived: bool
+) -> Iterator[Finding]:
+    """Check the SERVER spans of a request in the context *sent*. Its headers may have *arrived*."""
     if len(servers) > 1:
         scopes = {span.instrumentation_scope.name for span in servers}
         yield Finding(
@@ -96,19 +105,26 @@ def _check_path(
         )  # fmt: skip
     server = servers[-1]
     if server.context.trace_id != sent.trace_id:
-        arrived = bool(seen) and _has(seen[0], headers)
         linked = any(link.context.trace_id == sent.trace_id for link in server.links)
         yield apart(what, arrived, linked)
-    trace_id = server.context.trace_id
-    outside = sorted({span.name for span in sends if span.context.trace_id != trace_id})
-    if outside:
+
+
+def _check_sends(
+    what: str, ended: Sequence[Any], servers: Sequence[Any], published: Published
+) -> Iterator[Finding]:
+    """Check the PRODUCER spans of a request, and add its messages to *published*."""
+    sends = [span for span in ended if span.kind is SpanKind.PRODUCER]
+    for span in sends:
+        queue = str(span.attributes.get(MESSAGING_DESTINATION_NAME, ""))
+        published[queue] = span.name.removeprefix("send ")
+    traces = {span.context.trace_id for span in servers[-1:]}
+    outside = sorted({span.name for span in sends if span.context.trace_id not in traces})
+    if servers and outside:
         yield Finding(
             "send-apart", "web", f"{what} publishes outside its own trace: {', '.join(outside)}",
             "publish where the request's span is current; pass the context to threads: "
             "pool.submit(contextvars.copy_context().run, work)",
         )  # fmt: skip
-    if hint := not_served(what, outcome):
-        yield hint
 
 
 def _has(seen: Mapping[str, str], sent: Mapping[str, str]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery, uuid
 from celery.backends.base import DisabledBackend
+from celery.backends.cache import CacheBackend
 from celery.backends.rpc import RPCBackend
 from celery.exceptions import ImproperlyConfigured
 from celery.exceptions import TimeoutError as ResultTimeout
@@ -40,7 +41,15 @@ def check_result_backend(app: Celery) -> Finding | None:
         return Finding(
             "result-backend-unknown", "queue",
             f"the result_backend of this Celery app is not usable ({reason(exc)})",
-            "correct the URL, or install the backend: celery[redis], celery[mongodb], …",
+            "correct the URL (percent-encode the characters @ / # ? % in its password), or install "
+            "the backend: celery[redis], celery[mongodb], …",
+        )  # fmt: skip
+    if isinstance(app.backend, CacheBackend) and app.backend.backend == "memory":
+        return Finding(
+            "result-backend-in-memory", "queue",
+            f"{backend_of(app)} is a result backend inside one process: get() never returns",
+            "set result_backend to a store that both sides reach, or to rpc://; or set "
+            "task_ignore_result if nobody reads results",
         )  # fmt: skip
     failed = _fails_within(TIMEOUT, lambda: app.backend.get_task_meta(uuid()))
     if failed is None:

@@ -1,5 +1,6 @@
 """Send a request with a traceparent to a running server, through the proxies in front of it."""
 
+import re
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -28,7 +29,11 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
     except (OSError, HTTPException, ValueError) as exc:
         yield _unreachable(url, exc, timeout)
         return
-    if answer is None:
+    if answer is not None:
+        yield from _check_answer(url, answer, trace.format_trace_id(sent.trace_id))
+        if hint := not_served(f"GET {url}", str(status)):
+            yield hint
+    else:
         yield Finding(
             "url-no-span", "web",
             f"{url} answered {status}, without the header {DOCTOR_HEADER} of an instrumented Flask "
@@ -37,9 +42,11 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
             f"{DOCTOR_HEADER} in "
             "both directions; or give a URL that reaches the Flask app",
         )  # fmt: skip
-        return
+
+
+def _check_answer(url: str, answer: str, trace_id: str) -> Iterator[Finding]:
+    """Check the *answer* of the Flask app to a request in the trace *trace_id*."""
     facts = dict(part.strip().partition("=")[::2] for part in answer.split(";"))
-    trace_id = trace.format_trace_id(sent.trace_id)
     if facts.get("recording") == "no":
         yield Finding(
             "url-no-span", "web", f"the server at {url} makes no span of this request",
@@ -61,8 +68,6 @@ def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
             "url-export-failed", "export", f"the server at {url} cannot deliver its spans",
             "run the doctor on the host and in the environment of that server, for the reason",
         )  # fmt: skip
-    if hint := not_served(f"GET {url}", str(status)):
-        yield hint
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -90,14 +95,17 @@ def _get(url: str, headers: Mapping[str, str], timeout: float) -> tuple[int, str
 def _unreachable(url: str, exc: Exception, timeout: float) -> Finding:
     parts = urlsplit(url)
     why = str(getattr(exc, "reason", exc)) or type(exc).__name__
-    if parts.scheme == "https" and "SSL" in why and "CERTIFICATE" not in why:
+    if "CERTIFICATE_VERIFY_FAILED" in why:
         return Finding(
-            "url-tls",
-            "web",
-            f"the port of {url} does not support TLS",
+            "url-tls", "web", f"the certificate of {url} is not trusted ({why})",
+            "name the file of its authority in SSL_CERT_FILE, and its host in --url",
+        )  # fmt: skip
+    if parts.scheme == "https" and "SSL" in why:
+        return Finding(
+            "url-tls", "web", f"the port of {url} does not support TLS",
             "use http://, or the port for HTTPS",
-        )
-    if parts.scheme == "http" and parts.hostname and "refused" not in why:
+        )  # fmt: skip
+    if parts.scheme == "http" and parts.hostname and not re.search("refused|timed out", why):
         port = parts.port or 80
         if speaks_tls(parts.hostname, port, timeout):
             return Finding("url-tls", "web", f"the port of {url} requires TLS", "use https://")

@@ -5,17 +5,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import ContentDisallowed
 
 from ..celery import probe
 from ..selfcheck import Process
 from ..tracing.scope import hop_scope
-from .broker import address
-from .directory import not_writable
+from .directory import check_directory
 from .finding import Finding
 from .web_process import check_process
 
-__all__ = ["SET_UP", "Workers", "ask", "check_worker", "nobody"]
+__all__ = ["SET_UP", "Workers", "ask", "check_worker"]
 
 #: Seconds to wait for answers: a short try, and a longer one if no worker has answered.
 _PATIENCE = (1.0, 2.0)
@@ -26,8 +24,6 @@ SKEW = 0.25
 #: The time of an answer limits the precision of a clock. A worker whose answer took more than
 #: _QUICK seconds is asked again, up to _TRIES times.
 _QUICK, _TRIES = 0.1, 3
-
-_SERIALIZERS = ("json", "pickle", "msgpack", "yaml")
 
 _POOLS = {"prefork": "prefork", "solo": "solo", "thread": "threads", "gevent": "gevent"}
 
@@ -80,43 +76,6 @@ def _pid(answer: Any) -> int:
     return int(answer.get("process", {}).get("pid", 0)) if isinstance(answer, dict) else 0
 
 
-def nobody(app: Celery) -> Finding:
-    """Explain why no worker answers. It may refuse the serializer, so ask again in others."""
-    with app.connection_for_write() as connection:
-        uri = address(connection)
-        serializer = app.conf.task_serializer
-        mailbox = app.control.mailbox(connection)
-        for other in (each for each in _SERIALIZERS if each != serializer):
-            if _answers_in(mailbox, other):
-                return Finding(
-                    "serializer-refused", "worker",
-                    f"the workers accept messages in {other} and not in {serializer}",
-                    f"let accept_content of the workers name {serializer}, or set another "
-                    "task_serializer",
-                )  # fmt: skip
-    prefix = app.conf.broker_transport_options.get("global_keyprefix")
-    here = f" with global_keyprefix {prefix!r}" if prefix else ""
-    return Finding(
-        "no-worker", "worker", f"no worker on {uri}{here} answered",
-        "start a worker; if one runs, compare its broker_url (host, virtual host, database) and "
-        "the global_keyprefix in its broker_transport_options, and check that it is not stopped",
-    )  # fmt: skip
-
-
-def _answers_in(mailbox: Any, serializer: str) -> bool:
-    """Return whether a worker answers a question in *serializer*."""
-    mailbox.accept = ["json"]
-    try:
-        answers = mailbox._broadcast(
-            probe.COMMAND, reply=True, timeout=_PATIENCE[0] / 2, serializer=serializer
-        )
-    except ContentDisallowed:
-        return True  # an answer, which is not read
-    except Exception:
-        return False  # not installed here, or not permitted
-    return bool(answers)
-
-
 def check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
     """Check the *answer* of the main process of the worker *name*."""
     yield from _check_clock(name, answer)
@@ -135,8 +94,8 @@ def check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
         )  # fmt: skip
     process = Process.of(answer["process"])
     yield from check_process(process, "worker", SET_UP)
-    if process.unwritable:
-        yield not_writable("worker", process.unwritable)
+    if unwritable := check_directory(process, "worker"):
+        yield unwritable
     here, there = hop_scope().version, answer.get("version", "")
     if here != there:
         yield Finding(

@@ -7,7 +7,10 @@ from functools import cache
 
 from google.protobuf.descriptor import Descriptor
 
-__all__ = ["MAX_IMPORTED", "MAX_OBJECTS", "Malformed", "TooLarge", "check_json", "check_protobuf"]
+__all__ = [
+    "FIXED32", "FIXED64", "LENGTH", "MAX_IMPORTED", "MAX_OBJECTS", "VARINT", "Malformed",
+    "TooLarge", "check_json", "check_protobuf", "read_varint",
+]  # fmt: skip
 
 #: The most objects of one export: spans, attributes, their values, and everything else nested.
 MAX_OBJECTS = 300_000
@@ -29,7 +32,8 @@ _SMALL = 256 * 1024
 
 _ITEMS = {"Span": "span", "LogRecord": "log record"}
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+#: The wire types of protobuf.
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 class Malformed(ValueError):
@@ -63,10 +67,10 @@ def _count(body: bytes, message: Descriptor) -> int:
             fields += 1
             if fields > MAX_FIELDS:
                 raise TooLarge(f"the body has more than {MAX_FIELDS} fields")
-            tag, at = _varint(body, at)
+            tag, at = read_varint(body, at)
             wire = tag & 7
-            if wire == _LENGTH:
-                length, at = _varint(body, at)
+            if wire == LENGTH:
+                length, at = read_varint(body, at)
                 field = types.get(tag >> 3)
                 if field is not None:
                     objects += 1
@@ -81,16 +85,16 @@ def _count(body: bytes, message: Descriptor) -> int:
                     if length:
                         nested.append((at, at + length, field))
                 at += length
-            elif wire == _VARINT:
-                _, at = _varint(body, at)
-            elif wire in (_FIXED64, _FIXED32):
-                at += 8 if wire == _FIXED64 else 4
+            elif wire == VARINT:
+                _, at = read_varint(body, at)
+            elif wire in (FIXED64, FIXED32):
+                at += 8 if wire == FIXED64 else 4
             else:
                 return objects
     return objects
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
+def read_varint(body: bytes, at: int) -> tuple[int, int]:
     """Return the varint at *at*, and the offset behind it.
 
     Raises IndexError if there is none. A varint of protobuf has ten bytes at most.

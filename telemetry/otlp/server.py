@@ -25,6 +25,7 @@ from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
 from .apart import read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
 from .from_json import ID_FIELDS, from_json, items_in
+from .repair import with_utf8
 from .signals import SIGNALS, Export, Exports
 
 __all__ = [
@@ -137,17 +138,22 @@ def receive(
 
 
 def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> Request:
+    descriptor: Any = kind.DESCRIPTOR  # upb's is like Descriptor
     if ticket is not None:
         ticket.fit(len(body))
-    objects = check_protobuf(body, kind.DESCRIPTOR)  # type: ignore[arg-type]  # upb's is like it
+    objects = check_protobuf(body, descriptor)
     if ticket is not None:
         ticket.fit(len(body), objects)
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        body = with_utf8(body, descriptor)
     try:
         return kind.FromString(body)
     except DecodeError as exc:
         _, _, reason = str(exc).rpartition(": ")
         reason = "it is nested too deeply" if "MaxDepth" in reason else reason
-        raise Malformed(f"the body is not an {kind.DESCRIPTOR.name}: {reason}") from None
+        raise Malformed(f"the body is not an {descriptor.name}: {reason}") from None
 
 
 def grouped(kind: type[Export], items: Iterable[tuple[bytes, Message]]) -> Export:

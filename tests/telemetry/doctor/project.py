@@ -1,6 +1,8 @@
 """A Flask and a Celery app, sound; ``BREAK`` names what is broken, or only different, in it."""
 
 import os
+import resource
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -31,11 +33,13 @@ def by_first_argument(name, args, kwargs, options, task=None, **_):
 
 DIFFERENT = {
     "accepts-yaml": {"accept_content": ["yaml"]},
+    "compressed": {"task_compression": "gzip"},
+    "compressed-by-none": {"task_compression": "pigeon"},
     "beat": {"beat_schedule": {"tick": {"task": "pack", "schedule": 60}}},
     "broadcast": {"task_queues": [Queue("celery"), Broadcast("all")]},
     "declared": {"task_queues": [Queue("celery"), Queue("idle")]},
     "eager": {"task_always_eager": True},
-    "limited": {"task_annotations": {"pack": {"rate_limit": "1/h"}}},
+    "limited": {"task_annotations": {"*": {"rate_limit": "1/h"}}},
     "limited-all": {"task_default_rate_limit": "1/h"},
     "key-prefix": {"broker_transport_options": {"global_keyprefix": "shop:"}},
     "ignores-results": {"task_ignore_result": True},
@@ -133,7 +137,7 @@ if "worker-lacks-task" not in BREAK:
         pass
 
 
-if {"shared", "current", "default"} & {*BREAK}:
+if {"shared", "current", "default", "makes-celery"} & {*BREAK}:
 
     @shared_task(name="share")
     def share():
@@ -174,6 +178,14 @@ if "clocks-apart" in BREAK:
     time.time = lambda: _clock() + AHEAD
     request.datetime = Ahead
 
+
+@signals.worker_ready.connect(weak=False)
+@signals.worker_process_init.connect(weak=False)
+def fill(**_):
+    if "disk-full" in BREAK:  # for this process: its files may not grow
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
 if "set-up-only-in-children" in BREAK:
     signals.celeryd_init.receivers = []
 
@@ -203,6 +215,14 @@ def create_app() -> flask.Flask:
     app = flask.Flask(__name__)
     if "prints" in BREAK:
         print("loading")
+    if "starts-a-thread" in BREAK:
+        threading.Thread(target=threading.Event().wait).start()
+    if "makes-celery" in BREAK:
+        again = Celery("project", broker=celery.conf.broker_url, backend=celery.conf.result_backend)
+        again.conf.task_compression = celery.conf.task_compression
+        if "untraced" not in BREAK:
+            instrument_celery(again)
+        again.set_default()
     if {"own-provider", "provider-without-exporter"} & {*BREAK}:
         trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
     if "own-provider" in BREAK:

@@ -160,6 +160,15 @@ def test_a_directory_that_the_worker_cannot_write(doctor: Doctor, worker, tmp_pa
     assert codes(said) == below(first(said)) == ["directory-not-writable"]
 
 
+def test_a_disk_that_is_full_for_the_worker(doctor: Doctor, worker) -> None:
+    """The reason stands first, and not that its spans do not arrive."""
+    worker(BREAK="disk-full")
+    said = doctor()
+    assert codes(said) == ["directory-not-writable"]
+    assert first(said)["hop"] == "worker"
+    assert first(said)["remedy"].startswith("free space there")
+
+
 def test_what_a_person_reads(start: Starter) -> None:
     process = start("telemetry", "doctor", *WEB, BREAK="flask-not-instrumented")
     assert process.wait(30) == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from telemetry.doctor.causes import explain
-from telemetry.doctor.finding import Finding, hide_secrets
+from telemetry.doctor.finding import Finding
 
 S = "s3cret"
 
@@ -22,12 +22,15 @@ S = "s3cret"
         (f"https://shop/orders?token={S}&page=1 is slow", "https://shop/orders?… is slow"),
         (f"shop:4318/v1?{S}", "shop:4318/v1?…"),
         (f"password={S}, api_key={S}; x", "password=…, api_key=…; x"),
+        (f"No module named 'https;AccountKey={S}=='", "No module named 'https;AccountKey=…'"),
+        (f"Port could not be cast to integer value as '{S}'",
+         "Port could not be cast to integer value as '…'"),
+        ("answers \x00\x1b[31m\ufffd red,\nand more", "answers [31m red, and more"),
         ("celery@shop is busy; packer@shop holds 2", "celery@shop is busy; packer@shop holds 2"),
         ("where is it? (orders.py:12)", "where is it? (orders.py:12)"),
     ],
 )  # fmt: skip
 def test_no_secret_is_shown(text: str, shown: str) -> None:
-    assert hide_secrets(text) == shown
     finding = Finding("code", "web", text, text)
     assert (finding.problem, finding.remedy) == (shown, shown)
 

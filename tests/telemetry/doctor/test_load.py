@@ -117,15 +117,16 @@ def test_one_exception_in_both_applications_is_one_finding(tmp_path: Path) -> No
 
 
 def test_what_an_application_prints_is_not_in_the_json(doctor: Doctor) -> None:
-    assert codes(doctor("--flask", CREATE, BREAK="prints")) == []
+    assert codes(doctor("--flask", CREATE, BREAK="prints,starts-a-thread")) == []
 
 
+@pytest.mark.parametrize("made", ["Celery()", "flask_app.extensions['celery']"])
 @pytest.mark.parametrize("given", ["orders:create_app", "orders", "shop"])
-def test_a_name_that_is_no_app_says_what_to_give(given: str, tmp_path: Path) -> None:
+def test_a_name_that_is_no_app_says_what_to_give(given: str, made: str, tmp_path: Path) -> None:
     (tmp_path / "orders.py").write_text("import shop\n\ndef create_app():\n    pass\n")
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
-    (tmp_path / "shop" / "queue.py").write_text("from celery import Celery\n\napp = Celery()\n")
+    (tmp_path / "shop" / "queue.py").write_text(f"from celery import Celery\n\napp = {made}\n")
     done = subprocess.run(
         [sys.executable, "-m", "telemetry", "doctor", "--celery", given],
         cwd=tmp_path, capture_output=True, text=True,

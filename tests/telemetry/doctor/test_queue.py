@@ -79,10 +79,21 @@ def test_a_sound_system_on_rabbitmq(doctor: Doctor, worker, rabbitmq: RabbitMQ) 
     assert codes(doctor(CELERY_BROKER_URL=rabbitmq.url)) == []
 
 
-def test_a_broker_of_no_kind(doctor: Doctor) -> None:
-    said = first(doctor(*QUEUE, CELERY_BROKER_URL="pigeon://127.0.0.1"))
+@pytest.mark.parametrize(
+    ("url", "problem", "remedy"),
+    [
+        ("pigeon://127.0.0.1", "pigeon", "install the transport"),
+        ("sentinel://:secret@127.0.0.1:1", "master_name", "name the master"),
+        ("redis://:secret#1@127.0.0.1:1/0", "as '…'", "percent-encode"),
+        ("redis://127.0.0.1:1/0?password=secret", "not usable", "correct it"),
+    ],
+)
+def test_a_broker_of_no_kind(doctor: Doctor, url: str, problem: str, remedy: str) -> None:
+    said = first(doctor(*QUEUE, CELERY_BROKER_URL=url))
     assert said["code"] == "broker-unknown"
-    assert "pigeon" in said["problem"]
+    assert problem in said["problem"]
+    assert remedy in said["remedy"]
+    assert "secret" not in str(said)
 
 
 def test_a_broker_inside_of_one_process(doctor: Doctor) -> None:
@@ -93,8 +104,9 @@ def test_tasks_that_run_where_they_are_called(doctor: Doctor) -> None:
     assert codes(doctor(*QUEUE, BREAK="eager")) == ["tasks-eager"]
 
 
-def test_a_message_that_cannot_be_published(doctor: Doctor) -> None:
-    assert codes(doctor(*QUEUE, BREAK="no-such-serializer")) == ["not-published"]
+@pytest.mark.parametrize("broken", ["no-such-serializer", "compressed-by-none"])
+def test_a_message_that_cannot_be_published(doctor: Doctor, broken: str) -> None:
+    assert codes(doctor(*QUEUE, BREAK=broken)) == ["not-published"]
 
 
 def test_no_worker(doctor: Doctor, broker: Broker) -> None:
@@ -150,11 +162,13 @@ def test_a_user_of_redis_who_is_limited_to_some_names(
             )  # fmt: skip
 
         allow(*celerys, "*.reply.celery.pidbox*")
-        worker(CELERY_BROKER_URL=url)
+        process = worker(CELERY_BROKER_URL=url)
         assert codes(doctor(CELERY_BROKER_URL=url)) == []
         allow(*celerys)
         said = doctor(CELERY_BROKER_URL=url)
         allow("*")  # so that the worker can end
+    process.stop()
+    server.process.stop()
     assert codes(said) == ["probe-not-permitted"]
     assert ".reply.celery.pidbox" in first(said)["remedy"]
 
@@ -280,6 +294,44 @@ def test_two_workers_of_which_one_knows_nothing(doctor: Doctor, worker) -> None:
     said = doctor()
     assert codes(said) == ["worker-not-instrumented"]
     assert "other@here" in first(said)["problem"]
+
+
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_a_worker_that_is_stopped(
+    doctor: Doctor, worker, start: Starter, broker: Broker, rabbitmq: RabbitMQ, kind: str
+) -> None:
+    """It is connected, so it is not missing."""
+    url = broker.url if kind == "redis" else rabbitmq.url
+    process = worker("--pool", "solo", CELERY_BROKER_URL=url)
+    # One that is ready may not have subscribed yet.
+    ping = ("celery", "-A", f"{PROJECT}:celery", "inspect", "ping", "-t", "10")
+    assert start(*ping, CELERY_BROKER_URL=url).wait() == 0
+    process.signal(signal.SIGSTOP)
+    try:
+        said = doctor(*QUEUE, "--timeout", "1", CELERY_BROKER_URL=url)
+    finally:
+        process.signal(signal.SIGCONT)
+    assert codes(said) == ["worker-silent"]
+
+
+def test_a_broker_that_ends_while_the_doctor_waits(doctor: Doctor, worker, tmp_path: Path) -> None:
+    server = Server(tmp_path, "secret")
+    process = worker("--pool", "solo", CELERY_BROKER_URL=server.url)
+    process.signal(signal.SIGSTOP)
+    with redis.Redis.from_url(server.url) as client, client.monitor() as monitor:
+        # The doctor waits for the worker, once it has sent its question.
+        listener = threading.Thread(
+            target=lambda: [
+                next(each for each in monitor.listen() if each["command"].startswith("PUBLISH")),
+                server.process.kill(),
+            ]
+        )
+        listener.start()
+        said = doctor(*QUEUE, "--timeout", "1", CELERY_BROKER_URL=server.url)
+        listener.join()
+    process.kill()
+    assert codes(said) == ["broker-unreachable"]
+    assert "no longer answers" in first(said)["problem"]
 
 
 def test_a_worker_that_does_not_come_to_the_probe(doctor: Doctor, worker) -> None:

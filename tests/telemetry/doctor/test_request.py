@@ -158,3 +158,8 @@ def test_a_server_with_tls_on_one_side(doctor: Doctor, proxy: ThreadingHTTPServe
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
     assert codes(doctor("--url", f"http:{address}")) == ["url-tls"]
+    said = doctor("--url", f"https:{address}a b?c=secret d")
+    assert codes(said) == ["url-tls"]
+    assert "SSL_CERT_FILE" in first(said)["remedy"]
+    assert "secret" not in str(said)
+    assert " d " not in first(said)["problem"]

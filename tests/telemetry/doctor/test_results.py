@@ -48,6 +48,8 @@ def test_a_result_backend_that_is_down(doctor: Doctor, worker, tmp_path: Path) -
 
     said = doctor(CELERY_RESULT_BACKEND="pigeon://127.0.0.1")
     assert codes(said) == ["result-backend-unknown"]
+    said = doctor(CELERY_RESULT_BACKEND="cache+memory://")
+    assert codes(said) == ["result-backend-in-memory"]
 
 
 def test_a_result_backend_that_is_read_only(doctor: Doctor, worker, tmp_path: Path) -> None:

@@ -28,6 +28,15 @@ def test_shared_tasks_of_a_server(sound: Doctor, apps: tuple[str, ...]) -> None:
     assert "shared-task-elsewhere" not in codes(sound(*apps, BREAK="current,default"))
 
 
+def test_a_factory_that_makes_both_apps(sound: Doctor) -> None:
+    """It is called twice, and so makes two Celery apps. Either publishes in the same way."""
+    # The worker does not have the shared task.
+    assert codes(sound(BREAK="makes-celery,compressed")) == ["worker-lacks-task"]
+    said = sound(BREAK="makes-celery,untraced")
+    assert codes(said) == ["shared-task-elsewhere", "worker-lacks-task"]
+    assert "which is not instrumented" in first(said)["problem"]
+
+
 def test_a_task_class_that_publishes_by_itself(sound: Doctor) -> None:
     said = sound(BREAK="past-send")
     assert codes(said) == ["task-class-past-send"]
@@ -68,4 +77,5 @@ def test_a_rate_limit(doctor: Doctor, worker) -> None:
     said = doctor()
     assert codes(said) == []
     assert hints(said) == ["rate-limit"]
-    assert "pack (1/h)" in said[1]["hints"][0]["problem"]
+    problem = said[1]["hints"][0]["problem"]
+    assert "limits the rate of pack (1/h), ship (1/h): their" in problem

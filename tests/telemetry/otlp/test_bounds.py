@@ -63,6 +63,16 @@ def test_too_many_objects_of_protobuf(body: bytes) -> None:
         parse(ExportTraceServiceRequest, body, PROTOBUF)
 
 
+def test_a_string_that_is_not_utf_8() -> None:
+    """The Collector accepts it. It costs its own characters, and not the export."""
+    spans = field(2, field(5, b"a\xff\xe2\x82")) + field(2, field(5, "ping é".encode()))
+    body = field(1, field(2, spans))
+    export = parse(ExportTraceServiceRequest, body)
+    assert [span.name for span in decode(export)] == ["a???", "ping é"]
+    with pytest.raises(Malformed):
+        parse(ExportTraceServiceRequest, body[:-1])
+
+
 def test_a_span_that_no_server_would_take() -> None:
     with pytest.raises(TooLarge, match="a span of more than"):
         parse(ExportTraceServiceRequest, in_a_span(field(5, b"x" * MAX_SPAN)))

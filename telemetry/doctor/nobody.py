@@ -1,0 +1,94 @@
+"""Explain why no worker answers remote control."""
+
+from contextlib import suppress
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import ContentDisallowed
+
+from ..celery import probe
+from .broker import address
+from .finding import Finding
+
+__all__ = ["nobody"]
+
+_SERIALIZERS = ("json", "pickle", "msgpack", "yaml")
+
+#: Seconds to wait for an answer in another serializer.
+_PATIENCE = 0.5
+
+
+def nobody(app: Celery) -> Finding:
+    """Explain why no worker answers. It may refuse the serializer, so ask again in others."""
+    with app.connection_for_write() as connection:
+        uri = address(connection)
+        serializer = app.conf.task_serializer
+        mailbox = app.control.mailbox(connection)
+        for other in (each for each in _SERIALIZERS if each != serializer):
+            if _answers_in(mailbox, other):
+                return Finding(
+                    "serializer-refused", "worker",
+                    f"the workers accept messages in {other} and not in {serializer}",
+                    f"let accept_content of the workers name {serializer}, or set another "
+                    "task_serializer",
+                )  # fmt: skip
+    if _is_connected(app):
+        return Finding(
+            "worker-silent", "worker",
+            f"a worker is connected to {uri} and does not answer: it is stopped, or busy, "
+            "which keeps a worker with --pool solo from answering",
+            "wait until its task ends, or give --timeout; if it is stopped, continue or restart it",
+        )  # fmt: skip
+    prefix = app.conf.broker_transport_options.get("global_keyprefix")
+    with_prefix = f" with global_keyprefix {prefix!r}" if prefix else ""
+    return Finding(
+        "no-worker", "worker",
+        f"no worker on {uri}{with_prefix} answered",
+        "start a worker; if one runs, compare its broker_url (host, virtual host, database) and "
+        "broker_transport_options (global_keyprefix, sep)",
+    )  # fmt: skip
+
+
+def _answers_in(mailbox: Any, serializer: str) -> bool:
+    """Return whether a worker answers a question in *serializer*."""
+    mailbox.accept = ["json"]
+    try:
+        answers = mailbox._broadcast(
+            probe.COMMAND, reply=True, timeout=_PATIENCE, serializer=serializer
+        )
+    except ContentDisallowed:
+        return True  # an answer, which is not read
+    except Exception:
+        return False  # not installed here, or not permitted
+    return bool(answers)
+
+
+def _is_connected(app: Celery) -> bool:
+    """Return whether the broker has a worker of *app*."""
+    # Not permitted, or no such queue. Not on the connection above, which may wait for answers.
+    with suppress(Exception), app.connection_for_write() as connection:
+        transport = connection.transport.driver_type
+        if transport == "amqp":
+            return any(_consumers(connection, name) for name in list(app.amqp.queues))
+        if transport == "redis":
+            return _is_subscribed(connection.default_channel, app.control.mailbox.exchange.name)
+    return False
+
+
+def _consumers(connection: Any, queue: str) -> int:
+    """Return how many consumers RabbitMQ counts for *queue*."""
+    with connection.channel() as channel:
+        return int(channel.queue_declare(queue, passive=True).consumer_count)
+
+
+def _is_subscribed(channel: Any, exchange: str) -> bool:
+    """Return whether Redis has a client that receives remote control.
+
+    A worker that was killed stays in kombu's table, so a client must be subscribed too.
+    """
+    client = channel.client
+    database = str(client.connection_pool.connection_kwargs.get("db", 0))
+    return bool(channel.get_table(exchange)) and any(
+        each["db"] == database and each["psub"] != "0"
+        for each in client.client_list(_type="pubsub")
+    )
