@@ -57,7 +57,7 @@ def test_three_waits_are_told_apart(page, viewer: Viewer) -> None:  # type: igno
     assert widths[0] == pytest.approx(2 * widths[2], rel=0.1)
     label = page.locator(".row.wait .label")
     expect(label).to_have_text(
-        "waited 250 ms in celery, of it 50 ms for a free process, after 100 ms scheduled"
+        "waited 250 ms in celery (prefetched 50 ms, scheduled 100 ms before)"
     )
 
 

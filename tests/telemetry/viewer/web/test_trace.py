@@ -113,7 +113,7 @@ def test_a_send_links_to_the_run_in_another_trace_and_back(page: Page, viewer: V
     page.goto(f"/trace/{TRACE}")
     linked = page.get_by_label("Linked traces")
     expect(linked).to_have_text("Picked up by → process tasks.add (shop-worker), 2.10 s later")
-    expect(page.locator(".row.wait .label")).to_have_text("waited 2.10 s in celery, by the clocks")
+    expect(page.locator(".row.wait .label")).to_have_text("waited 2.10 s in celery (by the clocks)")
     linked.get_by_role("link").click()
     expect(page).to_have_url(re.compile(f"/trace/{'e' * 32}/{shown('r1')}"))
     expect(page.get_by_label("Linked traces")).to_contain_text("Sent by ← send tasks.add (shop)")
