@@ -47,14 +47,23 @@ export function nothing(title, ...advice) {
   return h("div", { class: "nothing" }, h("h2", {}, title), h("div", {}, advice));
 }
 
+// The most characters of a name within a line of others.
+const LONGEST_NAME = 80;
+
+/** A name that is not longer than a line. */
+export function shortened(name) {
+  return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name;
+}
+
 /** A name that wraps after its dots, slashes and underscores. */
 export function breakable(name) {
   return name.split(/(?<=[._/])/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
 }
 
-/** The nodes of a text in which `backticks` mark code. */
+/** The nodes of a text in which `backticks` mark code. A number stays in one line with its unit. */
 export function prose(text) {
-  return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? h("code", {}, part) : visible(part)));
+  const unbroken = (part) => visible(part).replace(/(\d) (?=(d|h|min|s|ms|µs)\b)/g, "$1\u00a0");
+  return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? h("code", {}, part) : unbroken(part)));
 }
 
 /** Show a short message, also to screen readers. */

@@ -21,10 +21,9 @@ const SEARCHES = [
 function fill(dialog) {
   if (dialog.childElementCount) return;
   dialog.append(
-    h("h2", { id: "keys-title" }, "Keyboard shortcuts"),
+    h("div", { class: "detail-head" }, h("h2", { id: "keys-title" }, "Keyboard shortcuts"), h("form", { method: "dialog" }, h("button", { autofocus: true }, "Close"))),
     h("div", { class: "sheet" }, SHEET.map(([title, keys]) => h("section", {}, h("h3", {}, title), h("dl", {}, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one, at) => [at ? " " : "", h("kbd", {}, one)])), h("dd", {}, what)]))))),
     h("section", {}, h("h3", {}, "Search for traces"), h("dl", { class: "searches" }, SEARCHES.map(([text, what]) => [h("dt", {}, h("code", {}, text)), h("dd", {}, what)]))),
-    h("form", { method: "dialog" }, h("button", { autofocus: true }, "Close")),
   );
 }
 

@@ -1,7 +1,7 @@
 // The head of a trace: its sentence, the critical path, facts, errors, links and problems.
 
 import { colorOf } from "./colors.js";
-import { h, prose } from "./dom.js";
+import { h, prose, shortened } from "./dom.js";
 import { counted, count, duration, tick, timeOf } from "./format.js";
 import { badges } from "./status.js";
 
@@ -74,11 +74,6 @@ function factsOf(trace, id) {
     isCut ? h("strong", { class: "late" }, `Only ${count(trace.spans)} of them are shown. The download has all.`) : "",
   ];
 }
-
-// The most characters of a name within a sentence.
-const LONGEST_NAME = 80;
-
-const shortened = (name) => (name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name);
 
 function errorOf(error, id, goTo) {
   const click = (event) => {

@@ -1,6 +1,6 @@
 // One row of the list of traces.
 
-import { h, prose, setText } from "./dom.js";
+import { h, prose, setText, shortened } from "./dom.js";
 import { clockOf, count, duration } from "./format.js";
 import { badges } from "./status.js";
 
@@ -73,5 +73,5 @@ function shares(parts) {
 
 function services(names) {
   const rest = names.length - MOST_SERVICES;
-  return names.slice(0, MOST_SERVICES).join(" → ") + (rest > 0 ? ` → ${rest} more` : "");
+  return names.slice(0, MOST_SERVICES).map(shortened).join(" → ") + (rest > 0 ? ` → ${rest} more` : "");
 }
