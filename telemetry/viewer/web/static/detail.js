@@ -1,7 +1,7 @@
 // The details of one span, in the panel beside the waterfall.
 
 import { get } from "./api.js";
-import { h } from "./dom.js";
+import { h, shortened } from "./dom.js";
 import { duration, timeOf } from "./format.js";
 import { logSection } from "./log_lines.js";
 import { STATUS_WORDS } from "./status.js";
@@ -32,8 +32,8 @@ function sections(span, logs, { missingParent, close, copy }) {
   const exceptions = span.events.filter((event) => event.name === "exception");
   const events = span.events.filter((event) => event.name !== "exception");
   return [
-    h("div", { class: "detail-head" }, h("h2", {}, span.name), button("Close", close)),
-    h("p", { class: "facts" }, h("span", { class: "badge" }, span.kind), span.status === "unset" ? "" : h("span", { class: `badge ${span.status}` }, STATUS_WORDS[span.status]), h("span", {}, duration(span.duration_ms)), h("span", {}, span.service)),
+    h("div", { class: "detail-head" }, h("h2", {}, shortened(span.name)), button("Close", close)),
+    h("p", { class: "facts" }, h("span", { class: "badge" }, span.kind), span.status === "unset" ? "" : h("span", { class: `badge ${span.status}` }, STATUS_WORDS[span.status]), h("span", {}, duration(span.duration_ms)), h("span", {}, shortened(span.service))),
     ...exceptions.map(exception),
     span.message && !exceptions.some((event) => repeats(event, span.message)) ? h("p", { class: "message" }, span.message) : "",
     logSection(logs.logs, span.start_ns, logs.more),
@@ -44,7 +44,7 @@ function sections(span, logs, { missingParent, close, copy }) {
     section("Attributes", span.attributes),
     events.length ? h("section", {}, h("h3", {}, "Events"), events.map((event) => h("details", {}, h("summary", {}, event.name, h("span", { class: "at" }, ` after ${duration(event.offset_ms)}`)), attributes(event.attributes)))) : "",
     section("Resource", span.resource),
-    section("Span", { "span id": span.span_id, "parent span id": span.parent_span_id || "none", start: timeOf(span.start_ns), scope: span.scope, traceparent: span.traceparent, ...dropped(span.dropped) }),
+    section("Span", { ...(shortened(span.name) === span.name ? {} : { name: span.name }), "span id": span.span_id, "parent span id": span.parent_span_id || "none", start: timeOf(span.start_ns), scope: span.scope, traceparent: span.traceparent, ...dropped(span.dropped) }),
   ];
 }
 

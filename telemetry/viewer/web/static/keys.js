@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 const SHEET = [
   ["All pages", [["?", "keyboard shortcuts"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["g l", "logs"], ["t", "light or dark theme"], ["Esc", "close, or leave a field"]]],
   ["Traces", [["↑ ↓", "previous or next trace"], ["j k", "next or previous trace"], ["Enter", "open the trace"], ["r", "refresh"]]],
-  ["One trace", [["↑ ↓", "previous or next row"], ["→ ←", "expand or collapse, go to the parent"], ["Shift → ←", "move the zoomed part"], ["Home End", "first or last row"], ["Enter", "span details"], ["/", "search spans"], ["n N", "next or previous match"], ["+ -", "zoom in or out"], ["0", "reset zoom"], ["*", "expand or collapse all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
+  ["One trace", [["↑ ↓", "previous or next row"], ["→ ←", "expand or collapse, go to the parent"], ["Shift →", "move the zoomed part (also ←)"], ["Home End", "first or last row"], ["Enter", "span details"], ["/", "search spans"], ["n N", "next or previous match"], ["+ -", "zoom in or out"], ["0", "reset zoom"], ["*", "expand or collapse all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
 ];
 
 const SEARCHES = [

@@ -1,4 +1,4 @@
-"""What the pages write: durations as everywhere else, rates that compare, and names of any length."""
+"""What the pages write: durations, rates that compare, and names of any length."""
 
 from dataclasses import replace
 
@@ -71,6 +71,10 @@ def test_a_name_of_any_length_and_direction_stays_in_its_place(
         page.locator("main tbody tr").first.wait_for()
         assert page.evaluate(WIDER) <= 0
         assert "\u202e" not in page.inner_text("main")
+    # The map's table shows all its columns beside such a name.
+    table = page.get_by_role("region", name="Map as a table")
+    wider = table.evaluate("one => one.scrollWidth - one.clientWidth")
+    assert width < 1000 or wider <= 0
 
 
 def test_the_tabs_do_not_move_when_another_is_chosen(page: Page, viewer: Viewer) -> None:
