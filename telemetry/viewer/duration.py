@@ -14,7 +14,7 @@ _UNITS = (
 )
 
 #: The upper limit of a longer one, and the names and lengths of its two units.
-_PAIRS = (
+_PAIRS: tuple[tuple[float, tuple[str, int], tuple[str, int]], ...] = (
     (3_599_500_000_000, ("min", 60 * SECOND), ("s", SECOND)),
     (172_770_000_000_000, ("h", 3_600 * SECOND), ("min", 60 * SECOND)),
     (float("inf"), ("d", 86_400 * SECOND), ("h", 3_600 * SECOND)),
@@ -44,7 +44,10 @@ def precision(ns: int) -> int:
 
 def unit_of(ns: int) -> tuple[str, int, int] | None:
     """Return name, length and decimals of the only unit of *ns*. From a minute there are two."""
-    return next(((name, *rest) for below, name, *rest in _UNITS if ns < below), None)  # type: ignore[misc]
+    for below, name, length, decimals in _UNITS:
+        if ns < below:
+            return name, length, decimals
+    return None
 
 
 def number(ns: int, length: int, decimals: int) -> str:

@@ -182,7 +182,7 @@ def test_the_search_finds_attributes_and_what_is_folded(page: Page, viewer: View
 SAMPLE = r"""
 async () => {
   const seconds = text => {
-    const found = [...text.matchAll(/([\d.]+) (min|s)\b/g)];
+    const found = [...text.matchAll(/([\d.]+)\s(min|s)\b/g)];
     return found.reduce((sum, [, n, unit]) => sum + n * (unit === 'min' ? 60 : 1), 0);
   };
   const samples = [];
