@@ -37,9 +37,10 @@ def precision(ns: int) -> int:
     """Return the length in nanoseconds to which a duration of *ns* is rounded."""
     if unit := unit_of(ns):
         _, length, decimals = unit
-        return length // 10**decimals
-    _, (_, step) = _pair(ns)
-    return step
+        step: int = length // 10**decimals
+        return step
+    _, (_, length) = _pair(ns)
+    return length
 
 
 def unit_of(ns: int) -> tuple[str, int, int] | None:
