@@ -1,9 +1,8 @@
-"""Makes the pictures in docs/images: the viewer, with the traces of two systems.
+"""Make the screenshots in docs/images: ``python docs/screenshots.py``.
 
-Starts a viewer, sends it the traces of ``python -m app.demo`` and of a shop in trouble
-(``busy_shop.py``), and photographs its pages: ``python docs/screenshots.py``. It takes four
-minutes. Needs Chromium, and the packages of ``make check``; with pngquant the pictures are a third
-of the size.
+Start a viewer, send it the traces of ``python -m app.demo`` and of a shop in trouble
+(``busy_shop.py``), and take a screenshot of its pages. This takes four minutes. It needs Chromium,
+Redis, and the packages of ``make check``. With pngquant the files have a third of the size.
 """
 
 import json
@@ -28,13 +27,13 @@ IMAGES = ROOT / "docs" / "images"
 
 PINGS = 12
 
-#: Seconds for which the shop takes orders; for the second half nobody sends its mail.
+#: Seconds for which the shop takes orders. In the second half it has no worker for mail.
 BUSY = 120
 
-#: Seconds after which a message is stuck, in the pictures.
+#: Seconds after which a message is stuck.
 STUCK_AFTER = 30
 
-#: Each hop, by what its row in the trace is.
+#: Each hop, and how to recognise its row in the trace.
 HOPS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "request": lambda row: row["name"] == "GET" and row["service"] == "queuehop-client",
     "server": lambda row: row["name"] == "GET /ping",
@@ -43,10 +42,10 @@ HOPS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "store": lambda row: row["name"] == "SET",
 }
 
-#: Pages that are pictured to their end.
+#: Screenshots of the whole page.
 WHOLE = ("queue", "trace-killed", "trace-chord")
 
-#: The tree and the panel beside it.
+#: The selector of the waterfall and the details.
 WATERFALL = "main .trace-body"
 
 PYTHON = sys.executable
@@ -108,7 +107,7 @@ def main() -> int:
         orders.wait()
         while ask(f"{viewer}/api/stats")["pending"]:
             time.sleep(0.1)
-        photograph(viewer, chromium)
+        take_all(viewer, chromium)
     return 0
 
 
@@ -137,11 +136,11 @@ def wait_for(port: int) -> None:
             time.sleep(0.05)
 
 
-def photograph(url: str, chromium: str) -> None:
-    """Take each page in light, and some in dark or on a phone too."""
+def take_all(url: str, chromium: str) -> None:
+    """Take a screenshot of each page; of some in dark or on a phone too."""
 
     def trace_of(failures: int = 0, **query: str) -> str:
-        """Return the id of a trace in which so many runs failed for good."""
+        """Return the id of a trace with this number of failed runs."""
         rows = ask(f"{url}/api/traces?{urlencode(query)}")["traces"]
         found: str = next(
             row["trace_id"] for row in rows if row["states"].get("FAILURE", 0) == failures
@@ -194,9 +193,8 @@ def photograph(url: str, chromium: str) -> None:
 
 
 def take(page: Page, name: str, whole: bool, only: str | None) -> None:
-    """Write the picture of a page, of the *whole* of it, or *only* of the element named."""
+    """Write a screenshot of the window, of the *whole* page, or *only* of one element."""
     image = IMAGES / f"{name}.png"
-    # Of a hop its place in the tree and what is said of it, not the head of the page again.
     clip = page.locator(only).bounding_box() if only else None
     page.screenshot(path=image, clip=clip, full_page=whole)
     if shrink := shutil.which("pngquant"):
@@ -208,7 +206,7 @@ def take(page: Page, name: str, whole: bool, only: str | None) -> None:
             "--output",
             image,
         ]
-        # 98 and 99 are: it would be larger, or worse. The picture stays as it is.
+        # 98 and 99: the result would be larger, or worse. The file stays as it is.
         status = subprocess.run([*command, "64", image]).returncode
         if status not in (0, 98, 99):
             raise SystemExit(status)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 
 from opentelemetry.semconv._incubating.attributes.db_attributes import DB_SYSTEM_NAME
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from ..otlp.decode import ReceivedSpan
 from .analysis.verdict import SEND, by_trace, judge
+from .duration import duration
 
 __all__ = ["ping_header", "ping_line", "render_tree"]
 
@@ -86,16 +88,11 @@ def _period(spans: Sequence[ReceivedSpan]) -> tuple[int, int]:
 
 def _seconds(span: ReceivedSpan, key: str) -> float | None:
     value = span.attributes.get(key)
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.1f} ms"
-    if seconds < 60:
-        return f"{seconds:.2f} s"
-    minutes, seconds = divmod(seconds, 60)
-    return f"{minutes:.0f} min {seconds:.0f} s"
+    return duration(round(seconds * 1e9))
 
 
 def _printable(text: object) -> str:
@@ -224,7 +221,7 @@ def _above(
     """Yield the rows between *parent* and *span*: its waits, and its process if that changes."""
     guides = (_cut(lead), "dim")
     if parent is None and span.parent_id:
-        text = f"its parent {span.parent_id} did not arrive"
+        text = f"the parent {span.parent_id} did not arrive"
         yield _Row(Text.assemble(guides, (text, "red")))
     for words, bar in _waits(span):
         yield _Row(Text.assemble(guides, (f"⧗ {words}", "yellow")), bar=bar)

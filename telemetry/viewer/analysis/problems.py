@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ...otlp.decode import ReceivedSpan
+from ..duration import duration
 from .hops import Trace
 from .messaging import task_of
-from .sentence import sentence
 from .wait import LiveState, Wait
 
 __all__ = ["missing_parent", "problems"]
@@ -28,29 +28,35 @@ def problems(trace: Trace) -> list[str]:
         for orphan in trace.orphans[:MOST]
     ]
     if len(trace.orphans) > MOST:
-        told.append(f"the parents of {len(trace.orphans) - MOST} more spans did not arrive")
+        told.append(f"The parents of {len(trace.orphans) - MOST} more spans did not arrive.")
     if trace.circular:
-        told.append("some spans are their own ancestors; the circle is cut at the earliest")
+        told.append("Some spans are their own ancestors. The cycle is broken at the earliest.")
     return [*told, *_untaken(trace), *_disagreements(trace)]
 
 
 def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
     """Return the likely reason why the parent of *orphan* is missing."""
     if trace.arriving:
-        return "its parent has not arrived yet"
+        return "The parent has not arrived yet."
     knows, remote = orphan.flags & _KNOWS_REMOTE, orphan.flags & _IS_REMOTE
     if trace.roles[orphan.span_id] == "run" and (remote or not knows):
         return (
-            "its send did not arrive: the producer's spans go elsewhere, were sampled out, or "
-            "were lost with its process"
+            "The span of the send did not arrive. The producer exports to another place, its "
+            "spans were sampled out, or they were lost with its process."
         )
     if orphan.kind == "SERVER" and (remote or not knows):
-        return "its caller did not arrive: its spans go elsewhere, or were sampled out"
+        return (
+            "The span of the caller did not arrive. The caller exports to another place, or its "
+            "spans were sampled out."
+        )
     if remote:
-        return "its parent, in another process, did not arrive: sent elsewhere, or sampled out"
+        return (
+            "The parent did not arrive from another process. That process exports to another "
+            "place, or its spans were sampled out."
+        )
     return (
-        "its parent, in the same process, did not arrive: it has not ended, or was lost when the "
-        "process did"
+        "The parent did not arrive from the same process. It has not ended yet, or it was lost "
+        "with the process."
     )
 
 
@@ -61,18 +67,22 @@ def _untaken(trace: Trace) -> Iterator[str]:
         if wait.state in ("stuck", "expired") or not wait.knows:
             groups[wait.state, wait.queue, task_of(wait.of) or wait.of.name].append(wait)
     for (state, queue, task), waits in list(groups.items())[:MOST]:
-        count = f"{len(waits)} messages" if len(waits) > 1 else "1 message"
+        is_one = len(waits) == 1
+        count = "1 message" if is_one else f"{len(waits)} messages"
+        has, they = ("has", "it") if is_one else ("have", "them")
         where = f" in `{queue}`" if queue else ""
-        longest = sentence(max(wait.waited_ns for wait in waits), [])
-        told = f"{count} of {task}{where}"
+        longest = duration(max(wait.waited_ns for wait in waits))
         if state == "stuck":
-            yield f"{told} stuck for {longest}: check that a worker consumes from this queue"
+            yield (
+                f"{count} for {task} {has} been stuck{where} for {longest}. Check that a worker "
+                "consumes from this queue."
+            )
         elif state == "expired":
-            yield f"{told} expired before a worker took {'them' if len(waits) > 1 else 'it'}"
+            yield f"{count} for {task}{where} expired before a worker took {they}."
         else:
             yield (
-                f"{told}: no consumer is known. The producer does not record countdowns, and the "
-                "consumer may not be traced"
+                f"{count} for {task}{where} {has} no known consumer. The producer does not "
+                "record countdowns, and the consumer may not be traced."
             )
 
 
@@ -86,8 +96,8 @@ def _disagreements(trace: Trace) -> Iterator[str]:
             worst[pair] = max(early, worst.get(pair, 0))
     for (behind, ahead), early in list(worst.items())[:MOST]:
         yield (
-            f"the clock of {behind} is behind that of {ahead} by at least {early / 1e6:.1f} ms: "
-            "synchronize the clocks of both hosts (NTP)"
+            f"The clock of {behind} is at least {duration(early)} behind that of {ahead}. "
+            "Synchronize the clocks of both hosts (NTP)."
         )
 
 

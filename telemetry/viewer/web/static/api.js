@@ -1,6 +1,6 @@
-// What the server answers: JSON, or an error that names cause and remedy.
+// Requests to the server. It answers JSON, or an error that names the cause and the remedy.
 
-/** Fetch JSON; an error carries what the server says of cause and remedy. */
+/** Return the JSON at `path`. An error has the message of the server, or `unreachable`. */
 export async function get(path, signal) {
   let answer;
   try {
@@ -12,13 +12,13 @@ export async function get(path, signal) {
   return read(answer);
 }
 
-/** Send a file; return how many spans of how many traces were imported, and the first trace's id. */
+/** Import a file. Return the numbers of its spans, traces and log records, and the id of the first trace. */
 export async function send(file) {
   let answer;
   try {
     answer = await fetch("/api/import", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
   } catch {
-    throw new Error("The viewer does not answer, or the file cannot be read.");
+    throw new Error("The viewer does not answer, or the browser cannot read the file.");
   }
   return read(answer);
 }

@@ -1,8 +1,8 @@
-// The frame around every page: routes, live events, keys, theme.
+// The frame around every page: routes, live events, import of files, keys and theme.
 
 import { send } from "./api.js";
 import { h, toast } from "./dom.js";
-import { count, rate } from "./format.js";
+import { clock, counted, rate } from "./format.js";
 import { keyboard } from "./keys.js";
 import { showLogs } from "./logs.js";
 import { showMap } from "./map.js";
@@ -23,7 +23,7 @@ const ROUTES = [
   [/^\/logs$/, "logs", showLogs],
 ];
 
-// Milliseconds that the first page waits for the stream: what it reads then, it need not read again.
+// Milliseconds that the first page waits for the stream. What it reads after the stream is open, it need not read again.
 const PATIENCE = 300;
 
 const view = document.getElementById("view");
@@ -31,7 +31,7 @@ const places = keepPlace();
 let page = null;
 let isOpen = false;
 
-/** Go to an address of this page, as a link does. */
+/** Go to an address of the viewer, as a link does. */
 export function go(address, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"]({}, "", address);
   places.toTop();
@@ -58,7 +58,7 @@ function show() {
     return;
   }
   document.title = "queuehop";
-  view.replaceChildren(h("p", { class: "empty" }, "There is no such page. ", h("a", { href: "/", "data-link": "" }, "All traces")));
+  view.replaceChildren(h("p", { class: "empty" }, "Page not found. ", h("a", { href: "/", "data-link": "" }, "All traces")));
   page = null;
 }
 
@@ -67,7 +67,7 @@ document.addEventListener("click", (event) => {
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   go(link.getAttribute("href"));
-  // Whoever reads the page aloud, or goes on with Tab, is at its beginning.
+  // Screen readers and Tab go on from the top of the new page.
   view.focus({ preventScroll: true });
 });
 window.addEventListener("popstate", () => {
@@ -76,23 +76,23 @@ window.addEventListener("popstate", () => {
 });
 
 const live = document.getElementById("live");
-const words = document.getElementById("live-text");
+const liveText = document.getElementById("live-text");
 const offline = h("p", { class: "offline", role: "status" });
 document.querySelector(".top").after(offline);
 listen({
   heard(kind, value) {
     if (kind === "stats") {
       const now = value.received_per_s ? `, ${rate(value.received_per_s)} now` : "";
-      words.textContent = `${count(value.spans)} spans${now}`;
-      live.title = value.dropped ? `${count(value.dropped)} spans were dropped` : "";
+      liveText.textContent = `${counted(value.spans, "span")}${now}`;
+      live.title = value.dropped ? `${counted(value.dropped, "span")} dropped` : "";
     }
     page?.heard?.(kind, value);
   },
   connected(up) {
     live.classList.toggle("up", up);
     document.body.classList.toggle("is-old", !up);
-    if (!up) words.textContent = "Not connected";
-    offline.textContent = up ? "" : `No connection to the viewer since ${new Date().toLocaleTimeString(undefined, { hour12: false })}. The data below is from then. Reconnecting…`;
+    if (!up) liveText.textContent = "Not connected";
+    offline.textContent = up ? "" : `No connection to the viewer since ${clock(String(BigInt(Date.now()) * 1_000_000n))}. The data is from that time. Reconnecting…`;
   },
   missed() {
     if (isOpen) page?.refresh?.();
@@ -100,26 +100,26 @@ listen({
   },
 });
 
-async function open(file) {
+async function importFile(file) {
   try {
     const { accepted, logs, traces, trace_id: trace } = await send(file);
-    const records = logs ? `${accepted ? " and " : ""}${count(logs)} ${logs === 1 ? "log record" : "log records"}` : "";
-    toast(`Imported ${accepted ? `${count(accepted)} ${accepted === 1 ? "span" : "spans"}` : ""}${records}${traces > 1 ? ` in ${count(traces)} traces` : ""} from ${file.name}`);
+    const imported = [accepted ? counted(accepted, "span") : "", logs ? counted(logs, "log record") : ""].filter(Boolean).join(" and ");
+    toast(`Imported ${imported}${traces > 1 ? ` in ${counted(traces, "trace")}` : ""} from ${file.name}`);
     go(!accepted ? "/logs?all=1" : traces === 1 ? `/trace/${trace}` : "/");
   } catch (error) {
-    toast(`${file.name} was not imported: ${error.message}`);
+    toast(`Cannot import ${file.name}: ${error.message}`);
   }
 }
 
 const upload = document.getElementById("upload");
 upload.addEventListener("change", () => {
-  if (upload.files[0]) open(upload.files[0]);
+  if (upload.files[0]) importFile(upload.files[0]);
   upload.value = "";
 });
 window.addEventListener("dragover", (event) => event.preventDefault());
 window.addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files[0]) importFile(event.dataTransfer.files[0]);
 });
 
 theme(document.getElementById("theme"));

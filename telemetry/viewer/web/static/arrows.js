@@ -4,7 +4,7 @@ import { s } from "./dom.js";
 
 const MOST = 250;
 
-/** Draw into `svg` the links of the rows in sight. */
+/** Draw the links of the rows in view into `svg`. */
 export function arrowsOf(svg, { canvas, shown, links, from, to, percent, height, middle }) {
   const time = canvas.querySelector(".time");
   const [left, width] = [time?.offsetLeft ?? 0, time?.clientWidth ?? 0];
@@ -13,12 +13,12 @@ export function arrowsOf(svg, { canvas, shown, links, from, to, percent, height,
   svg.replaceChildren();
   svg.setAttribute("height", shown.length * height);
   svg.style.setProperty("height", `${shown.length * height}px`);
-  const inSight = (index) => index >= from && index < to;
+  const isInView = (index) => index >= from && index < to;
   let drawn = 0;
   for (const link of links) {
     if (link.kind === "link") continue;
     const [body, header] = [at.get(link.from), at.get(link.to)];
-    if (body === undefined || header === undefined || !(inSight(body) || inSight(header))) continue;
+    if (body === undefined || header === undefined || !(isInView(body) || isInView(header))) continue;
     if (++drawn > MOST) break;
     const [x1, y1] = [x(shown[header].end_ms), header * height + middle];
     const [x2, y2] = [x(shown[body].start_ms), body * height + middle];

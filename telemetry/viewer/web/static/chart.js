@@ -1,11 +1,11 @@
-// Charts over time: small ones in a row of a table, and large ones with axes.
+// Charts over time: small ones for a row of a table, and large ones with axes.
 
 import { h, s } from "./dom.js";
 import { ticks } from "./format.js";
 
 const MARGIN = { left: 70, right: 10, top: 8, bottom: 20 };
 
-/** A line through the values at `key`, broken where there is none; a value between two such is a dot. */
+/** A line through the values at `key`, with gaps where there is none. A value between two gaps is a dot. */
 function line(series, { key, name }, x, y) {
   const parts = [];
   const dots = [];
@@ -24,7 +24,7 @@ function line(series, { key, name }, x, y) {
   return [s("path", { class: `line ${name}`, d: parts.join("") }), dots];
 }
 
-/** A piece of a line as a chart has it, for its legend. */
+/** A sample of a line for the legend. */
 function sample({ name }) {
   if (name.startsWith("dot-")) return h("i", { class: `swatch ${name}`, "aria-hidden": "true" });
   return s("svg", { class: "sample", width: 18, height: 8, "aria-hidden": "true" }, s("line", { class: `line ${name}`, x1: 0, x2: 18, y1: 4, y2: 4 }));
@@ -34,7 +34,7 @@ function largest(series, lines) {
   return Math.max(0, ...series.flatMap((point) => lines.map(({ key }) => point[key] ?? 0)));
 }
 
-/** A small chart without axes. `label` says what it shows, for those who do not see it. */
+/** A small chart without axes. `label` describes it to screen readers. */
 export function sparkline(series, lines, { label, width = 96, height = 26 }) {
   const top = Math.max(largest(series, lines), 1);
   const [first, last] = [series[0]?.t ?? 0, series.at(-1)?.t ?? 1];
@@ -48,15 +48,15 @@ export function sparkline(series, lines, { label, width = 96, height = 26 }) {
   );
 }
 
-/** A chart with axes from 0 to `least` at least, a legend, and the values of each moment on hover. */
+/** A chart with axes, a legend, and the values of each moment on hover. The vertical axis reaches at least to `least`. */
 export function chart(series, lines, { title, format, tick = format, since, now, bucket, height = 180, width = 620, dots = null, least = 0.001 }) {
-  // Not wider than the page, so that its text is not scaled down.
+  // A chart wider than the page would be scaled down, with its text.
   width = Math.min(width, document.documentElement.clientWidth - 46);
   const begin = now - since;
   const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
   const top = Math.max(largest(series, lines), ...(dots ?? []).map((dot) => dot.value), least);
   const scale = ticks(top, 4);
-  // The highest value is below a line of the grid.
+  // The highest line of the grid is above the highest value.
   if (scale.at(-1) < top) scale.push(2 * scale.at(-1) - scale.at(-2));
   const highest = scale.at(-1);
   const x = (t) => MARGIN.left + Math.max(0, Math.min(1, (t - begin) / since)) * inner.width;
@@ -87,7 +87,7 @@ function summary(series, lines, format) {
     .join("; ");
 }
 
-/** Round times between two, `most` at most, and how each is written. */
+/** At most `most` round times between two, and their labels. */
 function times(begin, end, most) {
   const steps = [60, 300, 600, 900, 1800, 3600, 10800, 21600, 43200, 86400, 172800, 604800];
   const step = steps.find((seconds) => (end - begin) / seconds <= most) ?? 604800;

@@ -1,8 +1,11 @@
-// Elements from data. Text is always a text node: nothing that a span says becomes markup.
+// Elements from data. Text is always a text node, so data never becomes markup.
 
 const SVG = "http://www.w3.org/2000/svg";
+const TERMINAL_COLORS = /\x1b\[[0-9;]*m/g;
+// Control characters, and those that turn the direction of the text after them.
+const CONTROLS = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]/g;
 
-/** Make an HTML element. Properties beginning with "on" listen; null and false are left out. */
+/** Make an HTML element. A property that begins with "on" is a listener. Properties and children that are null or false are left out. */
 export function h(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
@@ -19,31 +22,51 @@ function fill(element, properties, children) {
     else if (name === "style") for (const [key, it] of Object.entries(value)) element.style.setProperty(key, it);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) => (typeof child === "string" ? visible(child) : child)));
   return element;
 }
 
-/** What is shown until the first answer; the style sheet waits with it, so that a fast one does not flicker. */
+/** Text without characters that nobody sees and that change the text beside them. */
+export function visible(text) {
+  return text.replace(TERMINAL_COLORS, "").replace(CONTROLS, "\ufffd");
+}
+
+/** Set the text of an element, unless it has it already. */
+export function setText(element, text) {
+  const shown = visible(text);
+  if (element.textContent !== shown) element.textContent = shown;
+}
+
+/** A placeholder until the first answer. The style sheet shows it with a delay, so that a fast answer does not flicker. */
 export function loading() {
   return h("p", { class: "empty loading", role: "status" }, "Loading…");
 }
 
-/** What a page says when it has nothing to show, and what to do about it. */
+/** An empty state: a title, and advice what to do. */
 export function nothing(title, ...advice) {
   return h("div", { class: "nothing" }, h("h2", {}, title), h("div", {}, advice));
 }
 
-/** A name that breaks after its dots, slashes and underscores rather than within a word. */
+// The most characters of a name within a line of others.
+const LONGEST_NAME = 80;
+
+/** A name that is not longer than a line. */
+export function shortened(name) {
+  return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name;
+}
+
+/** A name that wraps after its dots, slashes and underscores. */
 export function breakable(name) {
   return name.split(/(?<=[._/])/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
 }
 
-/** Text in which `backticks` stand for code. */
+/** The nodes of a text in which `backticks` mark code. A number stays in one line with its unit. */
 export function prose(text) {
-  return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? h("code", {}, part) : part));
+  const unbroken = (part) => visible(part).replace(/(\d) (?=(d|h|min|s|ms|µs)\b)/g, "$1\u00a0");
+  return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? h("code", {}, part) : unbroken(part)));
 }
 
-/** Put a short message where screen readers and eyes find it. */
+/** Show a short message, also to screen readers. */
 export function toast(text) {
   const place = document.getElementById("toast");
   place.textContent = text;

@@ -2,19 +2,21 @@
 
 import { h } from "./dom.js";
 
-/** Milliseconds, with as many digits as say something. */
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** A duration in milliseconds, with two or three digits, from a minute in two units. `duration.py` has the same rules. */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
   if (ms < 0.0005) return "0 ms";
   if (ms < 0.9995) return `${(ms * 1000).toFixed(0)} µs`;
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   if (ms < 999.5) return `${ms.toFixed(0)} ms`;
-  if (ms < 59950) return `${(ms / 1000).toFixed(ms < 9995 ? 2 : 1)} s`;
-  const seconds = Math.round(ms / 1000);
-  if (seconds < 3600) return inTwo(seconds, 60, "min", "s");
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 2880) return inTwo(minutes, 60, "h", "min");
-  return inTwo(Math.round(minutes / 60), 24, "d", "h");
+  if (ms < 59_950) return `${(ms / 1000).toFixed(ms < 9995 ? 2 : 1)} s`;
+  if (Math.round(ms / 1000) < 3600) return inTwo(ms, [MINUTE, "min"], [1000, "s"]);
+  if (Math.round(ms / MINUTE) < 2880) return inTwo(ms, [HOUR, "h"], [MINUTE, "min"]);
+  return inTwo(ms, [DAY, "d"], [HOUR, "h"]);
 }
 
 /** The same for a number that is round, as at a tick of an axis. */
@@ -22,40 +24,74 @@ export function tick(ms) {
   return ms ? duration(ms).replace(/\.(\d*?)0+(?= )/, (_, digits) => (digits ? `.${digits}` : "")) : "0";
 }
 
-function inTwo(number, each, large, small) {
-  const rest = number % each;
-  return `${Math.floor(number / each)} ${large}${rest ? ` ${rest} ${small}` : ""}`;
+function inTwo(ms, [length, large], [step, small]) {
+  const rounded = Math.round(ms / step) * step;
+  const rest = (rounded % length) / step;
+  return `${Math.floor(rounded / length)} ${large}${rest ? ` ${rest} ${small}` : ""}`;
 }
 
-/** A time of day from nanoseconds since the epoch, which come as text. */
+const dateOf = (ns) => new Date(Number(BigInt(ns) / 1_000_000n));
+const two = (number) => String(number).padStart(2, "0");
+const day = (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+const time = (date) => [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
+
+/** The time of day from nanoseconds since the epoch, which are text. With its date, unless that is today. */
 export function clock(ns) {
-  const date = new Date(Number(BigInt(ns) / 1000000n));
-  const time = date.toLocaleTimeString(undefined, { hour12: false });
-  const sameDay = date.toDateString() === new Date().toDateString();
-  return sameDay ? time : `${date.toLocaleDateString()} ${time}`;
+  const date = dateOf(ns);
+  const today = date.toDateString() === new Date().toDateString();
+  return today ? time(date) : `${day(date)} ${time(date)}`;
 }
 
-/** A moment as an element: in the browser's time zone, in UTC on hover. */
+/** The same as an element with UTC on hover. */
+export function clockOf(ns) {
+  return h("time", { datetime: utc(ns), title: utc(ns) }, clock(ns));
+}
+
+/** Date and time to the millisecond as an element: in the browser's time zone, in UTC on hover. */
 export function timeOf(ns) {
-  const date = new Date(Number(BigInt(ns) / 1000000n));
-  const time = date.toLocaleTimeString(undefined, { hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
-  return h("time", { datetime: exactly(ns), title: exactly(ns) }, `${date.toLocaleDateString()} ${time}`);
+  const date = dateOf(ns);
+  return h("time", { datetime: utc(ns), title: utc(ns) }, `${day(date)} ${time(date)}.${String(date.getMilliseconds()).padStart(3, "0")}`);
 }
 
-/** The same in UTC, with milliseconds and a date, for a title. */
-export function exactly(ns) {
-  return new Date(Number(BigInt(ns) / 1000000n)).toISOString();
-}
+const utc = (ns) => dateOf(ns).toISOString();
 
 export function count(number) {
   return number.toLocaleString("en");
 }
 
+/** A number of things: "1 span", "2 spans". */
+export function counted(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
+const RATES = [[1, "s"], [60, "min"], [3600, "h"]];
+
+/** A rate in the unit in which it is 1 or more. */
 export function rate(perSecond) {
-  if (perSecond >= 10) return `${perSecond.toFixed(0)}/s`;
-  if (perSecond >= 0.1) return `${perSecond.toFixed(1)}/s`;
-  if (perSecond * 60 >= 0.1) return `${(perSecond * 60).toFixed(1)}/min`;
-  return `${(perSecond * 3600).toFixed(perSecond * 3600 < 10 ? 1 : 0)}/h`;
+  return rates(perSecond)[0];
+}
+
+/** Rates that are compared, in one unit: that of the largest. */
+export function rates(...perSecond) {
+  const [seconds, unit] = rateUnit(perSecond);
+  return perSecond.map((value) => (value ? `${few(value * seconds)}/${unit}` : "0"));
+}
+
+/** The same as one text: "6.3 / 2.9 per min". */
+export function ratesTogether(...perSecond) {
+  const [seconds, unit] = rateUnit(perSecond);
+  const numbers = perSecond.map((value) => few(value * seconds)).join(" / ");
+  return Math.max(...perSecond) ? `${numbers} per ${unit}` : numbers;
+}
+
+function rateUnit(perSecond) {
+  const largest = Math.max(...perSecond);
+  return RATES.find(([length]) => largest * length >= 1) ?? RATES.at(-1);
+}
+
+/** A number with one decimal below 10, and without a decimal that says nothing. */
+function few(number) {
+  return count(Number(number.toFixed(number < 9.95 ? 1 : 0)));
 }
 
 // Steps of an axis that is longer than a minute, in milliseconds.

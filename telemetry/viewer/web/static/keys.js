@@ -1,41 +1,40 @@
-// Keys that work everywhere, and the sheet that tells of all of them.
+// The keys that work on every page, and the dialog that lists all keys.
 
 import { h } from "./dom.js";
 
 const SHEET = [
-  ["Everywhere", [["?", "keyboard shortcuts"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["g l", "logs"], ["t", "light or dark"], ["Esc", "close, or leave a field"]]],
-  ["Traces", [["↑ ↓", "previous, next"], ["j k", "next, previous"], ["Enter", "open"], ["r", "refresh"]]],
-  ["A trace", [["↑ ↓", "row"], ["→ ←", "open, close, go to its parent"], ["Home End", "first, last"], ["Enter", "details"], ["/", "search spans"], ["n N", "next match, previous match"], ["+ -", "zoom in, zoom out"], ["0", "reset zoom"], ["*", "open or close all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
+  ["All pages", [["?", "keyboard shortcuts"], ["/", "search"], ["g t", "traces"], ["g q", "queues"], ["g m", "map"], ["g l", "logs"], ["t", "light or dark theme"], ["Esc", "close, or leave a field"]]],
+  ["Traces", [["↑ ↓", "previous or next trace"], ["j k", "next or previous trace"], ["Enter", "open the trace"], ["r", "refresh"]]],
+  ["One trace", [["↑ ↓", "previous or next row"], ["→ ←", "expand or collapse, go to the parent"], ["Shift →", "move the zoomed part (also ←)"], ["Home End", "first or last row"], ["Enter", "span details"], ["/", "search spans"], ["n N", "next or previous match"], ["+ -", "zoom in or out"], ["0", "reset zoom"], ["*", "expand or collapse all"], ["c", "copy the trace id"], ["p", "copy the traceparent of the row"], ["o", "copy as OTLP JSON"], ["d", "download"], ["u", "back to the traces"]]],
 ];
 
 const SEARCHES = [
-  ["charge", "part of a name of a service, task, queue, route or span"],
+  ["charge", "part of the name of a service, task, queue, route or span"],
   ["3f1c…", "a task id, trace id, span id or traceparent"],
   ["user.id=7", "an attribute"],
   ["wait>2s duration<=200ms", "comparisons"],
-  ["status:stuck", "a state of a trace, message or run"],
+  ["status:stuck", "the state of a trace, message or run"],
   ["queue:mail task: service: route:", "part of such a name"],
-  ['log:"card declined"', "a text in its log records"],
+  ['log:"card declined"', "text in the log records of the trace"],
 ];
 
-function sheet(dialog) {
+function fill(dialog) {
   if (dialog.childElementCount) return;
   dialog.append(
-    h("h2", { id: "keys-title" }, "Keyboard shortcuts"),
+    h("div", { class: "detail-head" }, h("h2", { id: "keys-title" }, "Keyboard shortcuts"), h("form", { method: "dialog" }, h("button", { autofocus: true }, "Close"))),
     h("div", { class: "sheet" }, SHEET.map(([title, keys]) => h("section", {}, h("h3", {}, title), h("dl", {}, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one, at) => [at ? " " : "", h("kbd", {}, one)])), h("dd", {}, what)]))))),
-    h("section", {}, h("h3", {}, "Searching traces"), h("dl", { class: "searches" }, SEARCHES.map(([text, what]) => [h("dt", {}, h("code", {}, text)), h("dd", {}, what)]))),
-    h("form", { method: "dialog" }, h("button", { autofocus: true }, "Close")),
+    h("section", {}, h("h3", {}, "Search for traces"), h("dl", { class: "searches" }, SEARCHES.map(([text, what]) => [h("dt", {}, h("code", {}, text)), h("dd", {}, what)]))),
   );
 }
 
-/** Listen to keys; `page()` has `keys`, a map from a key to what it does on the page that is shown. */
+/** Listen to keys. `page().keys` has the keys of the current page and what they do. */
 export function keyboard({ go, page, help, dialog }) {
   const show = () => {
-    sheet(dialog);
+    fill(dialog);
     dialog.showModal();
   };
   help.addEventListener("click", show);
-  // Focus the search of this page, or go to the list and focus it there.
+  // Focus the search field of this page, or that of the list of traces.
   const search = () => {
     const field = () => document.querySelector("[data-search]");
     if (!field()) go("/");
@@ -61,10 +60,10 @@ export function keyboard({ go, page, help, dialog }) {
     }
     const key = prefix + event.key;
     prefix = "";
-    const does = page()?.keys?.[key] || everywhere[key];
-    if (does) {
+    const act = page()?.keys?.[key] || everywhere[key];
+    if (act) {
       event.preventDefault();
-      does(event);
+      act(event);
     } else if (event.key === "g") {
       prefix = "g ";
       setTimeout(() => (prefix = ""), 1200);

@@ -1,139 +1,133 @@
-// Log records: the lines of a span, and a page of those that have none.
+// The page of log records: those without a span, or all.
 
 import { get } from "./api.js";
 import { h, loading, nothing } from "./dom.js";
-import { duration, timeOf } from "./format.js";
+import { timeOf } from "./format.js";
+import { logLine } from "./log_lines.js";
 import { everySeconds } from "./polling.js";
 
 const LEVELS = [["", "Any"], ["5", "DEBUG"], ["9", "INFO"], ["13", "WARN"], ["17", "ERROR"], ["21", "FATAL"]];
 const PAUSE = 250;
 
-/** The word for how severe a log record is, which the style sheet knows. */
-export const severity = (log) => (log.severity >= 17 ? "error" : log.severity >= 13 ? "warn" : "");
-
-/** A section with the lines of a span that began at `startNs`. */
-export function lines(logs, startNs, more) {
-  if (!logs.length) return "";
-  const at = (log) => Number(BigInt(log.time_ns) - BigInt(startNs)) / 1e6;
-  return h(
-    "section",
-    { class: "log-lines" },
-    h("h3", {}, "Logs"),
-    h("ol", {}, logs.map((log) => h("li", {}, line(log, h("span", { class: "at", title: log.logger }, offset(at(log))))))),
-    more ? h("p", { class: "late" }, `Only the first ${logs.length} are shown.`) : "",
-  );
-}
-
-const offset = (ms) => (ms < 0 ? `${duration(-ms)} before` : `+${duration(ms)}`);
-
-/** A line that opens to its attributes, if it has some. */
-function line(log, when) {
-  const { "exception.stacktrace": stack, "exception.type": type, "exception.message": message, ...rest } = log.attributes;
-  const head = [when, " ", h("span", { class: "level" }, h("span", { class: `badge ${severity(log)}` }, log.level || "LOG")), " ", h("span", { class: "log-text" }, log.text)];
-  return h(
-    "details",
-    {},
-    h("summary", {}, head),
-    type || message ? h("p", { class: "message" }, [type, message].filter(Boolean).join(": ")) : "",
-    stack ? h("pre", { tabindex: "0", role: "region", "aria-label": "Stack trace" }, String(stack)) : "",
-    table({ ...rest, logger: log.logger, service: log.service }),
-  );
-}
-
-function table(values) {
-  const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  return h("table", { class: "attributes" }, h("tbody", {}, Object.keys(values).sort().map((name) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, shown(values[name]))))));
-}
-
-/** The page of log records: of those without a span that is here, or of all. */
+/** Show the log records in `view`. */
 export function showLogs(view) {
   document.title = "Logs · queuehop";
-  const asked = new URLSearchParams(location.search);
-  let closed = false;
-  let timer = null;
-  let version = 0;
-  let following = null;
-  const text = h("input", { type: "search", "data-search": true, placeholder: "Part of a text", "aria-label": "Text", value: asked.get("q") ?? "", autocomplete: "off", spellcheck: "false", oninput: () => soon() });
-  const level = h("select", { onchange: () => change() }, LEVELS.map(([value, name]) => h("option", { value, selected: value === (asked.get("severity") ?? "") }, name)));
-  const which = h("select", { onchange: () => change() }, h("option", { value: "" }, "Without a span"), h("option", { value: "1", selected: asked.get("all") === "1" }, "All"));
-  const list = h("ol", { class: "log-list" });
-  const older = h("button", { type: "button", class: "more", hidden: true, onclick: () => read(following) }, "Show older");
-  const state = h("div", { role: "status" }, loading());
-  view.append(
-    h("h1", { class: "hidden" }, "Logs"),
-    h("form", { class: "filters", role: "search", "aria-label": "Logs", onsubmit: (event) => (event.preventDefault(), change()) }, h("div", { class: "search" }, text), h("div", { class: "facets" }, h("label", {}, "Level", level), h("label", {}, "Log records", which), h("button", { type: "button", class: "clear", onclick: clear }, "Clear"))),
-    state,
-    list,
-    older,
-  );
+  return new LogList(view).page();
+}
 
-  function clear() {
-    text.value = "";
-    level.selectedIndex = which.selectedIndex = 0;
-    change();
+class LogList {
+  isClosed = false;
+  timer = null;
+  version = 0;
+  next = null;
+
+  constructor(view) {
+    const given = new URLSearchParams(location.search);
+    this.text = h("input", { type: "search", "data-search": true, placeholder: "Search log text", "aria-label": "Text", value: given.get("q") ?? "", autocomplete: "off", spellcheck: "false", oninput: () => this.changeLater() });
+    this.level = h("select", { onchange: () => this.change() }, LEVELS.map(([value, name]) => h("option", { value, selected: value === (given.get("severity") ?? "") }, name)));
+    this.which = h("select", { onchange: () => this.change() }, h("option", { value: "" }, "Without a span"), h("option", { value: "1", selected: given.get("all") === "1" }, "All"));
+    this.list = h("ol", { class: "log-list" });
+    this.older = h("button", { type: "button", class: "more", hidden: true, onclick: () => this.read(this.next) }, "Show older");
+    this.state = h("div", { role: "status" }, loading());
+    view.append(h("h1", { class: "hidden" }, "Logs"), this.form(), this.state, this.list, this.older);
+    this.read();
+    this.stop = everySeconds(5, () => this.readNewer());
   }
 
-  const query = () => new URLSearchParams(Object.entries({ q: text.value.trim(), severity: level.value, all: which.value }).filter(([, value]) => value));
-
-  function soon() {
-    clearTimeout(timer);
-    timer = setTimeout(change, PAUSE);
+  page() {
+    return { refresh: () => this.readNewer(), keys: { r: () => this.read() }, close: () => this.close() };
   }
 
-  function change() {
-    clearTimeout(timer);
-    history.replaceState(history.state, "", `/logs${query().size ? `?${query()}` : ""}`);
-    read();
+  close() {
+    this.isClosed = true;
+    this.stop();
+    clearTimeout(this.timer);
   }
 
-  async function read(before = null) {
-    const mine = ++version;
-    const wanted = query();
-    if (before) wanted.set("before", before);
+  form() {
+    const submit = (event) => {
+      event.preventDefault();
+      this.change();
+    };
+    const facets = [h("label", {}, "Level", this.level), h("label", {}, "Log records", this.which), h("button", { type: "button", class: "clear", onclick: () => this.clear() }, "Clear")];
+    return h("form", { class: "filters", role: "search", "aria-label": "Logs", onsubmit: submit }, h("div", { class: "search" }, this.text), h("div", { class: "facets" }, facets));
+  }
+
+  clear() {
+    this.text.value = "";
+    this.level.selectedIndex = this.which.selectedIndex = 0;
+    this.change();
+  }
+
+  changeLater() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.change(), PAUSE);
+  }
+
+  change() {
+    clearTimeout(this.timer);
+    const query = this.query();
+    history.replaceState(history.state, "", `/logs${query.size ? `?${query}` : ""}`);
+    this.read();
+  }
+
+  query() {
+    const values = { q: this.text.value.trim(), severity: this.level.value, all: this.which.value };
+    return new URLSearchParams(Object.entries(values).filter(([, value]) => value));
+  }
+
+  /** Read the newest log records, or those before `before`. */
+  async read(before = null) {
+    const version = ++this.version;
+    const query = this.query();
+    if (before) query.set("before", before);
     let answer;
     try {
-      answer = await get(`/api/logs?${wanted}`);
+      answer = await get(`/api/logs?${query}`);
     } catch (error) {
-      // What was read before stays, marked as old by the frame.
-      if (!closed && mine === version && !(error.unreachable && list.childElementCount)) state.replaceChildren(h("p", { class: "empty" }, error.message));
+      // The data on the page stays. While the viewer is down, the frame shows that.
+      if (this.isWanted(version) && !(error.unreachable && this.list.childElementCount)) this.state.replaceChildren(h("p", { class: "empty" }, error.message));
       return;
     }
-    if (closed || mine !== version) return;
-    following = answer.next;
-    older.hidden = following === null;
+    if (!this.isWanted(version)) return;
+    this.next = answer.next;
+    this.older.hidden = this.next === null;
     const items = answer.logs.map(item);
-    if (before) list.append(...items);
-    else list.replaceChildren(...items);
-    const none = query().size > (which.value ? 1 : 0) ? nothing("No log records match", "Remove a filter.") : which.value ? nothing("No log records yet", "Send logs over OTLP to the addresses that take spans.") : nothing("No log records without a span", "Those of spans are in their traces. Choose “All” to see them here.");
-    state.replaceChildren(...(list.childElementCount ? [] : [none]));
+    if (before) this.list.append(...items);
+    else this.list.replaceChildren(...items);
+    this.state.replaceChildren(...(this.list.childElementCount ? [] : [this.empty()]));
   }
 
-  // New ones go on top; those that are there stay, with what is open in them.
-  async function more() {
-    const mine = version;
-    const answer = await get(`/api/logs?${query()}`).catch(() => null);
-    if (!answer || closed || mine !== version) return;
-    const known = new Set([...list.children].map((element) => element.dataset.key));
+  /** Add newer log records at the top. Those on the page stay, with what is open in them. */
+  async readNewer() {
+    const version = this.version;
+    const answer = await get(`/api/logs?${this.query()}`).catch(() => null);
+    if (!answer || !this.isWanted(version)) return;
+    const known = new Set([...this.list.children].map((element) => element.dataset.key));
     const fresh = answer.logs.filter((log) => !known.has(String(log.id)));
     if (!fresh.length) return;
-    if (!known.size || fresh.length === answer.logs.length) return read();
-    list.prepend(...fresh.map(item));
+    if (!known.size || fresh.length === answer.logs.length) this.read();
+    else this.list.prepend(...fresh.map(item));
   }
 
-  function item(log) {
-    const trace = log.is_known ? h("a", { href: `/trace/${log.trace_id}${log.span_id ? `/${log.span_id}` : ""}`, "data-link": "" }, "Trace") : log.trace_id ? h("span", { class: "at" }, `trace ${log.trace_id.slice(0, 8)} is not here`) : "";
-    return h("li", { "data-key": log.id }, line(log, timeOf(log.time_ns)), h("span", { class: "where" }, [log.service, log.logger].filter(Boolean).join(" · "), trace ? " · " : "", trace));
+  isWanted(version) {
+    return !this.isClosed && version === this.version;
   }
 
-  read();
-  const stop = everySeconds(5, more);
-  return {
-    refresh: more,
-    keys: { r: () => read() },
-    close() {
-      closed = true;
-      stop();
-      clearTimeout(timer);
-    },
-  };
+  empty() {
+    const isFiltered = this.text.value.trim() || this.level.value;
+    if (isFiltered) return nothing("No log records match", "Remove a filter.");
+    if (this.which.value) return nothing("No log records yet", "Send log records over OTLP to the same address as spans.");
+    return nothing("No log records without a span", "The log records of a span are in its trace. Choose “All” to list them here.");
+  }
+}
+
+function item(log) {
+  const source = [log.service, log.logger].filter(Boolean).join(" · ");
+  return h("li", { "data-key": log.id }, logLine(log, timeOf(log.time_ns)), h("span", { class: "where" }, source, source && log.trace_id ? " · " : "", traceOf(log)));
+}
+
+function traceOf(log) {
+  if (log.is_known) return h("a", { href: `/trace/${log.trace_id}${log.span_id ? `/${log.span_id}` : ""}`, "data-link": "" }, "Trace");
+  return log.trace_id ? h("span", { class: "at" }, `trace ${log.trace_id} is not stored here`) : "";
 }

@@ -1,4 +1,4 @@
-// Services, queues and stores, and what goes between them. The server lays it out.
+// The map of services, queues and stores, and of calls and messages between them. The server computes the layout.
 
 import { breakable, h, nothing, s } from "./dom.js";
 import { count, duration, rate } from "./format.js";
@@ -20,7 +20,7 @@ export function showMap(view) {
     address: () => `/api/map?since_s=${chosen.value()}&direction=${narrow.matches ? "down" : "right"}`,
     seconds: 10,
     show(answer) {
-      if (!answer.nodes.length) return [nothing("No spans in this time range", "Choose a longer one, or wait: the page updates by itself.")];
+      if (!answer.nodes.length) return [nothing("No spans in this time range", "Choose a longer time range, or wait. The page updates itself.")];
       if (!isPlaced) requestAnimationFrame(() => begin(place.querySelector(".map-scroll"), answer.nodes));
       isPlaced = true;
       return [
@@ -39,7 +39,7 @@ export function showMap(view) {
   };
 }
 
-/** Scroll a map that is wider than the window to where the messages come from. */
+/** Scroll a map that is larger than the window to its first node. */
 function begin(scroller, nodes) {
   const layer = narrow.matches ? "y" : "x";
   const first = nodes.reduce((one, other) => (other[layer] < one[layer] ? other : one));
@@ -49,17 +49,17 @@ function begin(scroller, nodes) {
 }
 
 function legend() {
-  return h("p", { class: "legend" }, ["service", "queue", "store"].map((kind) => h("span", {}, h("i", { class: `swatch kind-${kind}`, "aria-hidden": "true" }), kind)), h("span", {}, "on an edge: rate, and the median of the call, or of the wait behind a queue"));
+  return h("p", { class: "legend" }, ["service", "queue", "store"].map((kind) => h("span", {}, h("i", { class: `swatch kind-${kind}`, "aria-hidden": "true" }), kind)), h("span", {}, "On an edge: rate, and below it the p50 of the call, or of the wait in the queue."));
 }
 
-/** The page that says more of a node: a queue's own, or the traces of a service. */
+/** The address that a node links to: the page of a queue, or the traces of a service. */
 function address(node, since) {
   if (node.kind === "queue") return pageOf(node.name, node.broker, since);
   if (node.kind === "service") return `/?${new URLSearchParams({ service: node.name })}`;
   return null;
 }
 
-/** The traces that went over an edge. */
+/** The address of the traces with this edge. */
 function traces(edge, nodes) {
   const ends = [edge.from, edge.to].map((id) => nodes.get(id));
   const asked = new URLSearchParams();
@@ -88,7 +88,7 @@ function line(edge) {
   return s("path", { class: `edge ${edge.errors ? "bad" : ""} ${edge.back ? "back" : ""}`, d: path(edge.points), "marker-end": `url(#${tip})`, "aria-hidden": "true" });
 }
 
-/** A path through the points, with round corners. */
+/** A path through the points with round corners. */
 function path(points) {
   const parts = [`M${points[0]}`];
   for (let at = 1; at < points.length - 1; at++) {

@@ -1,4 +1,4 @@
-// The whole trace in a strip: which part of it is shown, and a way to choose another.
+// The whole trace as a small strip above the waterfall. Dragging chooses the part to show.
 
 import { colorOf } from "./colors.js";
 import { h, s } from "./dom.js";
@@ -7,7 +7,7 @@ const HEIGHT = 44;
 const MOST = 300;
 const CLICK = 4;
 
-/** Make the strip; `choose(from, to)` hears of a part in milliseconds, or of null for all of it. */
+/** Make the strip. `choose(from, to)` is called with the part in milliseconds, or with null for everything. */
 export function minimap(choose) {
   const bars = s("g");
   const left = s("rect", { class: "shade", x: 0, y: 0, height: HEIGHT });

@@ -1,13 +1,12 @@
-// Updates in place: what is on the page becomes what it should be, and elements that stay are kept,
-// with their focus, their selection, their scroll position and what is open in them.
+// Updates in place: elements that stay keep their focus, selection, scroll position and open details.
 
-/** Make the children of `place` equal to `fresh`; elements with a data-key keep their identity. */
+/** Make the children of `place` equal to `fresh`. An element with a `data-key` stays the same element. */
 export function update(place, ...fresh) {
   const focused = place.contains(document.activeElement) ? document.activeElement : null;
   const target = document.createElement("div");
   target.append(...fresh.flat(Infinity).filter(Boolean));
   children(place, target);
-  // An element that was moved has lost the focus.
+  // An element that moves loses the focus.
   if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }
 
@@ -41,7 +40,7 @@ function one(old, fresh) {
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) === value || name === "open") continue;
-    // The content security policy allows styles that are set, and not those that are written.
+    // The content security policy allows style properties, and no style attributes.
     if (name === "style") old.style.cssText = value;
     else old.setAttribute(name, value);
   }

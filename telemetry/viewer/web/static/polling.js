@@ -1,10 +1,10 @@
-// A page that reads its data every few seconds, and shows it in place.
+// A page that reads its data every few seconds and updates in place.
 
 import { get } from "./api.js";
 import { h, loading, toast } from "./dom.js";
 import { update } from "./morph.js";
 
-/** Show in `place` what `show` makes of the answer to `address()`, again every so many `seconds`. */
+/** Show the answer to `address()` in `place`, as the elements that `show(answer)` returns, every `seconds`. */
 export function polling(place, { address, seconds, show }) {
   let closed = false;
   let isRead = false;
@@ -20,7 +20,7 @@ export function polling(place, { address, seconds, show }) {
       answer = await get(address(), request.signal);
     } catch (error) {
       if (closed || error.name === "AbortError") return;
-      // What was read before stays. While the viewer is down, the frame says so.
+      // The data on the page stays. While the viewer is down, the frame shows that.
       if (!isRead) update(place, h("p", { class: "empty", role: "alert" }, error.message));
       else if (!isOld && !error.unreachable) toast(error.message);
       isOld = true;
@@ -45,7 +45,7 @@ export function polling(place, { address, seconds, show }) {
   };
 }
 
-/** Call `read` every so many seconds while this tab is visible; return how to stop. */
+/** Call `read` every `seconds` while this tab is visible. Return a function that stops it. */
 export function everySeconds(seconds, read) {
   const timer = setInterval(() => document.visibilityState === "visible" && read(), seconds * 1000);
   return () => clearInterval(timer);

@@ -1,10 +1,13 @@
-// The queues: what stalls, how much waits and for how long, what goes in and out, and what fails.
+// The page of all queues: which stall, how many messages wait, their rates, times and failures.
 
 import { sparkline } from "./chart.js";
 import { breakable, h, nothing } from "./dom.js";
-import { count, duration, rate } from "./format.js";
+import { count, counted, duration, ratesTogether } from "./format.js";
 import { polling } from "./polling.js";
 import { range } from "./range.js";
+
+const MOST_EXCEPTIONS = 3;
+const MOST_TASKS = 3;
 
 /** Show the queues in `view`. */
 export function showQueues(view) {
@@ -15,12 +18,12 @@ export function showQueues(view) {
   const page = polling(place, {
     address: () => `/api/queues?since_s=${chosen.value()}`,
     seconds: 5,
-    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer)] : [nothing("No messages in this time range", "Choose a longer one, or wait: the page updates by itself.")]),
+    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
   });
   return page;
 }
 
-/** The address of a queue's page, or of a task's in it. */
+/** The address of the page of a queue, or of a task in it. */
 export function pageOf(queue, broker, since, task) {
   const asked = new URLSearchParams({ queue });
   if (broker) asked.set("broker", broker);
@@ -34,21 +37,25 @@ export function tracesOf(facts) {
   return `/?${new URLSearchParams(Object.entries(facts).filter(([, value]) => value))}`;
 }
 
-/** A number that leads to its traces; 0 is plain. */
+/** A number with a link to the traces that it counts; 0 has no link. */
 export function linked(number, facts, { key, kind = "" } = {}) {
   if (!number) return h("span", { class: "none" }, "0");
   return h("a", { href: tracesOf(facts), "data-link": "", "data-key": key, class: kind }, count(number));
 }
 
-const STATES = { stalled: "Stalled", growing: "Growing", waiting: "Waiting", ok: "OK" };
-const MEANINGS = { stalled: "Messages are stuck and no worker takes any", growing: "More messages come in than are taken", waiting: "Messages wait to be taken", ok: "Nothing waits" };
+/** Stands for a name that spans do not have. */
+export const NO_QUEUE = "(no queue name)";
 
-export function badge(state) {
+const STATES = { stalled: "Stalled", growing: "Growing", waiting: "Waiting", ok: "OK" };
+const MEANINGS = { stalled: "Messages are stuck, and no worker takes any", growing: "More messages arrive than workers take", waiting: "Messages wait for a worker", ok: "No message waits" };
+
+/** The badge of the state of a queue. */
+export function stateBadge(state) {
   const kind = { stalled: "error", growing: "waiting", waiting: "", ok: "ok" }[state];
   return h("span", { class: `badge ${kind}`, title: MEANINGS[state] }, STATES[state]);
 }
 
-/** Words for a message's broker, where one needs to know it. */
+/** The address of a broker without its scheme. */
 export function brokerName(broker) {
   return broker.replace(/^[a-z0-9_]+:\/\//, "");
 }
@@ -60,8 +67,8 @@ function headline(queues) {
   const parts = [
     of("stalled") ? h("strong", { class: "bad" }, `${of("stalled")} stalled`) : null,
     of("growing") ? h("strong", { class: "late" }, `${of("growing")} growing`) : null,
-    depth ? `${count(depth)} ${depth === 1 ? "message waits" : "messages wait"}, the oldest for ${duration(oldest)}` : "Nothing waits",
-    `${count(queues.length)} ${queues.length === 1 ? "queue" : "queues"}`,
+    depth ? `${counted(depth, "message waits", "messages wait")}, the oldest for ${duration(oldest)}` : "No message waits",
+    counted(queues.length, "queue"),
   ].filter(Boolean);
   return h("p", { class: "headline", "data-key": "headline" }, parts.map((part, at) => [at ? " · " : "", part]));
 }
@@ -77,7 +84,7 @@ function table({ queues, since_s: since }) {
     h(
       "table",
       { class: "queues" },
-      h("caption", { class: "hidden" }, "Queues, those that need somebody first"),
+      h("caption", { class: "hidden" }, "Queues, stalled ones first"),
       h("thead", {}, h("tr", {}, COLUMNS.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))),
       h("tbody", {}, queues.map((queue) => row(queue, since, names.get(queue.queue) > 1))),
     ),
@@ -85,36 +92,61 @@ function table({ queues, since_s: since }) {
 }
 
 function row(queue, since, isAmbiguous) {
-  const key = JSON.stringify([queue.broker, queue.queue]);
-  const name = queue.queue || "(no queue named)";
   const cell = (label, kind, ...children) => h("td", { class: kind, "data-label": label }, children);
+  const number = (label, ...children) => cell(label, "number", ...children);
   const of = { queue: queue.queue, broker: queue.broker };
   const during = { ...of, since_s: since };
   return h(
     "tr",
-    { "data-key": key, class: `is-${queue.state}` },
-    h("th", { scope: "row" }, h("a", { href: pageOf(queue.queue, queue.broker, since), "data-link": "" }, breakable(name)), isAmbiguous && queue.broker ? h("span", { class: "where" }, brokerName(queue.broker)) : "", h("span", { class: "where" }, breakable(tasks(queue.tasks)))),
-    cell("State", "", badge(queue.state)),
-    cell("Depth", "number", linked(queue.depth, { ...of, status: "waiting" }, { kind: queue.state === "stalled" ? "bad" : "" }), sparkline(queue.series, [{ key: "depth", name: "depth" }], { label: `Depth over time, now ${count(queue.depth)}` }), queue.scheduled ? h("span", { class: "where" }, linked(queue.scheduled, { ...of, status: "scheduled" }), " scheduled") : ""),
-    cell("Oldest", "number", queue.oldest_ms === null ? h("span", { class: "none" }, "–") : h("a", { href: tracesOf({ ...of, status: queue.stuck ? "stuck" : "waiting", sort: "wait" }), "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms))),
-    cell("In / out", "number", h("span", {}, rate(queue.in_per_s), " / ", rate(queue.out_per_s)), sparkline(queue.series, [{ key: "sent", name: "sent" }, { key: "runs", name: "runs" }], { label: `In and out over time: ${count(queue.sent)} in, ${count(queue.runs)} out` })),
-    cell("Wait", "number", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
-    cell("Run", "number", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
-    cell("Failed", "number", linked(queue.failures, { ...during, status: "error" }, { kind: "bad" })),
-    cell("Retried", "number", linked(queue.retries, { ...during, q: "status:retry" })),
-    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, 3).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), ` ×${count(times)}`)))),
-    cell("Expired", "number", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
-    cell("Rejected", "number", linked(queue.rejected, { ...during, q: "status:rejected" })),
+    { "data-key": JSON.stringify([queue.broker, queue.queue]), class: `is-${queue.state}` },
+    nameCell(queue, since, isAmbiguous),
+    cell("State", "", stateBadge(queue.state)),
+    number("Depth", ...depth(queue, of)),
+    number("Oldest", oldest(queue, of)),
+    number("In / out", ...flow(queue)),
+    number("Wait", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
+    number("Run", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
+    number("Failed", linked(queue.failures, { ...during, status: "error" }, { kind: "bad" })),
+    number("Retried", linked(queue.retries, { ...during, q: "status:retry" })),
+    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), ` ×${count(times)}`)))),
+    number("Expired", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
+    number("Rejected", linked(queue.rejected, { ...during, q: "status:rejected" })),
   );
+}
+
+function nameCell(queue, since, isAmbiguous) {
+  const link = h("a", { href: pageOf(queue.queue, queue.broker, since), "data-link": "", title: queue.queue }, breakable(queue.queue || NO_QUEUE));
+  return h("th", { scope: "row" }, link, isAmbiguous && queue.broker ? h("span", { class: "where" }, brokerName(queue.broker)) : "", h("span", { class: "where" }, breakable(tasks(queue.tasks))));
+}
+
+function depth(queue, of) {
+  return [
+    linked(queue.depth, { ...of, status: "waiting" }, { kind: queue.state === "stalled" ? "bad" : "" }),
+    sparkline(queue.series, [{ key: "depth", name: "depth" }], { label: `Depth over time, now ${count(queue.depth)}` }),
+    queue.scheduled ? h("span", { class: "where" }, linked(queue.scheduled, { ...of, status: "scheduled" }), " scheduled") : "",
+  ];
+}
+
+/** The age of the oldest message, with a link to the traces of the messages that wait. */
+export function oldest(queue, of) {
+  if (queue.oldest_ms === null) return h("span", { class: "none" }, "–");
+  return h("a", { href: tracesOf({ ...of, status: queue.stuck ? "stuck" : "waiting", sort: "wait" }), "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms));
+}
+
+function flow(queue) {
+  return [
+    h("span", {}, ratesTogether(queue.in_per_s, queue.out_per_s)),
+    sparkline(queue.series, [{ key: "sent", name: "sent" }, { key: "runs", name: "runs" }], { label: `In and out over time: ${count(queue.sent)} in, ${count(queue.runs)} out` }),
+  ];
 }
 
 function tasks(names) {
   const named = names.filter(Boolean);
-  const shown = named.slice(0, 3).join(", ");
-  return named.length > 3 ? `${shown} and ${named.length - 3} more tasks` : shown;
+  const shown = named.slice(0, MOST_TASKS).join(", ");
+  return named.length > MOST_TASKS ? `${shown} and ${counted(named.length - MOST_TASKS, "more task")}` : shown;
 }
 
-/** Three percentiles, one a line; the highest lead to the slowest traces. */
+/** Three percentiles, one a line. The upper two link to the slowest traces. */
 export function percentiles(values, href) {
   if (values.p50 === null) return h("span", { class: "none" }, "–");
   return h("dl", { class: "percentiles" }, ["p50", "p95", "p99"].map((name) => [h("dt", { class: name }, name), h("dd", { class: name }, name === "p50" ? duration(values[name]) : h("a", { href, "data-link": "" }, duration(values[name])))]));

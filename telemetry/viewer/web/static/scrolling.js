@@ -1,8 +1,8 @@
-// Where one was on a page, when one comes back to it: what it shows arrives later than it opens.
+// The scroll position of a page, restored on the way back. The content arrives later than the page opens.
 
 const LONGEST = 3000;
 
-/** Remember how far each address was scrolled; `restore` goes back there as soon as it can. */
+/** Remember the scroll position of each address. `restore` scrolls there when the content is long enough. */
 export function keepPlace() {
   history.scrollRestoration = "manual";
   const places = new Map();

@@ -1,7 +1,7 @@
 // One event stream for all tabs: a browser allows six connections to a server.
 //
-// Of the visible tabs one holds a lock, reads the stream and passes each event on to the others. A
-// hidden tab takes no part; the lock moves on when its tab is hidden or closed.
+// One of the visible tabs has a lock, reads the stream and passes each event to the others. A hidden
+// tab reads nothing. The next tab gets the lock when the tab that has it is hidden or closed.
 
 const NAME = "queuehop-events";
 const KINDS = ["trace", "stats"];
@@ -51,7 +51,7 @@ export function listen({ heard, connected, missed }) {
   update();
 }
 
-/** Read the stream in whichever tab has the lock; return how to stop. */
+/** Read the stream here if this tab has the lock, else from the tab that has it. Return a function that stops it. */
 function takeTurns(receive) {
   const channel = new BroadcastChannel(NAME);
   const waiting = new AbortController();
@@ -75,7 +75,7 @@ function takeTurns(receive) {
         };
       });
     })
-    .catch(() => {}); // Aborted: this tab was hidden before its turn came.
+    .catch(() => {}); // Aborted: this tab was hidden before it got the lock.
   channel.postMessage(["hello"]);
   return () => {
     waiting.abort();
@@ -84,8 +84,8 @@ function takeTurns(receive) {
   };
 }
 
-/** Read the stream here, again and again; return how to stop. */
-function lead(tell) {
+/** Read the stream here, and open it again when it breaks. Return a function that stops it. */
+function lead(pass) {
   let source = null;
   let timer = null;
   let pause = FIRST_RETRY;
@@ -93,16 +93,16 @@ function lead(tell) {
     source = new EventSource("/api/events");
     source.onopen = () => {
       pause = FIRST_RETRY;
-      tell("up", true);
+      pass("up", true);
     };
     source.onerror = () => {
-      tell("up", false);
+      pass("up", false);
       // The browser tries again by itself, but not after an answer such as 503.
       if (source.readyState !== EventSource.CLOSED) return;
       timer = setTimeout(open, pause);
       pause = Math.min(2 * pause, LONGEST_RETRY);
     };
-    for (const kind of KINDS) source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
+    for (const kind of KINDS) source.addEventListener(kind, (event) => pass(kind, JSON.parse(event.data)));
   };
   open();
   return () => {

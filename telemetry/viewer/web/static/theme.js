@@ -1,4 +1,4 @@
-// Light or dark: the system's choice until another is made, which is kept.
+// The theme: light or dark as the system, until somebody chooses.
 
 const KEY = "queuehop-theme";
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -7,17 +7,17 @@ function current() {
   return document.documentElement.dataset.theme || (dark.matches ? "dark" : "light");
 }
 
-/** Let `button` change the theme. */
+/** Make `button` change the theme. The choice is stored in the browser. */
 export function theme(button) {
-  const say = () => {
+  const label = () => {
     button.textContent = current() === "dark" ? "Light" : "Dark";
     button.setAttribute("aria-label", `Change to the ${button.textContent.toLowerCase()} theme`);
   };
   try {
-    const kept = localStorage.getItem(KEY);
-    if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept;
+    const stored = localStorage.getItem(KEY);
+    if (stored === "dark" || stored === "light") document.documentElement.dataset.theme = stored;
   } catch {
-    // Storage is switched off: the system's choice holds.
+    // The browser stores nothing: the theme is that of the system.
   }
   button.addEventListener("click", () => {
     const chosen = current() === "dark" ? "light" : "dark";
@@ -27,8 +27,8 @@ export function theme(button) {
     } catch {
       // As above.
     }
-    say();
+    label();
   });
-  dark.addEventListener("change", say);
-  say();
+  dark.addEventListener("change", label);
+  label();
 }

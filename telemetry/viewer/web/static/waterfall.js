@@ -1,459 +1,345 @@
-// The rows of a trace against time. Only those in sight are elements, however many there are.
+// The rows of a trace against time. Only the rows in view have elements.
 
 import { arrowsOf } from "./arrows.js";
-import { colorOf } from "./colors.js";
 import { h, s } from "./dom.js";
-import { clock, duration, tick, ticks } from "./format.js";
+import { tick, ticks } from "./format.js";
 import { minimap } from "./minimap.js";
-import { STATUS_WORDS } from "./status.js";
+import { SpanSearch } from "./span_search.js";
+import { panned, scaled, wholeOf, within } from "./time_window.js";
+import { formOf, idOf, waterfallRow } from "./waterfall_row.js";
 
-// Pixels to a row; on a phone its bar is below its name.
+// On a phone the bar is below the name.
 const NARROW = matchMedia("(max-width: 34rem)");
 const rowHeight = () => (NARROW.matches ? 52 : 30);
+// The middle of a bar, in pixels from the top of its row.
+const barMiddle = () => (NARROW.matches ? 38 : 15);
+// Rows above and below the window that have elements too.
 const BEYOND = 10;
-// Log records of one row that are drawn.
-const MOST_TICKS = 100;
-const LABEL = 60;
-// Pixels of a letter in a bar.
-const LETTER = 7;
-const SMALLEST = 0.001;
-const WAITS = [["scheduled", "scheduled"], ["queue", "in the queue"], ["prefetch", "for a free process"]];
-// Milliseconds without a key until attributes are searched, which the server does.
-const PAUSE = 150;
-
-// What of a row changes in place, in the same element.
-const CHANGING = new Set(["start_ms", "end_ms", "self_ms", "waited_ms", "scheduled_ms", "queue_ms", "prefetch_ms"]);
-const formOf = (row) => JSON.stringify(row, (key, value) => (CHANGING.has(key) ? null : key === "critical" ? value.length : value));
+// The width of a label of the axis in pixels, and the most of them.
+const [LABEL, MOST_LABELS] = [60, 5];
 
 /**
- * Draw `trace`; return the element, and what may be done with it. `kept` is what `state` gave, and
- * `search(text)` finds the ids of the spans that have it in an attribute.
+ * Draw `trace`. `open(id)` is called for a row that is opened, `moved(id)` for one that is selected,
+ * and `changed()` when `state()` has changed. `saved` is an earlier `state()`, and `chosen` the id of
+ * the span to select first. `search(text)` returns the ids of the spans that have it in an attribute.
  */
-export function waterfall(trace, { chosen, open, moved, kept, changed, search }) {
-  let rows = [];
-  let shown = [];
-  let places = new Map();
-  let active = 0;
-  let found = false;
-  let matches = [];
-  let wanted = "";
-  let axisWidth = 0;
-  let asked = "";
-  let inAttributes = new Set();
-  let timer = null;
-  let zoom = kept?.zoom ?? null;
-  const drawn = new Map();
-  const closed = new Set(kept?.closed ?? trace.rows.filter((row) => row.kind === "attempts").map((row) => row.id));
-  const seen = new Set(trace.rows.map((row) => row.id));
-  const axis = h("div", { class: "axis", "aria-hidden": "true" });
-  const canvas = h("div", { class: "canvas", role: "presentation" });
-  const arrows = s("svg", { class: "arrows", "aria-hidden": "true" });
-  const scroller = h("div", {
-    class: "rows",
-    role: "treegrid",
-    tabindex: "0",
-    "aria-label": "Spans and waits of the trace",
-    "aria-readonly": "true",
-    "aria-colcount": "2",
-    onscroll: () => {
-      draw();
-      changed();
-    },
-    onkeydown: (event) => press(event),
-    onclick: (event) => click(event),
-  }, arrows, canvas);
-  const field = h("input", { type: "search", "data-search": true, "aria-label": "Search spans", placeholder: "Search names and attributes", autocomplete: "off", spellcheck: "false", value: kept?.wanted ?? "", oninput: () => look(field.value), onkeydown: (event) => event.key === "Enter" && (event.preventDefault(), step(event.shiftKey ? -1 : 1)) });
-  const tally = h("span", { class: "tally", role: "status" });
-  const previous = h("button", { type: "button", "aria-label": "Previous match", title: "Previous match (N)", onclick: () => step(-1) }, "↑");
-  const following = h("button", { type: "button", "aria-label": "Next match", title: "Next match (n)", onclick: () => step(1) }, "↓");
-  const closer = h("button", { type: "button", "aria-label": "Zoom in", title: "Zoom in (+)", onclick: () => scale(0.5) }, "+");
-  const farther = h("button", { type: "button", "aria-label": "Zoom out", title: "Zoom out (-)", onclick: () => scale(2) }, "−");
-  const all = h("button", { type: "button", title: "The whole trace (0)", onclick: () => show(null) }, "Reset zoom");
-  const tools = h("div", { class: "tools" }, h("div", { class: "find" }, field, previous, following, tally), h("div", { class: "zoom", role: "group", "aria-label": "Zoom" }, farther, closer, all));
-  const overview = minimap((from, to) => show(from === null ? null : [from, to]));
-  const element = h("section", { class: "waterfall", "aria-label": "Timeline" }, tools, overview.element, h("div", { class: "columns", "aria-hidden": "true" }, h("span", {}, "Span"), axis), scroller);
-  const watched = new ResizeObserver(() => draw(true));
-  watched.observe(scroller);
-  const relayout = () => {
-    layout();
-    draw(true);
-  };
-  NARROW.addEventListener("change", relayout);
+export function waterfall(trace, callbacks) {
+  return new Waterfall(trace, callbacks);
+}
 
-  function take(fresh) {
-    const at = shown[active]?.id;
-    if (fresh.spans !== trace.spans) asked = "";
-    trace = fresh;
-    rows = trace.rows;
-    places = new Map(rows.map((row, index) => [row.id, index]));
-    for (const row of rows) {
-      if (row.kind === "attempts" && !seen.has(row.id)) closed.add(row.id);
-      seen.add(row.id);
-    }
-    layout();
-    if (chosen && !found) reveal(chosen);
-    const wantedRow = chosen && !found ? chosen : at;
-    const again = wantedRow ? shown.findIndex((row) => row.id === wantedRow) : -1;
-    if (again >= 0) active = again;
-    found ||= !chosen || again >= 0;
-    look(field.value, false);
-  }
+class Waterfall {
+  rows = [];
+  shown = [];
+  selected = 0;
+  elements = new Map();
+  // Whether the row that the address names was found and selected.
+  isFound = false;
+  lastDrawn = "";
+  axisWidth = 0;
 
-  function layout() {
-    shown = [];
-    let hidden = Infinity;
-    for (const row of rows) {
-      if (row.depth > hidden) continue;
-      hidden = closed.has(row.id) ? row.depth : Infinity;
-      shown.push(row);
-    }
-    active = Math.max(0, Math.min(active, shown.length - 1));
-    canvas.style.setProperty("height", `${shown.length * rowHeight()}px`);
-    scroller.setAttribute("aria-rowcount", shown.length);
-  }
-
-  // Open everything that a row is in.
-  function reveal(id) {
-    let at = places.get(id);
-    let opened = false;
-    while (at !== undefined && rows[at].parent !== null) {
-      at = places.get(rows[at].parent);
-      if (at !== undefined) opened = closed.delete(rows[at].id) || opened;
-    }
-    if (opened) layout();
-  }
-
-  const whole = () => {
-    const first = Math.min(0, ...rows.slice(0, 1).map((row) => row.start_ms));
-    return [first, first + Math.max(SMALLEST, trace.duration_ms - first)];
-  };
-
-  let last = "";
-  function draw(anew = false) {
-    const from = Math.max(0, Math.floor(scroller.scrollTop / rowHeight()) - BEYOND);
-    const to = Math.min(shown.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / rowHeight()) + BEYOND);
-    const key = `${from} ${to}`;
-    if (!anew && key === last) return;
-    last = key;
-    // Asked before anything changes: it costs no layout.
-    axisWidth = axis.clientWidth;
-    const room = Math.max(1, Math.min(5, Math.floor(axisWidth / LABEL)));
-    const [begin, end] = zoom ?? whole();
-    const percent = (ms) => (100 * (ms - begin)) / (end - begin);
-    const needed = Array.from({ length: to - from }, (_, at) => from + at);
-    if ((active < from || active >= to) && shown[active]) needed.push(active);
-    const stay = new Set();
-    for (const at of needed) {
-      const row = shown[at];
-      const form = formOf(row);
-      let known = drawn.get(row.id);
-      if (known?.form !== form) {
-        known?.element.remove();
-        known = { form, ...line(row) };
-        drawn.set(row.id, known);
-        canvas.append(known.element);
-      }
-      known.place(row, at, percent);
-      stay.add(row.id);
-    }
-    for (const [id, { element: gone }] of drawn) {
-      if (stay.has(id)) continue;
-      gone.remove();
-      drawn.delete(id);
-    }
-    axis.replaceChildren(...ticks(end - begin, room).map((ms) => h("span", { style: { left: `${percent(ms + begin)}%` } }, tick(ms + begin))));
-    scroller.setAttribute("aria-activedescendant", shown[active] ? domId(shown[active]) : "");
-    arrowsOf(arrows, { canvas, shown, links: trace.links, from, to, percent, height: rowHeight(), middle: NARROW.matches ? 38 : 15 });
-    overview.draw(rows, whole(), zoom);
-    all.disabled = !zoom;
-  }
-
-  /** Make the element of a row; `place` puts a row of the same form where it is now. */
-  function line(row) {
-    const wait = row.wait;
-    const label = h("span", { class: "label" });
-    const fold = h("span", { class: "fold", "aria-hidden": "true" });
-    const lasted = h("span", { class: "lasted" });
-    const bar = row.kind === "attempts" ? h("i", { class: "bar attempts" }) : wait ? waitBar(row) : h("i", { class: `bar ${colorOf(row.service_index)} ${row.status}` });
-    const logs = (row.logs ?? []).slice(0, MOST_TICKS);
-    const records = logs.map((log) => h("i", { class: `log-tick ${log.severity}`, title: log.text }));
-    const path = row.critical.map(() => h("i", { class: "on-path" }));
-    const marks = [
-      row.attempt ? h("span", { class: "badge" }, `attempt ${row.attempt}`) : null,
-      row.state && row.state !== "SUCCESS" ? h("span", { class: `badge ${row.status === "error" ? "error" : "state"}` }, row.state) : row.status === "error" ? h("span", { class: "badge error" }, "ERROR") : null,
-      wait?.live ? h("span", { class: `badge ${wait.state}` }, STATUS_WORDS[wait.state]) : null,
-      wait?.skewed ? h("span", { class: "badge broken", title: "the clocks of producer and worker disagree" }, wait.skew_ms ? `clocks differ by ${duration(wait.skew_ms)}` : "clocks differ") : null,
-      row.missing_parent ? h("span", { class: "badge broken", title: row.missing_parent }, "parent missing") : null,
-      row.link ? h("a", { class: "other-trace", href: `/trace/${row.link.trace_id}/${row.link.span_id}`, "data-link": "", tabindex: "-1" }, linkText(row.link)) : null,
-    ];
-    const name = h("div", { class: "name", role: "gridcell", style: { "padding-left": `${Math.min(row.depth, 24) * 14 + 2}px` } }, fold, wait ? h("i", { class: "hourglass queue", "aria-hidden": "true" }) : row.kind === "span" ? h("i", { class: `service ${colorOf(row.service_index)}`, "aria-hidden": "true" }) : null, label, wait || row.kind !== "span" ? null : h("span", { class: "who" }, row.service), marks);
-    const time = h("div", { class: "time", role: "gridcell" }, bar, path, records, lasted);
-    const element = h("div", { id: domId(row), role: "row", "aria-level": row.depth + 1, style: {} }, name, time);
-
-    function place(row, at, percent) {
-      const end = row.end_ms;
-      const text = wait ? waitLabel(row) : row.name;
-      const [left, right] = [clip(percent(row.start_ms)), clip(percent(end))];
-      const out = percent(end) < 0 || percent(row.start_ms) > 100;
-      element.className = `row ${row.kind} ${at === active ? "active" : ""} ${row.status} ${matches.includes(row.id) ? "match" : ""}`;
-      element.style.setProperty("top", `${at * rowHeight()}px`);
-      element.dataset.at = at;
-      element.setAttribute("aria-rowindex", at + 1);
-      element.setAttribute("aria-selected", String(at === active));
-      if (row.has_children) {
-        element.setAttribute("aria-expanded", String(!closed.has(row.id)));
-        fold.textContent = closed.has(row.id) ? "▸" : "▾";
-      }
-      if (label.textContent !== text) {
-        label.textContent = text;
-        name.title = [text, row.message, row.missing_parent].filter(Boolean).join("\n");
-      }
-      bar.style.setProperty("left", `${left}%`);
-      bar.style.setProperty("width", `${right - left}%`);
-      bar.classList.toggle("out", out);
-      if (wait) fillWait(bar, row, right - left);
-      path.forEach((mark, index) => {
-        const [from, to] = row.critical[index];
-        mark.style.setProperty("left", `${clip(percent(from))}%`);
-        mark.style.setProperty("width", `${clip(percent(to)) - clip(percent(from))}%`);
-      });
-      records.forEach((mark, index) => {
-        const left = percent(logs[index].ms);
-        mark.style.setProperty("left", `${clip(left)}%`);
-        mark.hidden = left < 0 || left > 100;
-      });
-      const length = duration(end - row.start_ms);
-      if (lasted.textContent !== length) lasted.textContent = length;
-      lasted.classList.toggle("out", out);
-      lasted.style.setProperty("left", `calc(${right}% + 6px)`);
-      time.setAttribute("aria-label", `${length}, from ${duration(row.start_ms)}${counted(row.logs)}`);
-    }
-    return { element, place };
-  }
-
-  const counted = (logs) => (logs?.length ? `, ${logs.length} ${logs.length === 1 ? "log record" : "log records"}` : "");
-
-  const clip = (percent) => Math.max(0, Math.min(100, percent));
-
-  function waitBar(row) {
-    return h("span", { class: `bar wait ${row.wait.live ? "live" : ""} ${row.wait.estimated ? "estimated" : ""}` }, WAITS.map(([name]) => h("i", { class: name })));
-  }
-
-  const phases = (row) => WAITS.map(([name]) => row.wait[`${name}_ms`] || 0);
-
-  function fillWait(bar, row, width) {
-    const parts = phases(row);
-    const sum = parts.reduce((total, ms) => total + ms, 0) || 1;
-    parts.forEach((ms, at) => {
-      const part = bar.children[at];
-      const word = WAITS[at][1];
-      part.hidden = ms <= 0;
-      part.style.setProperty("width", `${(100 * ms) / sum}%`);
-      part.title = `${word}: ${duration(ms)}`;
-      part.textContent = (axisWidth * width * ms) / sum / 100 > LETTER * word.length ? word : "";
+  constructor(trace, { chosen, open, moved, saved, changed, search }) {
+    Object.assign(this, { trace, chosen, open, moved, saved, changed });
+    this.range = saved?.zoom ?? null;
+    this.folded = new Set(saved?.closed ?? []);
+    // A saved state knows which folds of attempts somebody opened.
+    this.known = new Set(saved ? trace.rows.map((row) => row.id) : []);
+    this.search = new SpanSearch({
+      text: saved?.wanted ?? "",
+      search,
+      rows: () => this.rows,
+      selected: () => this.current?.id,
+      goTo: (id) => this.goTo(id),
+      changed: (byHand) => {
+        this.draw();
+        if (byHand) changed();
+      },
     });
+    this.build();
+    this.take(trace);
+    this.resizing = new ResizeObserver(() => this.draw());
+    this.resizing.observe(this.scroller);
+    NARROW.addEventListener("change", this.relayout);
   }
 
-  function waitLabel(row) {
-    const wait = row.wait;
-    const [scheduled, queued, prefetched] = phases(row);
-    const where = wait.queue ? `in ${wait.queue}` : "in the queue";
-    const waited = queued + prefetched;
-    if (wait.live) {
-      const toGo = Number(BigInt(wait.due_ns) / 1000000n) - Date.now();
-      const long = duration(waited);
-      return {
-        scheduled: `scheduled until ${clock(wait.due_ns)}, ${duration(Math.max(0, toGo))} to go`,
-        waiting: `waiting ${long} ${where}${wait.knows ? "" : ", no consumer known"}`,
-        overdue: `overdue by ${long} ${where}`,
-        stuck: `stuck for ${long} ${where}`,
-        expired: `expired after ${long} ${where}`,
-      }[wait.state];
+  build() {
+    this.axis = h("div", { class: "axis", "aria-hidden": "true" });
+    this.canvas = h("div", { class: "canvas", role: "presentation" });
+    this.arrows = s("svg", { class: "arrows", "aria-hidden": "true" });
+    this.scroller = h("div", {
+      class: "rows", role: "treegrid", tabindex: "0", "aria-label": "Spans and waits of the trace", "aria-readonly": "true", "aria-colcount": "2",
+      onscroll: () => this.scroll(), onkeydown: (event) => this.press(event), onclick: (event) => this.click(event),
+    }, this.arrows, this.canvas);
+    this.reset = h("button", { type: "button", title: "Reset zoom (0)", onclick: () => this.zoomReset() }, "Reset zoom");
+    this.overview = minimap((from, to) => this.show(from === null ? null : [from, to]));
+    const button = (label, key, sign, act) => h("button", { type: "button", "aria-label": label, title: `${label} (${key})`, onclick: act }, sign);
+    const zoom = h("div", { class: "zoom", role: "group", "aria-label": "Zoom" }, button("Zoom out", "-", "−", () => this.zoomOut()), button("Zoom in", "+", "+", () => this.zoomIn()), this.reset);
+    const columns = h("div", { class: "columns", "aria-hidden": "true" }, h("span", {}, "Span"), this.axis);
+    this.element = h("section", { class: "waterfall", "aria-label": "Timeline" }, h("div", { class: "tools" }, this.search.element, zoom), this.overview.element, columns, this.scroller);
+  }
+
+  close() {
+    this.search.close();
+    this.resizing.disconnect();
+    NARROW.removeEventListener("change", this.relayout);
+  }
+
+  state() {
+    return { closed: [...this.folded], zoom: this.range, wanted: this.search.text, top: this.scroller.scrollTop };
+  }
+
+  get current() {
+    return this.shown[this.selected];
+  }
+
+  // Data and layout
+
+  update(trace) {
+    this.take(trace);
+    this.draw();
+  }
+
+  take(trace) {
+    const selected = this.current?.id;
+    const hasOtherSpans = trace.spans !== this.trace.spans;
+    this.trace = trace;
+    this.rows = trace.rows;
+    this.places = new Map(this.rows.map((row, at) => [row.id, at]));
+    for (const row of this.rows) {
+      if (row.kind === "attempts" && !this.known.has(row.id)) this.folded.add(row.id);
+      this.known.add(row.id);
     }
-    const said = [`waited ${duration(waited)} ${where}`];
-    if (prefetched >= 0.05 && queued >= 0.05) said.push(`of it ${duration(prefetched)} for a free process`);
-    else if (prefetched >= 0.05) said[0] = `waited ${duration(waited)} for a free process`;
-    if (scheduled >= 0.05) said.push(`after ${duration(scheduled)} scheduled`);
-    return `${said.join(", ")}${wait.estimated ? ", by the clocks" : ""}`;
+    this.layout();
+    const isWanted = this.chosen && !this.isFound;
+    if (isWanted) this.reveal(this.chosen);
+    const at = this.indexOf(isWanted ? this.chosen : selected);
+    if (at >= 0) this.selected = at;
+    this.isFound ||= !this.chosen || at >= 0;
+    this.search.update(hasOtherSpans);
   }
 
-  const linkText = (link) => (link.relation === "picked up by" ? `picked up by → ${link.name} (${link.service})` : `sent by ← ${link.name} (${link.service})`);
-
-  // Finding
-
-  function look(text, jump = true) {
-    wanted = text.trim().toLowerCase();
-    if (wanted !== asked) {
-      clearTimeout(timer);
-      inAttributes = new Set();
-      timer = wanted ? setTimeout(ask, PAUSE, wanted, jump) : null;
-      asked = wanted;
+  /** Compute the rows that are not in a folded one. */
+  layout() {
+    this.shown = [];
+    let hidden = Infinity;
+    for (const row of this.rows) {
+      if (row.depth > hidden) continue;
+      hidden = this.folded.has(row.id) ? row.depth : Infinity;
+      this.shown.push(row);
     }
-    mark(jump);
+    this.selected = Math.max(0, Math.min(this.selected, this.shown.length - 1));
+    this.canvas.style.setProperty("height", `${this.shown.length * rowHeight()}px`);
+    this.scroller.setAttribute("aria-rowcount", this.shown.length);
   }
 
-  async function ask(text, jump) {
-    const ids = await search(text);
-    if (text !== wanted) return;
-    inAttributes = new Set(ids);
-    mark(jump);
+  relayout = () => {
+    this.layout();
+    this.draw();
+  };
+
+  indexOf(id) {
+    return this.shown.findIndex((row) => row.id === id);
   }
 
-  function mark(jump) {
-    const holds = (row) => inAttributes.has(row.id) || [row.name, row.service, row.state, row.message, row.span_kind, row.id, row.wait?.queue, row.wait?.state].some((value) => value && String(value).toLowerCase().includes(wanted));
-    matches = wanted ? rows.filter(holds).map((row) => row.id) : [];
-    const at = matches.indexOf(shown[active]?.id);
-    if (jump && matches.length && at < 0) step(1);
-    else tell();
-    draw(true);
-    if (jump) changed();
+  /** Open the rows that a row is in. */
+  reveal(id) {
+    let isChanged = false;
+    for (let row = this.rows[this.places.get(id)]; row && row.parent !== null; ) {
+      row = this.rows[this.places.get(row.parent)];
+      if (row) isChanged = this.folded.delete(row.id) || isChanged;
+    }
+    if (isChanged) this.layout();
   }
 
-  function tell() {
-    const at = matches.indexOf(shown[active]?.id);
-    tally.textContent = !wanted ? "" : matches.length ? `${at < 0 ? "–" : at + 1} of ${matches.length}` : "No spans match";
-    previous.disabled = following.disabled = !matches.length;
+  // Drawing
+
+  scroll() {
+    const window = this.window();
+    if (`${window}` !== this.lastDrawn) this.draw(window);
+    this.changed();
   }
 
-  function step(by) {
-    if (!matches.length) return tell();
-    const here = places.get(shown[active]?.id) ?? -1;
-    const order = matches.map((id) => places.get(id));
-    let next = by > 0 ? order.findIndex((at) => at > here) : order.findLastIndex((at) => at < here);
-    if (next < 0) next = by > 0 ? 0 : order.length - 1;
-    goTo(matches[next]);
-    tell();
+  /** The first row that has an element, and the first after them that has none. */
+  window() {
+    const { scrollTop, clientHeight } = this.scroller;
+    return [Math.max(0, Math.floor(scrollTop / rowHeight()) - BEYOND), Math.min(this.shown.length, Math.ceil((scrollTop + clientHeight) / rowHeight()) + BEYOND)];
   }
 
-  /** Go to a row, opening what it is in. */
-  function goTo(id) {
-    reveal(id);
-    const at = shown.findIndex((row) => row.id === id);
-    if (at >= 0) move(at);
+  draw([from, to] = this.window()) {
+    this.lastDrawn = `${[from, to]}`;
+    // Read before anything changes, so that it costs no layout.
+    this.axisWidth = this.axis.clientWidth;
+    const whole = wholeOf(this.trace);
+    const [begin, end] = this.range ?? whole;
+    const percent = (ms) => (100 * (ms - begin)) / (end - begin);
+    this.drawRows(from, to, percent);
+    const most = Math.max(1, Math.min(MOST_LABELS, Math.floor(this.axisWidth / LABEL)));
+    this.axis.replaceChildren(...ticks(end - begin, most).map((ms) => h("span", { style: { left: `${percent(ms + begin)}%` } }, tick(ms + begin))));
+    this.scroller.setAttribute("aria-activedescendant", this.current ? idOf(this.current) : "");
+    arrowsOf(this.arrows, { canvas: this.canvas, shown: this.shown, links: this.trace.links, from, to, percent, height: rowHeight(), middle: barMiddle() });
+    this.overview.draw(this.rows, whole, this.range);
+    this.reset.disabled = !this.range;
+  }
+
+  drawRows(from, to, percent) {
+    const needed = Array.from({ length: to - from }, (_, at) => from + at);
+    if (this.current && (this.selected < from || this.selected >= to)) needed.push(this.selected);
+    const kept = new Set(needed.map((at) => this.shown[at].id));
+    for (const at of needed) {
+      const row = this.shown[at];
+      this.elementOf(row).place(row, { at, top: at * rowHeight(), isSelected: at === this.selected, isMatch: this.search.matches.has(row.id), isFolded: this.folded.has(row.id), percent, axisWidth: this.axisWidth });
+    }
+    for (const [id, { element }] of this.elements) {
+      if (kept.has(id)) continue;
+      element.remove();
+      this.elements.delete(id);
+    }
+  }
+
+  /** The element of a row, which is made again only if the row needs other elements. */
+  elementOf(row) {
+    const form = formOf(row);
+    const known = this.elements.get(row.id);
+    if (known?.form === form) return known;
+    known?.element.remove();
+    const made = { form, ...waterfallRow(row) };
+    this.elements.set(row.id, made);
+    this.canvas.append(made.element);
+    return made;
   }
 
   // Zoom
 
-  function show(range) {
-    const [begin, end] = whole();
-    zoom = range && range[1] - range[0] < (end - begin) * 0.999 ? [Math.max(begin, range[0]), Math.min(end, range[1])] : null;
-    if (zoom && zoom[1] - zoom[0] < SMALLEST) zoom = null;
-    draw(true);
-    changed();
+  show(range) {
+    this.range = within(wholeOf(this.trace), range);
+    this.draw();
+    this.changed();
   }
 
-  function scale(by) {
-    const [begin, end] = zoom ?? whole();
-    const row = shown[active];
-    const middle = row && by < 1 ? (row.start_ms + row.end_ms) / 2 : (begin + end) / 2;
-    const [first, last_] = whole();
-    const length = Math.min(last_ - first, (end - begin) * by);
-    const from = Math.max(first, Math.min(last_ - length, middle - length / 2));
-    show([from, from + length]);
+  zoomIn() {
+    const row = this.current;
+    this.zoom(0.5, row && (row.start_ms + row.end_ms) / 2);
   }
 
-  function pan(by) {
-    if (!zoom) return;
-    const [begin, end] = whole();
-    const length = zoom[1] - zoom[0];
-    const from = Math.max(begin, Math.min(end - length, zoom[0] + by * length));
-    show([from, from + length]);
+  zoomOut() {
+    this.zoom(2);
   }
 
-  // Moving
+  zoomReset() {
+    this.show(null);
+  }
 
-  function move(to, inWindow = true) {
-    const before = shown[active]?.id;
-    active = Math.max(0, Math.min(shown.length - 1, to));
-    const top = active * rowHeight();
-    if (top < scroller.scrollTop) scroller.scrollTop = top;
-    else if (top + rowHeight() > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + rowHeight() - scroller.clientHeight;
-    draw(true);
+  zoom(by, middle) {
+    const whole = wholeOf(this.trace);
+    this.show(scaled(whole, this.range ?? whole, by, middle));
+  }
+
+  pan(share) {
+    if (this.range) this.show(panned(wholeOf(this.trace), this.range, share));
+  }
+
+  // Selection
+
+  focus() {
+    this.scroller.focus({ preventScroll: true });
+    if (this.saved?.top) this.scroller.scrollTop = this.saved.top;
+    else this.select(this.selected, false); // The page stays at its top.
+    this.saved = null;
+  }
+
+  select(to, inWindow = true) {
+    const before = this.current?.id;
+    this.selected = Math.max(0, Math.min(this.shown.length - 1, to));
+    const top = this.selected * rowHeight();
+    if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
+    else if (top + rowHeight() > this.scroller.scrollTop + this.scroller.clientHeight) this.scroller.scrollTop = top + rowHeight() - this.scroller.clientHeight;
+    this.draw();
     // The rows themselves may reach below the window.
-    if (inWindow) drawn.get(shown[active]?.id)?.element.scrollIntoView({ block: "nearest" });
-    tell();
-    if (shown[active] && shown[active].id !== before) moved(shown[active].open);
+    if (inWindow) this.elements.get(this.current?.id)?.element.scrollIntoView({ block: "nearest" });
+    this.search.count();
+    if (this.current && this.current.id !== before) this.moved(this.current.open);
   }
 
-  function fold(row, close) {
-    if (!row?.has_children) return;
-    closed[close ? "add" : "delete"](row.id);
-    layout();
-    draw(true);
-    changed();
+  /** Select a row, and open the rows that it is in. */
+  goTo(id) {
+    this.reveal(id);
+    const at = this.indexOf(id);
+    if (at >= 0) this.select(at);
   }
 
-  function press(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const row = shown[active];
-    const page = Math.max(1, Math.floor(scroller.clientHeight / rowHeight()) - 1);
-    const does = {
-      ArrowDown: () => move(active + 1),
-      ArrowUp: () => move(active - 1),
-      PageDown: () => move(active + page),
-      PageUp: () => move(active - page),
-      Home: () => move(0),
-      End: () => move(shown.length - 1),
-      ArrowRight: () => (event.shiftKey ? pan(0.25) : closed.has(row.id) ? fold(row, false) : row.has_children && move(active + 1)),
-      ArrowLeft: () => (event.shiftKey ? pan(-0.25) : row.has_children && !closed.has(row.id) ? fold(row, true) : row.parent !== null && move(shown.findIndex((it) => it.id === row.parent))),
-      Enter: () => open(row.open),
-      " ": () => open(row.open),
+  next() {
+    this.search.step(1);
+  }
+
+  previous() {
+    this.search.step(-1);
+  }
+
+  fold(row, isFolded) {
+    if (!row.has_children) return;
+    this.folded[isFolded ? "add" : "delete"](row.id);
+    this.relayout();
+    this.changed();
+  }
+
+  /** Open all rows; if all are open, fold all below the first level. */
+  toggleAll() {
+    const closes = !this.folded.size;
+    this.folded.clear();
+    if (closes) for (const row of this.rows) if (row.has_children && row.depth > 0) this.folded.add(row.id);
+    this.relayout();
+    this.changed();
+  }
+
+  /** Call `use` with the traceparent of the selected row. */
+  traceparent(use, traceId) {
+    const span = this.rows[this.places.get(this.current?.open)];
+    if (span) use(`00-${traceId}-${span.id}-${span.flags.toString(16).padStart(2, "0")}`);
+  }
+
+  // Keys and clicks
+
+  press(event) {
+    const row = this.current;
+    if (event.ctrlKey || event.metaKey || event.altKey || !row) return;
+    const page = Math.max(1, Math.floor(this.scroller.clientHeight / rowHeight()) - 1);
+    const act = {
+      ArrowDown: () => this.select(this.selected + 1),
+      ArrowUp: () => this.select(this.selected - 1),
+      PageDown: () => this.select(this.selected + page),
+      PageUp: () => this.select(this.selected - page),
+      Home: () => this.select(0),
+      End: () => this.select(this.shown.length - 1),
+      ArrowRight: () => (event.shiftKey ? this.pan(0.25) : this.inward(row)),
+      ArrowLeft: () => (event.shiftKey ? this.pan(-0.25) : this.outward(row)),
+      Enter: () => this.open(row.open),
+      " ": () => this.open(row.open),
     }[event.key];
-    if (!does || !row) return;
+    if (!act) return;
     event.preventDefault();
     event.stopPropagation();
-    does();
+    act();
   }
 
-  function click(event) {
-    const line_ = event.target.closest(".row");
-    if (!line_ || event.target.closest("a") || !getSelection().isCollapsed) return;
-    active = Number(line_.dataset.at);
-    const row = shown[active];
-    if (event.target.closest(".fold") && row.has_children) return fold(row, !closed.has(row.id));
-    draw(true);
-    tell();
-    open(row.open);
+  /** Open a row; if it is open, go to its first child. */
+  inward(row) {
+    if (this.folded.has(row.id)) this.fold(row, false);
+    else if (row.has_children) this.select(this.selected + 1);
   }
 
-  const domId = (row) => `row-${row.id.replace(":", "-")}`;
+  /** Fold a row; if it is folded or has no children, go to its parent. */
+  outward(row) {
+    if (row.has_children && !this.folded.has(row.id)) this.fold(row, true);
+    else if (row.parent !== null) this.select(this.indexOf(row.parent));
+  }
 
-  take(trace);
-  return {
-    element,
-    update(fresh) {
-      take(fresh);
-      draw(true);
-    },
-    focus() {
-      scroller.focus({ preventScroll: true });
-      if (kept?.top) scroller.scrollTop = kept.top;
-      else move(active, false); // The page begins at its top.
-      kept = null;
-    },
-    goTo,
-    toggleAll() {
-      const close = !closed.size;
-      closed.clear();
-      if (close) for (const row of rows) if (row.has_children && row.depth > 0) closed.add(row.id);
-      layout();
-      draw(true);
-      changed();
-    },
-    next: () => step(1),
-    previous: () => step(-1),
-    zoomIn: () => scale(0.5),
-    zoomOut: () => scale(2),
-    zoomReset: () => show(null),
-    state: () => ({ closed: [...closed], zoom, wanted: field.value, top: scroller.scrollTop }),
-    traceparent(use, id) {
-      const span = rows.find((row) => row.id === shown[active]?.open);
-      if (span) use(`00-${id}-${span.id}-${span.flags.toString(16).padStart(2, "0")}`);
-    },
-    close() {
-      clearTimeout(timer);
-      watched.disconnect();
-      NARROW.removeEventListener("change", relayout);
-    },
-  };
+  click(event) {
+    const element = event.target.closest(".row");
+    if (!element || event.target.closest("a") || !getSelection().isCollapsed) return;
+    this.selected = Number(element.dataset.at);
+    const row = this.current;
+    if (event.target.closest(".fold") && row.has_children) return this.fold(row, !this.folded.has(row.id));
+    this.draw();
+    this.search.count();
+    this.open(row.open);
+  }
 }

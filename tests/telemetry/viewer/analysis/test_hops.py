@@ -143,10 +143,12 @@ def test_the_legend_rounds_as_the_sentence_does() -> None:
         (10.0, (3.334, 3.333, 3.333), "10 ms: 4 web, 3 queue, 3 worker"),
         (3.0, (1.0, 0.02, 1.98), "3.0 ms: 1.0 web, 2.0 worker"),
         (4200, (10, 4100, 90), "4.20 s: 0.01 web, 4.10 queue, 0.09 worker"),
-        (63_000, (1_000, 60_000, 2_000), "63.0 s: 1.0 web, 60.0 queue, 2.0 worker"),
-        (600_000, (0, 600_000, 0), "10.0 min: 10.0 queue"),
-        (86_400_000, (0, 86_400_000, 0), "24.0 h: 24.0 queue"),
-        (0, (0, 0, 0), "0.0 ms"),
+        (63_000, (1_000, 60_000, 2_000), "1 min 3 s: 1 s web, 1 min queue, 2 s worker"),
+        (417_000, (6, 327_000, 89_994), "6 min 57 s: 5 min 27 s queue, 1 min 30 s worker"),
+        (7_200_000, (0, 7_100_000, 100_000), "2 h: 1 h 58 min queue, 2 min worker"),
+        (600_000, (0, 600_000, 0), "10 min: 10 min queue"),
+        (86_400_000, (0, 86_400_000, 0), "24 h: 24 h queue"),
+        (0, (0, 0, 0), "0 ms"),
     ],
 )
 def test_durations_are_in_one_unit_and_add_up(
@@ -220,8 +222,8 @@ def test_a_countdown_that_is_odd(value: object) -> None:
 def test_what_is_stuck_says_where_to_look() -> None:
     sends = [send(f"s{at}", "", (0, at), messaging__message__id=f"{at}") for at in (1, 2)]
     assert hops(derived(*sends, now=48 * HOUR))["problems"] == [
-        "2 messages of charge in `celery` stuck for 48.0 h: "
-        "check that a worker consumes from this queue"
+        "2 messages for charge have been stuck in `celery` for 2 d. "
+        "Check that a worker consumes from this queue."
     ]
 
 
@@ -404,16 +406,16 @@ def test_an_eager_run_has_no_wait() -> None:
 def test_a_parent_that_may_still_come_is_no_problem_yet() -> None:
     trace = derived(span("web", "gone", "SERVER", (0, 8)), now=100)
     assert trace.status == "ok"
-    assert rows_of(trace)["web"]["missing_parent"] == "its parent has not arrived yet"
+    assert rows_of(trace)["web"]["missing_parent"] == "The parent has not arrived yet."
 
 
 @pytest.mark.parametrize(
     ("orphan", "flags", "reason"),
     [
-        (run("run", "gone", (0, 1)), 1, "the producer's spans go elsewhere, were sampled out"),
-        (span("web", "gone", "SERVER", (0, 1)), 0x301, "its caller did not arrive"),
-        (span("sql", "gone", "CLIENT", (0, 1)), 0x101, "in the same process, did not arrive"),
-        (span("sql", "gone", "CLIENT", (0, 1)), 0x301, "in another process, did not arrive"),
+        (run("run", "gone", (0, 1)), 1, "The producer exports to another place"),
+        (span("web", "gone", "SERVER", (0, 1)), 0x301, "span of the caller did not arrive"),
+        (span("sql", "gone", "CLIENT", (0, 1)), 0x101, "did not arrive from the same process"),
+        (span("sql", "gone", "CLIENT", (0, 1)), 0x301, "did not arrive from another process"),
     ],
 )
 def test_a_parent_that_never_came_is_marked_with_the_likely_reason(
@@ -440,7 +442,7 @@ def test_clocks_that_disagree_are_shown_and_no_wait_is_negative() -> None:
     assert wait["start_ms"] == wait["end_ms"]
     assert (wait["wait"]["skewed"], wait["wait"]["skew_ms"]) == (True, 60)
     assert wait["wait"]["queue_ms"] == 0
-    assert "the clock of shop-worker is behind that of shop by at least 60.0 ms" in "".join(
+    assert "The clock of shop-worker is at least 60 ms behind that of shop" in "".join(
         hops(trace)["problems"]
     )
 

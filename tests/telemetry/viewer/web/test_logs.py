@@ -91,7 +91,7 @@ class TestThePage:
         items = page.locator(".log-list > li")
         expect(items).to_have_count(2)
         expect(items.first).to_contain_text("lost")
-        expect(items.first).to_contain_text("is not here")
+        expect(items.first).to_contain_text("is not stored here")
         expect(items.last).to_contain_text("a worker starts")
         page.get_by_label("Log records").select_option("All")
         expect(items).to_have_count(4)

@@ -57,7 +57,7 @@ def test_three_waits_are_told_apart(page, viewer: Viewer) -> None:  # type: igno
     assert widths[0] == pytest.approx(2 * widths[2], rel=0.1)
     label = page.locator(".row.wait .label")
     expect(label).to_have_text(
-        "waited 250 ms in celery, of it 50 ms for a free process, after 100 ms scheduled"
+        "waited 250 ms in celery (prefetched 50 ms, scheduled 100 ms before)"
     )
 
 
@@ -122,7 +122,7 @@ def test_a_parent_that_did_not_come_is_marked_with_the_reason(page, viewer: View
     expect(page.get_by_text("parent missing").first).to_be_visible()
     page.get_by_role("row").filter(has_text="send tasks.add").click()
     reason = page.get_by_label("Span details").get_by_text("Parent missing:")
-    expect(reason).to_contain_text("its parent")
+    expect(reason).to_contain_text("The parent")
 
 
 def test_clocks_that_disagree_are_shown(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]

@@ -119,9 +119,10 @@ def test_an_answer_that_fails_leaves_what_is_there(page: Page, viewer: Viewer) -
     rows = page.locator(".queues tbody tr")
     expect(rows).to_have_count(2)
     busy = {"error": "the database is busy"}
-    page.route("**/api/queues?*", lambda route: route.fulfill(status=503, json=busy), times=1)
+    page.route("**/api/queues?*", lambda route: route.fulfill(status=503, json=busy))
     page.keyboard.press("r")
     expect(page.get_by_text("the database is busy")).to_be_visible()
+    page.unroute("**/api/queues?*")
     expect(rows).to_have_count(2)
     viewer.send(export(order("a" * 32, error="KeyError: 'x'")))
     expect(rows.nth(1)).to_contain_text("KeyError \u00d71", timeout=20_000)
@@ -181,7 +182,7 @@ def test_the_numbers_of_a_queue_lead_to_the_traces_of_its_broker(
     expect(page).to_have_url(filtered)
     expect(listed).to_have_count(2)
     # The filter can be removed.
-    broker = page.get_by_label("broker", exact=True)
+    broker = page.get_by_label("Broker", exact=True)
     expect(broker).to_have_value("redis://two")
     broker.fill("")
     broker.press("Enter")

@@ -1,0 +1,74 @@
+// The search field and the filters above the list of traces.
+
+import { get } from "./api.js";
+import { h } from "./dom.js";
+import { RANGES } from "./range.js";
+import { SearchField } from "./search.js";
+import { STATUS_WORDS } from "./status.js";
+
+const FACETS = [["service", "Service", "services"], ["task", "Task", "tasks"], ["queue", "Queue", "queues"], ["route", "Route", "routes"]];
+const STATUSES = ["stuck", "waiting", "overdue", "scheduled", "expired", "error", "revoked", "broken", "ok"].map((status) => [status, STATUS_WORDS[status]]);
+const SORTS = [["recent", "Most recent"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
+// Filters of links on other pages, which have no field of their own.
+const OTHERS = [["broker", "Broker"], ["min_ms", "Duration from (ms)"], ["min_wait_ms", "Wait from (ms)"], ["trace_id", "Trace id"]];
+const EXAMPLES = ["status:stuck", "wait>2s", "queue:mail", "duration>500ms", "log:timeout"];
+
+/** Make the filters with the values `given` in the address. `changed(done)` is called after a change; `done` is false while somebody types. */
+export function filters(given, changed) {
+  const field = new SearchField(given.get("q") ?? "", (_, done) => changed(done));
+  const element = form(field, given, () => changed(true), clear);
+
+  function clear() {
+    field.clear();
+    for (const select of element.querySelectorAll("select")) select.selectedIndex = 0;
+    for (const input of element.querySelectorAll(".facets input")) input.closest("label").remove();
+    changed(true);
+  }
+
+  get("/api/facets").then((known) => FACETS.forEach(([name, , key]) => addOptions(element.elements[name], known[key] ?? [])), () => {});
+
+  const parameters = () => {
+    const found = new URLSearchParams();
+    if (field.value) found.set("q", field.value);
+    for (const [name, value] of new FormData(element)) {
+      const text = String(value).trim();
+      if (text && !(name === "sort" && text === "recent")) found.set(name, name === "trace_id" ? text.toLowerCase() : text);
+    }
+    return found;
+  };
+  return {
+    element,
+    parameters,
+    complain: (text, position) => field.complain(text, position),
+    close: () => field.close(),
+    isFiltered: () => [...parameters().keys()].some((name) => name !== "sort"),
+  };
+}
+
+function form(field, given, changed, clear) {
+  const choice = (name, label, options) => h("label", {}, label, h("select", { name, onchange: changed }, withGiven(options, given.get(name)).map(([value, text]) => h("option", { value, selected: (given.get(name) ?? "") === value }, text))));
+  const others = OTHERS.filter(([name]) => given.get(name)).map(([name, label]) => h("label", {}, label, h("input", { name, value: given.get(name), size: 8, onchange: changed })));
+  const facets = [
+    choice("status", "Status", [["", "Any"], ...STATUSES]),
+    FACETS.map(([name, label]) => choice(name, label, [["", "Any"]])),
+    others,
+    choice("since_s", "Time range", [["", "Any time"], ...RANGES]),
+    choice("sort", "Sort by", SORTS),
+    h("button", { type: "button", class: "clear", onclick: clear }, "Clear"),
+  ];
+  return h("form", { class: "filters", role: "search", "aria-label": "Traces", onsubmit: (event) => event.preventDefault() }, field.element, h("div", { class: "facets" }, facets));
+}
+
+function withGiven(options, given) {
+  return given && !options.some(([value]) => value === given) ? [...options, [given, given]] : options;
+}
+
+function addOptions(select, values) {
+  const known = new Set([...select.options].map((option) => option.value));
+  select.append(...values.filter((value) => !known.has(value)).map((value) => h("option", { value }, value)));
+}
+
+/** Example searches, as links. */
+export function examples() {
+  return h("p", { class: "examples" }, "Examples: ", EXAMPLES.map((text, at) => [at ? ", " : "", h("a", { href: `/?${new URLSearchParams({ q: text })}`, "data-link": "" }, h("code", {}, text))]));
+}
