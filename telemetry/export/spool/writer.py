@@ -32,10 +32,7 @@ CHECK = 0.1
 HIGH = 256
 
 #: The bytes of frames that may wait in memory while the disk is full.
-BACKLOG = 4 * 1024 * 1024
-
-#: A frame: its definition and its payload.
-_Entry = tuple[Definition, bytes]
+LARGEST_WAITING = 4 * 1024 * 1024
 
 
 class Writer:
@@ -53,12 +50,20 @@ class Writer:
         self._most = most
         self._tree = secrets.token_hex(8)
         self._number = 0
-        self._lock = threading.RLock()
-        self._writing = False
-        self._backlog = _Backlog()
         self._watch = watch
+        self._may_log = RateLimit()
+        self._begin()
         self._segment = self._open()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
+
+    def _begin(self) -> None:
+        """Begin with nothing that waits, in a new process."""
+        self._lock = threading.RLock()
+        self._writing = False
+        #: The frames that are not written yet, oldest first: definitions and payloads.
+        self._waiting: deque[tuple[Definition, bytes]] = deque()
+        self._bytes = 0  # of those payloads
+        self._lost = 0
 
     def append(self, kind: bytes, definition: Definition, content: bytes) -> None:
         """Append a frame with *content*, and its *definition* if the segment lacks it.
@@ -69,29 +74,24 @@ class Writer:
         payload = kind + definition.id + content
         if len(payload) > frames.LARGEST:
             raise ValueError(f"a collector does not accept {len(payload)} bytes")
-        entry = definition, payload
         now = time.monotonic()
         with self._lock:
-            backlog = self._backlog
-            if self._writing or backlog.entries:
-                # A finalizer or a signal handler may run in the middle of this thread's own write.
-                # That write then appends this entry too.
-                backlog.add(entry)
+            # A finalizer or a signal handler may run in the middle of this thread's own write.
+            # That write then appends this frame too.
+            if self._writing or self._waiting:
+                self._enqueue(definition, payload)
             else:
                 self._writing = True
                 try:
-                    self._segment_at(now).write(entry)
-                except OSError as exc:
-                    backlog.add(entry)
-                    if not self._is_closed(exc):
-                        return
-                except BaseException:
-                    backlog.add(entry)  # raised by a signal handler, such as a soft time limit
-                    raise
+                    self._segment_at(now).write(definition, payload)
+                except BaseException as exc:  # a signal handler may raise, as a soft time limit
+                    self._enqueue(definition, payload)
+                    if not isinstance(exc, OSError):
+                        raise
                 finally:
                     self._writing = False
-            if backlog.entries and not self._writing:
-                self._write_backlog(now)
+            if self._waiting:
+                self._write_waiting(now)
         if now >= self._watch.due:
             self._watch.look()
 
@@ -102,9 +102,8 @@ class Writer:
         """
         until = time.monotonic() + timeout
         with self._lock:
-            if not self._writing:  # else this is a signal handler in the middle of a write
-                self._write_backlog(time.monotonic())
-            on_disk = not self._backlog.entries
+            self._write_waiting(time.monotonic())
+            on_disk = not self._waiting
         waiting = self._ends()
         failures = self._directory.sender.status().failures
         asked = False
@@ -136,28 +135,45 @@ class Writer:
     def _waits(self, name: str, end: int) -> bool:
         return min(self._directory.acknowledged(name)) < end <= self._directory.size(name)
 
-    def _write_backlog(self, now: float) -> None:
-        backlog = self._backlog
+    def _enqueue(self, definition: Definition, payload: bytes) -> None:
+        self._waiting.append((definition, payload))
+        self._bytes += len(payload)
+
+    def _write_waiting(self, now: float) -> None:
+        """Write the frames that wait, unless this is in the middle of this thread's own write."""
+        if self._writing:
+            return
+        waiting = self._waiting
         self._writing = True
         try:
-            while backlog.entries:
-                self._segment_at(now).write(backlog.entries[0])
-                backlog.drop()
-        except OSError as exc:
-            if not self._is_closed(exc):
-                return
+            while waiting:
+                definition, payload = waiting[0]
+                try:
+                    self._segment_at(now).write(definition, payload)
+                except OSError as exc:
+                    self._segment.due = 0.0
+                    if exc.errno == errno.EBADF:  # a daemon has closed the descriptor
+                        continue
+                    self._bound_waiting(exc)
+                    return
+                waiting.popleft()
+                self._bytes -= len(payload)
         finally:
             self._writing = False
-        if backlog.entries:  # a daemon has closed the descriptor
-            self._write_backlog(now)
 
-    def _is_closed(self, exc: OSError) -> bool:
-        """Return whether a daemon closed the descriptor. Else bound the backlog and log *exc*."""
-        self._segment.due = 0.0
-        if exc.errno == errno.EBADF:
-            return True
-        self._backlog.bound(exc)
-        return False
+    def _bound_waiting(self, exc: OSError) -> None:
+        """Drop the oldest frames beyond the bound. Log *exc*, the reason, once a minute."""
+        while self._bytes > LARGEST_WAITING:
+            self._bytes -= len(self._waiting.popleft()[1])
+            self._lost += 1
+        if self._may_log("full"):
+            logger.warning(
+                "spans cannot be written to disk (%s): %d wait in memory, %d are lost; "
+                "the application is unharmed",
+                exc.strerror or exc,
+                len(self._waiting),
+                self._lost,
+            )
 
     def _segment_at(self, now: float) -> "_Segment":
         """Return the segment to write to: a new one if the last is full, too old or gone."""
@@ -189,10 +205,8 @@ class Writer:
         return _Segment(_high(self._directory.open_to_append(name)), name, self._size, self._age)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
-        self._writing = False
+        self._begin()  # the parent writes the frames that wait
         self._segment.due = 0.0  # a daemon closes descriptors after a fork
-        self._backlog = _Backlog()  # the parent writes what waits in its own
 
 
 class _Segment:
@@ -227,20 +241,19 @@ class _Segment:
             return None
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
-    def write(self, entry: _Entry) -> None:
+    def write(self, definition: Definition, payload: bytes) -> None:
         """Append a frame, after its definition if that is missing. Raises OSError."""
-        definition, payload = entry
         data = frames.frame(self._seed, payload)
         is_defined = definition.id in self._defined
         if not is_defined:
-            data = frames.frame(self._seed, definition.payload()) + data
-        length = len(data)
-        self.room -= length
-        if (written := os.write(self._fd, data)) < length:
+            data = frames.frame(self._seed, definition.payload) + data
+        written = os.write(self._fd, data)
+        if written < len(data):
             # The kernel wrote a part. The next call writes the rest, or raises the reason.
             written += os.write(self._fd, data[written:])
-            if written < length:
-                raise OSError(errno.EIO, f"{written} of {length} bytes were written")
+            if written < len(data):
+                raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
+        self.room -= written
         if not is_defined:
             self._defined.add(definition.id)
 
@@ -257,36 +270,3 @@ def _high(fd: int) -> int:
         return fd
     os.close(fd)
     return high
-
-
-class _Backlog:
-    """The frames that are not written yet, oldest first."""
-
-    def __init__(self) -> None:
-        self.entries: deque[_Entry] = deque()
-        self._bytes = 0
-        self._lost = 0
-        self._allow = RateLimit()
-
-    def add(self, entry: _Entry) -> None:
-        """Append *entry*."""
-        self.entries.append(entry)
-        self._bytes += len(entry[1])
-
-    def drop(self) -> None:
-        """Remove the oldest."""
-        self._bytes -= len(self.entries.popleft()[1])
-
-    def bound(self, exc: OSError) -> None:
-        """Drop the oldest beyond the bound. Log *exc*, the reason, once a minute."""
-        while self._bytes > BACKLOG:
-            self.drop()
-            self._lost += 1
-        if self._allow("full"):
-            logger.warning(
-                "spans cannot be written to disk (%s): %d wait in memory, %d are lost; "
-                "the application is unharmed",
-                exc.strerror or exc,
-                len(self.entries),
-                self._lost,
-            )
