@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...config.exporter import Signal
 from ...otlp.encode import encode_request
 from ..outgoing import Encoded
-from .delivery import Delivery, Source
+from .delivery import Delivery, Source, skip
 from .transport import ExportResult, Outcome, Transport
 
 __all__ = ["BatchDelivery"]
@@ -42,10 +42,7 @@ class BatchDelivery(Delivery):
     def deliver(self, sources: Sequence[Source]) -> bool:
         """Send one batch. Return whether there may be more to send at once."""
         if self._transport is None:
-            for source in sources:
-                for _ in source.waiting[self._signal].drain():
-                    pass
-            self._acknowledge([(source, []) for source in sources])
+            skip(self._signal, sources)
             return False
         if self.backoff.remaining:
             return False

@@ -21,7 +21,7 @@ from opentelemetry.semconv.attributes.service_attributes import (
 
 from ..aggregation import Aggregation, spans_dropped
 from ..outgoing import Measured
-from .delivery import Delivery, Source
+from .delivery import Delivery, Source, skip
 from .transport import Outcome, Transport
 
 __all__ = ["MetricDelivery"]
@@ -55,18 +55,19 @@ class MetricDelivery(Delivery):
 
         *dropped* is how many spans this process has dropped so far.
         """
-        for source in sources:
-            for measured in source.waiting["METRICS"].drain():
-                if self._transport is not None:
-                    self._add(measured)
-        is_due = time.monotonic() >= self._due and not self.backoff.remaining
-        if is_due and (self._unsent or dropped != self._spans_dropped):
-            self._send(dropped)
-        if self._unsent and self._transport is not None:
+        if self._transport is None:
+            skip("METRICS", sources)
             return
         for source in sources:
-            source.waiting["METRICS"].acknowledge()
-            source.save()
+            for measured in source.waiting["METRICS"].drain():
+                self._add(measured)
+        is_due = time.monotonic() >= self._due and not self.backoff.remaining
+        if is_due and (self._unsent or dropped != self._spans_dropped):
+            self._send(self._transport, dropped)
+        if not self._unsent:
+            for source in sources:
+                source.waiting["METRICS"].acknowledge()
+                source.save()
 
     def _add(self, measured: Measured) -> None:
         (key, resource), measurement = measured
@@ -77,9 +78,7 @@ class MetricDelivery(Delivery):
         aggregation.add(measurement)
         self._unsent = True
 
-    def _send(self, dropped: int) -> None:
-        if self._transport is None:
-            return
+    def _send(self, transport: Transport, dropped: int) -> None:
         request = ExportMetricsServiceRequest()
         for aggregation in self._streams.values():
             data = aggregation.collect()
@@ -87,7 +86,7 @@ class MetricDelivery(Delivery):
                 request.MergeFrom(encode_metrics(data))
         # Also if it is 0: Prometheus sees no increase in a counter that begins with 5.
         request.MergeFrom(encode_metrics(spans_dropped(self._own, dropped, self._since)))
-        result = self._transport.export("METRICS", request.SerializeToString())
+        result = transport.export("METRICS", request.SerializeToString())
         if result.missing:  # a collector of traces alone
             self._transport = None
         elif result.outcome is Outcome.RETRY:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...config import exporter, settings
 from ..spool.directory import SpoolDirectory, tree_of
-from ..spool.sender_files import SenderStatus, SignalStatus
+from ..spool.sender_files import SenderStatus, SignalStatus, wait
 from ..spool.spawn import LOCK
 from .deliveries import Deliveries
 from .delivery import Delivery
@@ -66,15 +66,15 @@ class Sender:
     def run(self) -> None:
         """Deliver. Return when there is no more to do."""
         files = self._directory.sender
-        with files.listen() as wake_ups:
-            while files.is_locked_by(LOCK):
-                self._look()
-                more = self._deliver()
-                self._write_status()
-                if self._is_over() and self._release():
-                    return
-                if wake_ups.wait(0.0 if more else self._pause):
-                    self._deliveries.hurry()
+        listening = files.listen()
+        while files.is_locked_by(LOCK):
+            self._look()
+            more = self._deliver()
+            self._write_status()
+            if self._is_over() and self._release():
+                return
+            if wait(listening, 0.0 if more else self._pause):
+                self._deliveries.hurry()
 
     def _look(self) -> None:
         """Open new segments. Drop the records of segments that are too old or too many."""

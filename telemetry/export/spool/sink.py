@@ -27,9 +27,6 @@ __all__ = ["DiskSink"]
 #: The format of the files. Versions with another format use another directory.
 FORMAT = 6
 
-#: A segment has this part of the bytes that may wait, and of the seconds.
-PART = 8
-
 #: Raised for text that is not Unicode, integers beyond 64 bits, and endless nesting.
 _UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
@@ -68,14 +65,7 @@ class DiskSink(Sink):
             return frames.define(msgpack.encode(origin_of(template)))
 
         self._definition_of = definition_of
-        self._watch = Watch(self._directory, self._give_up)
-        self._writer = Writer(
-            self._directory,
-            self._watch,
-            size=spool.max_bytes // PART,
-            age=spool.max_age / PART,
-            most=2 * spool.max_bytes,  # a sender, if there is one, keeps it below half of this
-        )
+        self._writer = Writer(self._directory, Watch(self._directory, self._give_up), spool)
         # A child is another instance of the service.
         os.register_at_fork(after_in_child=self.resource_changed)
         self._writer.resume()

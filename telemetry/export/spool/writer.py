@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 
+from ...config.settings import Spool
 from ...tracing.faults import RateLimit, logger
 from . import frames
 from .directory import SpoolDirectory, tree_of
@@ -20,6 +21,9 @@ from .frames import Definition
 from .watch import Watch
 
 __all__ = ["Writer"]
+
+#: A segment has this part of the bytes that may wait, and of the seconds.
+PART = 8
 
 #: A segment has no more bytes than this.
 LARGEST_SEGMENT = 4 * 1024 * 1024
@@ -36,18 +40,13 @@ LARGEST_WAITING = 4 * 1024 * 1024
 
 
 class Writer:
-    """Appends to segments in *directory*, each of *size* bytes and *age* seconds at most.
+    """Appends to segments in *directory*. If they exceed *bounds*, it removes the oldest."""
 
-    If all segments have more than *most* bytes, it removes the oldest.
-    """
-
-    def __init__(
-        self, directory: SpoolDirectory, watch: Watch, size: int, age: float, most: int
-    ) -> None:
+    def __init__(self, directory: SpoolDirectory, watch: Watch, bounds: Spool) -> None:
         self._directory = directory
-        self._size = min(size, LARGEST_SEGMENT)
-        self._age = age
-        self._most = most
+        self._size = min(bounds.max_bytes // PART, LARGEST_SEGMENT)
+        self._age = bounds.max_age / PART
+        self._most = 2 * bounds.max_bytes  # a sender, if there is one, allows half of this
         self._tree = secrets.token_hex(8)
         self._number = 0
         self._watch = watch
