@@ -209,7 +209,7 @@ class _Times:
         self._sum = 0.0
         self._shortest, self._longest = math.inf, -math.inf
         #: The slowest sampled span and its time, if there is one.
-        self._slowest: list[tuple[float, _Sampled]] = []
+        self._slowest: list[tuple[float, Any]] = []
 
     def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
         ascending = sorted(values)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...config.exporter import Signal
 from ...otlp.encode import encode_request
 from ..outgoing import Encoded
-from .delivery import Delivery, Source, skip
+from .delivery import Delivery, Source
 from .transport import ExportResult, Outcome, Transport
 
 __all__ = ["BatchDelivery"]
@@ -42,7 +42,8 @@ class BatchDelivery(Delivery):
     def deliver(self, sources: Sequence[Source]) -> bool:
         """Send one batch. Return whether there may be more to send at once."""
         if self._transport is None:
-            skip(self._signal, sources)
+            for source in sources:
+                source.skip(self._signal)
             return False
         if self.backoff.remaining:
             return False

@@ -1,14 +1,14 @@
 """The common part of all deliveries, and the sources of their items."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...config.exporter import SIGNALS, Signal
 from .backoff import Backoff
 from .transport import ExportResult
 
-__all__ = ["Buffer", "Delivery", "Source", "skip"]
+__all__ = ["Buffer", "Delivery", "Source"]
 
 
 class Buffer:
@@ -30,12 +30,6 @@ class Buffer:
         for _ in range(count):
             self.pending.popleft()
 
-    def skip(self) -> int:
-        """Drop all items. Return how many there were."""
-        count = sum(1 for _ in self.drain())
-        self.acknowledge()
-        return count
-
 
 class Source:
     """Where records wait: the memory of this process, or, in a subclass, a segment on disk."""
@@ -46,12 +40,13 @@ class Source:
     def save(self) -> None:
         """Write to disk what is acknowledged."""
 
-
-def skip(signal: Signal, sources: Iterable[Source]) -> None:
-    """Drop all items of *signal* in *sources*."""
-    for source in sources:
-        source.waiting[signal].skip()
-        source.save()
+    def skip(self, signal: Signal) -> int:
+        """Drop all items of *signal*. Return how many there were."""
+        waiting = self.waiting[signal]
+        count = sum(1 for _ in waiting.drain())
+        waiting.acknowledge()
+        self.save()
+        return count
 
 
 class Delivery:

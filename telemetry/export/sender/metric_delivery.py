@@ -21,7 +21,7 @@ from opentelemetry.semconv.attributes.service_attributes import (
 
 from ..aggregation import Aggregation, spans_dropped
 from ..outgoing import Measured
-from .delivery import Delivery, Source, skip
+from .delivery import Delivery, Source
 from .transport import Outcome, Transport
 
 __all__ = ["MetricDelivery"]
@@ -56,7 +56,8 @@ class MetricDelivery(Delivery):
         *dropped* is how many spans this process has dropped so far.
         """
         if self._transport is None:
-            skip("METRICS", sources)
+            for source in sources:
+                source.skip("METRICS")
             return
         for source in sources:
             for measured in source.waiting["METRICS"].drain():

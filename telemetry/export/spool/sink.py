@@ -58,7 +58,8 @@ class DiskSink(Sink):
         self._directory.make()
         self._pid = os.getpid()
         self._in_memory = in_memory
-        self._memory: Sink | None = None
+        self._gave_up = False
+        self._memory = Sink()  # which takes nothing until then
 
         @lru_cache(maxsize=MAX_DEFINITIONS)
         def definition_of(template: SpanTemplate) -> Definition:
@@ -72,7 +73,7 @@ class DiskSink(Sink):
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Write *record*, in the calling thread."""
-        if self._memory is not None:
+        if self._gave_up:
             self._memory.append(template, record)
             return
         definition = self._definition_of(template)
@@ -85,7 +86,7 @@ class DiskSink(Sink):
 
     def append_log(self, log: RecordedLog) -> None:
         """Write *log*, in the calling thread."""
-        if self._memory is not None:
+        if self._gave_up:
             self._memory.append_log(log)
         elif self._logs:
             self._writer.append(frames.LOG, self._definition_of(LOGS), pack(log))
@@ -106,8 +107,7 @@ class DiskSink(Sink):
 
     def resource_changed(self) -> None:
         self._definition_of.cache_clear()
-        if self._memory is not None:
-            self._memory.resource_changed()
+        self._memory.resource_changed()
 
     def _give_up(self, reason: str) -> None:
         """Continue in memory, since no sender can be started."""
@@ -118,20 +118,20 @@ class DiskSink(Sink):
                 reason,
                 self._directory.directory,
             )
-        if self._memory is None:
+        if not self._gave_up:
             self._memory = self._in_memory()
+            self._gave_up = True
 
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         return recent_records(self._directory, self._writer.segments())
 
     def flush(self, timeout: float) -> bool:
-        if self._memory is None and not self._writer.flush(timeout):
-            return False
+        is_on_disk = self._gave_up or self._writer.flush(timeout)
         # The writer may have found that no sender can be started.
-        return self._memory is None or self._memory.flush(timeout)
+        return is_on_disk and self._memory.flush(timeout)
 
     def last_export_error(self) -> str:
-        if self._memory is not None and (error := self._memory.last_export_error()):
+        if error := self._memory.last_export_error():
             return error
         sender = self._directory.sender
         try:
@@ -141,19 +141,17 @@ class DiskSink(Sink):
                 return f"the process that sends spans is missing: {reason}"
         except OSError as exc:
             return str(exc)
-        return sender.status().signals[0].error if self._memory is None else ""
+        return "" if self._gave_up else sender.status().signals[0].error
 
     def before_exit(self) -> None:
-        if self._memory is not None:
-            self._memory.before_exit()
+        self._memory.before_exit()
 
     def shutdown(self, timeout: float) -> None:
         """Wait *timeout* seconds at most for the sender, in the process that has set up."""
         # A container ends with its first process, and so does the sender in it.
         if os.getpid() == self._pid:
             self.flush(timeout)
-        if self._memory is not None:
-            self._memory.shutdown(timeout)
+        self._memory.shutdown(timeout)
 
 
 def _packable(facts: Facts) -> Facts:
