@@ -163,17 +163,12 @@ def _field(tag: bytes, message: bytes) -> bytes:
 def _add_attributes(
     parts: list[bytes], template: SpanTemplate, record: Record, interpretation: Interpretation
 ) -> None:
-    added = record.attributes
-    if record.limited:
-        attributes: Mapping[str, Any] = added or {}
-    elif not added:
-        parts.append(_static_attributes(template))
-        attributes = interpretation.facts
-    elif template.static_attributes.keys().isdisjoint(added):
-        parts.append(_static_attributes(template))
-        attributes = {**interpretation.facts, **added}
-    else:
+    added = record.attributes or {}
+    if record.limited or not template.static_attributes.keys().isdisjoint(added):
         attributes = interpretation.attributes(template, record)
+    else:
+        parts.append(_static_attributes(template))
+        attributes = {**interpretation.facts, **added} if added else interpretation.facts
     add = parts.append
     for key, value in attributes.items():
         kind = type(value)
@@ -244,7 +239,9 @@ def _value(value: Any, depth: int = 0) -> bytes:
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
-        return b"\x18" + _int64(value)
+        if not -(1 << 63) <= value < 1 << 63:
+            raise OverflowError("an integer of more than 64 bits")
+        return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if isinstance(value, float):
         return b"\x21" + _double(value)
     if value is None or depth == _MAX_DEPTH:
@@ -280,12 +277,6 @@ def _varint(number: int) -> bytes:
 
 
 _ONE_BYTE = [bytes((number,)) for number in range(0x80)]
-
-
-def _int64(number: int) -> bytes:
-    if not -(1 << 63) <= number < 1 << 63:
-        raise OverflowError("an integer of more than 64 bits")
-    return _varint(number & 0xFFFF_FFFF_FFFF_FFFF)
 
 
 class _Cache(dict[Any, Any]):

@@ -193,18 +193,6 @@ def main(path: str) -> None:
     # into the file of the standard error, which has no bound.
     logging.disable()
     directory = SpoolDirectory(Path(path))
-    try:
-        _deliver(directory)
-    except Exception as exc:
-        status = directory.sender.status()
-        ended = SignalStatus(f"the sender ended: {type(exc).__name__}: {exc}")
-        _, metrics, logs = status.signals
-        with contextlib.suppress(OSError):
-            directory.sender.write_status(status._replace(signals=(ended, metrics, logs)))
-        raise  # into the file of the standard error
-
-
-def _deliver(directory: SpoolDirectory) -> None:
     targets, bounds = exporter.targets(), settings.spool()
     if targets is None or bounds is None:
         return

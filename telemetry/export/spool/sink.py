@@ -60,12 +60,9 @@ class DiskSink(Sink):
         self._in_memory = in_memory
         self._gave_up = False
         self._memory = Sink()  # which takes nothing until then
-
-        @lru_cache(maxsize=MAX_DEFINITIONS)
-        def definition_of(template: SpanTemplate) -> Definition:
-            return frames.define(msgpack.encode(origin_of(template)))
-
-        self._definition_of = definition_of
+        self._definition_of = lru_cache(maxsize=MAX_DEFINITIONS)(
+            lambda template: frames.define(msgpack.encode(origin_of(template)))
+        )
         self._writer = Writer(self._directory, Watch(self._directory, self._give_up), spool)
         # A child is another instance of the service.
         os.register_at_fork(after_in_child=self.resource_changed)
