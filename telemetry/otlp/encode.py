@@ -17,7 +17,6 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
-from ..config.sdk import ReadableSpan
 from ..tracing.interpret import Interpretation
 from ..tracing.interpret_log import log_attributes, severity_number, severity_text
 from ..tracing.record import Record, RecordedEvent, RecordedLink, RecordedLog, SpanTemplate
@@ -25,7 +24,6 @@ from ..tracing.scope import Scope
 
 __all__ = [
     "encode_log",
-    "encode_readable",
     "encode_request",
     "encode_resource_spans",
     "encode_scope_spans",
@@ -90,15 +88,6 @@ def encode_span(template: SpanTemplate, record: Record, interpretation: Interpre
     add(_status(record) if record.status else b"\x7a\x00")
     add(b"\x85\x01" + (_REMOTE if record.parent_is_remote else _LOCAL))
     return b"".join(parts)
-
-
-def encode_readable(span: ReadableSpan) -> bytes:
-    """Return *span* as one ``Span`` message, encoded by the SDK."""
-    # Imported here, since few processes need it.
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-
-    encoded = encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
-    return bytes(encoded)
 
 
 def encode_log(log: RecordedLog) -> bytes:

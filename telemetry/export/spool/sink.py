@@ -63,10 +63,12 @@ class DiskSink(Sink):
         self._definition_of = lru_cache(maxsize=MAX_DEFINITIONS)(
             lambda template: frames.define(msgpack.encode(origin_of(template)))
         )
-        self._writer = Writer(self._directory, Watch(self._directory, self._give_up), spool)
+        watch = Watch(self._directory, self._give_up)
+        self._writer = Writer(self._directory, watch, spool)
         # A child is another instance of the service.
         os.register_at_fork(after_in_child=self.resource_changed)
-        self._writer.resume()
+        if any(map(self._directory.size, self._directory.segments())):
+            watch.ensure_sender()  # for the records that other processes have left
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Write *record*, in the calling thread."""

@@ -118,11 +118,6 @@ class Writer:
         """Return whether a record of this tree is not delivered yet."""
         return any(self._waits(name, end) for name, end in self._ends().items())
 
-    def resume(self) -> None:
-        """Start a sender if other processes have left records."""
-        if any(self._directory.size(name) for name in self._directory.segments()):
-            self._watch.ensure_sender()
-
     def segments(self) -> list[str]:
         """Return the names of the segments of this tree, the oldest first."""
         names = self._directory.segments()
