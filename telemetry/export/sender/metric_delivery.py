@@ -28,14 +28,10 @@ __all__ = ["MetricDelivery"]
 
 
 class MetricDelivery(Delivery):
-    """Sends the metrics of all sources every *interval* seconds.
-
-    Without a *transport* it drops them.
-    """
+    """Sends the metrics of all sources every *interval* seconds."""
 
     def __init__(self, transport: Transport | None, interval: float) -> None:
-        super().__init__()
-        self._transport = transport
+        super().__init__("METRICS", transport)
         self._interval = interval
         self._due = time.monotonic() + interval
         self._instance = str(uuid.uuid4())
@@ -62,7 +58,7 @@ class MetricDelivery(Delivery):
         for source in sources:
             for measured in source.waiting["METRICS"].drain():
                 self._add(measured)
-        is_due = time.monotonic() >= self._due and not self.backoff.remaining
+        is_due = time.monotonic() >= self._due and not self.waits
         if is_due and (self._unsent or dropped != self._spans_dropped):
             self._send(self._transport, dropped)
         if not self._unsent:
@@ -96,8 +92,7 @@ class MetricDelivery(Delivery):
         else:
             self.error = ""
             self.drop(result.rejected, result.error)
-        self.backoff.succeeded()
+        self.succeeded()
         self._unsent = False
         self._spans_dropped = dropped
-        self.delivered_at = time.monotonic()
         self._due = self.delivered_at + self._interval
