@@ -15,9 +15,8 @@ from collections import deque
 
 from ...config.settings import Spool
 from ...tracing.faults import RateLimit, logger
-from . import frames
 from .directory import SpoolDirectory, tree_of
-from .frames import Definition
+from .frames import LARGEST, Definition, frame, seed
 from .watch import Watch
 
 __all__ = ["Writer"]
@@ -71,7 +70,7 @@ class Writer:
         collector accepts so large a content.
         """
         payload = kind + definition.id + content
-        if len(payload) > frames.LARGEST:
+        if len(payload) > LARGEST:
             raise ValueError(f"a collector does not accept {len(payload)} bytes")
         now = time.monotonic()
         with self._lock:
@@ -82,7 +81,9 @@ class Writer:
             else:
                 self._writing = True
                 try:
-                    self._segment_at(now).write(definition, payload)
+                    if now >= self._segment.due:
+                        self._check_segment(now)
+                    self._segment.write(definition, payload)
                 except BaseException as exc:  # a signal handler may raise, as a soft time limit
                     self._enqueue(definition, payload)
                     if not isinstance(exc, OSError):
@@ -143,7 +144,9 @@ class Writer:
             while waiting:
                 definition, payload = waiting[0]
                 try:
-                    self._segment_at(now).write(definition, payload)
+                    if now >= self._segment.due:
+                        self._check_segment(now)
+                    self._segment.write(definition, payload)
                 except OSError as exc:
                     self._segment.due = 0.0
                     if exc.errno == errno.EBADF:  # a daemon has closed the descriptor
@@ -169,20 +172,14 @@ class Writer:
                 self._lost,
             )
 
-    def _segment_at(self, now: float) -> "_Segment":
-        """Return the segment to write to: a new one if the last is full, too old or gone."""
-        segment = self._segment
-        if (now >= segment.due or segment.room <= 0) and not segment.check(now):
-            segment = self._begin_segment()
-        return segment
-
-    def _begin_segment(self) -> "_Segment":
-        self._segment.close()
-        self._number += 1
-        self._directory.make()
-        self._segment = self._open()
-        self._bound()
-        return self._segment
+    def _check_segment(self, now: float) -> None:
+        """Begin a new segment if the last is full, too old or gone."""
+        if not self._segment.check(now):
+            self._segment.close()
+            self._number += 1
+            self._directory.make()
+            self._segment = self._open()
+            self._bound()
 
     def _bound(self) -> None:
         """Remove the oldest segments, if no sender does."""
@@ -208,15 +205,15 @@ class _Segment:
 
     def __init__(self, fd: int, name: str, size: int, age: float) -> None:
         self._fd = fd
-        self._seed = frames.seed(name)
+        self._seed = seed(name)
         self._size = size
         self._until = time.monotonic() + age
         self._defined: set[bytes] = set()
         found = os.fstat(fd)
         self._identity = found.st_dev, found.st_ino
-        #: Check it again at this time of the monotonic clock, or after so many bytes.
+        self._room = 0
+        #: Check it again at this time of the monotonic clock.
         self.due = 0.0
-        self.room = 0
 
     def check(self, now: float) -> bool:
         """Return whether it is still there, has room and is not too old."""
@@ -224,8 +221,8 @@ class _Segment:
         if found is None or not found.st_nlink or now >= self._until:
             return False
         self.due = now + CHECK
-        self.room = self._size - found.st_size
-        return self.room > 0
+        self._room = self._size - found.st_size
+        return self._room > 0
 
     def _stat(self) -> os.stat_result | None:
         """Return its status. None if the descriptor is closed or that of another file."""
@@ -237,19 +234,22 @@ class _Segment:
 
     def write(self, definition: Definition, payload: bytes) -> None:
         """Append a frame, after its definition if that is missing. Raises OSError."""
-        data = frames.frame(self._seed, payload)
-        is_defined = definition.id in self._defined
-        if not is_defined:
-            data = frames.frame(self._seed, definition.payload) + data
+        if definition.id not in self._defined:
+            self._append(definition.payload)
+            self._defined.add(definition.id)
+        self._append(payload)
+
+    def _append(self, payload: bytes) -> None:
+        data = frame(self._seed, payload)
         written = os.write(self._fd, data)
         if written < len(data):
             # The kernel wrote a part. The next call writes the rest, or raises the reason.
             written += os.write(self._fd, data[written:])
             if written < len(data):
                 raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
-        self.room -= written
-        if not is_defined:
-            self._defined.add(definition.id)
+        self._room -= written
+        if self._room <= 0:
+            self.due = 0.0
 
     def close(self) -> None:
         if self._stat() is not None:
