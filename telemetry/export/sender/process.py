@@ -139,10 +139,13 @@ class Sender:
         traces, metrics, logs = map(
             _signal_status, self._before.signals, self._deliveries.by_signal.values()
         )
-        unreadable = sorted(self._unreadable.items())[:10]
+        unreadable = [  # a name may have any bytes
+            f"{name if name.isprintable() else ascii(name)}: {reason}"
+            for name, reason in sorted(self._unreadable.items())[:10]
+        ]
         status = SenderStatus(
             self._before.failures + self._deliveries.failures,
-            "; ".join(f"{_printable(name)}: {reason}" for name, reason in unreadable),
+            "; ".join(unreadable),
             (traces, metrics, logs),
         )
         if status != self._written:
@@ -209,11 +212,6 @@ def _signal_status(before: SignalStatus, delivery: Delivery) -> SignalStatus:
     """Return the status of *delivery*, which counts on from *before*."""
     dropped = before.dropped + delivery.dropped
     return SignalStatus(delivery.error, dropped, delivery.reason or before.reason)
-
-
-def _printable(name: str) -> str:
-    """Return *name*, of a file, as text for the log. It may have any bytes."""
-    return name if name.isprintable() else ascii(name)
 
 
 def _most_open() -> int:
