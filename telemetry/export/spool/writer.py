@@ -209,8 +209,7 @@ class _Segment:
         self._size = size
         self._until = time.monotonic() + age
         self._defined: set[bytes] = set()
-        found = os.fstat(fd)
-        self._identity = found.st_dev, found.st_ino
+        self._opened = os.fstat(fd)
         self._room = 0
         #: Check it again at this time of the monotonic clock.
         self.due = 0.0
@@ -220,8 +219,9 @@ class _Segment:
         found = self._stat()
         if found is None or not found.st_nlink or now >= self._until:
             return False
-        self.due = now + CHECK
         self._room = self._size - found.st_size
+        if self._room > 0:
+            self.due = now + CHECK
         return self._room > 0
 
     def _stat(self) -> os.stat_result | None:
@@ -230,7 +230,7 @@ class _Segment:
             found = os.fstat(self._fd)
         except OSError:
             return None
-        return found if (found.st_dev, found.st_ino) == self._identity else None
+        return found if os.path.samestat(found, self._opened) else None
 
     def write(self, definition: Definition, payload: bytes) -> None:
         """Append a frame, after its definition if that is missing. Raises OSError."""
