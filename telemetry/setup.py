@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -46,15 +45,9 @@ __all__ = [
 
 DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
 
-
-@dataclass(frozen=True, slots=True)
-class _Pipeline:
-    provider: HopTracerProvider
-    #: Whether records wait in memory because their directory cannot be used.
-    is_in_memory: bool = False
-
-
-_pipeline: _Pipeline | None = None
+_provider: HopTracerProvider | None = None
+#: Whether records wait in memory because their directory cannot be used.
+_is_in_memory = False
 #: The service names that code has given to this process, even if they are not in effect.
 _names: list[str] = []
 _lock = threading.RLock()
@@ -70,19 +63,19 @@ def setup(service_name: str | None = None) -> None:
     Never raises: a setting that cannot be used is one log line. On a free-threaded Python whose
     global interpreter lock is off, it logs one line and traces nothing.
     """
-    global _pipeline
+    global _provider
     _hold_forks()
     with _lock:
         if service_name is not None and service_name not in _names:
             _names.append(service_name)
-        if _pipeline is not None or not _has_interpreter_lock():
+        if _provider is not None or not _has_interpreter_lock():
             return
         try:
             correlate_logs()
             set_global_textmap(configured_propagators())
             if exporter.traces_enabled() and not _has_provider():
-                _pipeline = _start(service_name)
-                trace.set_tracer_provider(_pipeline.provider)
+                _provider = _start(service_name)
+                trace.set_tracer_provider(_provider)
             elif exporter.logs_enabled():
                 settings.reject(
                     exporter.OTEL_LOGS_EXPORTER, "is otlp, but setup makes no spans", "sending none"
@@ -99,12 +92,11 @@ def setup_worker(service_name: str | None = None) -> None:
     """
     setup(service_name)
     with _lock:
-        if _pipeline is None or service_name is None or is_named_by_environment():
+        if _provider is None or service_name is None or is_named_by_environment():
             return
-        provider = _pipeline.provider
-        if provider.resource.attributes.get(SERVICE_NAME) != service_name:
-            provider.service_name = service_name
-            provider.sink.resource_changed()
+        if _provider.resource.attributes.get(SERVICE_NAME) != service_name:
+            _provider.service_name = service_name
+            _provider.sink.resource_changed()
 
 
 @cache
@@ -166,24 +158,24 @@ def _log_other_provider() -> None:
     logger.info("a tracer provider is set already: spans go where it sends them")
 
 
-def _start(service_name: str | None) -> _Pipeline:
+def _start(service_name: str | None) -> HopTracerProvider:
     provider = HopTracerProvider(
         settings.sampler(), _resource(service_name), settings.span_limits()
     )
     targets = exporter.targets()
-    if targets is None:
-        return _Pipeline(provider)
-    atexit.register(shutdown)
-    is_in_memory = _add_sink(provider, targets)
-    if targets.logs is not None:
-        from .tracing.log_records import record_logs
+    if targets is not None:
+        atexit.register(shutdown)
+        provider.sink = _sink_of(provider, targets)
+        if targets.logs is not None:
+            from .tracing.log_records import record_logs
 
-        record_logs(provider.sink.append_log, settings.logs())
-    return _Pipeline(provider, is_in_memory)
+            record_logs(provider.sink.append_log, settings.logs())
+    return provider
 
 
-def _add_sink(provider: HopTracerProvider, targets: exporter.Targets) -> bool:
-    """Give *provider* its sink. Return whether it is in memory because the disk cannot be used."""
+def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
+    """Return the sink of *provider*: in memory if the settings say so or the disk is unusable."""
+    global _is_in_memory
     from .export.outgoing import Origin, origin_of
 
     instance_is_set = SERVICE_INSTANCE_ID in _environment()
@@ -201,13 +193,11 @@ def _add_sink(provider: HopTracerProvider, targets: exporter.Targets) -> bool:
         return MemorySink(origin, targets, delivery)
 
     if spool is None:
-        provider.sink = in_memory()
-        return False
+        return in_memory()
     try:
         from .export.spool.sink import DiskSink
 
-        provider.sink = DiskSink(origin, targets, spool, in_memory)
-        return False
+        return DiskSink(origin, targets, spool, in_memory)
     except (ImportError, OSError) as exc:
         logger.warning(
             "spans cannot be written to disk (%s): they wait in memory, and are lost if the "
@@ -215,8 +205,8 @@ def _add_sink(provider: HopTracerProvider, targets: exporter.Targets) -> bool:
             exc,
             settings.QUEUEHOP_STATE_DIR,
         )
-    provider.sink = in_memory()
-    return True
+        _is_in_memory = True
+        return in_memory()
 
 
 def _resource(service_name: str | None) -> Resource:
@@ -244,17 +234,17 @@ def names_in_code() -> list[str]:
 
 
 def _sink() -> Sink:
-    return _pipeline.provider.sink if _pipeline is not None else Sink()
+    return _provider.sink if _provider is not None else Sink()
 
 
 def is_set_up() -> bool:
     """Return whether the provider of this process is the one that ``setup`` has made."""
-    return _pipeline is not None and trace.get_tracer_provider() is _pipeline.provider
+    return trace.get_tracer_provider() is _provider
 
 
 def is_in_memory() -> bool:
     """Return whether spans wait in memory because their directory cannot be used."""
-    return _pipeline is not None and _pipeline.is_in_memory
+    return _is_in_memory
 
 
 def flush(timeout: float = 10.0) -> bool:

@@ -71,8 +71,11 @@ except Exception:
 
 def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...] | None:
     """Return the span processors of *provider*. None if the installed SDK does not expose them."""
-    found = _internal(_internal(provider, "_active_span_processor"), "_span_processors")
-    return found if isinstance(found, tuple) else None
+    found = getattr(_internal(provider, "_active_span_processor"), "_span_processors", None)
+    if isinstance(found, tuple):
+        return found
+    _log_missing("_span_processors")
+    return None
 
 
 def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) -> None:
@@ -83,8 +86,8 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
     found = span_processors(provider)
     if found is None:
         return
-    active = _internal(provider, "_active_span_processor")
     try:
+        active = _internal(provider, "_active_span_processor")
         active._span_processors = tuple(one for one in found if one is not processor)
     except AttributeError:
         _log_missing("_span_processors")
@@ -92,10 +95,7 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
 
 def _internal(thing: object, name: str) -> Any:
     """Return the private attribute *name* of *thing*; None if the installed SDK lacks it."""
-    value = getattr(thing, name, None)
-    if value is None and thing is not None:
-        _log_missing(name)
-    return value
+    return getattr(thing, name, None)
 
 
 @cache

@@ -69,14 +69,14 @@ def number(variable: str, default: float, *, least: float = 0.0) -> float:
     return found
 
 
-def _limit(variable: str, default: int | None) -> int | None:
+def _limit(variable: str, default: int) -> int:
     value = os.environ.get(variable, "").strip()
     if not value:
         return default
     if value.lower() == "unset":
-        return None
+        return SpanLimits.UNSET
     if not value.isdecimal():
-        shown = "no limit" if default is None else default
+        shown = "no limit" if default == SpanLimits.UNSET else default
         reject(variable, f"is {value!r}, not a whole number", f"using {shown}")
         return default
     return int(value)
@@ -179,14 +179,15 @@ class Logs:
 
 def logs() -> Logs:
     """Read ``QUEUEHOP_LOGS_*`` and the number of attributes that a log record may have."""
+    most = _limit(
+        "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", _limit(env.OTEL_ATTRIBUTE_COUNT_LIMIT, 128)
+    )
     loggers = os.environ.get(QUEUEHOP_LOGS_LOGGERS, "").split(",")
     return Logs(
         level=_level(),
         loggers=tuple(filter(None, map(str.strip, loggers))),
         max_length=int(number(QUEUEHOP_LOGS_MAX_LENGTH, MAX_LOG_LENGTH, least=1)),
-        max_attributes=_limit(
-            "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", _limit(env.OTEL_ATTRIBUTE_COUNT_LIMIT, 128)
-        ),
+        max_attributes=None if most == SpanLimits.UNSET else most,
         celery=os.environ.get(QUEUEHOP_LOGS_CELERY, "").strip().lower() == "true",
     )
 
@@ -251,20 +252,15 @@ def sampler() -> Sampler:
 
 def span_limits() -> SpanLimits:
     """Read ``OTEL_SPAN_*_LIMIT`` and ``OTEL_ATTRIBUTE_*_LIMIT``."""
-
-    def limit(variable: str, default: int | None) -> int:
-        value = _limit(variable, default)
-        return SpanLimits.UNSET if value is None else value
-
     count = _limit(env.OTEL_ATTRIBUTE_COUNT_LIMIT, 128)
-    length = _limit(env.OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None)
+    length = _limit(env.OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, SpanLimits.UNSET)
     return SpanLimits(
-        max_attributes=SpanLimits.UNSET if count is None else count,
-        max_attribute_length=SpanLimits.UNSET if length is None else length,
-        max_span_attributes=limit(env.OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, count),
-        max_span_attribute_length=limit(env.OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, length),
-        max_event_attributes=limit(env.OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT, count),
-        max_link_attributes=limit(env.OTEL_LINK_ATTRIBUTE_COUNT_LIMIT, count),
-        max_events=limit(env.OTEL_SPAN_EVENT_COUNT_LIMIT, 128),
-        max_links=limit(env.OTEL_SPAN_LINK_COUNT_LIMIT, LINK_COUNT_LIMIT),
+        max_attributes=count,
+        max_attribute_length=length,
+        max_span_attributes=_limit(env.OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, count),
+        max_span_attribute_length=_limit(env.OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, length),
+        max_event_attributes=_limit(env.OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT, count),
+        max_link_attributes=_limit(env.OTEL_LINK_ATTRIBUTE_COUNT_LIMIT, count),
+        max_events=_limit(env.OTEL_SPAN_EVENT_COUNT_LIMIT, 128),
+        max_links=_limit(env.OTEL_SPAN_LINK_COUNT_LIMIT, LINK_COUNT_LIMIT),
     )

@@ -8,6 +8,7 @@ import math
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from opentelemetry.sdk.metrics import Exemplar
@@ -43,7 +44,7 @@ __all__ = ["SPANS_DROPPED", "Aggregation", "spans_dropped"]
 
 Attributes = Mapping[str, Any]
 
-#: The trace id, the span id and the end of a sampled span.
+#: The trace id, the span id and the end of a span; None if it is not sampled.
 _Sampled = tuple[bytes, int, int] | None
 
 #: The metric that counts the spans that will not be delivered.
@@ -71,12 +72,14 @@ _HISTOGRAMS = {
 }
 
 
-#: Sets of attributes beyond this number count as one, marked as overflow: the SDK's own bound.
+#: Sets of attributes of one instrument beyond this number count as one, marked as overflow: the
+#: SDK's own bound.
 MAX_SERIES = 2_000
 
 #: How many measurements of one series may wait until they are added up.
 MAX_ROWS = 1_024
 
+_CUMULATIVE = AggregationTemporality.CUMULATIVE
 _MAX_INT64 = 2**63 - 1
 
 _OVERFLOW: Attributes = {"otel.metric.overflow": True}
@@ -88,7 +91,9 @@ class Aggregation:
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
         self._since = time.time_ns()
-        self._series: dict[frozenset[object], _Series] = {}
+        #: By the name of the instrument, and by the set of attributes.
+        self._points: dict[str, dict[frozenset[object], _Count | _Times]]
+        self._points = {name: {} for name in (*_COUNTERS, *_HISTOGRAMS)}
         self._rows: dict[Series, _Rows] = {}
 
     def add(self, measurement: Measurement) -> None:
@@ -97,25 +102,28 @@ class Aggregation:
         (self._rows.get(series) or self._rows_of(series)).add(values, sampled)
 
     def _rows_of(self, series: Series) -> "_Rows":
-        key = frozenset(series.attributes.items())
-        points = (self._series.get(key) or self._begin(key, series.attributes)).points
-        for name in series.instruments:
-            if name not in points:
-                points[name] = _Count() if name in _COUNTERS else _Times(_HISTOGRAMS[name][1])
         if len(self._rows) >= MAX_SERIES:
             self._settle()
             self._rows.clear()
-        rows = self._rows[series] = _Rows([points[name] for name in series.instruments])
+        points = [self._point(name, series.attributes) for name in series.instruments]
+        rows = self._rows[series] = _Rows(points)
         return rows
+
+    def _point(self, name: str, attributes: Attributes) -> "_Count | _Times":
+        points = self._points[name]
+        key = frozenset(attributes.items())
+        if key not in points and len(points) >= MAX_SERIES:
+            key, attributes = frozenset(_OVERFLOW.items()), _OVERFLOW
+        if key not in points:
+            is_count = name in _COUNTERS
+            points[key] = (
+                _Count(attributes) if is_count else _Times(attributes, _HISTOGRAMS[name][1])
+            )
+        return points[key]
 
     def _settle(self) -> None:
         for rows in self._rows.values():
             rows.settle()
-
-    def _begin(self, key: frozenset[object], attributes: Attributes) -> "_Series":
-        if len(self._series) >= MAX_SERIES:
-            key, attributes = frozenset(_OVERFLOW.items()), _OVERFLOW
-        return self._series.setdefault(key, _Series(attributes))
 
     def collect(self) -> MetricsData | None:
         """Return all sums so far, cumulative. None if nothing was measured.
@@ -123,34 +131,23 @@ class Aggregation:
         Each histogram has an exemplar: the slowest sampled span since the last call.
         """
         self._settle()
-        metrics = [metric for name in _ALL if (metric := self._metric(name)) is not None]
+        metrics = [self._metric(name) for name, points in self._points.items() if points]
         return _metrics_data(self._resource, metrics) if metrics else None
 
-    def _metric(self, name: str) -> Metric | None:
+    def _metric(self, name: str) -> Metric:
         now = time.time_ns()
         points: list[Any] = [
-            series.points[name].point(series.attributes, self._since, now)
-            for series in self._series.values()
-            if name in series.points
+            point.collect(self._since, now) for point in self._points[name].values()
         ]
-        if not points:
-            return None
-        cumulative = AggregationTemporality.CUMULATIVE
         if name in _COUNTERS:
-            return Metric(name, _COUNTERS[name], "{message}", Sum(points, cumulative, True))
-        return Metric(name, _HISTOGRAMS[name][0], "s", Histogram(points, cumulative))
-
-
-_ALL = (*_COUNTERS, *_HISTOGRAMS)
+            return Metric(name, _COUNTERS[name], "{message}", Sum(points, _CUMULATIVE, True))
+        return Metric(name, _HISTOGRAMS[name][0], "s", Histogram(points, _CUMULATIVE))
 
 
 def spans_dropped(resource: Resource, count: int, since: int) -> MetricsData:
     """Return ``SPANS_DROPPED``: *count* spans since the Unix time *since*, in nanoseconds."""
-    total = Sum(
-        [NumberDataPoint({}, since, time.time_ns(), count)],
-        AggregationTemporality.CUMULATIVE,
-        True,
-    )
+    point = NumberDataPoint({}, since, time.time_ns(), count)
+    total = Sum([point], _CUMULATIVE, True)
     metric = Metric(SPANS_DROPPED, "Spans that will not be delivered.", "{span}", total)
     return _metrics_data(resource, [metric])
 
@@ -188,38 +185,31 @@ class _Rows:
                 point.add(values, sampled)
 
 
-class _Series:
-    """The sums under one set of *attributes*, by instrument."""
-
-    __slots__ = ("attributes", "points")
+class _Count:
+    __slots__ = ("_attributes", "_total")
 
     def __init__(self, attributes: Attributes) -> None:
-        self.attributes = dict(attributes)
-        self.points: dict[str, _Count | _Times] = {}
-
-
-class _Count:
-    __slots__ = ("_total",)
-
-    def __init__(self) -> None:
+        self._attributes = dict(attributes)
         self._total = 0
 
     def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
         self._total = min(self._total + int(sum(values)), _MAX_INT64)
 
-    def point(self, attributes: Attributes, since: int, now: int) -> NumberDataPoint:
-        return NumberDataPoint(attributes, since, now, self._total)
+    def collect(self, since: int, now: int) -> NumberDataPoint:
+        return NumberDataPoint(self._attributes, since, now, self._total)
 
 
 class _Times:
-    __slots__ = ("_bounds", "_counts", "_exemplar", "_longest", "_shortest", "_sum")
+    __slots__ = ("_attributes", "_bounds", "_counts", "_longest", "_shortest", "_slowest", "_sum")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, attributes: Attributes, bounds: Sequence[float]) -> None:
+        self._attributes = dict(attributes)
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         self._shortest, self._longest = math.inf, -math.inf
-        self._exemplar: tuple[float, tuple[bytes, int, int]] | None = None
+        #: The slowest sampled span and its time, if there is one.
+        self._slowest: list[tuple[float, Any]] = []
 
     def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
         ascending = sorted(values)
@@ -233,28 +223,17 @@ class _Times:
         self._sum += sum(ascending)
         self._shortest = min(self._shortest, ascending[0])
         self._longest = max(self._longest, ascending[-1])
-        self._find_exemplar(values, ascending[-1], sampled)
+        spans = [*self._slowest, *filter(itemgetter(1), zip(values, sampled, strict=True))]
+        self._slowest = [max(spans)] if spans else []
 
-    def _find_exemplar(
-        self, values: Sequence[float], slowest: float, sampled: Sequence[_Sampled]
-    ) -> None:
-        span = sampled[values.index(slowest)]
-        found = (slowest, span) if span else None
-        if not span:
-            pairs = zip(values, sampled, strict=True)
-            found = max(((value, span) for value, span in pairs if span), default=None)
-        if found and (self._exemplar is None or found > self._exemplar):
-            self._exemplar = found
-
-    def _exemplars(self) -> list[Exemplar]:
-        if self._exemplar is None:
-            return []
-        (value, (trace_id, span_id, end)), self._exemplar = self._exemplar, None
-        return [Exemplar({}, value, end, span_id, int.from_bytes(trace_id))]
-
-    def point(self, attributes: Attributes, since: int, now: int) -> HistogramDataPoint:
+    def collect(self, since: int, now: int) -> HistogramDataPoint:
+        exemplars = [
+            Exemplar({}, value, end, span_id, int.from_bytes(trace_id))
+            for value, (trace_id, span_id, end) in self._slowest
+        ]
+        self._slowest = []
         return HistogramDataPoint(
-            attributes,
+            self._attributes,
             since,
             now,
             sum(self._counts),
@@ -263,5 +242,5 @@ class _Times:
             self._bounds,
             self._shortest,
             self._longest,
-            self._exemplars(),
+            exemplars,
         )

@@ -126,12 +126,10 @@ class MemorySink(Sink):
             self._sending.release()
 
     def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="queuehop-export", daemon=True
-                )
-                self._thread.start()
+        # Nobody waits for this lock: a signal handler may end a span in the middle of this.
+        if self._starting.acquire(blocking=False):
+            self._thread = threading.Thread(target=self._run, name="queuehop-export", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while not self._stopped:

@@ -10,13 +10,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
 
 from ..config.exporter import Signal
-from ..otlp.encode import (
-    encode_log,
-    encode_readable,
-    encode_resource_spans,
-    encode_scope_spans,
-    encode_span,
-)
+from ..otlp.encode import encode_log, encode_resource_spans, encode_scope_spans, encode_span
 from ..tracing.interpret import Measurement, Series, interpret, measurement
 from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
@@ -128,7 +122,11 @@ def outgoing(origin: Origin, content: Content) -> Outgoing:
 
 def encode_unpackable(template: SpanTemplate, record: Record) -> bytes:
     """Return the ``Span`` of *record* by the SDK's encoder, without what OTLP cannot represent."""
-    return encode_readable(readable(template, record, Resource.get_empty()))
+    # Imported here, since few processes need it.
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    request = encode_spans([readable(template, record, Resource.get_empty())])
+    return bytes(request.resource_spans[0].scope_spans[0].spans[0].SerializeToString())
 
 
 def _check(found: Measurement) -> None:

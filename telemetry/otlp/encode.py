@@ -17,7 +17,6 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
-from ..config.sdk import ReadableSpan
 from ..tracing.interpret import Interpretation
 from ..tracing.interpret_log import log_attributes, severity_number, severity_text
 from ..tracing.record import Record, RecordedEvent, RecordedLink, RecordedLog, SpanTemplate
@@ -25,7 +24,6 @@ from ..tracing.scope import Scope
 
 __all__ = [
     "encode_log",
-    "encode_readable",
     "encode_request",
     "encode_resource_spans",
     "encode_scope_spans",
@@ -92,15 +90,6 @@ def encode_span(template: SpanTemplate, record: Record, interpretation: Interpre
     return b"".join(parts)
 
 
-def encode_readable(span: ReadableSpan) -> bytes:
-    """Return *span* as one ``Span`` message, encoded by the SDK."""
-    # Imported here, since few processes need it.
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-
-    encoded = encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
-    return bytes(encoded)
-
-
 def encode_log(log: RecordedLog) -> bytes:
     """Return *log* as one ``LogRecord`` message."""
     parts = [b"\x09" + _fixed64(log.time)]
@@ -163,17 +152,12 @@ def _field(tag: bytes, message: bytes) -> bytes:
 def _add_attributes(
     parts: list[bytes], template: SpanTemplate, record: Record, interpretation: Interpretation
 ) -> None:
-    added = record.attributes
-    if record.limited:
-        attributes: Mapping[str, Any] = added or {}
-    elif not added:
-        parts.append(_static_attributes(template))
-        attributes = interpretation.facts
-    elif template.static_attributes.keys().isdisjoint(added):
-        parts.append(_static_attributes(template))
-        attributes = {**interpretation.facts, **added}
-    else:
+    added = record.attributes or {}
+    if record.limited or not template.static_attributes.keys().isdisjoint(added):
         attributes = interpretation.attributes(template, record)
+    else:
+        parts.append(_static_attributes(template))
+        attributes = {**interpretation.facts, **added} if added else interpretation.facts
     add = parts.append
     for key, value in attributes.items():
         kind = type(value)
@@ -244,7 +228,9 @@ def _value(value: Any, depth: int = 0) -> bytes:
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
-        return b"\x18" + _int64(value)
+        if not -(1 << 63) <= value < 1 << 63:
+            raise OverflowError("an integer of more than 64 bits")
+        return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if isinstance(value, float):
         return b"\x21" + _double(value)
     if value is None or depth == _MAX_DEPTH:
@@ -280,12 +266,6 @@ def _varint(number: int) -> bytes:
 
 
 _ONE_BYTE = [bytes((number,)) for number in range(0x80)]
-
-
-def _int64(number: int) -> bytes:
-    if not -(1 << 63) <= number < 1 << 63:
-        raise OverflowError("an integer of more than 64 bits")
-    return _varint(number & 0xFFFF_FFFF_FFFF_FFFF)
 
 
 class _Cache(dict[Any, Any]):

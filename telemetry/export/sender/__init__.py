@@ -1,5 +1,5 @@
 """The process that delivers: one for each destination and user of a machine.
 
 ``segment`` reads the records. ``batch_delivery`` and ``metric_delivery`` make requests of them, and
-``transport`` sends one request. ``backoff`` is the time until the next.
+``transport`` sends one request.
 """

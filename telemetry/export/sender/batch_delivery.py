@@ -1,6 +1,5 @@
 """Delivery of spans and of log records: batches from all sources, each as one OTLP request."""
 
-import time
 from collections.abc import Sequence
 
 from ...config.exporter import Signal
@@ -22,32 +21,25 @@ _Part = tuple[Source, list[Encoded]]
 
 
 class BatchDelivery(Delivery):
-    """Sends the items of *signal*, at most *batch* in a request.
-
-    Without a *transport* it drops them.
-    """
+    """Sends at most *batch* items in a request."""
 
     def __init__(self, signal: Signal, transport: Transport | None, batch: int) -> None:
-        super().__init__()
-        self._signal = signal
-        self._transport = transport
+        super().__init__(signal, transport)
         self._most = self._batch = batch
         self._doubts = 0
 
     def hurry(self) -> None:
         super().hurry()
-        if self.backoff.remaining:
+        if self.waits:
             self.failures += 1  # so that a flush does not wait for the collector's time
 
     def deliver(self, sources: Sequence[Source]) -> bool:
         """Send one batch. Return whether there may be more to send at once."""
         if self._transport is None:
             for source in sources:
-                for _ in source.waiting[self._signal].drain():
-                    pass
-            self._acknowledge([(source, []) for source in sources])
+                source.skip(self._signal)
             return False
-        if self.backoff.remaining:
+        if self.waits:
             return False
         parts = self._take(sources)
         items = [item for _, part in parts for item in part]
@@ -62,8 +54,7 @@ class BatchDelivery(Delivery):
         elif result.outcome is Outcome.RETRY and not self._is_to_blame(result):
             self.failed(result)
             return False
-        self.backoff.succeeded()
-        self.delivered_at = time.monotonic()
+        self.succeeded()
         self._doubts = 0
         delivered = result.outcome is Outcome.DELIVERED
         self.error = "" if delivered else result.error

@@ -1,14 +1,22 @@
 """The common part of all deliveries, and the sources of their items."""
 
+import random
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...config.exporter import SIGNALS, Signal
-from .backoff import Backoff
-from .transport import ExportResult
+from .transport import ExportResult, Transport
 
 __all__ = ["Buffer", "Delivery", "Source"]
+
+#: Seconds between two tries: the first, the longest, and the longest if somebody must correct
+#: something.
+FIRST, LONGEST, SLOWEST = 0.25, 5.0, 30.0
+
+#: If a collector asks for more seconds, the sender waits this long.
+LONGEST_ASKED = 300.0
 
 
 class Buffer:
@@ -40,11 +48,24 @@ class Source:
     def save(self) -> None:
         """Write to disk what is acknowledged."""
 
+    def skip(self, signal: Signal) -> int:
+        """Drop all items of *signal*. Return how many there were."""
+        waiting = self.waiting[signal]
+        count = sum(1 for _ in waiting.drain())
+        waiting.acknowledge()
+        self.save()
+        return count
+
 
 class Delivery:
-    """Sends the items of one signal, and knows how that went."""
+    """Sends the items of *signal*, and knows how that went. Without a *transport* it drops them.
 
-    def __init__(self) -> None:
+    After each failure it waits longer, and at random, so that many senders do not retry at once.
+    """
+
+    def __init__(self, signal: Signal, transport: Transport | None) -> None:
+        self._signal: Signal = signal
+        self._transport = transport
         #: Why exports fail at the moment; empty if they do not.
         self.error = ""
         self.failures = 0
@@ -53,11 +74,20 @@ class Delivery:
         self.reason = ""
         #: The time of the last delivery, on the monotonic clock.
         self.delivered_at = 0.0
-        self.backoff = Backoff()
+        self._failures_in_a_row = 0
+        #: The time of the next try, and whether the collector asked for it.
+        self._retry_at = 0.0
+        self._is_asked = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next try is not due."""
+        return time.monotonic() < self._retry_at
 
     def hurry(self) -> None:
         """Send at the next call of ``deliver``, unless the collector asked for time."""
-        self.backoff.hurry()
+        if not self._is_asked:
+            self._retry_at = 0.0
 
     def drop(self, count: int, reason: str) -> None:
         """Count items that will not be delivered."""
@@ -65,8 +95,22 @@ class Delivery:
             self.dropped += count
             self.reason = reason
 
+    def succeeded(self) -> None:
+        """Note an export that did not fail."""
+        self.delivered_at = time.monotonic()
+        self._failures_in_a_row = 0
+        self._retry_at = 0.0
+        self._is_asked = False
+
     def failed(self, result: ExportResult) -> None:
         """Note a failed export. The next one waits."""
         self.failures += 1
         self.error = result.error
-        self.backoff.failed(result)
+        self._failures_in_a_row += 1
+        longest = SLOWEST if result.slow else LONGEST
+        wait = min(longest, FIRST * 2 ** min(self._failures_in_a_row, 16))
+        wait *= random.uniform(0.5, 1.0)
+        self._is_asked = result.wait is not None
+        if result.wait is not None:
+            wait = min(result.wait, LONGEST_ASKED) + wait * 0.1
+        self._retry_at = time.monotonic() + wait

@@ -115,15 +115,12 @@ def _result(error: Any, endpoint: str) -> ExportResult:
 
 def _retry_delay(error: Any) -> float | None:
     """Return the seconds of a ``RetryInfo`` among the details of *error*."""
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS:
-            try:
-                details = RpcStatus.FromString(value).details
-            except DecodeError:
-                return None
-            info = RetryInfo()
-            for detail in details:
-                if detail.Unpack(info):
-                    delay: float = info.retry_delay.ToTimedelta().total_seconds()
-                    return max(0.0, delay)
-    return None
+    info = RetryInfo()
+    try:
+        status = RpcStatus.FromString(dict(error.trailing_metadata() or ()).get(_DETAILS, b""))
+        if not any(detail.Unpack(info) for detail in status.details):
+            return None
+    except DecodeError:
+        return None
+    delay: float = info.retry_delay.ToTimedelta().total_seconds()
+    return max(0.0, delay)

@@ -78,12 +78,8 @@ class HttpTransport(Transport):
             finally:
                 response.release_conn()
         except exceptions.HTTPError as exc:
-            where = shown(self._target.endpoint)
-            return ExportResult(
-                Outcome.RETRY,
-                f"{where} {_problem(exc, self._target)}",
-                slow=isinstance(exc, exceptions.SSLError),
-            )
+            error = f"{shown(self._target.endpoint)} {_problem(exc, self._target)}"
+            return ExportResult(Outcome.RETRY, error, slow=isinstance(exc, exceptions.SSLError))
         return _result(response, body, shown(self._target.endpoint))
 
     def close(self) -> None:
@@ -156,12 +152,10 @@ def _problem(exc: exceptions.HTTPError, target: Otlp) -> str:
         return "has a name that cannot be resolved"
     if isinstance(exc, exceptions.ProxyError):
         return f"is not reached through the proxy: {reason}"
-    if isinstance(exc, exceptions.TimeoutError) and not isinstance(
-        exc, exceptions.NewConnectionError
-    ):
-        return f"does not answer within {target.timeout:g} s"
-    if isinstance(exc, exceptions.NewConnectionError):
+    if isinstance(exc, exceptions.NewConnectionError):  # which is a TimeoutError too
         return f"cannot be connected to: {reason}"
+    if isinstance(exc, exceptions.TimeoutError):
+        return f"does not answer within {target.timeout:g} s"
     if isinstance(exc, exceptions.SSLError):
         return f"fails at TLS: {reason}"
     cause = exc.args[-1] if exc.args else exc

@@ -28,14 +28,10 @@ __all__ = ["MetricDelivery"]
 
 
 class MetricDelivery(Delivery):
-    """Sends the metrics of all sources every *interval* seconds.
-
-    Without a *transport* it drops them.
-    """
+    """Sends the metrics of all sources every *interval* seconds."""
 
     def __init__(self, transport: Transport | None, interval: float) -> None:
-        super().__init__()
-        self._transport = transport
+        super().__init__("METRICS", transport)
         self._interval = interval
         self._due = time.monotonic() + interval
         self._instance = str(uuid.uuid4())
@@ -55,18 +51,20 @@ class MetricDelivery(Delivery):
 
         *dropped* is how many spans this process has dropped so far.
         """
-        for source in sources:
-            for measured in source.waiting["METRICS"].drain():
-                if self._transport is not None:
-                    self._add(measured)
-        is_due = time.monotonic() >= self._due and not self.backoff.remaining
-        if is_due and (self._unsent or dropped != self._spans_dropped):
-            self._send(dropped)
-        if self._unsent and self._transport is not None:
+        if self._transport is None:
+            for source in sources:
+                source.skip("METRICS")
             return
         for source in sources:
-            source.waiting["METRICS"].acknowledge()
-            source.save()
+            for measured in source.waiting["METRICS"].drain():
+                self._add(measured)
+        is_due = time.monotonic() >= self._due and not self.waits
+        if is_due and (self._unsent or dropped != self._spans_dropped):
+            self._send(self._transport, dropped)
+        if not self._unsent:
+            for source in sources:
+                source.waiting["METRICS"].acknowledge()
+                source.save()
 
     def _add(self, measured: Measured) -> None:
         (key, resource), measurement = measured
@@ -77,9 +75,7 @@ class MetricDelivery(Delivery):
         aggregation.add(measurement)
         self._unsent = True
 
-    def _send(self, dropped: int) -> None:
-        if self._transport is None:
-            return
+    def _send(self, transport: Transport, dropped: int) -> None:
         request = ExportMetricsServiceRequest()
         for aggregation in self._streams.values():
             data = aggregation.collect()
@@ -87,7 +83,7 @@ class MetricDelivery(Delivery):
                 request.MergeFrom(encode_metrics(data))
         # Also if it is 0: Prometheus sees no increase in a counter that begins with 5.
         request.MergeFrom(encode_metrics(spans_dropped(self._own, dropped, self._since)))
-        result = self._transport.export("METRICS", request.SerializeToString())
+        result = transport.export("METRICS", request.SerializeToString())
         if result.missing:  # a collector of traces alone
             self._transport = None
         elif result.outcome is Outcome.RETRY:
@@ -96,8 +92,7 @@ class MetricDelivery(Delivery):
         else:
             self.error = ""
             self.drop(result.rejected, result.error)
-        self.backoff.succeeded()
+        self.succeeded()
         self._unsent = False
         self._spans_dropped = dropped
-        self.delivered_at = time.monotonic()
         self._due = self.delivered_at + self._interval

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...config import exporter, settings
 from ..spool.directory import SpoolDirectory, tree_of
-from ..spool.sender_files import SenderStatus, SignalStatus
+from ..spool.sender_files import SenderStatus, SignalStatus, wait
 from ..spool.spawn import LOCK
 from .deliveries import Deliveries
 from .delivery import Delivery
@@ -66,15 +66,15 @@ class Sender:
     def run(self) -> None:
         """Deliver. Return when there is no more to do."""
         files = self._directory.sender
-        with files.listen() as wake_ups:
-            while files.is_locked_by(LOCK):
-                self._look()
-                more = self._deliver()
-                self._write_status()
-                if self._is_over() and self._release():
-                    return
-                if wake_ups.wait(0.0 if more else self._pause):
-                    self._deliveries.hurry()
+        listening = files.listen()
+        while files.is_locked_by(LOCK):
+            self._look()
+            more = self._deliver()
+            self._write_status()
+            if self._is_over() and self._release():
+                return
+            if wait(listening, 0.0 if more else self._pause):
+                self._deliveries.hurry()
 
     def _look(self) -> None:
         """Open new segments. Drop the records of segments that are too old or too many."""
@@ -139,10 +139,13 @@ class Sender:
         traces, metrics, logs = map(
             _signal_status, self._before.signals, self._deliveries.by_signal.values()
         )
-        unreadable = sorted(self._unreadable.items())[:10]
+        unreadable = [  # a name may have any bytes
+            f"{name if name.isprintable() else ascii(name)}: {reason}"
+            for name, reason in sorted(self._unreadable.items())[:10]
+        ]
         status = SenderStatus(
             self._before.failures + self._deliveries.failures,
-            "; ".join(f"{_printable(name)}: {reason}" for name, reason in unreadable),
+            "; ".join(unreadable),
             (traces, metrics, logs),
         )
         if status != self._written:
@@ -193,18 +196,6 @@ def main(path: str) -> None:
     # into the file of the standard error, which has no bound.
     logging.disable()
     directory = SpoolDirectory(Path(path))
-    try:
-        _deliver(directory)
-    except Exception as exc:
-        status = directory.sender.status()
-        ended = SignalStatus(f"the sender ended: {type(exc).__name__}: {exc}")
-        _, metrics, logs = status.signals
-        with contextlib.suppress(OSError):
-            directory.sender.write_status(status._replace(signals=(ended, metrics, logs)))
-        raise  # into the file of the standard error
-
-
-def _deliver(directory: SpoolDirectory) -> None:
     targets, bounds = exporter.targets(), settings.spool()
     if targets is None or bounds is None:
         return
@@ -221,11 +212,6 @@ def _signal_status(before: SignalStatus, delivery: Delivery) -> SignalStatus:
     """Return the status of *delivery*, which counts on from *before*."""
     dropped = before.dropped + delivery.dropped
     return SignalStatus(delivery.error, dropped, delivery.reason or before.reason)
-
-
-def _printable(name: str) -> str:
-    """Return *name*, of a file, as text for the log. It may have any bytes."""
-    return name if name.isprintable() else ascii(name)
 
 
 def _most_open() -> int:

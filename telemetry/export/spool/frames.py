@@ -57,14 +57,10 @@ _ID = 8
 
 
 class Definition(NamedTuple):
-    """An origin as bytes, and its id, which is a hash of them."""
+    """The id of an origin, and the payload that defines it."""
 
     id: bytes
-    content: bytes
-
-    def payload(self) -> bytes:
-        """Return the payload of its frame."""
-        return DEFINITION + self.id + self.content
+    payload: bytes
 
 
 class Frame(NamedTuple):
@@ -77,8 +73,9 @@ class Frame(NamedTuple):
 
 
 def define(content: bytes) -> Definition:
-    """Return the definition of *content*."""
-    return Definition(blake2b(content, digest_size=_ID).digest(), content)
+    """Return the definition of *content*, an origin as bytes. The id is a hash of them."""
+    id = blake2b(content, digest_size=_ID).digest()
+    return Definition(id, DEFINITION + id + content)
 
 
 def seed(segment: str) -> int:

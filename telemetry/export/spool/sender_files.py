@@ -6,7 +6,6 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import msgspec
 
 from .private import open_private, read_private
 
-__all__ = ["SenderFiles", "SenderStatus", "SignalStatus", "WakeUps"]
+__all__ = ["SenderFiles", "SenderStatus", "SignalStatus", "wait"]
 
 #: Seconds between two log lines, of any process, about one subject.
 LOG_INTERVAL = 60.0
@@ -89,21 +88,15 @@ class SenderFiles:
             os.utime(marker)
         return True
 
-    @contextlib.contextmanager
-    def listen(self) -> Iterator["WakeUps"]:
-        """Listen for processes that call ``wake``: for none if another file is in its place."""
+    def listen(self) -> list[int]:
+        """Return the descriptor for ``wait``: none if another file is in its place."""
         with contextlib.suppress(FileExistsError):
             os.mkfifo(self._wake, 0o600)
         try:
             # Open for writing too: a FIFO without a writer is always ready to be read.
-            fd = open_private(self._wake, os.O_RDWR, stat.S_IFIFO)
+            return [open_private(self._wake, os.O_RDWR, stat.S_IFIFO)]
         except OSError:
-            yield WakeUps(None)
-            return
-        try:
-            yield WakeUps(fd)
-        finally:
-            os.close(fd)
+            return []
 
     def wake(self) -> bool:
         """Ask the sender to deliver at once. Return whether one listens."""
@@ -151,19 +144,11 @@ class SenderFiles:
         return lines[-1][:500] if "Traceback" in text else ""
 
 
-class WakeUps:
-    """The sender's end of ``SenderFiles.wake``."""
-
-    def __init__(self, fd: int | None) -> None:
-        self._fd = fd
-
-    def wait(self, seconds: float) -> bool:
-        """Wait *seconds* at most. Return whether a process called ``wake``."""
-        if self._fd is None:
-            time.sleep(seconds)
-            return False
-        ready, _, _ = select.select([self._fd], [], [], seconds)
+def wait(listening: list[int], seconds: float) -> bool:
+    """Wait *seconds* at most. Return whether a process called ``wake``."""
+    ready, _, _ = select.select(listening, [], [], seconds)
+    for fd in ready:
         with contextlib.suppress(BlockingIOError):
-            while ready and os.read(self._fd, 4096):
+            while os.read(fd, 4096):
                 pass
-        return bool(ready)
+    return bool(ready)

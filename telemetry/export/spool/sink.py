@@ -27,9 +27,6 @@ __all__ = ["DiskSink"]
 #: The format of the files. Versions with another format use another directory.
 FORMAT = 6
 
-#: A segment has this part of the bytes that may wait, and of the seconds.
-PART = 8
-
 #: Raised for text that is not Unicode, integers beyond 64 bits, and endless nesting.
 _UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
@@ -61,28 +58,21 @@ class DiskSink(Sink):
         self._directory.make()
         self._pid = os.getpid()
         self._in_memory = in_memory
-        self._memory: Sink | None = None
-
-        @lru_cache(maxsize=MAX_DEFINITIONS)
-        def definition_of(template: SpanTemplate) -> Definition:
-            return frames.define(msgpack.encode(origin_of(template)))
-
-        self._definition_of = definition_of
-        self._watch = Watch(self._directory, self._give_up)
-        self._writer = Writer(
-            self._directory,
-            self._watch,
-            size=spool.max_bytes // PART,
-            age=spool.max_age / PART,
-            most=2 * spool.max_bytes,  # a sender, if there is one, keeps it below half of this
+        self._gave_up = False
+        self._memory = Sink()  # which takes nothing until then
+        self._definition_of = lru_cache(maxsize=MAX_DEFINITIONS)(
+            lambda template: frames.define(msgpack.encode(origin_of(template)))
         )
+        watch = Watch(self._directory, self._give_up)
+        self._writer = Writer(self._directory, watch, spool)
         # A child is another instance of the service.
         os.register_at_fork(after_in_child=self.resource_changed)
-        self._writer.resume()
+        if any(map(self._directory.size, self._directory.segments())):
+            watch.ensure_sender()  # for the records that other processes have left
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Write *record*, in the calling thread."""
-        if self._memory is not None:
+        if self._gave_up:
             self._memory.append(template, record)
             return
         definition = self._definition_of(template)
@@ -95,7 +85,7 @@ class DiskSink(Sink):
 
     def append_log(self, log: RecordedLog) -> None:
         """Write *log*, in the calling thread."""
-        if self._memory is not None:
+        if self._gave_up:
             self._memory.append_log(log)
         elif self._logs:
             self._writer.append(frames.LOG, self._definition_of(LOGS), pack(log))
@@ -116,8 +106,7 @@ class DiskSink(Sink):
 
     def resource_changed(self) -> None:
         self._definition_of.cache_clear()
-        if self._memory is not None:
-            self._memory.resource_changed()
+        self._memory.resource_changed()
 
     def _give_up(self, reason: str) -> None:
         """Continue in memory, since no sender can be started."""
@@ -128,20 +117,20 @@ class DiskSink(Sink):
                 reason,
                 self._directory.directory,
             )
-        if self._memory is None:
+        if not self._gave_up:
             self._memory = self._in_memory()
+            self._gave_up = True
 
     def recent_spans(self) -> Iterator[tuple[SpanTemplate, Record]]:
         return recent_records(self._directory, self._writer.segments())
 
     def flush(self, timeout: float) -> bool:
-        if self._memory is None and not self._writer.flush(timeout):
-            return False
+        is_on_disk = self._gave_up or self._writer.flush(timeout)
         # The writer may have found that no sender can be started.
-        return self._memory is None or self._memory.flush(timeout)
+        return is_on_disk and self._memory.flush(timeout)
 
     def last_export_error(self) -> str:
-        if self._memory is not None and (error := self._memory.last_export_error()):
+        if error := self._memory.last_export_error():
             return error
         sender = self._directory.sender
         try:
@@ -151,19 +140,17 @@ class DiskSink(Sink):
                 return f"the process that sends spans is missing: {reason}"
         except OSError as exc:
             return str(exc)
-        return sender.status().signals[0].error if self._memory is None else ""
+        return "" if self._gave_up else sender.status().signals[0].error
 
     def before_exit(self) -> None:
-        if self._memory is not None:
-            self._memory.before_exit()
+        self._memory.before_exit()
 
     def shutdown(self, timeout: float) -> None:
         """Wait *timeout* seconds at most for the sender, in the process that has set up."""
         # A container ends with its first process, and so does the sender in it.
         if os.getpid() == self._pid:
             self.flush(timeout)
-        if self._memory is not None:
-            self._memory.shutdown(timeout)
+        self._memory.shutdown(timeout)
 
 
 def _packable(facts: Facts) -> Facts:

@@ -20,7 +20,7 @@ __all__ = ["interpreter", "start"]
 LOCK = 3
 
 #: The module whose ``main`` is the sender.
-SENDER = "sender.process"
+_SENDER = f"{__package__.rpartition('.')[0]}.sender.process"
 
 _BOOT = """
 import os
@@ -58,7 +58,7 @@ def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> N
     try:
         pid = os.posix_spawn(
             python,
-            [python, "-P", "-c", _BOOT, _sender(), str(directory.directory)],
+            [python, "-P", "-c", _BOOT, _SENDER, str(directory.directory)],
             {**environ, "PYTHONPATH": os.pathsep.join(_path())},
             setsid=True,
             file_actions=[
@@ -73,10 +73,6 @@ def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> N
         os.close(high)
     with contextlib.suppress(ChildProcessError):  # if the application ignores SIGCHLD
         os.waitpid(pid, 0)
-
-
-def _sender() -> str:
-    return f"{__package__.rpartition('.')[0]}.{SENDER}"
 
 
 def _path() -> list[str]:

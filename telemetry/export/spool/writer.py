@@ -13,13 +13,16 @@ import threading
 import time
 from collections import deque
 
+from ...config.settings import Spool
 from ...tracing.faults import RateLimit, logger
-from . import frames
 from .directory import SpoolDirectory, tree_of
-from .frames import Definition
+from .frames import LARGEST, Definition, frame, seed
 from .watch import Watch
 
 __all__ = ["Writer"]
+
+#: A segment has this part of the bytes that may wait, and of the seconds.
+PART = 8
 
 #: A segment has no more bytes than this.
 LARGEST_SEGMENT = 4 * 1024 * 1024
@@ -32,33 +35,33 @@ CHECK = 0.1
 HIGH = 256
 
 #: The bytes of frames that may wait in memory while the disk is full.
-BACKLOG = 4 * 1024 * 1024
-
-#: A frame: its definition and its payload.
-_Entry = tuple[Definition, bytes]
+LARGEST_WAITING = 4 * 1024 * 1024
 
 
 class Writer:
-    """Appends to segments in *directory*, each of *size* bytes and *age* seconds at most.
+    """Appends to segments in *directory*. If they exceed *bounds*, it removes the oldest."""
 
-    If all segments have more than *most* bytes, it removes the oldest.
-    """
-
-    def __init__(
-        self, directory: SpoolDirectory, watch: Watch, size: int, age: float, most: int
-    ) -> None:
+    def __init__(self, directory: SpoolDirectory, watch: Watch, bounds: Spool) -> None:
         self._directory = directory
-        self._size = min(size, LARGEST_SEGMENT)
-        self._age = age
-        self._most = most
+        self._size = min(bounds.max_bytes // PART, LARGEST_SEGMENT)
+        self._age = bounds.max_age / PART
+        self._most = 2 * bounds.max_bytes  # a sender, if there is one, allows half of this
         self._tree = secrets.token_hex(8)
         self._number = 0
-        self._lock = threading.RLock()
-        self._writing = False
-        self._backlog = _Backlog()
         self._watch = watch
+        self._may_log = RateLimit()
+        self._begin()
         self._segment = self._open()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
+
+    def _begin(self) -> None:
+        """Begin with nothing that waits, in a new process."""
+        self._lock = threading.RLock()
+        self._writing = False
+        #: The frames that are not written yet, oldest first: definitions and payloads.
+        self._waiting: deque[tuple[Definition, bytes]] = deque()
+        self._bytes = 0  # of those payloads
+        self._lost = 0
 
     def append(self, kind: bytes, definition: Definition, content: bytes) -> None:
         """Append a frame with *content*, and its *definition* if the segment lacks it.
@@ -67,31 +70,28 @@ class Writer:
         collector accepts so large a content.
         """
         payload = kind + definition.id + content
-        if len(payload) > frames.LARGEST:
+        if len(payload) > LARGEST:
             raise ValueError(f"a collector does not accept {len(payload)} bytes")
-        entry = definition, payload
         now = time.monotonic()
         with self._lock:
-            backlog = self._backlog
-            if self._writing or backlog.entries:
-                # A finalizer or a signal handler may run in the middle of this thread's own write.
-                # That write then appends this entry too.
-                backlog.add(entry)
+            # A finalizer or a signal handler may run in the middle of this thread's own write.
+            # That write then appends this frame too.
+            if self._writing or self._waiting:
+                self._enqueue(definition, payload)
             else:
                 self._writing = True
                 try:
-                    self._segment_at(now).write(entry)
-                except OSError as exc:
-                    backlog.add(entry)
-                    if not self._is_closed(exc):
-                        return
-                except BaseException:
-                    backlog.add(entry)  # raised by a signal handler, such as a soft time limit
-                    raise
+                    if now >= self._segment.due:
+                        self._check_segment(now)
+                    self._segment.write(definition, payload)
+                except BaseException as exc:  # a signal handler may raise, as a soft time limit
+                    self._enqueue(definition, payload)
+                    if not isinstance(exc, OSError):
+                        raise
                 finally:
                     self._writing = False
-            if backlog.entries and not self._writing:
-                self._write_backlog(now)
+            if self._waiting:
+                self._write_waiting(now)
         if now >= self._watch.due:
             self._watch.look()
 
@@ -102,9 +102,8 @@ class Writer:
         """
         until = time.monotonic() + timeout
         with self._lock:
-            if not self._writing:  # else this is a signal handler in the middle of a write
-                self._write_backlog(time.monotonic())
-            on_disk = not self._backlog.entries
+            self._write_waiting(time.monotonic())
+            on_disk = not self._waiting
         waiting = self._ends()
         failures = self._directory.sender.status().failures
         asked = False
@@ -120,11 +119,6 @@ class Writer:
         """Return whether a record of this tree is not delivered yet."""
         return any(self._waits(name, end) for name, end in self._ends().items())
 
-    def resume(self) -> None:
-        """Start a sender if other processes have left records."""
-        if any(self._directory.size(name) for name in self._directory.segments()):
-            self._watch.ensure_sender()
-
     def segments(self) -> list[str]:
         """Return the names of the segments of this tree, the oldest first."""
         names = self._directory.segments()
@@ -136,43 +130,56 @@ class Writer:
     def _waits(self, name: str, end: int) -> bool:
         return min(self._directory.acknowledged(name)) < end <= self._directory.size(name)
 
-    def _write_backlog(self, now: float) -> None:
-        backlog = self._backlog
+    def _enqueue(self, definition: Definition, payload: bytes) -> None:
+        self._waiting.append((definition, payload))
+        self._bytes += len(payload)
+
+    def _write_waiting(self, now: float) -> None:
+        """Write the frames that wait, unless this is in the middle of this thread's own write."""
+        if self._writing:
+            return
+        waiting = self._waiting
         self._writing = True
         try:
-            while backlog.entries:
-                self._segment_at(now).write(backlog.entries[0])
-                backlog.drop()
-        except OSError as exc:
-            if not self._is_closed(exc):
-                return
+            while waiting:
+                definition, payload = waiting[0]
+                try:
+                    if now >= self._segment.due:
+                        self._check_segment(now)
+                    self._segment.write(definition, payload)
+                except OSError as exc:
+                    self._segment.due = 0.0
+                    if exc.errno == errno.EBADF:  # a daemon has closed the descriptor
+                        continue
+                    self._bound_waiting(exc)
+                    return
+                waiting.popleft()
+                self._bytes -= len(payload)
         finally:
             self._writing = False
-        if backlog.entries:  # a daemon has closed the descriptor
-            self._write_backlog(now)
 
-    def _is_closed(self, exc: OSError) -> bool:
-        """Return whether a daemon closed the descriptor. Else bound the backlog and log *exc*."""
-        self._segment.due = 0.0
-        if exc.errno == errno.EBADF:
-            return True
-        self._backlog.bound(exc)
-        return False
+    def _bound_waiting(self, exc: OSError) -> None:
+        """Drop the oldest frames beyond the bound. Log *exc*, the reason, once a minute."""
+        while self._bytes > LARGEST_WAITING:
+            self._bytes -= len(self._waiting.popleft()[1])
+            self._lost += 1
+        if self._may_log("full"):
+            logger.warning(
+                "spans cannot be written to disk (%s): %d wait in memory, %d are lost; "
+                "the application is unharmed",
+                exc.strerror or exc,
+                len(self._waiting),
+                self._lost,
+            )
 
-    def _segment_at(self, now: float) -> "_Segment":
-        """Return the segment to write to: a new one if the last is full, too old or gone."""
-        segment = self._segment
-        if (now >= segment.due or segment.room <= 0) and not segment.check(now):
-            segment = self._begin_segment()
-        return segment
-
-    def _begin_segment(self) -> "_Segment":
-        self._segment.close()
-        self._number += 1
-        self._directory.make()
-        self._segment = self._open()
-        self._bound()
-        return self._segment
+    def _check_segment(self, now: float) -> None:
+        """Begin a new segment if the last is full, too old or gone."""
+        if not self._segment.check(now):
+            self._segment.close()
+            self._number += 1
+            self._directory.make()
+            self._segment = self._open()
+            self._bound()
 
     def _bound(self) -> None:
         """Remove the oldest segments, if no sender does."""
@@ -189,10 +196,8 @@ class Writer:
         return _Segment(_high(self._directory.open_to_append(name)), name, self._size, self._age)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
-        self._writing = False
+        self._begin()  # the parent writes the frames that wait
         self._segment.due = 0.0  # a daemon closes descriptors after a fork
-        self._backlog = _Backlog()  # the parent writes what waits in its own
 
 
 class _Segment:
@@ -200,24 +205,24 @@ class _Segment:
 
     def __init__(self, fd: int, name: str, size: int, age: float) -> None:
         self._fd = fd
-        self._seed = frames.seed(name)
+        self._seed = seed(name)
         self._size = size
         self._until = time.monotonic() + age
         self._defined: set[bytes] = set()
-        found = os.fstat(fd)
-        self._identity = found.st_dev, found.st_ino
-        #: Check it again at this time of the monotonic clock, or after so many bytes.
+        self._opened = os.fstat(fd)
+        self._room = 0
+        #: Check it again at this time of the monotonic clock.
         self.due = 0.0
-        self.room = 0
 
     def check(self, now: float) -> bool:
         """Return whether it is still there, has room and is not too old."""
         found = self._stat()
         if found is None or not found.st_nlink or now >= self._until:
             return False
-        self.due = now + CHECK
-        self.room = self._size - found.st_size
-        return self.room > 0
+        self._room = self._size - found.st_size
+        if self._room > 0:
+            self.due = now + CHECK
+        return self._room > 0
 
     def _stat(self) -> os.stat_result | None:
         """Return its status. None if the descriptor is closed or that of another file."""
@@ -225,24 +230,26 @@ class _Segment:
             found = os.fstat(self._fd)
         except OSError:
             return None
-        return found if (found.st_dev, found.st_ino) == self._identity else None
+        return found if os.path.samestat(found, self._opened) else None
 
-    def write(self, entry: _Entry) -> None:
+    def write(self, definition: Definition, payload: bytes) -> None:
         """Append a frame, after its definition if that is missing. Raises OSError."""
-        definition, payload = entry
-        data = frames.frame(self._seed, payload)
-        is_defined = definition.id in self._defined
-        if not is_defined:
-            data = frames.frame(self._seed, definition.payload()) + data
-        length = len(data)
-        self.room -= length
-        if (written := os.write(self._fd, data)) < length:
+        if definition.id not in self._defined:
+            self._append(definition.payload)
+            self._defined.add(definition.id)
+        self._append(payload)
+
+    def _append(self, payload: bytes) -> None:
+        data = frame(self._seed, payload)
+        written = os.write(self._fd, data)
+        if written < len(data):
             # The kernel wrote a part. The next call writes the rest, or raises the reason.
             written += os.write(self._fd, data[written:])
-            if written < length:
-                raise OSError(errno.EIO, f"{written} of {length} bytes were written")
-        if not is_defined:
-            self._defined.add(definition.id)
+            if written < len(data):
+                raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
+        self._room -= written
+        if self._room <= 0:
+            self.due = 0.0
 
     def close(self) -> None:
         if self._stat() is not None:
@@ -257,36 +264,3 @@ def _high(fd: int) -> int:
         return fd
     os.close(fd)
     return high
-
-
-class _Backlog:
-    """The frames that are not written yet, oldest first."""
-
-    def __init__(self) -> None:
-        self.entries: deque[_Entry] = deque()
-        self._bytes = 0
-        self._lost = 0
-        self._allow = RateLimit()
-
-    def add(self, entry: _Entry) -> None:
-        """Append *entry*."""
-        self.entries.append(entry)
-        self._bytes += len(entry[1])
-
-    def drop(self) -> None:
-        """Remove the oldest."""
-        self._bytes -= len(self.entries.popleft()[1])
-
-    def bound(self, exc: OSError) -> None:
-        """Drop the oldest beyond the bound. Log *exc*, the reason, once a minute."""
-        while self._bytes > BACKLOG:
-            self.drop()
-            self._lost += 1
-        if self._allow("full"):
-            logger.warning(
-                "spans cannot be written to disk (%s): %d wait in memory, %d are lost; "
-                "the application is unharmed",
-                exc.strerror or exc,
-                len(self.entries),
-                self._lost,
-            )

@@ -222,3 +222,24 @@ def test_an_outage_that_answers_internal_costs_no_span(
     collector.wait_to_be_asked(61)
     assert once(collector.wait_for(20))
     process.stop()
+
+
+def test_a_span_that_ends_while_the_thread_of_the_memory_mode_starts(
+    program: Program, collector: Collector
+) -> None:
+    """A signal's handler, or a finalizer, ends it: in the same thread."""
+    collector.start()
+    program.run(
+        """
+        class Thread(threading.Thread):
+            def __init__(self, *args, **options):
+                if options.get("name") == "queuehop-export":
+                    spans(1, "handler")
+                super().__init__(*args, **options)
+
+        threading.Thread = Thread
+        spans(1)
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+    assert collector.wait_for(2) == {"handler.0": 1, "program1.0": 1}

@@ -304,12 +304,12 @@ class Written:
 
     def define(self, content: bytes) -> bytes:
         definition = frames.define(content)
-        self.write(frames.DEFINITION, definition.id, definition.content)
+        self.write(definition.payload)
         return definition.id
 
-    def write(self, kind: bytes, id: bytes, content: bytes) -> None:
+    def write(self, *payload: bytes) -> None:
         with self.path.open("ab") as file:
-            file.write(frames.frame(self.seed, kind + id + content))
+            file.write(frames.frame(self.seed, b"".join(payload)))
 
 
 def test_a_reader_goes_on_where_another_has_been(spool: SpoolDirectory) -> None:

@@ -23,11 +23,11 @@ from msgspec import msgpack
 from msgspec.structs import replace
 from telemetry.export.outgoing import LOGS, Origin
 from telemetry.export.spool import frames
-from telemetry.setup import _pipeline
+from telemetry.setup import _provider
 from telemetry.tracing.record import *
 from telemetry.tracing.scope import Scope
 
-writer = _pipeline.provider.sink._writer
+writer = _provider.sink._writer
 template = SpanTemplate("odd", 0, {}, Scope("x"))
 origin = Origin({"service.name": "shop"}, "", False, template)
 record = Record(bytes(15) + b"1", 2, 3, 4, flags=Record.SAMPLED)

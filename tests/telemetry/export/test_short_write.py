@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import msgpack
 
+from telemetry.config.settings import Spool
 from telemetry.export.outgoing import LOGS, origin_of
 from telemetry.export.spool import frames
 from telemetry.export.spool.directory import SpoolDirectory
@@ -28,7 +29,7 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
     monkeypatch.setattr(Watch, "look", lambda _: None)
     directory = SpoolDirectory(tmp_path / "0123456789abcdef")
     directory.make()
-    return Writer(directory, Watch(directory, print), size=1 << 20, age=60.0, most=1 << 30)
+    return Writer(directory, Watch(directory, print), Spool(tmp_path, 1 << 30, 600.0))
 
 
 def append(writer: Writer, content: bytes) -> None:

@@ -6,9 +6,9 @@ from .test_odd_items import status
 #: Puts frames into the program's own segment, as another version may write them.
 ODD = """
 from telemetry.export.spool import frames
-from telemetry.setup import _pipeline
+from telemetry.setup import _provider
 
-writer = _pipeline.provider.sink._writer
+writer = _provider.sink._writer
 
 def odd(kind, definition, content):
     writer.append(kind, frames.define(definition), content)
