@@ -15,6 +15,7 @@ SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "config
 OTHERS = {
     "_replace",
     "_get_current_object",  # Celery's and Flask's proxies
+    "_exit",  # os, documented
     "_is_gil_enabled",  # sys, documented
     "_success_was_stored",  # Celery's Request
     "_already_revoked",
