@@ -5,7 +5,8 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -49,6 +50,9 @@ SETTLE, SETTLE_PER_SPAN = 500_000_000, 200_000
 
 #: The time for summaries between two transactions that write spans, in seconds.
 SUMMING = 0.1
+
+#: The longest pause of the summaries for a page that is being read, in seconds.
+LONGEST_PAUSE = 1.0
 
 #: The most names in each pool. Further names are stored as OTHER. Spans and workers can have many
 #: names, so they have their own pools and do not displace services, tasks and queues.
@@ -119,6 +123,8 @@ class Store:
         self._failing = ""
         self._closing = False
         self._is_behind = False  # whether due traces are left over
+        self._readers = 0
+        self._pause = LONGEST_PAUSE  # how long summaries may still wait for readers
         self._sources = SourceTable()
         self._terms: dict[str, dict[tuple[str, str], int]] = {pool: {} for pool in POOLS}
         self._keys: set[str] = set()
@@ -175,6 +181,19 @@ class Store:
             (pages,) = db.execute("PRAGMA page_count").fetchone()
             (size,) = db.execute("PRAGMA page_size").fetchone()
         return int(pages * size)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read for a page, and let it go before the summaries of arriving traces."""
+        with self.database.reading() as db:
+            with self._changed:
+                self._readers += 1
+            try:
+                yield db
+            finally:
+                with self._changed:
+                    self._readers -= 1
+                    self._changed.notify_all()
 
     # In
 
@@ -361,14 +380,31 @@ class Store:
         changes: Counter[tuple[int, int, int]] = Counter()
         with self.database.writing() as db:
             for (number,) in due:
+                began = time.monotonic()
                 summaries.append(self._sum_up_one(db, number, changes))
                 if time.monotonic() >= until:
                     self._is_behind = True
                     break
+                until += self._let_readers_go_first(time.monotonic() - began)
             _count(db, changes)
         for summary in filter(None, summaries):
             for listener in self._listeners:
                 listener(summary)
+
+    def _let_readers_go_first(self, worked: float) -> float:
+        """Wait while pages are read, at most as long as the summaries have worked since.
+
+        Both run Python, so a page would take twice as long beside them. Return the time waited.
+        """
+        self._pause = min(self._pause + worked, LONGEST_PAUSE)
+        if not self._readers:
+            return 0.0
+        began = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._readers or self._closing, self._pause)
+        waited = time.monotonic() - began
+        self._pause = max(0.0, self._pause - waited)
+        return waited
 
     def _sum_up_one(
         self, db: sqlite3.Connection, number: int, changes: Counter[tuple[int, int, int]]

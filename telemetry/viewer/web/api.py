@@ -158,17 +158,17 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces")
     def list_traces() -> Response:
         search = Search.parse(request.args)
-        with store.database.reading() as db:
+        with store.reading() as db:
             return _json(find(db, search, store.stuck_after_ns))
 
     @app.get("/api/suggest")
     def suggestions() -> Response:
-        with store.database.reading() as db:
+        with store.reading() as db:
             return _json(suggest(db, request.args.get("q", "")))
 
     @app.get("/api/traces/<trace_id>")
     def export(trace_id: str) -> Response:
-        with store.database.reading() as db:
+        with store.reading() as db:
             document = trace_document(db, _number(db, trace_id), trace_id)
         response = _json(document)
         if request.args.get("download"):
@@ -179,7 +179,7 @@ def _add_traces(app: Flask, store: Store) -> None:
 
     @app.get("/api/traces/<trace_id>/hops")
     def show_hops(trace_id: str) -> Response:
-        with store.database.reading() as db:
+        with store.reading() as db:
             number = _number(db, trace_id)
             trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
             return _json(hops(trace, count_spans(db, number)))
@@ -187,12 +187,12 @@ def _add_traces(app: Flask, store: Store) -> None:
     @app.get("/api/traces/<trace_id>/matches")
     def show_matches(trace_id: str) -> Response:
         text = request.args.get("q", "").strip()
-        with store.database.reading() as db:
+        with store.reading() as db:
             return _json({"span_ids": spans_like(db, _number(db, trace_id), text)})
 
     @app.get("/api/traces/<trace_id>/spans/<span_id>")
     def span(trace_id: str, span_id: str) -> Response:
-        with store.database.reading() as db:
+        with store.reading() as db:
             number = _number(db, trace_id)
             found = list(read_spans(db, number, _bytes(span_id)))
             if not found:
@@ -204,14 +204,14 @@ def _add_logs(app: Flask, store: Store) -> None:
     @app.get("/api/logs")
     def list_logs() -> Response:
         search = LogSearch.parse(request.args)
-        with store.database.reading() as db:
+        with store.reading() as db:
             found, following = find_logs(db, search)
         return _json({"logs": list(map(_log, found)), "next": following})
 
     @app.get("/api/traces/<trace_id>/logs")
     def show_logs(trace_id: str) -> Response:
         span_id = request.args.get("span_id")
-        with store.database.reading() as db:
+        with store.reading() as db:
             found, more = logs_of_trace(
                 db, _bytes(trace_id), None if span_id is None else _bytes(span_id)
             )
@@ -347,26 +347,26 @@ def _plain(value: Any) -> Any:
 def _add_rest(app: Flask, store: Store, events: Events) -> None:
     @app.get("/api/queues")
     def list_queues() -> Response:
-        with store.database.reading() as db:
+        with store.reading() as db:
             return _json(queues(db, _since(), store.stuck_after_ns))
 
     @app.get("/api/queue")
     def show_queue() -> Response:
         args = request.args
         asked = Asked(args.get("queue", ""), args.get("task"), args.get("broker"))
-        with store.database.reading() as db:
+        with store.reading() as db:
             return _json(queue_page(db, asked, _since(), store.stuck_after_ns))
 
     @app.get("/api/map")
     def show_map() -> Response:
         direction = request.args.get("direction", "right")
-        with store.database.reading() as db:
+        with store.reading() as db:
             found = service_map(db, _since())
         return _json(lay_out(found, direction))
 
     @app.get("/api/facets")
     def list_facets() -> Response:
-        with store.database.reading() as db:
+        with store.reading() as db:
             return _json(facets(db))
 
     @app.get("/api/stats")
