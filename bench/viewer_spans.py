@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -22,7 +23,7 @@ LARGE = 4_500
 TASKS = [f"shop.tasks.task{number}" for number in range(20)]
 QUEUES = ["celery", "mail", "reports"]
 
-Kind = Span.SpanKind.ValueType
+Kind: TypeAlias = Span.SpanKind.ValueType
 Says = Mapping[str, str | float]
 
 #: The words of log records. Each record has some of them.
@@ -77,9 +78,8 @@ def _large_trace(trace_id: bytes) -> Iterator[ExportTraceServiceRequest]:
         for at in range(first, min(first + EXPORT, LARGE)):
             send, says = os.urandom(8), {**task, "messaging.message.id": f"{trace_id.hex()}-{at}"}
             sends.append(span(send, root, f"send {TASKS[0]}", Span.SPAN_KIND_PRODUCER, at, says))
-            says = {**says, **_run(at / 1e3)}
             run = os.urandom(8), send, f"process {TASKS[0]}", Span.SPAN_KIND_CONSUMER, 2 * at + 3
-            runs.append(span(*run, says))
+            runs.append(span(*run, {**says, **_run(at / 1e3)}))
         yield _request("shop-web", sends)
         yield _request("shop-worker", runs)
 
