@@ -380,23 +380,24 @@ class Store:
         changes: Counter[tuple[int, int, int]] = Counter()
         with self.database.writing() as db:
             for (number,) in due:
+                until += self._let_readers_go_first()
                 began = time.monotonic()
                 summaries.append(self._sum_up_one(db, number, changes))
-                if time.monotonic() >= until:
+                now = time.monotonic()
+                self._pause = min(self._pause + now - began, LONGEST_PAUSE)
+                if now >= until:
                     self._is_behind = True
                     break
-                until += self._let_readers_go_first(time.monotonic() - began)
             _count(db, changes)
         for summary in filter(None, summaries):
             for listener in self._listeners:
                 listener(summary)
 
-    def _let_readers_go_first(self, worked: float) -> float:
-        """Wait while pages are read, at most as long as the summaries have worked since.
+    def _let_readers_go_first(self) -> float:
+        """Wait while pages are read, in all at most as long as summing up takes.
 
-        Both run Python, so a page would take twice as long beside them. Return the time waited.
+        Both run Python, so a page would take twice as long beside it. Return the seconds waited.
         """
-        self._pause = min(self._pause + worked, LONGEST_PAUSE)
         if not self._readers:
             return 0.0
         began = time.monotonic()
