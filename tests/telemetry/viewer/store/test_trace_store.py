@@ -18,7 +18,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from telemetry.viewer.analysis.hops import Trace
 from telemetry.viewer.analysis.summary import Summary
 from telemetry.viewer.store import trace_store
 from telemetry.viewer.store.database import Database
@@ -207,21 +206,15 @@ def test_a_page_that_is_read_goes_before_the_summaries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
-    summarise = trace_store.summarise
-
-    def watched(trace: Trace) -> Summary:
-        happened.append("summary")
-        return summarise(trace)
-
-    monkeypatch.setattr(trace_store, "summarise", watched)
     monkeypatch.setattr(trace_store, "SETTLE", 0)
     monkeypatch.setattr(trace_store, "LONGEST_PAUSE", 60.0)
     with closing(Store(Database(tmp_path / "traces.db"))) as store:
         told = listen(store)
+        store.listen(lambda summary: happened.append("summary"))
         with store.reading() as db:
             store.take(export([span for spans in many(50) for span in spans]))
             assert store.wait_until_written(30) == ""
-            for _ in range(5_000):
+            for _ in range(20_000):
                 db.execute("SELECT count(*) FROM spans").fetchone()
             happened.append("page")
         for _ in range(50):
