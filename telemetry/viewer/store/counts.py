@@ -126,13 +126,17 @@ def _seek(
     by: str,
     most_metric: int,
 ) -> Iterable[tuple[int, ...]]:
-    """Return sums of counts. The query seeks each bucket of each term and reads no other row."""
+    """Return sums of counts. The query seeks each term in each bucket that has any."""
+    first = (
+        "SELECT min(bucket) FROM counts "
+        "WHERE resolution = :resolution AND bucket {} AND bucket <= :now"
+    )
     columns = "term, metric" if by == "0" else f"term, {by}, metric"
     found: list[tuple[int, ...]] = rows_of(
         db,
         f"{columns.replace('at.', '')}, n",
-        "WITH RECURSIVE at (bucket) AS (VALUES (:first) UNION ALL "
-        "SELECT bucket + :resolution FROM at WHERE bucket + :resolution <= :now), "
+        f"WITH RECURSIVE at (bucket) AS ({first.format('>= :first')} UNION ALL "
+        f"SELECT ({first.format('> at.bucket')}) FROM at WHERE at.bucket IS NOT NULL), "
         "one (id) AS (SELECT value FROM json_each(:terms)) "
         f"SELECT {columns}, sum(n) AS n FROM at CROSS JOIN one CROSS JOIN counts "
         "WHERE resolution = :resolution AND counts.bucket = at.bucket AND term = one.id "
