@@ -4,9 +4,8 @@ The filter of a trace's ``key=value`` pairs is 1024 bits in sixteen integers. A 
 the traces whose filter has all bits of the pair.
 """
 
-import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -27,19 +26,15 @@ FULL = (-1,) * WORDS
 
 def pairs_of(span: ReceivedSpan) -> Iterator[tuple[str, str]]:
     """Yield the attributes of a span, its resource and its events, each value as a string."""
-    return _pairs([span.resource, *_own(span)])
+    for attributes in (span.attributes, span.resource, *(e.attributes for e in span.events)):
+        yield from _pairs(attributes)
 
 
-def _own(span: ReceivedSpan) -> list[Attributes]:
-    return [span.attributes, *(event.attributes for event in span.events)]
-
-
-def _pairs(found: Iterable[Attributes]) -> Iterator[tuple[str, str]]:
-    for attributes in found:
-        for key, value in attributes.items():
-            for item in value if isinstance(value, list) else (value,):
-                if (text := _as_text(item)) is not None:
-                    yield key, text
+def _pairs(attributes: Attributes) -> Iterator[tuple[str, str]]:
+    for key, value in attributes.items():
+        for item in value if isinstance(value, list) else (value,):
+            if (text := _as_text(item)) is not None:
+                yield key, text
 
 
 def _as_text(value: Any) -> str | None:
@@ -61,12 +56,9 @@ def bits_of(key: str, value: str) -> tuple[tuple[int, int], ...]:
     return tuple((half >> 6 & WORDS - 1, half & 63) for half in halves)
 
 
-def write_attributes(db: sqlite3.Connection, trace: int, spans: Sequence[ReceivedSpan]) -> None:
+def write_attributes(db: sqlite3.Connection, trace: int, spans: Iterable[ReceivedSpan]) -> None:
     """Replace the filter of *trace*."""
-    # The spans of a process share one resource.
-    resources = {id(span.resource): span.resource for span in spans}
-    own = (attributes for span in spans for attributes in _own(span))
-    pairs = set(_pairs(itertools.chain(resources.values(), own)))
+    pairs = {pair for span in spans for pair in pairs_of(span)}
     words = [0] * WORDS
     for key, value in pairs if len(pairs) <= MOST_PAIRS else ():
         for word, bit in bits_of(key, value):
