@@ -33,7 +33,7 @@ PERCENTILES = (50, 95, 99)
 #: The count of each metric of analysis/counts.py.
 Metrics = Counter[int]
 
-#: What is counted: the bucket in Unix seconds, the number of a term, and a metric.
+#: A key of a count: the bucket in Unix seconds, the number of a term, and a metric.
 Change = tuple[int, int, int]
 
 

@@ -1,4 +1,4 @@
-"""What all answers of the HTTP server have in common: JSON, headers, and errors in words."""
+"""The answers of the HTTP server: JSON, headers, and errors in words."""
 
 from typing import Any
 from urllib.parse import urlsplit

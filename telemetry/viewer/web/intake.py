@@ -1,4 +1,4 @@
-"""What the HTTP server takes in: OTLP/HTTP, and files from the page."""
+"""The routes that take spans: OTLP/HTTP, and files from the page."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
