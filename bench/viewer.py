@@ -1,9 +1,12 @@
-"""How much the viewer takes in, and how fast it finds: ``python -m bench.viewer``.
+"""How much the viewer takes in, and how fast it answers: ``.venv/bin/python -m bench.viewer``.
 
-Starts the real viewer on a database of its own and sends it traces and log records over OTLP/gRPC
-from another process: first at a given rate, then as fast as it accepts them. Then it queries the
-API, first while nothing else happens and then while spans arrive at the rate and the oldest are
-deleted.
+Run it in the development environment, which ``make`` creates in .venv: bench/.venv has no viewer.
+It starts the real viewer and sends it traces and log records over OTLP/gRPC from another process:
+first at a given rate, then as fast as the viewer accepts them. Then it queries the API, first while
+nothing else happens and then while spans arrive at the rate and the oldest are deleted.
+
+``--pages`` measures only the queries. ``--db FILE`` keeps the database; if it already has spans,
+only the missing ones are sent.
 """
 
 import argparse
@@ -11,34 +14,26 @@ import json
 import multiprocessing
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from socket import create_server
 from urllib.request import urlopen
 
 import grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-#: Spans of one trace and of one export: the SDK's batch is 512.
-TRACE, EXPORT = 8, 512
+from .viewer_spans import exports, large_trace
 
 #: How often each question is asked.
 TIMES = 9
-
-TASKS = [f"shop.tasks.task{number}" for number in range(20)]
-QUEUES = ["celery", "mail", "reports"]
 
 QUESTIONS = {
     "recent": "/api/traces",
@@ -73,131 +68,9 @@ QUESTIONS = {
     "one task, last hour": "/api/queue?queue=mail&task=shop.tasks.task7&since_s=3600",
     "map, last hour": "/api/map?since_s=3600",
     "stats": "/api/stats",
+    "trace of 9,001 spans": "/api/traces/{large}/hops",
+    "download of it": "/api/traces/{large}?download=1",
 }
-
-
-#: The words of log records. Each record has some of them.
-WORDS = ("card", "declined", "accepted", "order", "paid", "mail", "cart", "stock", "refund")
-
-
-def exports(
-    seed: int,
-) -> Iterator[tuple[int, ExportTraceServiceRequest, ExportLogsServiceRequest]]:
-    """Yield exports without end, with the number of spans: web's and worker's in turn.
-
-    Each comes with half as many log records.
-    """
-    chance = random.Random(seed)
-    while True:
-        web: list[Span] = []
-        worker: list[Span] = []
-        for _ in range(EXPORT // (TRACE // 2)):
-            _add_trace(chance, web, worker)
-        for service, spans in (("shop-web", web), ("shop-worker", worker)):
-            resource = ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])
-            resource.resource.attributes.append(_attribute("service.name", service))
-            resource.resource.attributes.append(_attribute("service.instance.id", service))
-            logs = ResourceLogs(scope_logs=[ScopeLogs(log_records=_logs(chance, spans))])
-            logs.resource.CopyFrom(resource.resource)
-            yield (
-                len(spans),
-                ExportTraceServiceRequest(resource_spans=[resource]),
-                ExportLogsServiceRequest(resource_logs=[logs]),
-            )
-
-
-def _logs(chance: random.Random, spans: list[Span]) -> Iterator[LogRecord]:
-    for span in spans[::2]:
-        text = f"{' '.join(chance.choices(WORDS, k=6))}, order {chance.randrange(10**6)}"
-        yield LogRecord(
-            trace_id=span.trace_id,
-            span_id=span.span_id,
-            time_unix_nano=span.start_time_unix_nano,
-            severity_number=chance.choices((9, 17), (10_000, 1))[0],  # type: ignore[arg-type]
-            body=AnyValue(string_value=text),
-        )
-
-
-def _add_trace(chance: random.Random, web: list[Span], worker: list[Span]) -> None:
-    task, queue = chance.choice(TASKS), chance.choice(QUEUES)
-    trace_id = chance.randbytes(16)
-    ids = [chance.randbytes(8) for _ in range(TRACE)]
-    now = time.time_ns()
-    waited = chance.lognormvariate(-4, 1.2)
-    message = {
-        "messaging.system": "redis",
-        "messaging.destination.name": queue,
-        "messaging.message.id": trace_id.hex(),
-        "celery.task.name": task,
-    }
-    run: dict[str, str | float] = {
-        **message,
-        "messaging.operation.type": "process",
-        "celery.wait.scheduled": 0.0,
-        "celery.wait.queue": waited,
-        "celery.wait.prefetch": 0.001,
-        "celery.task.state": "SUCCESS",
-    }
-    request = {"http.request.method": "POST", "http.route": "/orders", "url.path": "/orders"}
-    store = {"db.system.name": "redis", "db.operation.name": "SET"}
-    started = now + int(waited * 1e9) + 6_000_000
-
-    def span(
-        at: int,
-        parent: int | None,
-        name: str,
-        kind: Span.SpanKind.ValueType,
-        start: int,
-        ms: float,
-        says: Mapping[str, str | float],
-    ) -> Span:
-        failed = at == 4 and chance.random() < 0.01
-        return Span(
-            trace_id=trace_id,
-            span_id=ids[at],
-            parent_span_id=b"" if parent is None else ids[parent],
-            name=name,
-            kind=kind,
-            start_time_unix_nano=start,
-            end_time_unix_nano=start + int(ms * 1e6),
-            attributes=[_attribute(key, value) for key, value in says.items()],
-            status=Status(code=Status.STATUS_CODE_ERROR) if failed else None,
-        )
-
-    web += [
-        span(0, None, "POST /orders", Span.SPAN_KIND_SERVER, now, 8, request),
-        span(
-            1,
-            0,
-            "SELECT orders",
-            Span.SPAN_KIND_CLIENT,
-            now + 10**6,
-            2,
-            {"db.system.name": "postgresql"},
-        ),
-        span(2, 0, f"send {task}", Span.SPAN_KIND_PRODUCER, now + 4 * 10**6, 1, message),
-        span(3, 0, "render", Span.SPAN_KIND_INTERNAL, now + 6 * 10**6, 1, {}),
-    ]
-    worker += [
-        span(4, 2, f"process {task}", Span.SPAN_KIND_CONSUMER, started, 20, run),
-        span(5, 4, "SET", Span.SPAN_KIND_CLIENT, started + 10**6, 1, store),
-        span(6, 4, "GET", Span.SPAN_KIND_CLIENT, started + 3 * 10**6, 1, store),
-        span(
-            7,
-            4,
-            "INSERT orders",
-            Span.SPAN_KIND_CLIENT,
-            started + 6 * 10**6,
-            5,
-            {"db.system.name": "postgresql"},
-        ),
-    ]
-
-
-def _attribute(key: str, value: str | float) -> KeyValue:
-    if isinstance(value, float):
-        return KeyValue(key=key, value=AnyValue(double_value=value))
-    return KeyValue(key=key, value=AnyValue(string_value=value))
 
 
 def send(address: str, count: int, rate: float, result) -> None:  # type: ignore[no-untyped-def]
@@ -268,71 +141,118 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """A running viewer: its process id, its OTLP/gRPC address and the URL of its API."""
+
+    pid: int
+    address: str
+    base: str
+
+
+@contextmanager
+def started(db: str, most: int) -> Iterator[Viewer]:
+    """Run the viewer on the database *db*, which has at most *most* spans."""
+    address, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    arguments = ["--grpc", address, "--http", http, "--db", db, "--max-spans", str(most)]
+    command = [sys.executable, "-m", "telemetry", "view", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            sys.exit(
+                "the viewer did not start, for the reason above; "
+                "in the development environment it does: .venv/bin/python -m bench.viewer"
+            )
+        try:
+            yield Viewer(process.pid, address, f"http://{http}")
+        finally:
+            process.terminate()
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rate", type=float, default=5000, help="spans a second (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="for so long (%(default)s)")
     parser.add_argument("--total", type=int, default=1_000_000, help="spans in all (%(default)s)")
+    parser.add_argument("--pages", action="store_true", help="measure only the queries")
+    parser.add_argument("--db", metavar="FILE", help="keep the database in this file")
     options = parser.parse_args()
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
-    address, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    base = f"http://{http}"
     with tempfile.TemporaryDirectory() as directory:
-        viewer = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "telemetry", "view", "--grpc", address, "--http", http),
-                *("--db", f"{directory}/traces.db", "--max-spans", str(options.total + 2000)),
-            ],
-            stdout=subprocess.PIPE,
-        )
-        assert viewer.stdout is not None
-        viewer.stdout.readline()
-        try:
-            measure(options, base, address, viewer.pid)
-        finally:
-            viewer.terminate()
-            viewer.wait()
+        db = options.db or f"{directory}/traces.db"
+        with started(db, max(options.total, 500_000) + 20_000) as viewer:
+            if not options.pages:
+                measure_rate(viewer, options.rate, options.seconds)
+            fill(viewer, options.total)
+            measure_pages(viewer, options.rate)
     return 0
 
 
-def measure(options: argparse.Namespace, base: str, address: str, pid: int) -> None:
-    before = cpu_seconds(pid)
-    sent, refused, seconds = load(address, int(options.rate * options.seconds), options.rate)
-    rest = settled(base, sent - refused)
-    used = cpu_seconds(pid) - before
+def measure_rate(viewer: Viewer, rate: float, seconds: float) -> None:
+    """Send spans at *rate*."""
+    before, stored = cpu_seconds(viewer.pid), stats(viewer.base)["spans"]
+    sent, refused, seconds = load(viewer.address, int(rate * seconds), rate)
+    rest = settled(viewer.base, stored + sent - refused)
+    used = cpu_seconds(viewer.pid) - before
     print(
-        f"at {options.rate:.0f}/s: {sent} spans in {seconds:.1f} s ({sent / seconds:.0f}/s), "
+        f"at {rate:.0f}/s: {sent} spans in {seconds:.1f} s ({sent / seconds:.0f}/s), "
         f"{refused} refused; all written and summed up {rest:.1f} s later; "
         f"{used / (seconds + rest):.2f} cores"
     )
-    more, lost, seconds = load(address, options.total - sent, 0)
-    rest = settled(base, sent + more - refused - lost)
-    print(
-        f"as fast as it accepts them: {more} spans in {seconds:.1f} s ({more / seconds:.0f}/s), "
-        f"{lost} refused; all written and summed up {rest:.1f} s later"
-    )
-    now = stats(base)
+
+
+def fill(viewer: Viewer, total: int) -> None:
+    """Send spans as fast as the viewer accepts them, until it has *total*."""
+    stored = stats(viewer.base)["spans"]
+    if stored < total:
+        sent, refused, seconds = load(viewer.address, total - stored, 0)
+        rest = settled(viewer.base, stored + sent - refused)
+        print(
+            f"as fast as it accepts them: {sent} spans in {seconds:.1f} s ({sent / seconds:.0f}/s),"
+            f" {refused} refused; all written and summed up {rest:.1f} s later"
+        )
+    now = stats(viewer.base)
     print(f"{now['spans']} spans, {now['traces']} traces, {now['db_bytes'] / 1e6:.0f} MB")
-    idle = ask(base)
-    sender, _ = start_load(address, 10**9, options.rate)
-    time.sleep(10)  # until the rate is steady
-    received, start = stats(base)["received"], time.monotonic()
-    busy = ask(base)
-    rate = (stats(base)["received"] - received) / (time.monotonic() - start)
-    sender.terminate()
-    sender.join()
-    print(f"milliseconds: median and slowest of {TIMES}; then while {rate:.0f} spans/s arrive")
+
+
+def measure_pages(viewer: Viewer, rate: float) -> None:
+    """Query the API, first at rest and then while spans arrive at *rate*."""
+    large, requests = large_trace()
+    with grpc.insecure_channel(viewer.address) as channel:
+        stub = trace_service_pb2_grpc.TraceServiceStub(channel)  # type: ignore[no-untyped-call]
+        for request in requests:
+            stub.Export(request, timeout=60)
+    settled(viewer.base, 0)
+    idle = ask(viewer.base, large)
+    sender, _ = start_load(viewer.address, 10**9, rate)
+    try:
+        time.sleep(10)  # until the rate is steady
+        received, start = stats(viewer.base)["received"], time.monotonic()
+        used = cpu_seconds(viewer.pid)
+        busy = ask(viewer.base, large)
+        seconds = time.monotonic() - start
+        arrived = (stats(viewer.base)["received"] - received) / seconds
+        cores = (cpu_seconds(viewer.pid) - used) / seconds
+    finally:
+        sender.terminate()
+        sender.join()
+    print(
+        f"milliseconds, median and slowest of {TIMES}: at rest, "
+        f"and while {arrived:.0f} spans/s arrive ({cores:.2f} cores)"
+    )
     for name in QUESTIONS:
         row = [f(times[name]) for times in (idle, busy) for f in (statistics.median, max)]
         print(f"  {name:32}" + "".join(f"{ms:9.1f}" for ms in row))
 
 
-def ask(base: str) -> dict[str, list[float]]:
+def ask(base: str, large: str) -> dict[str, list[float]]:
     """Return how long each question takes, in milliseconds, several times."""
     times: dict[str, list[float]] = {name: [] for name in QUESTIONS}
     for _ in range(TIMES):
         for name, path in QUESTIONS.items():
-            times[name].append(get(base, path)[0])
+            times[name].append(get(base, path.format(large=large))[0])
     return times
 
 

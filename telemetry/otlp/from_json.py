@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from .bounds import MAX_SPANS, Malformed, TooLarge
 from .signals import SIGNALS, Export
 
-__all__ = ["ID_FIELDS", "from_json", "items_in"]
+__all__ = ["from_json"]
 
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
@@ -83,11 +83,6 @@ def _check_numbers(document: Any) -> None:
                         raise Malformed(f"{key} is not a number: {value[:50]!r}")
                 elif isinstance(value, list | dict):
                     waiting.append(value)
-
-
-def items_in(document: Mapping[str, Any], kind: type[Message]) -> Iterable[dict[str, Any]]:
-    """Yield the spans or log records of an export of that *kind* in JSON."""
-    return _items_in(document, _names(kind))
 
 
 def _names(kind: type[Message]) -> list[str]:

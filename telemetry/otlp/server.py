@@ -1,12 +1,11 @@
 """Receive OTLP: a gRPC server, and the bodies of OTLP/HTTP in protobuf or JSON."""
 
-import base64
 import errno
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -24,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
 from .apart import read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
-from .from_json import ID_FIELDS, from_json, items_in
+from .from_json import from_json
 from .repair import with_utf8
 from .signals import SIGNALS, Export, Exports
 
@@ -35,13 +34,11 @@ __all__ = [
     "Malformed",
     "TooLarge",
     "encode_response",
-    "grouped",
     "grpc_server",
     "gunzip",
     "parse",
     "receive",
     "response_to",
-    "to_json",
 ]
 
 #: The most bytes of an export after decompression, over HTTP and over gRPC. gRPC decompresses an
@@ -154,30 +151,6 @@ def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> R
         _, _, reason = str(exc).rpartition(": ")
         reason = "it is nested too deeply" if "MaxDepth" in reason else reason
         raise Malformed(f"the body is not an {descriptor.name}: {reason}") from None
-
-
-def grouped(kind: type[Export], items: Iterable[tuple[bytes, Message]]) -> Export:
-    """Return an export of *items*. Each comes with its resource and scope as bytes."""
-    signal, request = SIGNALS[kind], kind()
-    sources: dict[bytes, Any] = {}
-    for source, item in items:
-        if source not in sources:
-            resource = getattr(request, signal.resources).add()
-            resource.ParseFromString(source)
-            sources[source] = getattr(getattr(resource, signal.scopes)[0], signal.items)
-        sources[source].append(item)
-    return request
-
-
-def to_json(request: Message) -> dict[str, Any]:
-    """Return an export as OTLP/JSON: ids in hex, enums as numbers, 64-bit numbers as strings."""
-    document = json_format.MessageToDict(request, use_integers_for_enums=True)
-    for found in items_in(document, type(request)):
-        for item in (found, *found.get("links", ())):
-            for field in ID_FIELDS:
-                if value := item.get(field):
-                    item[field] = base64.b64decode(value).hex()
-    return document
 
 
 def response_to(kind: type[Message], rejected: int, reason: str) -> Message:

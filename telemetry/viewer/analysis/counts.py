@@ -79,8 +79,9 @@ def counted(trace: Trace) -> Iterator[tuple[int, Key, int]]:
             continue
         for time_ns, key, metrics in _facts(trace, span, flows):
             bucket = time_ns // (BUCKET * 10**9) * BUCKET
+            key = tuple(map(cut, key))
             for metric in metrics:
-                yield bucket, tuple(map(cut, key)), metric
+                yield bucket, key, metric
 
 
 def runs_of(trace: Trace) -> list[Run]:

@@ -225,7 +225,8 @@ class _Rows:
                     elif child is group.runs[0]:
                         below.append((group, depth + 1, node.span_id))
                 below += [(wait, depth + 1, node.span_id) for wait in self._live[node.span_id]]
-            place = {
+            row = self._row(node)
+            row |= {
                 "depth": depth,
                 "parent": parent,
                 "start_ms": self._ms(node.start_ns),
@@ -234,7 +235,7 @@ class _Rows:
                 "has_children": bool(below),
                 "children": len(below),
             }
-            self.rows.append(self._row(node) | place)
+            self.rows.append(row)
             pending += reversed(below)
 
     def _row(self, node: Node | Attempts) -> dict[str, Any]:

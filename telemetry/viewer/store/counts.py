@@ -1,4 +1,4 @@
-"""Read the counts of a range of time."""
+"""Write the counts, and read those of a range of time."""
 
 import json
 import sqlite3
@@ -7,11 +7,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..analysis.counts import DURATIONS, WAITS, middle_of
+from ..analysis.counts import BUCKET, DURATIONS, WAITS, middle_of
 from .database import rows_of
-from .trace_store import RESOLUTIONS
 
-__all__ = ["Metrics", "Range", "percentiles", "points", "terms", "totals"]
+__all__ = [
+    "Change",
+    "Metrics",
+    "Range",
+    "add_counts",
+    "delete_counts",
+    "percentiles",
+    "points",
+    "terms",
+    "totals",
+]
+
+#: The length of a bucket and the age limit of its counts, in seconds. None: that of traces.
+RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
 
 #: The most points of a series, and the fewest that make a line.
 MOST_POINTS, FEWEST_POINTS = 120, 48
@@ -20,6 +32,32 @@ PERCENTILES = (50, 95, 99)
 
 #: The count of each metric of analysis/counts.py.
 Metrics = Counter[int]
+
+#: A key of a count: the bucket in Unix seconds, the number of a term, and a metric.
+Change = tuple[int, int, int]
+
+
+def add_counts(db: sqlite3.Connection, changes: Counter[Change]) -> None:
+    """Add *changes* to the counts of each resolution."""
+    rows: Counter[tuple[int, int, int, int]] = Counter()
+    for (bucket, term, metric), n in changes.items():
+        for resolution, _ in RESOLUTIONS:
+            rows[resolution, bucket // resolution * resolution, term, metric] += n
+    db.executemany(
+        "INSERT INTO counts VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (resolution, bucket, term, metric) DO UPDATE SET n = n + excluded.n",
+        [(*key, n) for key, n in rows.items() if n],
+    )
+
+
+def delete_counts(db: sqlite3.Connection, oldest_ns: int) -> None:
+    """Delete the counts that are older than their resolution keeps, or than *oldest_ns*."""
+    now = time.time()
+    for resolution, kept in RESOLUTIONS:
+        db.execute(
+            "DELETE FROM counts WHERE resolution = ? AND bucket < ?",
+            (resolution, int(oldest_ns / 1e9 if kept is None else now - kept)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +126,17 @@ def _seek(
     by: str,
     most_metric: int,
 ) -> Iterable[tuple[int, ...]]:
-    """Return sums of counts. The query seeks each bucket of each term and reads no other row."""
+    """Return sums of counts. The query seeks each term in each bucket that has any."""
+    first = (
+        "SELECT min(bucket) FROM counts "
+        "WHERE resolution = :resolution AND bucket {} AND bucket <= :now"
+    )
     columns = "term, metric" if by == "0" else f"term, {by}, metric"
     found: list[tuple[int, ...]] = rows_of(
         db,
         f"{columns.replace('at.', '')}, n",
-        "WITH RECURSIVE at (bucket) AS (VALUES (:first) UNION ALL "
-        "SELECT bucket + :resolution FROM at WHERE bucket + :resolution <= :now), "
+        f"WITH RECURSIVE at (bucket) AS ({first.format('>= :first')} UNION ALL "
+        f"SELECT ({first.format('> at.bucket')}) FROM at WHERE at.bucket IS NOT NULL), "
         "one (id) AS (SELECT value FROM json_each(:terms)) "
         f"SELECT {columns}, sum(n) AS n FROM at CROSS JOIN one CROSS JOIN counts "
         "WHERE resolution = :resolution AND counts.bucket = at.bucket AND term = one.id "

@@ -78,9 +78,7 @@ def queue_page(
         for flow, backlog in backlogs(db, during, stuck_after_ns).items()
         if asked.matches(flow)
     }
-    backlog = Backlog()
-    for of_task in waiting.values():
-        backlog.add(of_task)
+    backlog = Backlog.sum_of(waiting.values())
     over_time = points(db, during, names)
     counted = {number: sum_of(found.values()) for number, found in over_time.items()}
     series = series_of(during, list(over_time.values()), backlog)
@@ -133,9 +131,7 @@ def _tasks(
         by_task[flow[2]].append(flow)
     found = []
     for task, of_task in by_task.items():
-        backlog = Backlog()
-        for flow in of_task:
-            backlog.add(waiting.get(flow, Backlog()))
+        backlog = Backlog.sum_of(waiting[flow] for flow in of_task if flow in waiting)
         metrics = sum_of(counted.get(numbers.get(flow, 0), Counter()) for flow in of_task)
         found.append({"task": task, **facts(during, metrics, backlog)})
     return sorted(found, key=lambda task: (-task["depth"], -task["runs"], task["task"]))
@@ -143,13 +139,12 @@ def _tasks(
 
 def _runs(db: sqlite3.Connection, during: Range, numbers: Iterable[int]) -> list[Ran]:
     """Return the newest runs of these flows, the newest first."""
-    # The primary key sorts the runs of a flow, so each query reads at most MOST_RUNS rows.
+    # The primary key sorts the runs of a flow. SQLite merges the flows, and stops after MOST_RUNS.
     flows = list(numbers)
     found: list[list[Any]] = []
     for at in range(0, len(flows), MOST_SELECTS):
         of_flows = " UNION ALL ".join(
-            f"SELECT * FROM (SELECT * FROM runs WHERE flow = {int(flow)} AND start_ns >= :first "
-            "ORDER BY start_ns DESC LIMIT :most)"
+            f"SELECT * FROM runs WHERE flow = {int(flow)} AND start_ns >= :first"
             for flow in flows[at : at + MOST_SELECTS]
         )
         found += rows_of(

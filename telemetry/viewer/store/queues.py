@@ -49,6 +49,14 @@ class Backlog:
     #: The number that became due in each bucket. Those before the range are in the first.
     due: Counter[int] = field(default_factory=Counter)
 
+    @classmethod
+    def sum_of(cls, found: Iterable["Backlog"]) -> "Backlog":
+        """Return the messages of several flows together."""
+        total = cls()
+        for backlog in found:
+            total.add(backlog)
+        return total
+
     def add(self, other: "Backlog") -> None:
         """Add the messages of another flow."""
         self.depth += other.depth
@@ -75,9 +83,7 @@ def queues(db: sqlite3.Connection, since_s: float, stuck_after_ns: int) -> dict[
     found = []
     for (broker, queue), of_queue in grouped.items():
         numbers = [number_of[flow] for flow in of_queue if flow in number_of]
-        backlog = Backlog()
-        for flow in of_queue:
-            backlog.add(waiting.get(flow, Backlog()))
+        backlog = Backlog.sum_of(waiting[flow] for flow in of_queue if flow in waiting)
         metrics = sum_of(counted.get(number, Counter()) for number in numbers)
         last_ns = _last_run(db, numbers)
         series = series_of(asked, [over_time.get(number, {}) for number in numbers], backlog)

@@ -1,20 +1,19 @@
 """Write the runs of tasks, one narrow row each, for the page of a queue."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ..analysis.counts import Run
 from ..analysis.summary import to_text
 from .incoming import MAX_TIME
+from .terms import TermTable
 
 __all__ = ["write_runs"]
 
-#: Returns the id of a term by its kind and value.
-Term = Callable[[sqlite3.Connection, str, str], int]
 
-
-def write_runs(db: sqlite3.Connection, trace: int, runs: Iterable[Run], term: Term) -> None:
+def write_runs(db: sqlite3.Connection, trace: int, runs: Iterable[Run], terms: TermTable) -> None:
     """Replace the runs of *trace*."""
+    term = terms.number_of
     db.execute("DELETE FROM runs WHERE trace = ?", (trace,))
     db.executemany(
         "INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

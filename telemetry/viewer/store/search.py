@@ -108,7 +108,25 @@ def find(
     # All pages use the time of the first, so that the next continues exactly after it.
     cursor = _cursor(search.before) if search.before else None
     now = cursor[2] if cursor else time.time_ns()
-    asked = Conditions(db, now, stuck_after_ns)
+    asked = _conditions(db, search, terms, now, stuck_after_ns)
+    if cursor:
+        asked.where(
+            f"({{{search.sort}}}, found.trace) "
+            f"< ({asked.value(cursor[0])}, {asked.value(cursor[1])})"
+        )
+    found = list(islice(_in_order(db, search, asked, is_of_all=not terms), search.limit + 1))
+    page = found[: search.limit]
+    more = len(found) > search.limit
+    return {
+        "traces": _rows(db, [number for _, number in page], stuck_after_ns),
+        "next": f"{page[-1][0]}:{page[-1][1]}:{now}" if more else None,
+    }
+
+
+def _conditions(
+    db: sqlite3.Connection, search: Search, terms: list[int], now_ns: int, stuck_after_ns: int
+) -> Conditions:
+    asked = Conditions(db, now_ns, stuck_after_ns)
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
     for term in others:
@@ -130,18 +148,7 @@ def find(
         asked.where(f"start_ns >= {asked.value(oldest)}")
     if search.trace_id:
         asked.add(Id("trace", search.trace_id))
-    if cursor:
-        asked.where(
-            f"({{{search.sort}}}, found.trace) "
-            f"< ({asked.value(cursor[0])}, {asked.value(cursor[1])})"
-        )
-    found = list(islice(_in_order(db, search, asked, is_of_all=not terms), search.limit + 1))
-    page = found[: search.limit]
-    more = len(found) > search.limit
-    return {
-        "traces": _rows(db, [number for _, number in page], stuck_after_ns),
-        "next": f"{page[-1][0]}:{page[-1][1]}:{now}" if more else None,
-    }
+    return asked
 
 
 def _in_order(

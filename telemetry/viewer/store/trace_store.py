@@ -5,17 +5,16 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import msgspec
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ..analysis.counts import BUCKET
-from ..analysis.summary import Summary, summarise, to_text
-from ..analysis.wait import NEVER, STUCK_AFTER
-from .attributes import write_attributes
+from ..analysis.summary import Summary, summarise
+from ..analysis.wait import STUCK_AFTER
+from .counts import Change, add_counts, delete_counts
 from .database import Database
 from .incoming import (
     MAX_TIME,
@@ -28,11 +27,11 @@ from .incoming import (
 )
 from .logs import LogTable
 from .read import read_trace
-from .runs import write_runs
 from .sources import SourceTable
-from .waiting import earliest_due, write_waiting
+from .summaries import write_summary
+from .terms import TermTable
 
-__all__ = ["RESOLUTIONS", "Bounds", "Store"]
+__all__ = ["PATIENCE", "Bounds", "Store"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,29 +49,11 @@ SETTLE, SETTLE_PER_SPAN = 500_000_000, 200_000
 #: The time for summaries between two transactions that write spans, in seconds.
 SUMMING = 0.1
 
-#: The most names in each pool. Further names are stored as OTHER. Spans and workers can have many
-#: names, so they have their own pools and do not displace services, tasks and queues.
-POOLS = {"names": 20_000, "searched": 50_000, "workers": 20_000}
-POOL_OF = {"name": "searched", "state": "searched", "key": "searched", "worker": "workers"}
-OTHER = "(other)"
-
-#: The kind of names that is deleted from a full pool, and the condition of an unused one.
-UNUSED = {
-    "searched": ("name", "NOT EXISTS (SELECT 1 FROM named WHERE term = terms.id)"),
-    "workers": ("worker", "id NOT IN (SELECT worker FROM runs)"),
-}
-
-#: The kinds whose names are JSON lists of names.
-LISTS = frozenset({"flow", "node", "edge", "worker"})
-
-#: The most attribute keys that are suggested.
-MOST_KEYS = 1_000
+#: The longest pause of the summaries for a page that is being read, in seconds.
+LONGEST_PAUSE = 1.0
 
 #: The tables with rows of a trace.
 TABLES = ("spans", "links", "found", "waiting", "messages", "named", "attributes", "runs")
-
-#: The length of a bucket and the age limit of its counts, in seconds. None: that of traces.
-RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
 
 #: The most traces deleted in one step, and the interval between checks of their age, in seconds.
 STEP, PRUNE_EVERY = 500, 10.0
@@ -119,9 +100,10 @@ class Store:
         self._failing = ""
         self._closing = False
         self._is_behind = False  # whether due traces are left over
+        self._readers = 0
+        self._pause = LONGEST_PAUSE  # how long summaries may still wait for readers
         self._sources = SourceTable()
-        self._terms: dict[str, dict[tuple[str, str], int]] = {pool: {} for pool in POOLS}
-        self._keys: set[str] = set()
+        self._terms = TermTable()
         self._next_prune = 0.0
         with database.reading() as db:
             (self.spans,) = db.execute("SELECT coalesce(sum(spans), 0) FROM traces").fetchone()
@@ -175,6 +157,19 @@ class Store:
             (pages,) = db.execute("PRAGMA page_count").fetchone()
             (size,) = db.execute("PRAGMA page_size").fetchone()
         return int(pages * size)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read for a page, and let it go before the summaries of arriving traces."""
+        with self.database.reading() as db:
+            with self._changed:
+                self._readers += 1
+            try:
+                yield db
+            finally:
+                with self._changed:
+                    self._readers -= 1
+                    self._changed.notify_all()
 
     # In
 
@@ -261,9 +256,7 @@ class Store:
     def _fail(self, exc: sqlite3.Error) -> None:
         if not self._failing:
             logger.error("cannot write to %s: %s", self.database.path, exc)
-        for pool in self._terms.values():
-            pool.clear()
-        self._keys.clear()
+        self._terms.forget()
         self._sources.forget()
         with self._changed:
             self._failing = f"cannot write to the database: {exc}"
@@ -358,20 +351,38 @@ class Store:
         if not due:
             return
         summaries = []
-        changes: Counter[tuple[int, int, int]] = Counter()
+        changes: Counter[Change] = Counter()
         with self.database.writing() as db:
             for (number,) in due:
+                until += self._let_readers_go_first()
+                began = time.monotonic()
                 summaries.append(self._sum_up_one(db, number, changes))
-                if time.monotonic() >= until:
+                now = time.monotonic()
+                self._pause = min(self._pause + now - began, LONGEST_PAUSE)
+                if now >= until:
                     self._is_behind = True
                     break
-            _count(db, changes)
+            add_counts(db, changes)
         for summary in filter(None, summaries):
             for listener in self._listeners:
                 listener(summary)
 
+    def _let_readers_go_first(self) -> float:
+        """Wait while pages are read, in all at most as long as summing up takes.
+
+        Both run Python, so a page would take twice as long beside it. Return the seconds waited.
+        """
+        if not self._readers:
+            return 0.0
+        began = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._readers or self._closing, self._pause)
+        waited = time.monotonic() - began
+        self._pause = max(0.0, self._pause - waited)
+        return waited
+
     def _sum_up_one(
-        self, db: sqlite3.Connection, number: int, changes: Counter[tuple[int, int, int]]
+        self, db: sqlite3.Connection, number: int, changes: Counter[Change]
     ) -> Summary | None:
         db.execute("UPDATE traces SET revisit_ns = NULL WHERE id = ?", (number,))
         try:
@@ -381,90 +392,9 @@ class Store:
             # A malformed trace must not block the summaries of all others.
             logger.exception("a trace could not be summed up")
             return None
-        row = summary.row
-        counts = self._countable(db, summary)
-        (before,) = db.execute("SELECT counted FROM traces WHERE id = ?", (number,)).fetchone()
-        for bucket, term, metric, n in msgspec.json.decode(before) if before else ():
-            changes[bucket, term, metric] -= n
-        for (bucket, term, metric), n in counts.items():
-            changes[bucket, term, metric] += n
-        db.execute(
-            "UPDATE traces SET row = ?, revisit_ns = ?, counted = ?, "
-            "spans = (SELECT count(*) FROM spans WHERE trace = traces.id) WHERE id = ?",
-            (
-                to_text(row),
-                trace.revisit_ns,
-                to_text([[*key, n] for key, n in counts.items()]),
-                number,
-            ),
-        )
-        terms = [0, *(self._term(db, *term) for term in summary.terms)]
-        facts = (
-            min(trace.start_ns, MAX_TIME),
-            min(trace.duration_ns, MAX_TIME),
-            min(max((w.waited_ns for w in trace.waits.values()), default=0), MAX_TIME),
-            trace.lasting_status or "",
-            earliest_due(summary.untaken),
-            any(wait.expires_ns < NEVER for wait in summary.untaken),
-        )
-        write_waiting(db, number, summary.untaken)
-        write_runs(db, number, summary.runs, self._term)
-        write_attributes(db, number, trace.spans)
-        db.execute("DELETE FROM messages WHERE trace = ?", (number,))
-        db.executemany(
-            "INSERT OR IGNORE INTO messages VALUES (?, ?)",
-            [(message_id, number) for message_id in summary.message_ids],
-        )
-        flows = {key[1:] for _, key, _ in summary.counts if key[0] == "flow"}
-        names = [self._term(db, *term) for term in summary.names]
-        names += [self._term(db, "flow", to_text(flow)) for flow in flows]
-        names += [self._term(db, "broker", broker) for broker, _, _ in flows if broker]
-        db.execute("DELETE FROM named WHERE trace = ?", (number,))
-        db.executemany(
-            "INSERT OR IGNORE INTO named VALUES (?, ?)",
-            [(term, number) for term in (*terms[1:], *names)],
-        )
-        for key in summary.keys:
-            self._note_key(db, key)
-        db.execute("DELETE FROM found WHERE trace = ?", (number,))
-        db.executemany(
-            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(term, number, *facts) for term in terms],
-        )
+        max_age = self.bounds.max_age
+        changes.update(write_summary(db, number, trace, summary, self._terms, max_age))
         return summary
-
-    def _countable(self, db: sqlite3.Connection, summary: Summary) -> Counter[tuple[int, int, int]]:
-        """Return the counts of *summary* by the ids of terms, without impossible times."""
-        now = time.time()
-        return Counter(
-            {
-                (bucket, self._term(db, key[0], to_text(key[1:])), metric): n
-                for (bucket, key, metric), n in summary.counts.items()
-                if now - self.bounds.max_age < bucket < now + 3600
-            }
-        )
-
-    def _term(self, db: sqlite3.Connection, kind: str, value: str) -> int:
-        pool = POOL_OF.get(kind, "names")
-        known = self._terms[pool]
-        number = known.get((kind, value))
-        if number is not None:
-            return number
-        if len(known) >= POOLS[pool]:
-            value = to_text([OTHER] * len(msgspec.json.decode(value))) if kind in LISTS else OTHER
-        (number,) = db.execute(
-            "INSERT INTO terms (kind, value) VALUES (?, ?) "
-            "ON CONFLICT (kind, value) DO UPDATE SET kind = kind RETURNING id",
-            (kind, value),
-        ).fetchone()
-        known[kind, value] = int(number)
-        return int(number)
-
-    def _note_key(self, db: sqlite3.Connection, key: str) -> None:
-        """Store the key of an attribute for the suggestions."""
-        if len(self._keys) < MOST_KEYS and key not in self._keys:
-            self._keys.add(key)
-            self._term(db, "key", key)
 
     # Out
 
@@ -491,36 +421,12 @@ class Store:
         self._logs.count -= logs
         if not gone and not logs:
             self._next_prune = time.monotonic() + min(PRUNE_EVERY, self.bounds.max_age)
-            self._forget(oldest)
+            with self.database.writing() as db:
+                delete_counts(db, oldest)
+                self._terms.prune(db)
 
     def _delete(self, db: sqlite3.Connection, last: int) -> int:
         self._logs.forget_traces(db, last)
         for table in TABLES:
             db.execute(f"DELETE FROM {table} WHERE trace <= ?", (last,))
         return db.execute("DELETE FROM traces WHERE id <= ?", (last,)).rowcount
-
-    def _forget(self, oldest: int) -> None:
-        """Delete old counts, and unused names of full pools."""
-        now = time.time()
-        with self.database.writing() as db:
-            for resolution, kept in RESOLUTIONS:
-                db.execute(
-                    "DELETE FROM counts WHERE resolution = ? AND bucket < ?",
-                    (resolution, int(oldest / 1e9 if kept is None else now - kept)),
-                )
-            for pool, (kind, is_unused) in UNUSED.items():
-                if len(self._terms[pool]) >= POOLS[pool]:
-                    db.execute(f"DELETE FROM terms WHERE kind = ? AND {is_unused}", (kind,))
-                    self._terms[pool].clear()
-
-
-def _count(db: sqlite3.Connection, changes: Counter[tuple[int, int, int]]) -> None:
-    rows: Counter[tuple[int, int, int, int]] = Counter()
-    for (bucket, term, metric), n in changes.items():
-        for resolution, _ in RESOLUTIONS:
-            rows[resolution, bucket // resolution * resolution, term, metric] += n
-    db.executemany(
-        "INSERT INTO counts VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (resolution, bucket, term, metric) DO UPDATE SET n = n + excluded.n",
-        [(*key, n) for key, n in rows.items() if n],
-    )

@@ -1,5 +1,6 @@
 """What the viewer stores: after a restart, at its bounds, on a full disk."""
 
+import queue
 import signal
 import sqlite3
 import stat
@@ -10,12 +11,15 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import requests
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from telemetry.viewer.analysis.summary import Summary
+from telemetry.viewer.store import trace_store
 from telemetry.viewer.store.database import Database
 from telemetry.viewer.store.trace_store import Bounds, Store
 
@@ -196,3 +200,39 @@ def test_a_small_export_does_not_wait_for_a_large_one(tmp_path: Path) -> None:
         store.close()
     assert store.spans == 4
     assert store.logs + refused[0] == 60_000
+
+
+def test_a_page_that_is_read_goes_before_the_summaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(trace_store, "SETTLE", 0)
+    monkeypatch.setattr(trace_store, "LONGEST_PAUSE", 60.0)
+    with closing(Store(Database(tmp_path / "traces.db"))) as store:
+        told = listen(store)
+        store.listen(lambda summary: happened.append("summary"))
+        with store.reading() as db:
+            store.take(export([span for spans in many(50) for span in spans]))
+            assert store.wait_until_written(30) == ""
+            for _ in range(20_000):
+                db.execute("SELECT count(*) FROM spans").fetchone()
+            happened.append("page")
+        for _ in range(50):
+            told.get(timeout=30)
+    assert happened == ["page", *["summary"] * 50]
+
+
+def test_a_page_that_is_never_read_to_its_end_stops_no_summary(tmp_path: Path) -> None:
+    with closing(Store(Database(tmp_path / "traces.db"))) as store:
+        told = listen(store)
+        with store.reading():
+            for spans in many(3):
+                store.take(export(spans))
+            for _ in range(3):
+                told.get(timeout=30)
+
+
+def listen(store: Store) -> "queue.SimpleQueue[Summary]":
+    told: queue.SimpleQueue[Summary] = queue.SimpleQueue()
+    store.listen(told.put)
+    return told

@@ -1,0 +1,72 @@
+"""The answers of the HTTP server: JSON, headers, and errors in words."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, request
+from werkzeug.exceptions import HTTPException
+
+from ...otlp.bounds import TooLarge
+from ...otlp.server import Busy
+from ..analysis.summary import to_text
+from ..store.query import QueryError
+
+__all__ = ["explain_errors", "guard", "json_answer"]
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def json_answer(value: Any, status: int = 200) -> Response:
+    """Return *value* as JSON."""
+    return Response(to_text(value), status, mimetype="application/json")
+
+
+def guard(app: Flask, hosts: frozenset[str]) -> None:
+    """Answer only to *hosts*, and tell browsers what the page may do."""
+
+    @app.before_request
+    def check_host() -> None:
+        name = urlsplit(f"//{request.host}").hostname or ""
+        if name not in hosts:
+            abort(421, f"host {name[:100]!r} is not allowed: use localhost or the host of --http")
+
+    @app.after_request
+    def protect(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+
+def explain_errors(app: Flask) -> None:
+    """Answer errors in JSON."""
+
+    @app.errorhandler(HTTPException)
+    def explain(exc: HTTPException) -> Response:
+        answer = json_answer({"error": exc.description}, exc.code or 500)
+        answer.headers.extend((k, v) for k, v in exc.get_headers() if k in ("Allow", "Retry-After"))
+        return answer
+
+    @app.errorhandler(TooLarge)
+    def explain_too_large(exc: TooLarge) -> Response:
+        return json_answer({"error": str(exc)}, 413)
+
+    @app.errorhandler(Busy)
+    def explain_busy(exc: Busy) -> Response:
+        answer = json_answer({"error": str(exc)}, 503)
+        answer.headers["Retry-After"] = "1"
+        return answer
+
+    @app.errorhandler(QueryError)
+    def explain_query(exc: QueryError) -> Response:
+        return json_answer({"error": str(exc), "position": exc.position}, 400)
+
+    @app.errorhandler(ValueError)
+    def explain_value(exc: ValueError) -> Response:
+        return json_answer({"error": str(exc)}, 400)
