@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from kombu import Connection
+from kombu.connection import Connection
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_OPERATION_NAME,
     MESSAGING_OPERATION_TYPE,
@@ -89,9 +89,8 @@ def _common_broker(hosts: tuple[Any, ...], *parameters: Any) -> Broker:
 def _broker(host: Any, transport: Any, port: Any, virtual_host: Any, ssl: bool) -> Broker:
     """Return the broker at *host*, a name or a URL, with the defaults of its transport."""
     transport = None if "://" in (host or "") else transport
-    connection = Connection(
-        host, port=port, virtual_host=virtual_host, transport=transport, ssl=ssl
-    )
+    options = {"port": port, "virtual_host": virtual_host, "transport": transport, "ssl": ssl}
+    connection: Any = Connection(host, **options)  # type: ignore[no-untyped-call]
     info = connection.info()
     system = str(info["transport"])
     address, port = _server(str(info.get("hostname") or ""), info.get("port"))

@@ -73,7 +73,7 @@ def _is_bound(queue: Queue, exchange: str, routing_key: str) -> bool:
 
 def _kind(exchange: Exchange) -> str | None:
     """Return how *exchange* routes a message. That of RabbitMQ's plugin for delays routes later."""
-    arguments = exchange.arguments or {}
+    arguments = getattr(exchange, "arguments", None) or {}
     kind: str | None = arguments.get("x-delayed-type", exchange.type)
     return kind
 

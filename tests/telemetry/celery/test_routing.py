@@ -131,7 +131,7 @@ def test_on_rabbitmq(
     }
     # Each of the two queues has a copy of its message.
     spans = receiver.wait_for(lambda spans: len(spans) >= 9)
-    for destination, task_id in ids.items():
+    for name, task_id in ids.items():
         found = [span for span in spans if span.attributes["messaging.message.id"] == task_id]
         assert {span.kind for span in found} == {"PRODUCER", "CONSUMER"}
-        assert {span.attributes[DESTINATION] for span in found} == {destination}
+        assert {span.attributes[DESTINATION] for span in found} == {name}
