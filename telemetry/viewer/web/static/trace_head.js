@@ -22,8 +22,9 @@ export function traceHead(id, { goTo, copyId, copyJson }) {
     const hasLogs = trace.rows.some((row) => row.logs?.length);
     title.show(trace.root, () => titleOf(trace.root));
     sentence.show(trace.sentence, () => prose(trace.sentence));
-    path.show(trace.parts, () => trace.parts.map(piece), { role: "img", "aria-label": `Critical path: ${trace.parts.map((it) => `${named(it)} ${tick(it.shown_ms)}`).join(", ")}` });
-    legend.show([trace.parts, others, hasLogs], () => legendOf(trace.parts, others, hasLogs));
+    const measured = trace.parts.map((it) => ({ ...it, length: lengthOf(it, trace.duration_ms) }));
+    path.show(measured, () => measured.map(piece), { role: "img", "aria-label": `Critical path: ${measured.map((it) => `${named(it)} ${it.length}`).join(", ")}` });
+    legend.show([measured, others, hasLogs], () => legendOf(measured, others, hasLogs));
     facts.show([trace.status, trace.live, trace.start_ns, trace.spans, trace.stored_spans], () => factsOf(trace, id));
     error.show(trace.error, () => (trace.error ? errorOf(trace.error, id, goTo) : []));
     linked.show(trace.linked, () => trace.linked.map(linkedTrace), { "aria-label": "Linked traces" });
@@ -94,11 +95,18 @@ function legendOf(parts, others, hasLogs) {
   const entry = (kind, text) => h("li", {}, h("i", { class: `swatch ${kind}`, "aria-hidden": "true" }), h("span", {}, text));
   const prefetched = (it) => (it.prefetch_ms >= SHORTEST ? ` (${tick(it.prefetch_ms)} prefetched)` : "");
   return [
-    ...parts.map((it) => entry(shade(it), `${named(it)} ${tick(it.shown_ms)}${prefetched(it)}`)),
+    ...parts.map((it) => entry(shade(it), `${named(it)} ${it.length}${prefetched(it)}`)),
     ...others.map(({ name, index }) => entry(colorOf(index), name)),
     entry("critical", "critical path"),
     hasLogs ? entry("log", "log record") : "",
   ];
+}
+
+const unitOf = (text) => text.split(" ").at(-1);
+
+/** The length of a part: rounded as in the sentence, or more exactly if it is in a smaller unit than the total. */
+function lengthOf(part, total) {
+  return tick(unitOf(duration(part.ms)) === unitOf(duration(total)) ? part.shown_ms : part.ms);
 }
 
 /** A part of the critical path as the sentence names it, with its service. */
@@ -110,7 +118,7 @@ function named(part) {
 const shade = (part) => (WORK.includes(part.kind) ? colorOf(part.service_index) : part.kind === "waiting" ? "queue" : part.kind);
 
 function piece(part) {
-  const title = `${named(part)}: ${tick(part.shown_ms)}`;
+  const title = `${named(part)}: ${part.length}`;
   const style = { "flex-grow": String(part.ms) };
   if (part.kind !== "waiting") return h("i", { class: `part ${shade(part)}`, style, title });
   return h("span", { class: "part", style, title }, h("i", { class: "queue", style: { "flex-grow": String(part.ms - part.prefetch_ms) } }), h("i", { class: "prefetch", style: { "flex-grow": String(part.prefetch_ms) } }));

@@ -104,6 +104,15 @@ def test_a_wait_reads_the_same_in_the_list_the_sentence_and_the_row(
     expect(page.locator(".traces .sentence")).to_contain_text("4 min 27 s waiting in celery")
 
 
+def test_a_short_wait_in_a_long_trace_is_as_exact_in_the_legend_as_in_its_row(
+    page: Page, viewer: Viewer
+) -> None:
+    show(viewer, page, [WEB, *message("1", 5, (248, 2_500), celery__wait__queue=0.241)])
+    expect(page.get_by_role("heading", level=1)).to_contain_text("0.24 waiting in celery")
+    expect(page.locator(".row.wait .label")).to_have_text("waited 241 ms in celery")
+    expect(page.locator(".trace-head .legend")).to_contain_text("waiting in celery 241 ms")
+
+
 def test_a_failed_run_has_one_badge_in_the_list(page: Page, viewer: Viewer) -> None:
     failed = order("a" * 32, error="OSError: gone", state="FAILURE")
     viewer.send(export(now(failed)))
