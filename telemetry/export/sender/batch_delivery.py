@@ -35,9 +35,9 @@ class BatchDelivery(Delivery):
 
     def deliver(self, sources: Sequence[Source]) -> bool:
         """Send one batch. Return whether there may be more to send at once."""
-        if self._transport is None:
+        if self.transport is None:
             for source in sources:
-                source.skip(self._signal)
+                source.skip(self.signal)
             return False
         if self.waits:
             return False
@@ -46,9 +46,9 @@ class BatchDelivery(Delivery):
         if not items:
             self._acknowledge(parts)
             return False
-        result = self._transport.export(self._signal, encode_request(items))
-        if result.missing and self._signal == "LOGS":  # a collector of traces alone
-            self._transport = None
+        result = self.transport.export(self.signal, encode_request(items))
+        if result.missing and self.signal == "LOGS":  # a collector of traces alone
+            self.transport = None
             error = f"{result.error}; no more are sent: set OTEL_LOGS_EXPORTER=none"
             result = ExportResult(Outcome.DELIVERED, error, len(items))
         elif result.outcome is Outcome.RETRY and not self._is_to_blame(result):
@@ -69,17 +69,17 @@ class BatchDelivery(Delivery):
     def _is_to_blame(self, result: ExportResult) -> bool:
         """Return whether the batch itself must be the reason for *result*."""
         self._doubts = self._doubts + 1 if result.doubtful else 0
-        if self._doubts < DOUBTS or self._transport is None:
+        if self._doubts < DOUBTS or self.transport is None:
             return False
         # A collector that is down, or a proxy in front of it, refuses an empty export too.
-        return self._transport.export(self._signal, b"").outcome is Outcome.DELIVERED
+        return self.transport.export(self.signal, b"").outcome is Outcome.DELIVERED
 
     def _take(self, sources: Sequence[Source]) -> list[_Part]:
         """Return the next items, as many as fit into one request, by source."""
         parts: list[_Part] = []
         count = size = 0
         for source in sources:
-            waiting = source.waiting[self._signal]
+            waiting = source.waiting[self.signal]
             waiting.fill(self._batch - count)
             part: list[Encoded] = []
             parts.append((source, part))
@@ -93,5 +93,5 @@ class BatchDelivery(Delivery):
 
     def _acknowledge(self, parts: Sequence[_Part]) -> None:
         for source, part in parts:
-            source.waiting[self._signal].acknowledge(len(part))
+            source.waiting[self.signal].acknowledge(len(part))
             source.save()

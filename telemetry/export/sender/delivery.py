@@ -64,8 +64,8 @@ class Delivery:
     """
 
     def __init__(self, signal: Signal, transport: Transport | None) -> None:
-        self._signal: Signal = signal
-        self._transport = transport
+        self.signal: Signal = signal
+        self.transport = transport
         #: Why exports fail at the moment; empty if they do not.
         self.error = ""
         self.failures = 0

@@ -51,7 +51,7 @@ class MetricDelivery(Delivery):
 
         *dropped* is how many spans this process has dropped so far.
         """
-        if self._transport is None:
+        if self.transport is None:
             for source in sources:
                 source.skip("METRICS")
             return
@@ -60,7 +60,7 @@ class MetricDelivery(Delivery):
                 self._add(measured)
         is_due = time.monotonic() >= self._due and not self.waits
         if is_due and (self._unsent or dropped != self._spans_dropped):
-            self._send(self._transport, dropped)
+            self._send(self.transport, dropped)
         if not self._unsent:
             for source in sources:
                 source.waiting["METRICS"].acknowledge()
@@ -85,7 +85,7 @@ class MetricDelivery(Delivery):
         request.MergeFrom(encode_metrics(spans_dropped(self._own, dropped, self._since)))
         result = transport.export("METRICS", request.SerializeToString())
         if result.missing:  # a collector of traces alone
-            self._transport = None
+            self.transport = None
         elif result.outcome is Outcome.RETRY:
             self.failed(result)
             return
