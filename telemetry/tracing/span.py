@@ -99,11 +99,6 @@ class HopSpan(Span):
         """Return whether the span is recorded and has not ended."""
         return self.recorded and not self.record.end_time
 
-    @property
-    def has_ended(self) -> bool:
-        """Return whether ``end`` was called."""
-        return not hasattr(self, "_open")
-
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Set one attribute. A value of a type that OTLP lacks becomes a string."""
         if not self.is_recording():
