@@ -44,7 +44,7 @@ class Hop(Generic[F]):
     links: Sequence[RecordedLink] = ()
     #: Texts that an exception may quote and a span must not.
     secrets: Sequence[str] = ()
-    #: What describes and ends the span, if another provider has made it.
+    #: Describes and ends the span, if another provider has made it.
     _foreign: ForeignSpan | None = None
     _token: Token[Context] | None = None
 
