@@ -4,30 +4,26 @@ A child that is killed reports nothing, and a message that never reaches one has
 process knows of both and has the message: it reports them in the trace that the headers name.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, bootsteps, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
-from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext
+from opentelemetry.trace import NonRecordingSpan
 
-from ..propagation import extract_parent
-from ..propagation.message import trace_headers
 from ..setup import recent_spans
-from ..tracing.context import SPAN, attach, detach, with_span
+from ..tracing.context import attach, detach, with_span
 from ..tracing.faults import log_internal_error
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
+from .arrival import headers_of, note_arrival, queue_of
 from .chord import watch_chord
 from .consumer import RunTracer
-from .queues import queue_of_delivery
-from .run import QUEUE, RECEIVED_AT, Run
+from .run import QUEUE, Run
 
 __all__ = ["MainProcess"]
 
@@ -42,7 +38,7 @@ CLOCKS_DIFFER = 0.001
 
 _SUCCEEDED = "queuehop_succeeded"
 
-#: Marks what is wrapped, so that a second worker in one process wraps nothing twice.
+#: Marks a traced class, so that a second worker in one process derives none from it.
 _MARK = "queuehop_traced"
 
 
@@ -65,18 +61,15 @@ class MainProcess:
 
     def watch(self, consumer: Any) -> None:
         """Hook into the requests and the decoding of one Celery *consumer*."""
-        traced: dict[type[Any], type[Any]] = {}
+        traced_request = cache(self._traced_request)
         for task in consumer.app.tasks.values():
-            request = symbol_by_name(task.Request)
-            if not hasattr(request, _MARK):
-                if request not in traced:
-                    traced[request] = self._traced_request(request)
-                task.Request = traced[request]
-            if not hasattr(task.start_strategy, _MARK):
-                task.start_strategy = _in_context_of_message(task.start_strategy)
+            task.Request = traced_request(symbol_by_name(task.Request))
+            task.start_strategy = note_arrival(task.start_strategy)
         consumer.on_decode_error = self._on_decode_error(consumer, consumer.on_decode_error)
 
     def _traced_request(self, base: type[Any]) -> type[Any]:
+        if hasattr(base, _MARK):
+            return base
         main_process = self
 
         class Request(base):
@@ -213,71 +206,13 @@ def _reported_by_child(request: Any) -> Run | None:
     return None
 
 
-def _in_context_of_message(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the *start_strategy* of a task: it notes when a message was taken, and from where.
-
-    The message is taken in its context, so the log lines about it have its trace id.
-    """
-
-    @wraps(start_strategy)
-    def start(app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
-        take = start_strategy(app, consumer, **options)
-
-        def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
-            # Celery makes its request of the body in protocol 1, of the headers in protocol 2.
-            fields = body if type(body) is dict else message.headers
-            if type(fields) is dict:
-                fields[RECEIVED_AT] = time.time()
-                if (message.delivery_info or {}).get("exchange"):
-                    fields[QUEUE] = _queue(consumer, message)
-            token = attach(Context({SPAN: _Arriving(message)}))
-            try:
-                return take(message, body, *args, **options)
-            finally:
-                detach(token)
-
-        return take_in_context
-
-    setattr(start, _MARK, True)
-    return start
-
-
-class _Arriving(NonRecordingSpan):
-    """The span that a raw kombu *message* names. The headers are read only if a log line asks."""
-
-    def __init__(self, message: Any) -> None:
-        self._message = message
-
-    def get_span_context(self) -> SpanContext:
-        """Return the span context in the message's headers."""
-        parent, _ = extract_parent(trace_headers(_headers(self._message)))
-        return parent.span_context() if parent is not None else INVALID_SPAN_CONTEXT
-
-    def __repr__(self) -> str:
-        return f"NonRecordingSpan({self.get_span_context()!r})"
-
-
-def _headers(message: Any) -> Mapping[str, Any]:
-    """Return the headers of a raw kombu *message*, which may be anything."""
-    headers = getattr(message, "headers", None)
-    return headers if isinstance(headers, Mapping) else {}
-
-
 def _fields(consumer: Any, message: Any) -> dict[str, Any]:
     """Return the headers of a raw kombu *message* that *consumer* took, and its delivery."""
     delivery = message.delivery_info or {}
-    return {**_headers(message), QUEUE: _queue(consumer, message), "delivery_info": delivery}
-
-
-def _queue(consumer: Any, message: Any) -> str | None:
-    try:
-        return queue_of_delivery(consumer, message.delivery_info or {})
-    except Exception:
-        log_internal_error("determine the queue of a message")
-        return None
+    return {**headers_of(message), QUEUE: queue_of(consumer, message), "delivery_info": delivery}
 
 
 def _name(message: Any) -> str:
     """Return the name of the task, ``unknown`` where the message has none."""
-    name = _headers(message).get("task")
+    name = headers_of(message).get("task")
     return name if isinstance(name, str) and name else "unknown"

@@ -1,10 +1,8 @@
 """OpenTelemetry's current context: set, and restored on every way out."""
 
-import inspect
 import os
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from functools import wraps
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -14,13 +12,11 @@ from opentelemetry.environment_variables import OTEL_PYTHON_CONTEXT
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from .faults import log_internal_error
-from .interrupts import cleans_up
 from .record import Parent, ParentContext
-from .span import HopSpan, fail_as_asked
+from .span import HopSpan
 
 __all__ = [
     "SPAN",
-    "CurrentSpan",
     "attach",
     "detach",
     "get_current",
@@ -33,9 +29,12 @@ __all__ = [
 SPAN = next(iter(trace.set_span_in_context(INVALID_SPAN, Context())))
 
 
+_CONTEXTVARS = "contextvars_context"
+
+
 def _context_variable() -> ContextVar[Context] | None:
     """Return the variable of OpenTelemetry's context, None if that is somewhere else."""
-    if os.environ.get(OTEL_PYTHON_CONTEXT, _DEFAULT) != _DEFAULT:
+    if os.environ.get(OTEL_PYTHON_CONTEXT, _CONTEXTVARS) != _CONTEXTVARS:
         return None
     token = otel_context.attach(Context())
     otel_context.detach(token)
@@ -43,7 +42,7 @@ def _context_variable() -> ContextVar[Context] | None:
     return variable if isinstance(variable, ContextVar) else None
 
 
-_DEFAULT = "contextvars_context"
+# Found once, while this module is imported: a hop calls these several times.
 _variable = _context_variable()
 
 get_current: Callable[[], Context]
@@ -86,67 +85,3 @@ def parent_of(span: Span) -> Parent | None:
     if isinstance(span, HopSpan):
         return span.record
     return ParentContext.of(span.get_span_context())
-
-
-class CurrentSpan:
-    """``with CurrentSpan(start) as span``: a span that is current inside, or a decorator for it.
-
-    Like the API's ``start_as_current_span``, with the same arguments.
-    """
-
-    def __init__(
-        self,
-        start: Callable[[], Span],
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-        end_on_exit: bool = True,
-    ) -> None:
-        self._start = start
-        self._on_exception = record_exception, set_status_on_exception
-        self._end_on_exit = end_on_exit
-
-    def __enter__(self) -> Span:
-        context = get_current()
-        try:
-            self._span = self._start()
-            self._token = attach(with_span(self._span, get_current()))
-        except BaseException:  # a signal that was raised in the middle
-            attach(context)
-            raise
-        return self._span
-
-    @cleans_up
-    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        try:
-            self._leave(exc)
-        except BaseException:
-            self._leave(None)  # a signal, such as a soft time limit's, raised in the middle
-            raise
-
-    def _leave(self, exc: BaseException | None) -> None:
-        detach(self._token)
-        if self._span.is_recording():
-            if isinstance(exc, Exception):
-                fail_as_asked(self._span, exc, *self._on_exception)
-            if self._end_on_exit:
-                self._span.end()
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def again() -> CurrentSpan:
-            return CurrentSpan(self._start, *self._on_exception, self._end_on_exit)
-
-        if inspect.iscoroutinefunction(function):
-
-            @wraps(function)
-            async def traced_coroutine(*args: Any, **kwargs: Any) -> Any:
-                with again():
-                    return await function(*args, **kwargs)
-
-            return traced_coroutine
-
-        @wraps(function)
-        def traced(*args: Any, **kwargs: Any) -> Any:
-            with again():
-                return function(*args, **kwargs)
-
-        return traced

@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Sequence
 from contextvars import Token
-from time import time_ns
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from opentelemetry import trace
@@ -16,11 +15,11 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, St
 
 from .context import SPAN, attach, detach, get_current, parent_in, with_span
 from .faults import log_internal_error
-from .interpret import Interpretation, interpret
+from .foreign import ForeignSpan
 from .interrupts import cleans_up
 from .provider import HopTracerProvider
-from .record import Facts, Parent, Record, RecordedLink, SpanTemplate
-from .span import HopSpan, api_link, error_type
+from .record import Facts, Parent, RecordedLink, SpanTemplate
+from .span import HopSpan, error_type
 
 __all__ = ["NO_CONTEXT", "Hop"]
 
@@ -45,9 +44,8 @@ class Hop(Generic[F]):
     links: Sequence[RecordedLink] = ()
     #: Texts that an exception may quote and a span must not.
     secrets: Sequence[str] = ()
-    #: The record so far, if the span is another provider's, and the part that the span has.
-    _foreign: Record | None = None
-    _described: Interpretation | None = None
+    #: Describes and ends the span, if another provider has made it.
+    _foreign: ForeignSpan | None = None
     _token: Token[Context] | None = None
 
     def __init__(self, template: SpanTemplate, facts: F) -> None:
@@ -72,7 +70,10 @@ class Hop(Generic[F]):
                     self.template, self.facts, parent, context, links, start_time
                 )
             else:
-                self.span = self._start_foreign(provider, parent, context, links, start_time)
+                self._foreign = ForeignSpan(
+                    provider, self.template, self.facts, parent, context, links, start_time
+                )
+                self.span = self._foreign.span
         except Exception:
             log_internal_error("start a span")
             self.span = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
@@ -123,42 +124,23 @@ class Hop(Generic[F]):
         except Exception:  # a message or a traceback that cannot be formatted
             log_internal_error("describe an exception")
 
-    @property
-    def has_ended(self) -> bool:
-        """Return whether ``end`` was called."""
-        if isinstance(self.span, HopSpan):
-            return self.span.has_ended
-        return self._foreign is None
-
     def end(self) -> None:
         """End the span with its facts. A second call does nothing."""
         span = self.span
         try:
             if isinstance(span, HopSpan):
                 span.end_once()
-            elif self._foreign is not None:
-                self.describe()
+            elif (foreign := self._foreign) is not None:
                 self._foreign = None
-                span.end()
+                foreign.end()
         except Exception:
             log_internal_error("end a span")
 
     def describe(self) -> None:
-        """Set changed facts on the span, if it is another provider's.
-
-        The rest may be what the code inside has set. A ``HopSpan`` reads the facts itself.
-        """
-        span, described = self.span, self._described
-        if self._foreign is None or described is None:
-            return
+        """Set the facts on another provider's span. A ``HopSpan`` reads them itself."""
         try:
-            if span.is_recording():
-                self._described = interpretation = interpret(self.template, self._foreign)
-                if interpretation.name != described.name:
-                    span.update_name(interpretation.name)
-                for key, value in interpretation.facts.items():
-                    if described.facts.get(key) != value:
-                        span.set_attribute(key, value)
+            if self._foreign is not None:
+                self._foreign.describe()
         except Exception:
             log_internal_error("describe a hop")
 
@@ -186,37 +168,3 @@ class Hop(Generic[F]):
         if exc is not None:
             self.fail(exc)
         self.end()
-
-    def _start_foreign(
-        self,
-        provider: trace.TracerProvider,
-        parent: Parent | None,
-        context: Context,
-        links: Sequence[RecordedLink],
-        start_time: int | None,
-    ) -> Span:
-        """Start a span of another *provider* with the facts known now; the rest follows later."""
-        self._foreign = record = Record(
-            parent.trace_id if parent else bytes(16),
-            0,
-            time_ns() if start_time is None else start_time,
-            parent_id=parent.span_id if parent else 0,
-            facts=self.facts,
-            links=list(links),
-        )
-        self._described = interpretation = interpret(self.template, record)
-        above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
-        return _tracer(provider, self.template).start_span(
-            interpretation.name,
-            context=with_span(above, context),
-            kind=self.template.span_kind,
-            attributes=interpretation.attributes(self.template, record),
-            links=list(map(api_link, interpretation.links)),
-            start_time=record.start_time,
-        )
-
-
-def _tracer(provider: trace.TracerProvider, template: SpanTemplate) -> trace.Tracer:
-    scope = template.scope
-    # As OpenTelemetry's API calls it: a proxy need not name the parameters as the API does.
-    return provider.get_tracer(scope.name, scope.version, scope.schema_url)

@@ -20,13 +20,15 @@ from opentelemetry.util.types import Attributes
 
 from ..config.sdk import SpanLimits, SpanProcessor, TracerProvider, remove_span_processor, sampling
 from ..config.settings import Sampler
-from .context import CurrentSpan, get_current, parent_in, with_span
+from .context import get_current, parent_in, with_span
+from .current_span import CurrentSpan
 from .faults import log_internal_error
 from .interpret import interpret
+from .limits import clean, exceeds, recorded_link
 from .record import Facts, Parent, Record, RecordedLink, SpanTemplate
 from .scope import Scope
 from .sink import Sink
-from .span import HopSpan, api_link, clean, exceeds, recorded_link
+from .span import HopSpan, api_link
 
 __all__ = ["HopTracerProvider"]
 

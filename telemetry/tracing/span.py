@@ -24,6 +24,7 @@ from ..config.sdk import Event, ReadableSpan, SpanLimits
 from .faults import log_internal_error
 from .interpret import interpret
 from .interrupts import cleans_up, uninterrupted
+from .limits import clean, exceeds, is_plain, recorded_link
 from .record import Parent, Record, RecordedEvent, RecordedLink, SpanTemplate, span_context
 
 __all__ = [
@@ -32,17 +33,11 @@ __all__ = [
     "api_link",
     "clean",
     "error_type",
-    "exceeds",
     "fail_as_asked",
     "readable",
-    "recorded_link",
 ]
 
 logger = logging.getLogger(__package__)
-
-#: Types of attribute values that need no cleaning.
-_PLAIN = frozenset({str, float, bool})
-_INT64 = 1 << 63
 
 
 class SpanOwner(Protocol):
@@ -99,40 +94,26 @@ class HopSpan(Span):
         """Return whether the span is recorded and has not ended."""
         return self.recorded and not self.record.end_time
 
-    @property
-    def has_ended(self) -> bool:
-        """Return whether ``end`` was called."""
-        return not hasattr(self, "_open")
-
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Set one attribute. A value of a type that OTLP lacks becomes a string."""
-        if not self.is_recording():
-            self._refuse("attribute")
+        if not self._accepts("attribute"):
             return
-        attributes = self.record.attributes
-        if attributes is None:
-            attributes = self.record.attributes = {}
-        limits = self._owner.limits
-        if (
-            type(key) is str
-            and key
-            and limits.max_span_attribute_length is None
-            and (type(value) in _PLAIN or (type(value) is int and -_INT64 <= value < _INT64))
-        ):
-            attributes.pop(key, None)
+        limits, record = self._owner.limits, self.record
+        if record.attributes is None:
+            record.attributes = {}
+        attributes = record.attributes
+        attributes.pop(key, None)  # the newest is the last
+        if limits.max_span_attribute_length is None and is_plain(key, value):
             attributes[key] = value
         else:
-            length = limits.max_span_attribute_length
-            cleaned, dropped = clean({key: value}, None, length)
-            attributes.pop(key, None)
+            cleaned, dropped = clean({key: value}, None, limits.max_span_attribute_length)
             attributes.update(cleaned)
             self._count_dropped(0, dropped)
         most = limits.max_span_attributes
         while most is not None and len(attributes) > most:
             del attributes[next(iter(attributes))]
             self._count_dropped(0, 1)
-        if not self.is_recording():
-            self._refuse("attribute")
+        self._accepts("attribute")
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set several attributes."""
@@ -159,37 +140,41 @@ class HopSpan(Span):
             self._add(self.record.links, link, self._owner.limits.max_links, 2, "link")
 
     def _add(self, items: list[Any], item: object, most: int | None, what: int, name: str) -> None:
-        if not self.is_recording():
-            self._refuse(name)
+        if not self._accepts(name):
             return
         items.append(item)
         while most is not None and len(items) > most:
             del items[0]
             self._count_dropped(what, 1)
-        if not self.is_recording():
-            self._refuse(name)
+        self._accepts(name)
 
     def _count_dropped(self, what: int, count: int) -> None:
         dropped = list(self.record.dropped)
         dropped[what] += count
         self.record.dropped = dropped[0], dropped[1], dropped[2]
 
+    def _accepts(self, what: str) -> bool:
+        """Return whether the span is recording. Log that *what* may be missing if it has ended.
+
+        Another thread may end the span at any time, so it is asked before and after a change.
+        """
+        if not self.record.end_time:
+            return self.recorded
+        self._log_late(what)
+        return False
+
     @uninterrupted  # logging swallows what is raised in a handler
-    def _refuse(self, what: str) -> None:
-        if self.record.end_time:
-            logger.warning("%s set on span %r after it ended: it may be missing", what, self.name)
+    def _log_late(self, what: str) -> None:
+        logger.warning("%s set on span %r after it ended: it may be missing", what, self.name)
 
     def update_name(self, name: str) -> None:
         """Give the span another name."""
-        if self.is_recording():
+        if self._accepts("name"):
             self.record.name = name
-        else:
-            self._refuse("name")
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set the status. OK is final, and UNSET changes nothing."""
-        if not self.is_recording():
-            self._refuse("status")
+        if not self._accepts("status"):
             return
         code = status if isinstance(status, StatusCode) else status.status_code
         if isinstance(status, Status):
@@ -335,50 +320,6 @@ def api_link(link: RecordedLink) -> Link:
     """Return a recorded link as OpenTelemetry's API has it."""
     context = span_context(link.trace_id, link.span_id, 0, link.is_remote, link.trace_state)
     return Link(context, link.attributes)
-
-
-def recorded_link(
-    context: SpanContext, attributes: Attributes, limits: SpanLimits
-) -> RecordedLink | None:
-    """Return a link as it is recorded, None if its context is invalid."""
-    if not (context.is_valid or attributes or context.trace_state):
-        return None
-    cleaned, dropped = clean(attributes, limits.max_link_attributes, limits.max_attribute_length)
-    return RecordedLink(
-        context.trace_id.to_bytes(16, "big"),
-        context.span_id,
-        context.is_remote,
-        cleaned,
-        context.trace_state.to_header() if context.trace_state else "",
-        dropped,
-    )
-
-
-def clean(
-    attributes: Attributes, most: int | None, length: int | None
-) -> tuple[dict[str, Any], int]:
-    """Return *attributes* as OTLP can have them, and how many of them were dropped.
-
-    Beyond *most* the oldest go. Strings are cut after *length* characters, and an integer beyond
-    64 bits becomes a string.
-    """
-    if not attributes:
-        return {}, 0
-    bounded = BoundedAttributes(most, attributes, max_value_len=length)
-    cleaned = {
-        key: str(value) if type(value) is int and not -_INT64 <= value < _INT64 else value
-        for key, value in bounded.items()
-    }
-    return cleaned, bounded.dropped
-
-
-def exceeds(limit: int | None, added: int) -> bool:
-    """Return whether a hop with *added* attributes or links could exceed *limit*."""
-    return limit is not None and added + _OF_A_HOP > limit
-
-
-#: No hop has more static attributes, facts and links than this.
-_OF_A_HOP = 64
 
 
 def fail_as_asked(

@@ -30,7 +30,7 @@ from telemetry.config import settings as telemetry_settings
 from telemetry.flask import instrument_flask
 from telemetry.otlp.decode import ReceivedSpan, decode
 from telemetry.requests import traced_session
-from telemetry.tracing import hop, provider, span
+from telemetry.tracing import foreign, provider, span
 
 from .sinks import RESOURCE
 from .test_span import Collected, Counting, hop_provider
@@ -55,7 +55,7 @@ def with_provider(provider_in_use: Any) -> Iterator[None]:
     """Use a provider, at a time that stands still."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "_TRACER_PROVIDER", provider_in_use)
-        for module in (hop, provider, span):
+        for module in (foreign, provider, span):
             patch.setattr(module, "time_ns", lambda: NOW)
         patch.setattr("opentelemetry.sdk.trace.time_ns", lambda: NOW)
         patch.setattr(time, "time", lambda: NOW / 1e9)

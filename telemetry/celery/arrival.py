@@ -1,0 +1,82 @@
+"""A message arrives in the worker's main process: when, and from which queue.
+
+Its child learns both from the headers. The log lines about the message have its trace id.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext
+
+from ..propagation import extract_parent
+from ..propagation.message import trace_headers
+from ..tracing.context import SPAN, attach, detach
+from ..tracing.faults import log_internal_error
+from .queues import queue_of_delivery
+from .run import QUEUE, RECEIVED_AT
+
+__all__ = ["headers_of", "note_arrival", "queue_of"]
+
+#: Marks the wrapped strategy, so that a second worker in one process wraps nothing twice.
+_MARK = "queuehop_traced"
+
+
+def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the *start_strategy* of a task, with each of its messages noted and in context."""
+    if hasattr(start_strategy, _MARK):
+        return start_strategy
+
+    @wraps(start_strategy)
+    def start(app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+        take = start_strategy(app, consumer, **options)
+
+        def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
+            # Celery makes its request of the body in protocol 1, of the headers in protocol 2.
+            fields = body if type(body) is dict else message.headers
+            if type(fields) is dict:
+                fields[RECEIVED_AT] = time.time()
+                if (message.delivery_info or {}).get("exchange"):
+                    fields[QUEUE] = queue_of(consumer, message)
+            token = attach(Context({SPAN: _Arriving(message)}))
+            try:
+                return take(message, body, *args, **options)
+            finally:
+                detach(token)
+
+        return take_in_context
+
+    setattr(start, _MARK, True)
+    return start
+
+
+class _Arriving(NonRecordingSpan):
+    """The span that a raw kombu *message* names. The headers are read only if a log line asks."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def get_span_context(self) -> SpanContext:
+        """Return the span context in the message's headers."""
+        parent, _ = extract_parent(trace_headers(headers_of(self._message)))
+        return parent.span_context() if parent is not None else INVALID_SPAN_CONTEXT
+
+    def __repr__(self) -> str:
+        return f"NonRecordingSpan({self.get_span_context()!r})"
+
+
+def headers_of(message: Any) -> Mapping[str, Any]:
+    """Return the headers of a raw kombu *message*, which may be anything."""
+    headers = getattr(message, "headers", None)
+    return headers if isinstance(headers, Mapping) else {}
+
+
+def queue_of(consumer: Any, message: Any) -> str | None:
+    """Return the queue from which *consumer* took a raw kombu *message*, None if unknown."""
+    try:
+        return queue_of_delivery(consumer, message.delivery_info or {})
+    except Exception:
+        log_internal_error("determine the queue of a message")
+        return None
