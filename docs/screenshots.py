@@ -33,7 +33,7 @@ BUSY = 120
 #: Seconds after which a message is stuck.
 STUCK_AFTER = 30
 
-#: Each hop, and how to recognise its row in the trace.
+#: Each hop, and how to recognize its row in the trace.
 HOPS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "request": lambda row: row["name"] == "GET" and row["service"] == "queuehop-client",
     "server": lambda row: row["name"] == "GET /ping",

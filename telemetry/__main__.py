@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--stuck-after", type=_count, default=60, metavar="SECONDS",
         help="report a message as stuck after this wait (%(default)s)",
     )  # fmt: skip
-    view.add_argument("--follow", action="store_true", help="print each complete trace")
+    view.add_argument("--follow", action="store_true", help="print each trace")
     # It has options of its own, and reads them itself.
     doctor = commands.add_parser(
         "doctor", help="find the first place where a trace would break", add_help=False

@@ -22,11 +22,11 @@ def as_json(findings: list[Finding], hints: list[Finding]) -> str:
 
 
 def as_text(
-    findings: list[Finding], hints: list[Finding], options: argparse.Namespace, colour: bool
+    findings: list[Finding], hints: list[Finding], options: argparse.Namespace, color: bool
 ) -> str:
     """Return the report as lines for a person."""
     red, green, yellow, plain = (
-        ("\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m") if colour else ("", "", "", "")
+        ("\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m") if color else ("", "", "", "")
     )
     lines = [f"{green}{_sound(options)}{plain}"]
     if findings:

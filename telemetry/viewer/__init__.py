@@ -1,1 +1,1 @@
-"""The viewer: receive spans, store them, analyse each trace and show it."""
+"""The viewer: receive spans, store them, analyze each trace and show it."""

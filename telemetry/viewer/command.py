@@ -36,6 +36,8 @@ SWITCH_INTERVAL = 0.0005
 
 #: A trace is printed when none of its spans has arrived for this long, in seconds.
 QUIET = 1.0
+#: The same for a trace in which a parent is missing, or whose message no worker took.
+QUIET_INCOMPLETE = 10.0
 
 #: New objects after which the garbage collector looks for cycles. A large trace is many objects
 #: without any; with Python's default, the collector takes a fifth of the time of its page.
@@ -112,7 +114,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _follow(store: Store, stopped: threading.Event) -> None:
-    """Print each complete trace when none of its spans has arrived for a while.
+    """Print each trace when none of its spans has arrived for a while.
 
     If more spans arrive later, print it again: each process exports its spans on its own schedule.
     """
@@ -122,8 +124,9 @@ def _follow(store: Store, stopped: threading.Event) -> None:
 
     def note(summary: Summary) -> None:
         trace_id = summary.row["trace_id"]
-        if summary.complete and summary.row["spans"] > printed.get(trace_id, 0):
-            due[trace_id] = time.monotonic() + QUIET
+        if summary.row["spans"] > printed.get(trace_id, 0):
+            quiet = QUIET if summary.complete else QUIET_INCOMPLETE
+            due[trace_id] = time.monotonic() + quiet
         else:
             due.pop(trace_id, None)
 

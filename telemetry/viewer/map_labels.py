@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 #: Pixels between two candidate places, and the most candidates on an edge.
 STEP, MOST_PLACES = 14.0, 40
 
-#: Pixels between a label and its neighbours.
+#: Pixels between a label and its neighbors.
 GAP = 4.0
 
 

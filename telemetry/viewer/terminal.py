@@ -39,8 +39,8 @@ WAIT_SKEWED = "celery.wait.skewed"
 #: Shorter waits would be shown as 0.0 ms, in seconds.
 SHORTEST_WAIT = 0.00005
 
-#: The colours of services. Red is for errors and yellow for waits.
-SERVICE_COLOURS = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_magenta")
+#: The colors of services. Red is for errors and yellow for waits.
+SERVICE_COLORS = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_magenta")
 
 MOST_LINKS = 5
 DEEPEST_GUIDES = 36
@@ -181,8 +181,8 @@ def _rows(spans: Sequence[ReceivedSpan]) -> Iterator[_Row]:
     for span in spans:
         children[span.parent_id if span.parent_id in known else ""].append(span)
     services = dict.fromkeys(span.service for span in spans)
-    colours = {
-        service: SERVICE_COLOURS[at % len(SERVICE_COLOURS)] for at, service in enumerate(services)
+    colors = {
+        service: SERVICE_COLORS[at % len(SERVICE_COLORS)] for at, service in enumerate(services)
     }
     drawn: set[str] = set()
     for root in (*children[""], *spans):  # spans in a cycle have no root
@@ -200,12 +200,12 @@ def _rows(spans: Sequence[ReceivedSpan]) -> Iterator[_Row]:
                 branch = guides + ("└─ " if is_last else "├─ ")
                 below = guides + ("   " if is_last else "│  ")
             under = children[span.span_id]
-            colour = colours[span.service]
-            yield from _above(span, parent, lead, colour)
+            color = colors[span.service]
+            yield from _above(span, parent, lead, color)
             yield _Row(
-                Text.assemble((_cut(branch), "dim"), _label(span, colour)),
+                Text.assemble((_cut(branch), "dim"), _label(span, color)),
                 _duration(span.duration),
-                _Bar(span.start_ns, span.end_ns, "red" if span.status == "ERROR" else colour),
+                _Bar(span.start_ns, span.end_ns, "red" if span.status == "ERROR" else color),
             )
             yield from _notes(span, known, below + ("│  " if under else "   "))
             pending += [(child, below, child is under[-1]) for child in reversed(under)]
@@ -216,7 +216,7 @@ def _cut(guides: str) -> str:
 
 
 def _above(
-    span: ReceivedSpan, parent: ReceivedSpan | None, lead: str, colour: str
+    span: ReceivedSpan, parent: ReceivedSpan | None, lead: str, color: str
 ) -> Iterator[_Row]:
     """Yield the rows between *parent* and *span*: its waits, and its process if that changes."""
     guides = (_cut(lead), "dim")
@@ -228,7 +228,7 @@ def _above(
     if parent is None or (parent.service, parent.instance) != (span.service, span.instance):
         instance = f"  {_printable(span.instance)[:8]}"
         name = _printable(span.service) or "a service without a name"
-        yield _Row(Text.assemble(guides, (name, f"bold {colour}"), (instance, "dim")))
+        yield _Row(Text.assemble(guides, (name, f"bold {color}"), (instance, "dim")))
 
 
 def _waits(span: ReceivedSpan) -> Iterator[tuple[str, _Bar]]:
@@ -250,10 +250,10 @@ def _waits(span: ReceivedSpan) -> Iterator[tuple[str, _Bar]]:
             yield text, _Bar(start, end, "yellow", dashed=True)
 
 
-def _label(span: ReceivedSpan, colour: str) -> Text:
+def _label(span: ReceivedSpan, color: str) -> Text:
     failed = span.status == "ERROR"
     text = Text.assemble(
-        (_printable(span.name), "bold red" if failed else f"bold {colour}"),
+        (_printable(span.name), "bold red" if failed else f"bold {color}"),
         ("  " + (span.kind), "dim"),
     )
     if detail := _detail(span):

@@ -132,7 +132,7 @@ def terminal(env: dict[str, str]) -> Iterator[Terminal]:
 
 
 def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> None:
-    terminal.read_until("\x1b[1;32m✓ one trace")  # in colour
+    terminal.read_until("\x1b[1;32m✓ one trace")  # in color
     terminal.read_until("See the traces at http://127.0.0.1:")
     terminal.read_until("curl '")
     terminal.read_until("Logs: ")

@@ -437,7 +437,7 @@ def measured_wait() -> Metric:
     return next(metric for metric in metrics if metric.name == waits.QUEUE)
 
 
-def normalised(name: str) -> str:
+def normalized(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_]", "_", name)
 
 
@@ -451,8 +451,8 @@ def test_keda_asks_for_the_wait_that_is_measured() -> None:
     assert metric.unit == "s"
     exporter = collector("agent")["exporters"]["prometheus"]
     assert exporter["translation_strategy"] == "UnderscoreEscapingWithSuffixes"
-    series = f"{normalised(metric.name)}_seconds_bucket"
-    label = normalised(MESSAGING_DESTINATION_NAME)
+    series = f"{normalized(metric.name)}_seconds_bucket"
+    label = normalized(MESSAGING_DESTINATION_NAME)
     (point,) = metric.data.data_points
     assert point.attributes[MESSAGING_DESTINATION_NAME] == QUEUE
     query = " ".join(trigger("prometheus")["metadata"]["query"].split())

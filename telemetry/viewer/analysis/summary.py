@@ -14,7 +14,7 @@ from .messaging import is_doctors, queue_of, state_of, task_of, text
 from .rows import in_ms
 from .wait import Wait
 
-__all__ = ["Summary", "summarise", "to_text"]
+__all__ = ["Summary", "summarize", "to_text"]
 
 #: The most names in a list.
 MOST_NAMES = 100
@@ -43,7 +43,7 @@ class Summary:
     complete: bool
 
 
-def summarise(trace: Trace) -> Summary:
+def summarize(trace: Trace) -> Summary:
     """Return the summary of *trace*, which has at least one span."""
     first = next((span for span in trace.roots if not span.parent_id), trace.roots[0])
     found = {

@@ -16,7 +16,7 @@ __all__ = ["DURATION", "LIVE", "NAMES", "WAIT", "Conditions"]
 #: The condition of a live trace. It must equal that of the index ``found_live`` word for word.
 LIVE = f"due_ns < {MAX_TIME} OR expiring"
 
-# The current duration and wait of a live trace. They grow after the trace was summed up.
+# The current duration and wait of a live trace. They grow after the trace was summarized.
 DURATION = (
     "max(duration_ns, (due_ns < :never) * (:now - start_ns), "
     "iif(expiring, (SELECT max(min(:now, w.expires_ns)) FROM waiting w "

@@ -24,7 +24,7 @@ VERSION = 7
 IDLE_READERS = 8
 
 SCHEMA = """
--- Ids are in the order of arrival. Times are Unix nanoseconds. revisit_ns: when to sum up again.
+-- Ids are in the order of arrival. Times are Unix nanoseconds. revisit_ns: when to summarize again.
 CREATE TABLE traces (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     trace_id BLOB NOT NULL UNIQUE,

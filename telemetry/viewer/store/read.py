@@ -26,7 +26,7 @@ __all__ = [
     "stored_spans",
 ]
 
-#: The most spans of one trace that are analysed. More are stored.
+#: The most spans of one trace that are analyzed. More are stored.
 MOST_SPANS = 50_000
 
 #: The most spans of other traces that are read for one trace.

@@ -13,7 +13,7 @@ import msgspec
 
 from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
-from ..analysis.summary import summarise
+from ..analysis.summary import summarize
 from ..analysis.wait import STUCK_AFTER
 from .conditions import DURATION, LIVE, WAIT, Conditions
 from .database import rows_of
@@ -30,7 +30,7 @@ MOST_FACETS = 500
 _SORTS = ("recent", "duration", "wait")
 LONGEST_PAGE = 200
 
-#: The most spans of live traces that are summed up again for one page of the list. For the other
+#: The most spans of live traces that are summarized again for one page of the list. For the other
 #: live traces, only the waits are read.
 MOST_SPANS_ANEW = 2000
 
@@ -215,7 +215,7 @@ def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> li
         row: dict[str, Any] = msgspec.json.decode(found[number])
         if row["live"] and row["spans"] <= room:
             room -= row["spans"]
-            row = summarise(read_trace(db, number, now, stuck_after_ns)).row
+            row = summarize(read_trace(db, number, now, stuck_after_ns)).row
         elif row["live"]:
             row = _brought_forward(db, number, row, times(now, stuck_after_ns))
         rows.append(row)

@@ -1,4 +1,4 @@
-"""The store of traces: queue arriving spans, write and summarise them, and delete the oldest."""
+"""The store of traces: queue arriving spans, write and summarize them, and delete the oldest."""
 
 import logging
 import sqlite3
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ..analysis.summary import Summary, summarise
+from ..analysis.summary import Summary, summarize
 from ..analysis.wait import STUCK_AFTER
 from .counts import Change, add_counts, delete_counts
 from .database import Database
@@ -43,7 +43,7 @@ PATIENCE = 5.0
 BATCH = 5_000
 
 #: The delay from the first new span of a trace to its summary, and the extra delay for each
-#: span that the trace already has, in nanoseconds. So a long trace is not summed up all the time.
+#: span that the trace already has, in nanoseconds. So a long trace is not summarized all the time.
 SETTLE, SETTLE_PER_SPAN = 500_000_000, 200_000
 
 #: The time for summaries between two transactions that write spans, in seconds.
@@ -130,7 +130,7 @@ class Store:
         return self._failing
 
     def pending(self) -> int:
-        """Return the number of spans to write plus that of traces to sum up."""
+        """Return the number of spans to write plus that of traces to summarize."""
         query = "SELECT count(*) FROM traces WHERE revisit_ns <= ?"
         with self.database.reading() as db:
             (traces,) = db.execute(query, (time.time_ns() + SETTLE,)).fetchone()
@@ -251,7 +251,7 @@ class Store:
             except sqlite3.Error as exc:
                 self._fail(exc)
             except Exception:
-                logger.exception("the viewer could not sum up a trace")
+                logger.exception("the viewer cannot summarize a trace")
 
     def _fail(self, exc: sqlite3.Error) -> None:
         if not self._failing:
@@ -337,10 +337,10 @@ class Store:
         ).fetchone()
         return int(number), int(is_new)
 
-    # Summing up
+    # Summarizing
 
     def _sum_up(self) -> None:
-        """Sum up the traces that are due, as many as fit into the time."""
+        """Summarize the traces that are due, as many as fit into the time."""
         until = time.monotonic() + SUMMING
         with self.database.reading() as db:
             due = db.execute(
@@ -368,7 +368,7 @@ class Store:
                 listener(summary)
 
     def _let_readers_go_first(self) -> float:
-        """Wait while pages are read, in all at most as long as summing up takes.
+        """Wait while pages are read, in all at most as long as summarizing takes.
 
         Both run Python, so a page would take twice as long beside it. Return the seconds waited.
         """
@@ -387,10 +387,10 @@ class Store:
         db.execute("UPDATE traces SET revisit_ns = NULL WHERE id = ?", (number,))
         try:
             trace = read_trace(db, number, time.time_ns(), self.stuck_after_ns)
-            summary = summarise(trace)
+            summary = summarize(trace)
         except (ArithmeticError, LookupError, TypeError, ValueError):
             # A malformed trace must not block the summaries of all others.
-            logger.exception("a trace could not be summed up")
+            logger.exception("the viewer cannot summarize a trace")
             return None
         max_age = self.bounds.max_age
         changes.update(write_summary(db, number, trace, summary, self._terms, max_age))

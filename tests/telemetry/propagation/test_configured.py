@@ -46,7 +46,7 @@ class Pigeon(TextMapPropagator):
     fields = {"X-Pigeon"}
 
     def extract(self, carrier, context=None, getter=None):
-        found = getter.get(carrier, "X-Pigeon"), getter.get(carrier, "x-feather-colour")
+        found = getter.get(carrier, "X-Pigeon"), getter.get(carrier, "x-feather-color")
         return set_value("pigeon", found, context)
 
     def inject(self, carrier, context=None, setter=None):
@@ -108,10 +108,10 @@ def test_one_of_a_strangers_sees_all_headers(
     goes: dict[str, str] = {}
     inject(goes, extract({"traceparent": GOOD}))
     assert goes == {"X-Pigeon": "coo", "traceparent": GOOD}
-    headers = {"x-PIGEON": "one", "X-Feather-Colour": "grey"}
-    assert extract(headers)["pigeon"] == (["one"], ["grey"])
-    environ = {"HTTP_X_PIGEON": "one", "HTTP_X_FEATHER_COLOUR": "grey", "wsgi.input": object()}
-    assert extract(headers_in(environ))["pigeon"] == (["one"], ["grey"])
+    headers = {"x-PIGEON": "one", "X-Feather-Color": "gray"}
+    assert extract(headers)["pigeon"] == (["one"], ["gray"])
+    environ = {"HTTP_X_PIGEON": "one", "HTTP_X_FEATHER_COLOR": "gray", "wsgi.input": object()}
+    assert extract(headers_in(environ))["pigeon"] == (["one"], ["gray"])
 
 
 def test_one_of_a_strangers_sees_all_headers_of_a_request(
@@ -120,8 +120,8 @@ def test_one_of_a_strangers_sees_all_headers_of_a_request(
     monkeypatch.setenv("OTEL_PROPAGATORS", "pigeon,tracecontext")
     app = instrument_flask(Flask("loft"))
     app.add_url_rule("/", view_func=lambda: repr(otel_context.get_value("pigeon")))
-    answer = app.test_client().get("/", headers={"X-Feather-Colour": "grey"})
-    assert answer.text == "(None, ['grey'])"
+    answer = app.test_client().get("/", headers={"X-Feather-Color": "gray"})
+    assert answer.text == "(None, ['gray'])"
 
 
 def test_one_that_fails_does_not_take_the_others_with_it(

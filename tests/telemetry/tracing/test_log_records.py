@@ -92,7 +92,7 @@ class TestExtra:
     def test_what_a_formatter_adds_is_none_of_it(self, start: Start, output: io.StringIO) -> None:
         class Adding(logging.Formatter):
             def format(self, record: logging.LogRecord) -> str:
-                record.colour = "red"
+                record.color = "red"
                 return super().format(record)
 
         recorded = start()

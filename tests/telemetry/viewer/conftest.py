@@ -49,7 +49,7 @@ class Viewer:
         )
 
     def settled(self, spans: int) -> dict[str, Any]:
-        """Wait until there are *spans* spans and every trace is summed up; return the numbers."""
+        """Wait until there are *spans* spans and every trace is summarized; return the numbers."""
         return self.wait_for(
             lambda: self.get("/api/stats"),
             lambda stats: stats["spans"] == spans and not stats["pending"],

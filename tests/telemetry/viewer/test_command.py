@@ -98,9 +98,8 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
 def test_following_prints_each_complete_trace_once(start_viewer: StartViewer) -> None:
     viewer = start_viewer("--follow")
     whole = order()
-    viewer.send(export(order("e" * 32)[:2]))  # nobody has taken its message
     viewer.send(export(whole[2:]))
-    viewer.traces(2)
+    viewer.traces(1)
     viewer.send(export(whole[:2]))
     viewer.process.wait_for_line(f"trace {TRACE}")
     viewer.process.wait_for_line("waited 380 ms in celery")
@@ -108,6 +107,18 @@ def test_following_prints_each_complete_trace_once(start_viewer: StartViewer) ->
     viewer.send(export(whole), export(order("d" * 32)))
     viewer.process.wait_for_line("trace " + "d" * 32)
     assert viewer.process.output.count("trace ") == 2
+
+
+def test_following_prints_an_incomplete_trace_after_a_while(start_viewer: StartViewer) -> None:
+    viewer = start_viewer("--follow")
+    viewer.send(export(order()[1:]))
+    viewer.send(export(order("e" * 32)[:2]))  # nobody has taken its message
+    viewer.send(export(order("d" * 32)))
+    viewer.process.wait_for_line("did not arrive")
+    viewer.process.wait_for_line("trace " + "e" * 32)
+    traces = [line.split()[1] for line in viewer.process.lines if line.startswith("trace ")]
+    assert traces[0] == "d" * 32
+    assert {*traces[1:]} == {TRACE, "e" * 32}
 
 
 def test_following_prints_a_trace_again_that_has_got_more_spans(start_viewer: StartViewer) -> None:

@@ -172,7 +172,7 @@ def test_what_a_terminal_would_obey_is_not_printed(ping: dict[str, ReceivedSpan]
     assert "[bold]send[/] x" in shown
 
 
-def test_no_colour_where_none_is_wanted(
+def test_no_color_where_none_is_wanted(
     ping: dict[str, ReceivedSpan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = render_tree(list(ping.values()))

@@ -7,7 +7,7 @@ import { badges } from "./status.js";
 const MOST_SERVICES = 4;
 // Milliseconds until a row is read again in which a message waits.
 const AGAIN = 10_000;
-// The kinds of parts of the critical path, by the colour that they share in the bar.
+// The kinds of parts of the critical path, by the color that they share in the bar.
 const SHARES = [["work", ["client", "web", "worker"]], ["scheduled", ["scheduled"]], ["queue", ["waiting"]], ["gap", ["gap"]]];
 
 export const COLUMNS = [["Start"], ["Trace"], ["Duration", "number"], ["Longest wait", "number"], ["Spans", "number"], ["Status"]];

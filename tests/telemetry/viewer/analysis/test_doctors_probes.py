@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from telemetry.otlp.decode import ReceivedSpan
-from telemetry.viewer.analysis.summary import summarise
+from telemetry.viewer.analysis.summary import summarize
 
 from ..spans import derived, order, send
 
@@ -19,16 +19,16 @@ def marked(spans: list[ReceivedSpan], state: str) -> list[ReceivedSpan]:
     [("queuehop=doctor", False), ("x=y,queuehop=doctor", False), ("queuehop=x", True), ("", True)],
 )
 def test_a_trace_of_the_doctor_is_not_counted(state: str, is_counted: bool) -> None:
-    assert bool(summarise(derived(*marked(order(), state))).counts) == is_counted
+    assert bool(summarize(derived(*marked(order(), state))).counts) == is_counted
 
 
 def test_a_waiting_probe_is_no_backlog() -> None:
     waiting = send("send", "", (0, 1))
-    assert [wait.send for wait in summarise(derived(waiting)).untaken] == [waiting]
-    assert summarise(derived(*marked([waiting], "queuehop=doctor"))).untaken == []
+    assert [wait.send for wait in summarize(derived(waiting)).untaken] == [waiting]
+    assert summarize(derived(*marked([waiting], "queuehop=doctor"))).untaken == []
 
 
 def test_propagators_without_a_tracestate() -> None:
     """The name of the task tells."""
     probe = send("send", "", (0, 1), celery__task__name="queuehop.doctor")
-    assert not summarise(derived(probe)).counts
+    assert not summarize(derived(probe)).counts

@@ -12,7 +12,7 @@ from telemetry.otlp.decode import Link, ReceivedSpan
 from telemetry.viewer.analysis.hops import Trace
 from telemetry.viewer.analysis.rows import hops
 from telemetry.viewer.analysis.sentence import sentence
-from telemetry.viewer.analysis.summary import summarise
+from telemetry.viewer.analysis.summary import summarize
 
 from ..spans import TRACE, WEB, WORKER, derived, in_other_trace, ms, rows_of, run, send, span
 
@@ -247,7 +247,7 @@ def test_what_waited_is_queue_and_prefetch_off_the_critical_path_too() -> None:
         message = {"messaging__message__id": f"m{at}"}
         spans.append(send(f"send{at}", "web", (at, at + 1), **message))
         spans.append(run(f"run{at}", f"send{at}", (90, 100 + at), waited, **message))
-    row = summarise(derived(*spans)).row
+    row = summarize(derived(*spans)).row
     assert (row["wait_ms"], row["wait_sum_ms"], row["scheduled_ms"]) == (85, 115, 50)
 
 

@@ -66,7 +66,7 @@ def test_traces_are_found_by_the_text_of_their_log_records(store: Store) -> None
         search = Search.parse({"q": f'log:"{text}"'})
         with store.database.reading() as db:
             found = find(db, search)["traces"]
-        # It is summed up a moment later.
+        # It is summarized a moment later.
         while len(found) < count:
             with store.database.reading() as db:
                 found = find(db, search)["traces"]

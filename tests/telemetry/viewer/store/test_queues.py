@@ -49,7 +49,7 @@ class Kept:
         return trace_id
 
     def settle(self) -> None:
-        """Wait until all is written and summed up."""
+        """Wait until all is written and summarized."""
         assert self.store.wait_until_written(30) == ""
         deadline = time.monotonic() + 30
         while self.store.pending():

@@ -35,7 +35,7 @@ class Traces:
             self.store.take(export(spans))
         assert self.store.wait_until_written(30) == ""
         soon = "SELECT count(*) FROM traces WHERE revisit_ns < ?"
-        while True:  # a trace is summed up a moment after its last span
+        while True:  # a trace is summarized a moment after its last span
             with self.store.database.reading() as db:
                 if db.execute(soon, (time.time_ns() + 2 * 10**9,)).fetchone() == (0,):
                     return

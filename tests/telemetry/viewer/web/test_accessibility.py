@@ -21,7 +21,7 @@ MODES: dict[str, dict[str, Any]] = {
     "desktop, dark": {"viewport": DESKTOP, "color_scheme": "dark"},
     "phone": {"viewport": PHONE},
     "phone, dark": {"viewport": PHONE, "color_scheme": "dark"},
-    "forced colours": {"viewport": DESKTOP, "forced_colors": "active"},
+    "forced colors": {"viewport": DESKTOP, "forced_colors": "active"},
     "200 %": {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2},
 }
 
@@ -68,7 +68,7 @@ def fill(viewer: Viewer) -> None:
     viewer.settled(sum(map(len, sent)))
 
 
-#: In dark, what differs from light is the contrast; large or in the system's colours, it is not.
+#: In dark, what differs from light is the contrast; large or in the system's colors, it is not.
 ONLY_CONTRAST: dict[str, Any] = {"runOnly": ["color-contrast"]}
 NOT_CONTRAST: dict[str, Any] = {"rules": {"color-contrast": {"enabled": False}}}
 
@@ -99,7 +99,7 @@ target => [...document.querySelectorAll('button, .button, select, input, nav a, 
 """
 
 
-#: What is drawn and has the colour of the page, so that nobody sees it.
+#: What is drawn and has the color of the page, so that nobody sees it.
 UNSEEN = """
 () => [...document.querySelectorAll('path.line, path.edge, .node rect, .color, .swatch')]
   .filter(one => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }))

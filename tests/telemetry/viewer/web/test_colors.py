@@ -1,4 +1,4 @@
-"""The colours of the pages: text is readable, and services can be told apart, light and dark."""
+"""The colors of the pages: text is readable, and services can be told apart, light and dark."""
 
 from itertools import combinations
 from math import cbrt, dist
@@ -24,7 +24,7 @@ TEXTS = [
     ("on-wait", "prefetch"),
 ]
 
-#: The colours by their names, as the browser computes them: red, green and blue from 0 to 1.
+#: The colors by their names, as the browser computes them: red, green and blue from 0 to 1.
 READ = """
 names => Object.fromEntries(names.map(name => {
   const one = document.createElement("i");
@@ -45,14 +45,14 @@ def linear(color: Color) -> Color:
 
 
 def contrast(a: Color, b: Color) -> float:
-    """Return the contrast of two colours as WCAG 2 defines it."""
+    """Return the contrast of two colors as WCAG 2 defines it."""
     weights = (0.2126, 0.7152, 0.0722)
     dark, light = sorted(sum(map(float.__mul__, weights, linear(color))) for color in (a, b))
     return (light + 0.05) / (dark + 0.05)
 
 
 def oklab(color: Color) -> Color:
-    """Return a colour in OKLab, where distances are as large as they look."""
+    """Return a color in OKLab, where distances are as large as they look."""
     r, g, b = linear(color)
     long = cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b)
     middle = cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b)

@@ -33,7 +33,7 @@ def thirty() -> list[Edge]:
     """Return a system of thirty services, with cycles and names of many lengths."""
     fronts = [f"service:storefront-{name}" for name in ("web", "mobile-api", "partner-gateway")]
     apis = [f"service:{name}-service" for name in (
-        "accounts", "cart", "catalogue", "checkout", "inventory", "payments-and-refunds",
+        "accounts", "cart", "catalog", "checkout", "inventory", "payments-and-refunds",
         "pricing", "recommendations", "search", "shipping", "tax",
         "customer-notifications")]  # fmt: skip
     workers = [f"service:{name}-worker" for name in (

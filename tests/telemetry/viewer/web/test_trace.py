@@ -127,7 +127,7 @@ def test_a_send_links_to_the_run_in_another_trace_and_back(page: Page, viewer: V
     expect(panel.get_by_role("link", name="process tasks.add (shop-worker)")).to_be_visible()
 
 
-def test_numbers_and_colours_are_the_same_all_over_the_page(page: Page, viewer: Viewer) -> None:
+def test_numbers_and_colors_are_the_same_all_over_the_page(page: Page, viewer: Viewer) -> None:
     show(viewer, page, [WEB, *message("1", 5, (391, 412))])
     expect(page.get_by_role("heading", level=1)).to_have_text(
         "412 ms: 7 web, 384 waiting in celery, 21 worker"
@@ -151,7 +151,7 @@ def test_the_client_is_not_the_web_side(page: Page, viewer: Viewer) -> None:
     expect(legend.get_by_text("shop (web) 20 ms", exact=True)).to_be_visible()
 
 
-def test_more_services_than_colours_have_patterns(page: Page, viewer: Viewer) -> None:
+def test_more_services_than_colors_have_patterns(page: Page, viewer: Viewer) -> None:
     spans = [WEB] + [
         span(f"c{at}", "web", "INTERNAL", (at, at + 1), f"service-{at}", "work") for at in range(14)
     ]
