@@ -21,9 +21,9 @@ def instrument_celery(
 ) -> Celery:
     """Make a span of every publish and every run of *app*; return *app*.
 
-    This is the whole set-up of producers, of workers on every pool, and of beat. Workers and beat
-    are set up under *service_name*, even if they import a web side with another name. Any other
-    process, such as a web server that publishes, calls ``telemetry.setup`` itself. With *relation*
+    Workers, on every pool, and beat need no other call. They are set up under *service_name*, even
+    if they import a web side with another name. Any other process that publishes, such as a web
+    server, calls ``telemetry.setup``. With *relation*
     ``"link"`` each run is a trace of its own with a link to its send. A second call does nothing.
     """
     if relation not in ("child", "link"):

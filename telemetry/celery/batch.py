@@ -7,10 +7,7 @@ __all__ = ["batch_of"]
 
 
 def batch_of(args: Any) -> list[Mapping[str, Any]]:
-    """Return the messages of a run without one of its own: *args* has a list of their requests.
-
-    Empty if that is not so.
-    """
+    """Return the messages of a batch, whose requests are a list in *args*; empty for any other."""
     if not args or not isinstance(args[0], list):
         return []
     requests = args[0]

@@ -1,8 +1,8 @@
 """Link the body of a chord to all of its parts.
 
-The headers run anywhere, and the last to end publishes the body. On the Redis result backend each
-leaves its traceparent beside the results that Celery joins there; the last one collects them. Other
-backends publish the body from a task of their own that polls, and do not expose its parts.
+The part that ends last publishes the body. On the Redis result backend, each part stores its
+traceparent beside the results, and the last one reads them. Other backends publish the body from a
+task of their own that polls, and do not expose its parts.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ __all__ = ["headers_of_chord", "watch_chord"]
 
 
 class _Part:
-    """A part of a chord while it is handed in: where each leaves its traceparent, under a key."""
+    """A part of a chord whose result is being stored. Each part stores its traceparent at *key*."""
 
     def __init__(self, backend: Any, key: str) -> None:
         self._backend = backend
@@ -28,7 +28,7 @@ class _Part:
 
     @cached_property
     def runs(self) -> list[ParentContext]:
-        """All that have left theirs; asked for by the last. A body that is a group asks often."""
+        """The runs of all parts, which the last one asks for. A body that is a group asks often."""
         with self._backend.client.pipeline() as pipe:
             pipe.lrange(self._key, 0, -1)
             pipe.delete(self._key)
@@ -36,12 +36,12 @@ class _Part:
         return parse_links(b",".join(runs))
 
 
-#: The part that is being handed in by this task, or None.
+#: The part whose result this task is storing, or None.
 _joining: ContextVar[_Part | None] = ContextVar("queuehop_chord", default=None)
 
 _MARK = "queuehop_watched"
 
-#: Seconds after which the traceparents of a chord that never ended go, where results do not expire.
+#: Seconds after which the traceparents of an unfinished chord expire, if results do not.
 EXPIRES = 86_400
 
 

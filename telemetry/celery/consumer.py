@@ -78,13 +78,13 @@ class RunTracer:
             return
         run = Run.current()
         if run is None or run.id != task_id:
-            # The task left another context current. Celery's way to its request takes longer.
+            # The task left another context current. Looking up Celery's request is slower.
             run = vars(task.request).get(Run.attribute)
             if run is None or run.id != task_id:
                 return
         run.detach()
-        # The span refers to the request. With the run still on it, whatever the task holds, such as
-        # the connections of a greenlet, would stay until the garbage collector comes.
+        # Run, span and request are a cycle, which would keep what the task holds, such as the
+        # connections of a greenlet, until the garbage collector comes.
         if run.request is not None:
             run.request.pop(Run.attribute, None)
         if state is None and current_process().daemon:
@@ -183,7 +183,7 @@ def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
 
 
 def _waited(facts: RunFacts, now: float) -> float:
-    """Return the seconds for which a message that is run *now* has waited without a reason."""
+    """Return the seconds for which a message that is run *now* has waited after it was due."""
     eta = facts.message[MESSAGE_FIELDS.index("eta")]
     _, queue, prefetch, _ = waits(
         parse_time(facts.sent_at), parse_eta(eta), parse_time(facts.received_at), now

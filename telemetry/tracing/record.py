@@ -1,4 +1,4 @@
-"""One finished hop, or one log line, as a record: the facts in the form in which they came.
+"""One finished hop, or one log line, as a record: its facts, unchanged.
 
 A hop records facts and interprets nothing. ``interpret`` turns a record into a span and
 its measurements: in the sender, or earlier in the process, if something reads the span.
