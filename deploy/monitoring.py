@@ -25,12 +25,8 @@ from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
 from telemetry.export.aggregation import SPANS_DROPPED, Aggregation, spans_dropped
-from telemetry.tracing.interpret import (
-    CELERY_TASK_NAME,
-    CELERY_TASK_STATE,
-    Measurement,
-    Series,
-)
+from telemetry.tracing.interpret import CELERY_TASK_NAME, CELERY_TASK_STATE
+from telemetry.tracing.measurements import Measurement, Series
 from telemetry.tracing.waits import PREFETCH, QUEUE, SCHEDULED
 
 __all__ = ["DASHBOARD", "RULES", "dashboard", "prometheus_names", "rules"]

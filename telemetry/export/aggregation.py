@@ -36,7 +36,7 @@ from opentelemetry.semconv.metrics.http_metrics import (
     HTTP_SERVER_REQUEST_DURATION,
 )
 
-from ..tracing.interpret import Measurement, Series
+from ..tracing.measurements import Measurement, Series
 from ..tracing.scope import hop_scope
 from ..tracing.waits import PREFETCH, QUEUE, SCHEDULED
 

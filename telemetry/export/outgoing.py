@@ -11,7 +11,8 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE
 
 from ..config.exporter import Signal
 from ..otlp.encode import encode_log, encode_resource_spans, encode_scope_spans, encode_span
-from ..tracing.interpret import Measurement, Series, interpret, measurement
+from ..tracing.interpret import interpret
+from ..tracing.measurements import Measurement, Series, measurement
 from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
 from ..tracing.span import clean, readable

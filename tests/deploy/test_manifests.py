@@ -22,7 +22,8 @@ from telemetry.config import exporter as exporter_settings
 from telemetry.config import settings
 from telemetry.export.aggregation import Aggregation
 from telemetry.tracing import waits
-from telemetry.tracing.interpret import interpret, measurement
+from telemetry.tracing.interpret import interpret
+from telemetry.tracing.measurements import measurement
 from telemetry.tracing.record import Record, RunFacts, SpanTemplate, message_facts
 from telemetry.tracing.scope import hop_scope
 from workers.celery import app

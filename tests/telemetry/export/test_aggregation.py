@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from telemetry.export.aggregation import MAX_SERIES, Aggregation
-from telemetry.tracing.interpret import Measurement, Series
+from telemetry.tracing.measurements import Measurement, Series
 
 RESOURCE = Resource({"service.name": "shop"}, "https://opentelemetry.io/schemas/1.40.0")
 CONSUMED, DURATION = "messaging.client.consumed.messages", "messaging.process.duration"

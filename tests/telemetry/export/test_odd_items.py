@@ -204,7 +204,6 @@ def test_an_item_that_is_too_large_costs_itself_alone(
 
 
 RAISES = """
-    import telemetry.tracing.interpret as interpret
     import telemetry.otlp.encode as encode
     from telemetry.export import outgoing
 

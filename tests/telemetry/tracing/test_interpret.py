@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from opentelemetry.trace import SpanKind
 
 from telemetry.export.outgoing import origin_of, outgoing
-from telemetry.tracing.interpret import Interpretation, Measurement, interpret, measurement
+from telemetry.tracing.interpret import Interpretation, interpret
+from telemetry.tracing.measurements import Measurement, measurement
 from telemetry.tracing.record import (
     ENVIRON_FIELDS,
     MESSAGE_FIELDS,
