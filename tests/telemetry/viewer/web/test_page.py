@@ -34,7 +34,7 @@ def test_a_ping_is_told_first_and_drawn_second(  # type: ignore[no-untyped-def]
     page.get_by_role("link", name="ping").click()
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_have_text(
-        re.compile(r"^\d+ ms: \d+ client, \d+ web, (\d+ waiting in celery, )?.*\d+ worker(, .*)?$")
+        re.compile(r"^\d+\sms: \d+ client, \d+ web, (\d+ waiting in celery, )?.*\d+ worker(, .*)?$")
     )
     expect(page.get_by_role("row").filter(has_text="process workers.tasks.ping")).to_be_visible()
     waits = page.locator(".row.wait")
