@@ -122,7 +122,7 @@ def stats(base: str) -> dict[str, int]:
 
 
 def settled(base: str, spans: int) -> float:
-    """Wait until *spans* are written and every trace is summed up; return the seconds."""
+    """Wait until *spans* are written and every trace is summarized; return the seconds."""
     began = time.perf_counter()
     while (now := stats(base))["spans"] < spans or now["pending"]:
         if time.perf_counter() - began > 600:
@@ -198,7 +198,7 @@ def measure_rate(viewer: Viewer, rate: float, seconds: float) -> None:
     used = cpu_seconds(viewer.pid) - before
     print(
         f"at {rate:.0f}/s: {sent} spans in {seconds:.1f} s ({sent / seconds:.0f}/s), "
-        f"{refused} refused; all written and summed up {rest:.1f} s later; "
+        f"{refused} refused; all written and summarized {rest:.1f} s later; "
         f"{used / (seconds + rest):.2f} cores"
     )
 
@@ -211,7 +211,7 @@ def fill(viewer: Viewer, total: int) -> None:
         rest = settled(viewer.base, stored + sent - refused)
         print(
             f"as fast as it accepts them: {sent} spans in {seconds:.1f} s ({sent / seconds:.0f}/s),"
-            f" {refused} refused; all written and summed up {rest:.1f} s later"
+            f" {refused} refused; all written and summarized {rest:.1f} s later"
         )
     now = stats(viewer.base)
     print(f"{now['spans']} spans, {now['traces']} traces, {now['db_bytes'] / 1e6:.0f} MB")
