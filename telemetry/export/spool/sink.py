@@ -130,7 +130,7 @@ class DiskSink(Sink):
         return is_on_disk and self._memory.flush(timeout)
 
     def last_export_error(self) -> str:
-        if error := self._memory.last_export_error():
+        if error := self._memory.last_export_error() or self._writer.error:
             return error
         sender = self._directory.sender
         try:

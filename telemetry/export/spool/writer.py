@@ -62,6 +62,7 @@ class Writer:
         self._waiting: deque[tuple[Definition, bytes]] = deque()
         self._bytes = 0  # of those payloads
         self._lost = 0
+        self._reason = ""
 
     def append(self, kind: bytes, definition: Definition, content: bytes) -> None:
         """Append a frame with *content*, and its *definition* if the segment lacks it.
@@ -115,6 +116,11 @@ class Writer:
             time.sleep(0.01)
         return on_disk
 
+    @property
+    def error(self) -> str:
+        """Why frames wait in memory, empty if none does."""
+        return f"spans cannot be written to disk: {self._reason}" if self._waiting else ""
+
     def waits(self) -> bool:
         """Return whether a record of this tree is not delivered yet."""
         return any(self._waits(name, end) for name, end in self._ends().items())
@@ -160,6 +166,7 @@ class Writer:
 
     def _bound_waiting(self, exc: OSError) -> None:
         """Drop the oldest frames beyond the bound. Log *exc*, the reason, once a minute."""
+        self._reason = exc.strerror or str(exc)
         while self._bytes > LARGEST_WAITING:
             self._bytes -= len(self._waiting.popleft()[1])
             self._lost += 1
@@ -167,7 +174,7 @@ class Writer:
             logger.warning(
                 "spans cannot be written to disk (%s): %d wait in memory, %d are lost; "
                 "the application is unharmed",
-                exc.strerror or exc,
+                self._reason,
                 len(self._waiting),
                 self._lost,
             )

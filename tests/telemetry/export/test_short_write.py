@@ -74,8 +74,10 @@ def test_the_reason_is_logged_and_nothing_is_lost(
         (line,) = caplog.messages
         assert line.startswith("spans cannot be written to disk (")
         assert said in line
+        assert said in writer.error
     else:  # the next try took it
         assert not caplog.messages
     monkeypatch.setattr(os, "write", os_write)
     append(writer, b"after")
+    assert not writer.error
     assert contents(writer) == [b"before", b"torn", b"after"]
