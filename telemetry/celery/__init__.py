@@ -23,8 +23,8 @@ def instrument_celery(
 
     Workers, on every pool, and beat need no other call. They are set up under *service_name*, even
     if they import a web side with another name. Any other process that publishes, such as a web
-    server, calls ``telemetry.setup``. With *relation*
-    ``"link"`` each run is a trace of its own with a link to its send. A second call does nothing.
+    server, calls ``telemetry.setup``. With *relation* ``"link"`` each run is a trace of its own
+    with a link to its send. A second call does nothing.
     """
     if relation not in ("child", "link"):
         raise ValueError(f"relation is {relation!r}: it takes 'child' or 'link'")

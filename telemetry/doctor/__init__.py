@@ -35,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _diagnose(argv: Sequence[str] | None) -> int:
-    options = parser().parse_args(argv)
+    usage = parser()
+    options = usage.parse_args(argv)
     if not (options.celery or options.flask or options.url):
-        parser().error("name an application: --celery, --flask, --url, or several of them")
+        usage.error("name an application: --celery, --flask, --url, or several of them")
     sys.path.insert(0, os.getcwd())
     logging.getLogger(__package__.rpartition(".")[0]).addFilter(_Once())
     try:
@@ -45,7 +46,7 @@ def _diagnose(argv: Sequence[str] | None) -> int:
         with redirect_stdout(sys.stderr):
             found = list(_walk(options))
     except NotFound as exc:
-        parser().error(hide_secrets(str(exc)))
+        usage.error(hide_secrets(str(exc)))
     findings = explain(each for each in found if not each.hint)
     hints = [each for each in dict.fromkeys(found) if each.hint]
     if options.json:

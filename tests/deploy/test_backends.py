@@ -190,7 +190,7 @@ def printed(heading: str) -> dict[str, str]:
 def test_each_signal_goes_to_its_own_backend_without_a_collector(
     jaeger: Jaeger, running: list[Process], start: Starter, tmp_path: Path
 ) -> None:
-    """Jaeger stands in for Tempo, and VictoriaLogs for Loki."""
+    """Jaeger takes the place of Tempo, and VictoriaLogs that of Loki."""
     logs = VictoriaLogs(VICTORIALOGS, tmp_path / "logs")
     running.append(logs.process)
     process, prometheus = start_prometheus(

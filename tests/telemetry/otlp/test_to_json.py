@@ -43,7 +43,7 @@ def export(value: AnyValue) -> ExportTraceServiceRequest:
     )
 
 
-# protobuf decodes bytes as URL-safe Base64, of which Python 3.15 warns.
+# protobuf decodes bytes as URL-safe Base64. Python 3.15 warns about that.
 @pytest.mark.filterwarnings("ignore:invalid character '/' in URL-safe Base64:FutureWarning")
 @pytest.mark.parametrize("value", VALUES, ids=str)
 def test_it_is_read_back(value: AnyValue) -> None:
