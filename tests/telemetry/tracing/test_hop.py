@@ -297,7 +297,7 @@ def test_more_attributes_than_the_limit(runs: RunTracer) -> None:
 def app() -> Celery:
     app = Celery("shop", broker="memory://", set_as_current=False)
 
-    @app.task(name="pack", bind=True)
+    @app.task(name="pack", bind=True, shared=False)
     def pack(task: Any, items: int = 1) -> int:
         trace.get_current_span().set_attribute("shop.items", items)
         return 1 // items
