@@ -1,4 +1,4 @@
-"""Check the way of a message: publisher, broker, workers, result backend."""
+"""Check the path of a message: publisher, broker, workers, result backend."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping

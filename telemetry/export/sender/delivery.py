@@ -58,7 +58,7 @@ class Source:
 
 
 class Delivery:
-    """Sends the items of *signal*, and knows how that went. Without a *transport* it drops them.
+    """Sends the items of *signal*, and notes the outcome. Without a *transport* it drops them.
 
     After each failure it waits longer, and at random, so that many senders do not retry at once.
     """
