@@ -11,7 +11,7 @@ from ..processes import ROOT
 
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
-#: What calls make texts, and which of their arguments is the text.
+#: The functions that make texts, and the index of the argument that is the text.
 _TEXTS = {"reject": 1, "NotFound": 0, "CannotStart": 0, "Malformed": 0, "TooLarge": 0, "Busy": 0}
 
 _INTERNAL = "tracing could not {}; the application is unharmed"
@@ -97,7 +97,7 @@ for a value. A test takes the texts from the source, and fails if one has no row
 
 """
 
-#: Kind and folders of each section, its heading, its first lines, and its columns.
+#: The kind of each section, its heading, its first lines, and its columns.
 SECTIONS = (
     (
         "log",
@@ -145,7 +145,7 @@ _CODE = re.compile(
 
 
 def render(page: str) -> tuple[str, list[str]]:
-    """Return the page as the source has it, and the texts without cause or remedy in *page*."""
+    """Return the page for today's source, and the texts without cause or remedy in *page*."""
     written = {}
     for row in re.findall(r"^\| (.*) \|$", page, re.M):
         text, *cells = re.split(r"(?<!\\) \| ", row)

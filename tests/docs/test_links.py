@@ -1,4 +1,4 @@
-"""Each link inside the repository leads to a file that is there, and to a heading in it."""
+"""Each link inside the repository leads to an existing file, and to a heading in it."""
 
 import re
 from pathlib import Path

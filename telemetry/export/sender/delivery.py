@@ -26,7 +26,7 @@ class Buffer:
         self.pending: deque[tuple[Any, int]] = deque()
 
     def fill(self, most: int) -> None:
-        """Read until *most* items are pending, if there are so many."""
+        """Read until *most* items are pending, or all."""
 
     def drain(self) -> Iterator[Any]:
         """Yield and remove all items. They are not acknowledged."""

@@ -1,4 +1,4 @@
-"""A request with a traceparent goes through the app, or to a server: what becomes of its span."""
+"""A request with a traceparent, through the app or to a server, and its span."""
 
 import http.client
 import threading
@@ -43,7 +43,7 @@ def test_a_request_without_a_span(doctor: Doctor) -> None:
 
 
 def test_a_request_that_is_not_served(doctor: Doctor) -> None:
-    """It is a hint, since its trace does not break."""
+    """It is a hint, since the trace does not break."""
     for said in (doctor(*WEB, BREAK="fails"), doctor(*WEB, "--path", "/nowhere")):
         assert codes(said) == []
         assert hints(said) == ["request-not-served"]
