@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from flask import Flask
 
+from telemetry.doctor.request import check_request
+from telemetry.flask import instrument_flask
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
@@ -163,3 +166,11 @@ def test_a_server_with_tls_on_one_side(doctor: Doctor, proxy: ThreadingHTTPServe
     assert "SSL_CERT_FILE" in first(said)["remedy"]
     assert "secret" not in str(said)
     assert " d " not in first(said)["problem"]
+
+
+@pytest.mark.usefixtures("memory")
+def test_an_app_whose_routes_all_have_arguments() -> None:
+    """The doctor requests ``/``. It need not exist."""
+    app = instrument_flask(Flask("shop"))
+    app.post("/photos/<int:photo>")(lambda photo: "")
+    assert list(check_request(app, None, 5.0, counted=True, published={})) == []
