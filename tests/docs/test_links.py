@@ -44,6 +44,11 @@ def test_each_link_leads_somewhere(page: Path) -> None:
             assert heading in anchors(target), f"{link}: {target.name} has no such heading"
 
 
+def test_each_picture_is_on_a_page() -> None:
+    linked = {(page.parent / link).resolve() for page in PAGES for link in links(page)}
+    assert [path for path in (ROOT / "docs" / "images").iterdir() if path not in linked] == []
+
+
 def test_a_link_and_a_heading_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Why a `with`, and not two\n\n[here](#why-a-with-and-not-two) `[no](x)`\n")
