@@ -92,8 +92,8 @@ SOURCE = ROOT / "telemetry"
 HEAD = """\
 # Messages
 
-To find a log line, an error or a finding, search this page for a few words of its text. `…` stands
-for a value. A test takes the texts from the source, and fails if one has no row here.
+To find a log line, an error or a finding, search this page for a few words of its text. `…` is a
+value that varies. A test takes the texts from the source, and fails if one has no row here.
 
 """
 
