@@ -1,4 +1,4 @@
-"""What tracing costs, measured on one machine, in alternation: ``make bench``.
+"""Measure the cost of tracing, in turns on one machine: ``make bench``.
 
-Measures and never asserts: a test that fails because a machine was busy says nothing.
+It asserts nothing: a test that fails because the machine is busy proves nothing.
 """

@@ -1,4 +1,4 @@
-"""Runs the variants in alternation and says what tracing costs: ``python -m bench --help``."""
+"""Run the variants in turns and print the cost of tracing: ``python -m bench --help``."""
 
 import argparse
 import json

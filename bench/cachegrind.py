@@ -1,4 +1,4 @@
-"""What cachegrind, Valgrind's cache simulator, counts of a process.
+"""The counts of cachegrind, Valgrind's cache simulator, for a process.
 
 The summary's lines for data are totals, followed by their parts for reads and writes in brackets.
 ``LL misses`` is the sum of ``LLi misses`` and ``LLd misses``. A miss of the last-level cache is a
@@ -29,7 +29,7 @@ LAST_LEVEL_MISS = 100
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a process did, or what one task of many did on average."""
+    """The counts of a process, or the average of one task."""
 
     instructions: float
     first_level_misses: float
@@ -38,7 +38,7 @@ class Counts:
 
     @property
     def cycles(self) -> float:
-        """Return the estimated cycles: one for each instruction, and the price of what it met."""
+        """Return the estimated cycles: one for each instruction, and the price of each miss."""
         return (
             self.instructions
             + FIRST_LEVEL_MISS * self.first_level_misses

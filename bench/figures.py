@@ -26,7 +26,7 @@ class Size:
     away: int
     #: 0 where it is not measured: less than tens of thousands say nothing.
     growth: int
-    #: So many samples of the first three are taken of the same processes.
+    #: The number of samples of the first three from the same processes.
     turns: int
 
 
@@ -45,11 +45,10 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What is measured together, in so many *rounds* of so many *turns*, by the variants' names.
+    """A measurement of the variants by name, in a number of *rounds* with a number of *turns*.
 
-    A round has processes of its own, all variants at once, and they are asked in turn. So what the
-    machine does meanwhile happens to all of them, and what chance has put where in memory is
-    another each round.
+    A round starts the processes of all variants at once, and measures them in turn. So other work
+    of the machine affects all of them, and the layout of their memory differs in each round.
     """
 
     title: str

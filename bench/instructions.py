@@ -37,7 +37,7 @@ WARM, COUNT = 50, 200
 #: Seconds that a process may run for.
 LONGEST = 1800.0
 
-#: The columns that stand for variants of another name in the documentation.
+#: The titles of variants that have another name in the documentation.
 _TITLES = {"bare": "bare Celery", "ours": "queuehop"}
 
 #: Counts of one task by hop, and by variant.

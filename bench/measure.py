@@ -1,7 +1,7 @@
-"""What processes have used, by Linux' ``/proc`` and clocks: CPU seconds, resident bytes.
+"""The usage of processes, by Linux' ``/proc`` and clocks: CPU seconds, resident bytes.
 
-All processes of one run of a variant carry the same ``BENCH_RUN`` in their environment, those too
-that leave their parent. A helper is one that runs nothing of ``bench``.
+All processes of one run of a variant have the same ``BENCH_RUN`` in their environment, also those
+that leave their parent. A helper is a process that runs nothing of ``bench``.
 """
 
 import os
@@ -30,9 +30,9 @@ class Usage:
 
     @classmethod
     def now(cls) -> "Usage":
-        """Return the usage of this very process, and of its helpers."""
+        """Return the usage of this process, and of its helpers."""
         found = usage_of(os.environ[RUN], os.getsid(0))
-        # Anew, so that the looking is not in it where something begins.
+        # Read the clock last, so that the measurement itself is not in the next one.
         return replace(found, cpu=time.process_time())
 
     def as_json(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class _Process:
 
     @classmethod
     def read(cls, pid: int) -> "_Process | None":
-        """Return what ``/proc`` says of *pid*, None if it is gone."""
+        """Return the facts in ``/proc`` about *pid*, None if the process has ended."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
             command = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -1,4 +1,4 @@
-"""The names by which the processes of the bench find each other's things."""
+"""The names that the processes of the bench share."""
 
 __all__ = ["BROKER", "MARKS", "PLANS", "PUBLISHED", "QUEUE", "SINK", "TAKEN"]
 
@@ -8,8 +8,8 @@ BROKER, MARKS = "BENCH_BROKER", "BENCH_MARKS"
 #: Environment: the host and port of what accepts the spans of Sentry and Datadog.
 SINK = "BENCH_SINK"
 
-#: Lists in the broker: what a publisher is to publish, and what it says of that.
+#: Lists in the broker: the plans of a publisher, and its answers.
 PLANS, PUBLISHED = "bench-plans", "bench-published"
 
-#: Lists in the broker: where Celery publishes to, and where workers take from.
+#: Lists in the broker: the one to which Celery publishes, and the one of the workers.
 QUEUE, TAKEN = "celery", "bench-taken"

@@ -1,4 +1,4 @@
-"""Publishes what it is told and says what that has cost: ``python -m bench.publisher [PLAN …]``.
+"""Publish tasks and print their cost: ``python -m bench.publisher [PLAN …]``.
 
 A plan is words such as ``nothing=200 mark=start nothing=4000``: a task and how often, or the name
 of a mark. It prints a line of JSON for each of the former. Without a

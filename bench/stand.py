@@ -1,4 +1,4 @@
-"""What the measuring is done on: broker, receiver, and the processes of the variants."""
+"""The system that is measured: broker, receiver, and the processes of the variants."""
 
 import json
 import os
@@ -35,7 +35,7 @@ DATABASES = 16
 
 
 class Failed(Exception):
-    """Something did not come about: what, and what was said."""
+    """A wait timed out. The text has the condition, and the output of the process."""
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
@@ -260,9 +260,9 @@ class Run:
         return made
 
     def settle(self, received: int, spans: int) -> None:
-        """Wait until *spans* have come since so many were *received*, or come no more.
+        """Wait until *spans* more than *received* have arrived, or until no more arrive.
 
-        What one variant has yet to send is not to be another's burden.
+        Otherwise the next variant would be measured while this one still sends.
         """
         if self.variant.seen:
             enough = received + spans
@@ -300,7 +300,7 @@ def await_that(
             part.check()
         if time.monotonic() > deadline:
             said = "\n".join(part.last_lines(20)) if part else ""
-            raise Failed(f"waited {timeout:g} s in vain until {what}\n{said}")
+            raise Failed(f"after {timeout:g} s, still waiting until {what}\n{said}")
         time.sleep(0.01)
 
 

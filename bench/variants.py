@@ -1,6 +1,6 @@
-"""The same application, traced in several ways: the one thing in which the variants differ.
+"""The same application, traced in several ways. The variants differ in nothing else.
 
-``BENCH_VARIANT`` chooses. What runs in every variant is ``bench.application``.
+``BENCH_VARIANT`` chooses. Every variant runs ``bench.application``.
 """
 
 import os
@@ -31,7 +31,7 @@ class Variant:
     name = "bare"
     #: Whether a receiver gets spans of it.
     seen = False
-    #: What it adds to the environment of its processes.
+    #: Added to the environment of its processes.
     env: Mapping[str, str] = {}
     #: The interpreter that its processes run on.
     python = sys.executable
@@ -50,7 +50,7 @@ class Variant:
         """Begin to trace in a process that publishes and runs nothing."""
 
     def flush(self) -> None:
-        """Send what has ended, or keep it durably: whatever the variant promises."""
+        """Send the spans that have ended, or write them to disk, as the variant does."""
 
     def settle(self) -> None:
         """Do what this process still has to do for the spans that have ended."""

@@ -45,7 +45,7 @@ MAX_WAIT = 60
 MAX_FAILURES = 0.05
 MAX_RETRIES = 0.25
 
-#: How long a process that has ended still counts, and a message that nobody takes.
+#: The time for which an ended process, and a message that no worker takes, still count.
 MEMORY = "1d"
 
 

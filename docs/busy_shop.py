@@ -64,7 +64,7 @@ def send_receipt(number: int) -> None:
 def resize(number: int) -> None:
     work(90)
     if number % 40 == 0:
-        # What the kernel does to a process that takes too much memory.
+        # The kernel does this to a process that uses too much memory.
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -81,7 +81,7 @@ def total(counts: list[int]) -> int:
 
 
 def work(milliseconds: float) -> None:
-    """Take about so long, as whatever it is would."""
+    """Sleep for about this time."""
     time.sleep(milliseconds / 1000 * random.lognormvariate(0, 0.4))
 
 

@@ -1,4 +1,4 @@
-"""``python -m telemetry``: the viewer and the doctor, on the command line."""
+"""The viewer and the doctor, on the command line: ``python -m telemetry``."""
 
 import argparse
 import sys
@@ -29,34 +29,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m telemetry", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m telemetry", description="See traces, and find the place where one breaks."
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
-    view = commands.add_parser("view", help="receive traces and show where the time went")
+    view = commands.add_parser(
+        "view", help="receive traces and show where the time went",
+        description="Receive traces and logs over OTLP, and show where the time went.",
+    )  # fmt: skip
     view.set_defaults(run=_view)
     view.add_argument("trace_id", nargs="?", help="print this trace from the database and exit")
     view.add_argument(
         "--grpc", type=_address, default="127.0.0.1:4317", metavar="HOST:PORT",
-        help="the address of OTLP/gRPC (%(default)s)",
+        help="the address for OTLP/gRPC (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--http", type=_address, default="127.0.0.1:4318", metavar="HOST:PORT",
-        help="the page, its API, and OTLP/HTTP (%(default)s)",
+        help="the address for the page, its API, and OTLP/HTTP (%(default)s)",
     )  # fmt: skip
-    view.add_argument("--db", metavar="PATH", help="the database, or :memory:")
+    view.add_argument(
+        "--db", metavar="PATH",
+        help="the database of the traces; :memory: stores none on disk (traces.db in the state "
+        "directory)",
+    )  # fmt: skip
     view.add_argument(
         "--max-spans", type=_count, default=1_000_000, metavar="COUNT",
-        help="remove the oldest traces beyond this number (%(default)s)",
+        help="delete the oldest traces beyond this number of spans (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--max-age", type=_count, default=7 * 86_400, metavar="SECONDS",
-        help="remove traces older than this (%(default)s)",
+        help="delete traces and log records that are older (%(default)s)",
     )  # fmt: skip
     view.add_argument(
         "--stuck-after", type=_count, default=60, metavar="SECONDS",
-        help="report a message as stuck after this wait (%(default)s)",
+        help="a due message is stuck if no worker takes it for this time (%(default)s)",
     )  # fmt: skip
-    view.add_argument("--follow", action="store_true", help="print each trace")
-    # It has options of its own, and reads them itself.
+    view.add_argument(
+        "--follow", action="store_true", help="print each trace as a tree when it arrives"
+    )
+    # The doctor has options of its own, and reads them itself.
     doctor = commands.add_parser(
         "doctor", help="find the first place where a trace would break", add_help=False
     )

@@ -135,7 +135,7 @@ class _TracedBody:
         # before Python 3.12 that frees what is being read (python/cpython#148891).
         if self._hop.is_serving:
             contextvars.Context().run(self._hop.end)
-            # A generator that ends now puts back what was current when it began.
+            # A generator that ends now restores what was current when it began.
             outside = get_current()
             vars(self).clear()
             if get_current() is not outside:
@@ -234,7 +234,7 @@ def _is_servers_file(body: Iterable[bytes], wrapper: type | _FileWrapper) -> boo
 def _is_end_of_websocket(exc: BaseException, environ: Environ) -> bool:
     """Return whether *exc* tells the server that a websocket has ended well.
 
-    gunicorn takes StopIteration for that, and Werkzeug's server ConnectionError.
+    gunicorn expects StopIteration for that, and Werkzeug's server ConnectionError.
     """
     is_websocket = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
     return isinstance(exc, StopIteration) or (is_websocket and isinstance(exc, ConnectionError))

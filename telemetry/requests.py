@@ -37,7 +37,7 @@ class _TracedAdapters(OrderedDict[str, BaseAdapter]):
     """The adapters of a session, also those that are mounted later.
 
     ``Session.get_adapter``, which may be replaced by a mock for a while, looks for the adapter of a
-    URL among the items. Nothing else of the session is touched.
+    URL among the items. The rest of the session is unchanged.
     """
 
     def items(self) -> Any:
@@ -73,7 +73,7 @@ class _TracedAdapter(BaseAdapter):
             _add_baggage(request, theirs)
             response = self._adapter.send(request, *args, **kwargs)
             if getattr(response, "connection", None) is self._adapter:
-                # By it, digest authentication sends again.
+                # Digest authentication sends its second request by it.
                 response.connection = self  # type: ignore[assignment]
             hop.facts.status = response.status_code
             if response.status_code >= 400:

@@ -1,6 +1,6 @@
-"""Lets a test marked ``alone`` run by itself while the others of a parallel run wait.
+"""Run a test marked ``alone`` by itself, while the others of a parallel run wait.
 
-For tests that judge how long something took, or that need the whole machine to be done in time.
+The mark is for tests that measure a time, or that need the whole machine to end in time.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import pytest
 
 
 class Turns:
-    """Held by every test while it runs: shared, or alone."""
+    """The lock that each test has while it runs: shared, or alone."""
 
     def __init__(self, config: pytest.Config) -> None:
         directory = config.cache.mkdir("alone")
@@ -23,7 +23,7 @@ class Turns:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
         if not self._alone:
-            # Shut while somebody waits to be alone: else there might always be another one inside.
+            # Closed while a test waits to be alone: else other tests might always be running.
             fcntl.flock(self._door, fcntl.LOCK_EX)
             fcntl.flock(self._room, fcntl.LOCK_EX if is_alone(item) else fcntl.LOCK_SH)
             fcntl.flock(self._door, fcntl.LOCK_UN)

@@ -1,7 +1,8 @@
-"""Writes docs/conformance.md: how a message may end, and the pools and brokers it was tried on.
+"""Write docs/conformance.md: how a message may end, and the pools and brokers of the tests.
 
-A test says with ``@pytest.mark.conformance(row)`` which row it proves, and the worker that it
-starts says where. `make pages` writes the page. A run of all of these fails if the page is stale.
+``@pytest.mark.conformance(row)`` names the row that a test proves, and the worker that the test
+starts determines the column. `make pages` writes the page. A run of all of these tests fails if the
+page is stale.
 """
 
 from collections import defaultdict

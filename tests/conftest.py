@@ -1,4 +1,4 @@
-"""What the tests stand on: a real broker, a real OTLP receiver, real processes."""
+"""The fixtures of most tests: a real broker, a real OTLP receiver, real processes."""
 
 import os
 import random
@@ -30,7 +30,7 @@ pytest_plugins = [
 
 
 def free_port() -> int:
-    """Return a loopback port that is free, and that no other test is given for a while."""
+    """Return a free loopback port, which no other test gets for a while."""
     for port in _ports():
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -40,11 +40,10 @@ def free_port() -> int:
 
 @cache
 def _ports() -> Iterator[int]:
-    """Return the ports of this test process, again and again, from a random one on.
+    """Yield the ports of this test process in a cycle, from a random one on.
 
-    Each process of pytest-xdist has a range of its own: between the moment when a port is found
-    free and the moment when a server listens there, no other test may be given it. All are below
-    those that the kernel gives to connections.
+    Each process of pytest-xdist has a range of its own, so that no other test gets a port before
+    a server listens there. All are below the ports that the kernel gives to connections.
     """
     chance = random.SystemRandom()
     worker = os.environ.get("PYTEST_XDIST_WORKER") or f"gw{chance.randrange(16)}"
@@ -90,7 +89,7 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @pytest.fixture
 def broker(broker_server: Broker) -> Broker:
-    """The broker, empty."""
+    """The broker, emptied for this test."""
     import redis
 
     with redis.Redis(port=broker_server.port) as client:
@@ -100,7 +99,7 @@ def broker(broker_server: Broker) -> Broker:
 
 @pytest.fixture(autouse=True)
 def read_propagators_again() -> Iterator[None]:
-    """Read ``OTEL_PROPAGATORS`` in each test, and not once in the process."""
+    """Read ``OTEL_PROPAGATORS`` again in each test."""
     configured_propagators.cache_clear()
     yield
     configured_propagators.cache_clear()
@@ -115,7 +114,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def start(broker: Broker, receiver: Receiver, tmp_path: Path) -> Iterator[Starter]:
-    """Start processes of the tree that use ``broker`` and report to ``receiver``."""
+    """Start processes that use ``broker`` and send their spans to ``receiver``."""
     starter = Starter(
         CELERY_BROKER_URL=broker.url,
         DATABASE_URL=f"sqlite:///{tmp_path / 'pings.sqlite3'}",
@@ -129,7 +128,7 @@ def start(broker: Broker, receiver: Receiver, tmp_path: Path) -> Iterator[Starte
 
 @pytest.fixture
 def web(start: Starter) -> str:
-    """The web side, running; its address."""
+    """The address of a running web side."""
     return start_web(start)
 
 

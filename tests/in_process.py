@@ -1,4 +1,4 @@
-"""Spans of this very process: kept in memory, and sent to a receiver where a test has one."""
+"""The spans of the test process: in memory, and sent to a receiver if the test has one."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ from telemetry.otlp.receiver import Receiver
 
 
 class Switch(SpanExporter):
-    """Sends to whoever listens at the moment: the SDK's processors cannot be taken away."""
+    """Passes spans on to the current listener, because the SDK cannot remove processors."""
 
     def __init__(self) -> None:
         self.targets: list[SpanExporter] = []
@@ -45,7 +45,7 @@ def memory(switch: Switch) -> Iterator[InMemorySpanExporter]:
 
 @pytest.fixture
 def reporting(switch: Switch, receiver: Receiver) -> Iterator[None]:
-    """The spans of this process go to ``receiver``, as those of the processes started do."""
+    """Send the spans of this process to ``receiver``, like those of the started processes."""
     exporter = OTLPSpanExporter(endpoint=receiver.endpoint)
     switch.targets.append(exporter)
     yield

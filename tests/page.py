@@ -1,4 +1,4 @@
-"""A page of docs/ that the tests write: it has a row for each mark of the tests that passed."""
+"""A page of docs/ that the tests write: one row for each mark of the tests that passed."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ class Page:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._whole = (
-            not hasattr(config, "workerinput")  # pytest-xdist tells the one that started it all
+            not hasattr(config, "workerinput")  # pytest-xdist passes reports to its controller
             and not config.option.collectonly
             and config.args_source is pytest.Config.ArgsSource.TESTPATHS
             and not config.option.keyword
@@ -39,7 +39,7 @@ class Page:
         raise NotImplementedError
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        # Without its tests the page cannot be judged, and the error must be seen.
+        # If a test failed, the page is incomplete, and pytest must show the error.
         if report.failed:
             self._whole = False
 

@@ -1,4 +1,4 @@
-"""Real processes for the tests: started, listened to, and always ended."""
+"""Real processes for the tests, whose output is read, and which always end."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Process:
-    """A child in a session of its own, whose output is kept and can be waited for."""
+    """A child in a session of its own. A test can wait for its output."""
 
     def __init__(self, argv: list[str], env: dict[str, str], cwd: Path = ROOT) -> None:
         self.argv = argv
@@ -58,14 +58,14 @@ class Process:
             self._arrived.notify_all()
 
     def wait_for_line(self, text: str, timeout: float = 30.0, count: int = 1) -> str:
-        """Wait until *text* stood in *count* lines; return the last of them."""
+        """Wait until *count* lines have *text*; return the last of them."""
         found = self.lines_until(text, timeout, count)
         if len(found) < count:
             raise AssertionError(f"{text!r} was not printed by {self.argv}:\n{self.output}")
         return found[count - 1]
 
     def lines_until(self, text: str, timeout: float = 30.0, count: int = 1) -> list[str]:
-        """Wait for *count* lines with *text*, no longer than to the end; return those there are."""
+        """Wait for *count* lines with *text*, or for the end; return those that came."""
 
         def found() -> list[str]:
             return [line for line in self.lines if text in line]
@@ -84,7 +84,7 @@ class Process:
         return status
 
     def stop(self, timeout: float = 20.0) -> int:
-        """Ask for the end, warm; what is still there after *timeout* seconds is killed."""
+        """Ask for a warm end; kill the session after *timeout* seconds."""
         if self._child.poll() is None:
             self._child.terminate()
         try:
@@ -103,7 +103,7 @@ class Process:
         self._close()
 
     def _close(self) -> None:
-        # What the child left behind may hold the pipe open: killing the session ends that too.
+        # A process that the child has left may hold the pipe open. Killing the session ends it.
         self._reader.join(5)
         assert self._child.stdout is not None
         if not self._reader.is_alive():
@@ -111,7 +111,7 @@ class Process:
 
 
 class Starter:
-    """Starts processes of the tree with a clean environment, and ends what it started.
+    """Starts processes with a clean environment, and ends them.
 
     *python* is the interpreter, by default the one of the tests.
     """
@@ -122,7 +122,7 @@ class Starter:
         self._started: list[Process] = []
 
     def __call__(self, *argv: str, cwd: Path = ROOT, **env: str | None) -> Process:
-        """Run ``python -m`` *argv*; *env* adds to the environment, None takes away."""
+        """Run ``python -m`` *argv*. *env* is added to the environment; None removes a variable."""
         return self._start([self.python, "-m", *argv], cwd, env)
 
     def script(self, name: str, *argv: str, cwd: Path = ROOT, **env: str | None) -> Process:
@@ -143,7 +143,7 @@ class Starter:
         return process
 
     def end(self) -> Iterator[str]:
-        """Stop everything, last first; yield what went wrong."""
+        """Stop all processes, the last first; yield the problems."""
         for process in reversed(self._started):
             try:
                 process.stop()

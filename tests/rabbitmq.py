@@ -1,4 +1,4 @@
-"""A RabbitMQ of the tests' own, where one is installed."""
+"""A RabbitMQ for the tests, if it is installed."""
 
 import os
 import shutil
@@ -17,26 +17,26 @@ from .processes import Process
 
 @dataclass(frozen=True)
 class RabbitMQ:
-    """A running server, and what may happen to it."""
+    """A running server, and the faults that a test can cause."""
 
     url: str
     process: Process
     env: Mapping[str, str]
 
     def freeze(self) -> None:
-        """Let it answer nothing, until ``thaw``."""
+        """Stop all answers until ``thaw``."""
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def drop_connections(self) -> None:
-        """Close every connection that it has, as a restart does."""
+        """Close every connection, as a restart does."""
         self._control("close_all_connections", "a test wants it")
 
     @contextmanager
     def out_of_memory(self) -> Iterator[None]:
-        """Let it block publishers."""
+        """Block publishers, as a server without memory does."""
         self._control("set_vm_memory_high_watermark", "0.0000001")
         try:
             yield
@@ -51,7 +51,7 @@ class RabbitMQ:
 
 def find_server() -> str | None:
     """Return the script that starts a server as the user who calls it, or None."""
-    # Debian's on the PATH changes to a user of its own; this is what it calls.
+    # Debian's script on the PATH changes to another user, and calls this one.
     debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     return str(debian) if debian.exists() else shutil.which("rabbitmq-server")
 

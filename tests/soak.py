@@ -32,7 +32,7 @@ from .conftest import free_port
 from .processes import Process, Starter
 from .system import Server
 
-#: Seconds after the last task that the system has to run what was accepted, and to deliver it.
+#: Seconds after the last task in which the system must run and deliver everything accepted.
 SETTLE = 120.0
 
 #: Seconds after which a worker that takes nothing, while messages wait, is killed.

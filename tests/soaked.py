@@ -47,7 +47,7 @@ def _note(context: trace.SpanContext, what: str) -> None:
 
 
 def log(**_: object) -> None:
-    """Log a line that is like no other, and note it."""
+    """Log a unique line, and note it."""
     text = f"log {secrets.token_hex(8)}"
     LOGGER.info(text)
     context = trace.get_current_span().get_span_context()
@@ -57,7 +57,7 @@ def log(**_: object) -> None:
 
 @signals.task_prerun.connect
 def begin(task_id: str, **_: object) -> None:
-    """Note the task, and log the line that is the last word of a child killed in it."""
+    """Note the task, and log a line, which is the last one of a child killed in the task."""
     os.write(_BEGUN, f"{task_id}\n".encode())
     log()
 

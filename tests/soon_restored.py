@@ -1,4 +1,4 @@
-"""The Celery app of the system, with the time shortened after which lost messages come back."""
+"""The Celery app of the system, with a short visibility timeout."""
 
 from workers.celery import app
 

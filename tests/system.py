@@ -1,4 +1,4 @@
-"""What stands beside the system in its tests: a broker to take away, a producer without traces."""
+"""Helpers for tests of the system: a broker that can be stopped, a producer without traces."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from .processes import Process
 
 
 class Server:
-    """A Redis-protocol server of a test's own, on one port, which can be killed and come back."""
+    """A Redis-protocol server for one test. It can be killed and started again on its port."""
 
     def __init__(self, directory: Path, password: str, keep: bool = False) -> None:
-        """With *keep*, what it holds is there again after it was stopped."""
+        """With *keep*, the data survive a stop."""
         self.port = free_port()
         self.url = f"redis://:{password}@127.0.0.1:{self.port}/0"
         self._argv = [
@@ -31,7 +31,7 @@ class Server:
 
 @contextmanager
 def producer(broker_url: str) -> Iterator[Celery]:
-    """Publish by the tasks' names alone, from an app that nobody has instrumented."""
+    """Publish by the tasks' names alone, from an app that is not instrumented."""
     backend = broker_url if broker_url.startswith("redis") else "rpc://"
     with Celery(broker=broker_url, backend=backend) as celery:
         yield celery

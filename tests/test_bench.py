@@ -1,4 +1,4 @@
-"""What the bench makes of what it has measured."""
+"""The bench computes its results from its measurements."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ def requests(ours: list[list[dict[str, float]]]) -> Variants:
 
 
 def test_rates_are_compared_turn_by_turn() -> None:
-    """A machine that slows down meanwhile is slow for all of them in the same turn."""
+    """A machine that slows down is slow for all variants in the same turn."""
     ours = turns("rate", (90, 180, 360), (80, 80, 80))
     to_bare, to_contrib = results({"requests a second": requests(ours)})
     assert (to_bare.value, to_bare.rounds) == (pytest.approx(0.85), pytest.approx([0.9, 0.8]))
@@ -28,7 +28,7 @@ def test_rates_are_compared_turn_by_turn() -> None:
 
 
 def test_what_is_added_is_compared_by_medians() -> None:
-    """In one turn it may be nothing, or less: its ratio there says nothing."""
+    """In one turn, the added cost may be 0 or less, so a ratio of turns has no meaning."""
 
     def cpu(*rounds: tuple[float, ...]) -> list[list[dict[str, float]]]:
         keys = "publish", "publish, helpers", "run", "run, helpers"
@@ -53,7 +53,7 @@ def test_all_of_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "requests a second, gunicorn, ours : bare ≥ 0.93 0.85 0.80 … 0.90" in lines
 
 
-#: What Valgrind 3.19 prints for ``python -c "import json"``, and before it a forked child's part.
+#: The output of Valgrind 3.19 for ``python -c "import json"``, and before it that of a child.
 SUMMARIES = """\
 ==30265== Cachegrind, a cache and branch-prediction profiler
 ==30265== Copyright (C) 2002-2017, and GNU GPL'd, by Nicholas Nethercote et al.
@@ -125,7 +125,7 @@ def test_a_snapshot_is_a_child_that_has_ended() -> None:
 
 
 def test_costs_are_a_table() -> None:
-    """What each variant adds to the bare one, and its ratio to contrib's."""
+    """The table has the cost that each variant adds to the bare one, and its ratio to contrib's."""
     numbers = {
         "bare": {"publish": 2_000_400.0},
         "contrib": {"publish": 3_000_400.0},

@@ -1,4 +1,4 @@
-"""The bench of the viewer, where the viewer cannot start."""
+"""The bench of the viewer reports that the viewer cannot start."""
 
 import subprocess
 import sys

@@ -49,7 +49,7 @@ def config(**env: str) -> dict[str, Any]:
 
 
 def services(broker: str, traces: str) -> dict[str, dict[str, Any]]:
-    """Return what is started by this choice, by name."""
+    """Return the services that compose starts for these variables, by name."""
     chosen = config(BROKER=broker, TRACES=traces, LS_ACCESS_TOKEN=TOKEN)["services"]
     return dict(chosen)
 

@@ -1,4 +1,4 @@
-"""Whatever comes in by HTTP, by the queue or by the environment: nothing raises."""
+"""Any HTTP header, any message and any setting: nothing raises."""
 
 import json
 import random
@@ -21,7 +21,7 @@ from .processes import Starter
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-#: What stands in headers, bent a little, and anything at all.
+#: Values of real headers, with small changes, and arbitrary text.
 header = st.one_of(
     st.text(max_size=60),
     st.text(alphabet="0123456789abcdef-", max_size=60),
@@ -127,7 +127,7 @@ def test_environments(monkeypatch: pytest.MonkeyPatch, environment: dict[str, st
 
 
 def hostile(count: int) -> Iterator[dict[str, Any]]:
-    """Yield headers of messages, the same ones at each run."""
+    """Yield headers of messages, the same in each run."""
     found: list[dict[str, Any]] = []
 
     @settings(max_examples=count, deadline=None, derandomize=True, database=None)
@@ -140,7 +140,7 @@ def hostile(count: int) -> Iterator[dict[str, Any]]:
 
 
 def test_messages(start: Starter, receiver: Receiver, broker: Broker) -> None:
-    """Thousands of messages with headers of all makes, and bodies that are none."""
+    """Thousands of messages with arbitrary headers, and with malformed bodies."""
     sent = 0
     chance = random.Random(1)
     with Connection(broker.url) as connection:

@@ -1,4 +1,4 @@
-"""Which Python the Makefile uses, and the words for one that it cannot use."""
+"""The Makefile finds a suitable Python, and names the remedy if there is none."""
 
 import os
 import re
@@ -17,7 +17,7 @@ SUITABLE = str(ROOT / ".ci/suitable.py")
 
 @pytest.fixture
 def version(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Check a Python of the version that is given."""
+    """Return a function that checks a Python of a version."""
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: 0)
 
     def check(*version: int) -> None:
@@ -74,7 +74,7 @@ def test_a_free_threaded_build_is_refused(version, monkeypatch: pytest.MonkeyPat
 
 
 def make(path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run make with the programs of *path* before the system's and a .venv that is not there."""
+    """Run make with the programs of *path* before the system's, and without a .venv."""
     return subprocess.run(
         ["make", "setup", f"VENV={path / 'venv'}", *argv],
         env={"PATH": f"{path}:{os.defpath}"},

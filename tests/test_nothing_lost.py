@@ -1,4 +1,4 @@
-"""The whole system while its parts are recycled, killed and taken away."""
+"""The whole system while its parts are recycled, killed and stopped."""
 
 import json
 import os
@@ -23,13 +23,13 @@ from .conftest import free_port, start_web, start_worker
 from .processes import Process, Starter
 from .system import Server
 
-#: What the web side says before it gives up on a broker.
+#: Seconds in which the web side answers, also if its broker is down.
 IN_TIME = 15.0
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start a server to take away, which ends with the test."""
+    """Start a server that the test stops. It ends with the test."""
     servers: list[Server] = []
 
     def start(*, keep: bool = False) -> Server:
@@ -56,13 +56,13 @@ def traces_of(spans: list[ReceivedSpan], name: str) -> set[str]:
 
 
 def ping(url: str) -> requests.Response:
-    """Ping, again where the server closed the connection as it was recycled."""
+    """Ping. Repeat it if the server closed the connection because it was recycled."""
     for _ in range(5):
         try:
             return requests.get(f"{url}/ping", timeout=30)
         except requests.ConnectionError:
             time.sleep(0.1)
-    raise AssertionError("the web side is away")
+    raise AssertionError("the web side is down")
 
 
 def ping_until_closed(url: str) -> str:
@@ -141,7 +141,7 @@ def test_a_client_that_is_interrupted(start: Starter, web: str, receiver: Receiv
 
 
 class Load:
-    """So many clients that ping until they are told to stop; what they were answered, and when."""
+    """Clients that ping until ``stop``; the answers that they got, and when."""
 
     def __init__(self, url: str, clients: int) -> None:
         self.accepted: set[str] = set()
@@ -181,7 +181,7 @@ class Load:
 
 
 def incomplete(spans: list[ReceivedSpan], accepted: set[str]) -> set[str]:
-    """Return those of the *accepted* pings whose request or run is not there."""
+    """Return those of the *accepted* pings whose request or run is missing."""
     requested = traces_of(spans, "GET /ping")
     return accepted - (requested & traces_of(spans, "process workers.tasks.ping"))
 
@@ -211,8 +211,8 @@ def test_a_broker_that_is_restarted_in_the_middle(
         load.wait_for(lambda load: load.statuses[503] >= 5)
         refused_at = len(load.accepted)
         server.start()
-        # A worker of Celery 5.7 may end as it loses its Redis: then another is started, as by a
-        # supervisor, and has what the first had taken.
+        # A worker of Celery 5.7 may end when it loses its Redis. Then start another, as a
+        # supervisor does. It gets the messages that the first had taken.
         workers = [worker]
         if len(worker.lines_until("Connected to ", count=2)) < 2:
             workers.append(start_worker(start, "tests.soon_restored"))
@@ -229,8 +229,8 @@ def test_a_broker_that_is_restarted_in_the_middle(
             and f"[{span.attributes['messaging.message.id']}] received" not in output
         }
 
-    # Celery takes a message from Redis and notes it there in two steps. What it had taken when
-    # Redis went in between is gone: one message, since it takes them one by one.
+    # Celery takes a message from Redis and notes that there, in two steps. If Redis dies in
+    # between, this message is lost: one, since Celery takes them one by one.
     spans = receiver.wait_for(
         lambda spans: (
             len(missing := incomplete(spans, load.accepted)) <= 1 and missing <= never_taken(spans)

@@ -1,4 +1,4 @@
-"""The whole way of a ping: client, web, broker, worker and stores, each a process of its own."""
+"""A whole ping: client, web, broker, worker and stores, each a process of its own."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""The linter of prose finds what the rules forbid, in pages and in source, and nothing in code."""
+"""The linter of prose finds forbidden phrases in pages and in source, and none in code."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The wheel, in an empty environment beside a project that knows nothing of this one."""
+"""The wheel in an empty environment, used by a foreign project as README says."""
 
 import os
 import re
@@ -67,20 +67,20 @@ assert telemetry.flush()
 
 
 def section() -> str:
-    """Return what the README says of one's own code."""
+    """Return README's section about one's own code."""
     _, _, rest = (ROOT / "README.md").read_text().partition("## In your own code\n")
     return rest.partition("\n## ")[0]
 
 
 def readme() -> list[str]:
-    """Return the lines that the README has for one's own code: web, queue and client side."""
+    """Return README's code for a project of one's own: web, queue and client side."""
     blocks = re.findall(r"```python\n(.*?)```", section(), re.S)
     assert len(blocks) == 3
     return blocks
 
 
 def run(*argv: str, **options: object) -> str:
-    # uv has certificates of its own, which know nothing of a proxy's.
+    # uv has certificates of its own, without the one of a proxy.
     env = {**os.environ, "UV_SYSTEM_CERTS": "1", **options.pop("env", {})}
     done = subprocess.run(argv, capture_output=True, text=True, timeout=100, env=env, **options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,7 +98,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter that has the wheel, with the extras that the README names, and no more."""
+    """An interpreter with the wheel and the extras that README names, and no other package."""
     (extras,) = re.findall(r"^    pip install '\.(\[\S+\])'$", section(), re.M)
     venv = tmp_path_factory.mktemp("venv")
     run(UV, "venv", "--python", sys.executable, str(venv), "--clear")
@@ -109,7 +109,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """The foreign project; ``telemetry`` stands in it in the lines that the README gives."""
+    """The foreign project, with README's code in it."""
     package = tmp_path / "shop"
     package.mkdir()
     web_side, queue_side, client_side = readme()

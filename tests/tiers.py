@@ -1,4 +1,4 @@
-"""The quick tier: every test that needs no process of its own, found by what the test uses."""
+"""The quick tier: every test that starts no process, found by its fixtures and its module."""
 
 import subprocess
 
@@ -10,7 +10,7 @@ from . import processes
 #: Fixtures that start a process, and pytest's own that does.
 _STARTING = frozenset({"broker_server", "rabbitmq", "sound", "start_viewer", "pytester"})
 
-#: What a module has in its namespace if its tests start processes themselves.
+#: Names in the namespace of a module whose tests start processes.
 _MODULES = (subprocess, processes)
 
 settings.register_profile("full", deadline=None)
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def starts_processes(item: pytest.Function) -> bool:
-    """Return whether *item* starts a process, by its fixtures or by what its module imports."""
+    """Return whether *item* starts a process, by its fixtures or by the imports of its module."""
     if not _STARTING.isdisjoint(item.fixturenames):
         return True
     return any(

@@ -1,6 +1,6 @@
-"""A message arrives in the worker's main process: when, and from which queue.
+"""Record when and from which queue a message arrives in the worker's main process.
 
-Its child learns both from the headers. The log lines about the message have its trace id.
+The child reads both from the headers. The log lines about the message have its trace id.
 """
 
 import time
@@ -25,7 +25,7 @@ _MARK = "queuehop_traced"
 
 
 def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the *start_strategy* of a task, with each of its messages noted and in context."""
+    """Return the *start_strategy* of a task, which notes each message and makes it current."""
     if hasattr(start_strategy, _MARK):
         return start_strategy
 
@@ -34,7 +34,7 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
         take = start_strategy(app, consumer, **options)
 
         def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
-            # Celery makes its request of the body in protocol 1, of the headers in protocol 2.
+            # Celery makes its request from the body in protocol 1, from the headers in protocol 2.
             fields = body if type(body) is dict else message.headers
             if type(fields) is dict:
                 fields[RECEIVED_AT] = time.time()

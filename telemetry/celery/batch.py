@@ -1,4 +1,4 @@
-"""A run of many messages: the package celery-batches hands a task a list of them."""
+"""A run of many messages: the package celery-batches passes a list of them to a task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ __all__ = ["batch_of"]
 
 
 def batch_of(args: Any) -> list[Mapping[str, Any]]:
-    """Return the messages of a batch, whose requests are a list in *args*; empty for any other."""
+    """Return the messages of a batch: *args* is a list of their requests. Else return none."""
     if not args or not isinstance(args[0], list):
         return []
     requests = args[0]

@@ -28,7 +28,7 @@ class _Part:
 
     @cached_property
     def runs(self) -> list[ParentContext]:
-        """The runs of all parts, which the last one asks for. A body that is a group asks often."""
+        """The runs of all parts, for the last part. A body that is a group reads them often."""
         with self._backend.client.pipeline() as pipe:
             pipe.lrange(self._key, 0, -1)
             pipe.delete(self._key)

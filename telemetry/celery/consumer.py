@@ -83,12 +83,12 @@ class RunTracer:
             if run is None or run.id != task_id:
                 return
         run.detach()
-        # Run, span and request are a cycle, which would keep what the task holds, such as the
-        # connections of a greenlet, until the garbage collector comes.
+        # Run, span and request are a cycle. Without this, the task's objects, such as the
+        # connections of a greenlet, would live until the garbage collector runs.
         if run.request is not None:
             run.request.pop(Run.attribute, None)
         if state is None and current_process().daemon:
-            # A child that is ending, by itself or killed: the main process reports the run.
+            # The child is ending, by itself or killed. The main process reports the run.
             return
         facts = run.facts
         facts.state = state
@@ -145,7 +145,7 @@ class RunTracer:
         return run
 
     def _start_batch(self, task: str, task_id: str, batch: list[Mapping[str, Any]]) -> Run:
-        """Start a run that takes many messages at once: a trace that links to each of their sends.
+        """Start a run of many messages: a trace of its own that links to each of their sends.
 
         Its waits are those of the message that waited longest.
         """
@@ -183,7 +183,7 @@ def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
 
 
 def _waited(facts: RunFacts, now: float) -> float:
-    """Return the seconds for which a message that is run *now* has waited after it was due."""
+    """Return how many seconds a message that runs *now* has waited since it was due."""
     eta = facts.message[MESSAGE_FIELDS.index("eta")]
     _, queue, prefetch, _ = waits(
         parse_time(facts.sent_at), parse_eta(eta), parse_time(facts.received_at), now
@@ -206,7 +206,7 @@ def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
             run.fail(exc)
         return
     cause = retval
-    if state == states.RETRY:  # raised while an exception is handled, it need not be given it
+    if state == states.RETRY:  # without an ``exc=``, its cause is the exception being handled
         cause = getattr(retval, "exc", None) or getattr(retval, "__context__", None)
     if state not in _FAILED:
         return

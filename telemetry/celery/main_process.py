@@ -101,7 +101,7 @@ class MainProcess:
 
     @contextmanager
     def lost(self, request: Any, exc: BaseException) -> Iterator[None]:
-        """Report the attempt of *request* that *exc* ended, as the context of the block.
+        """Report the attempt of *request* that *exc* ended. Its run is current in the block.
 
         Celery may report one death twice; it is one run. An errback or a retry that Celery then
         publishes is under that run.
@@ -187,7 +187,7 @@ class MainProcess:
 
 
 def _reported_by_child(request: Any) -> Run | None:
-    """Return the run of *request* if its child had ended it before it was lost.
+    """Return the run of *request* if the child had ended it before the child was lost.
 
     Its span is on disk already, and nothing is added to it.
     """

@@ -62,7 +62,7 @@ class Broker(NamedTuple):
 def broker_of(get_connection: Callable[[], Any]) -> Broker:
     """Return the broker of a kombu connection. It need not be open, and is not opened.
 
-    A connection with failover URLs may be to any of them: its broker is what they have in common.
+    A connection with failover URLs may be to any of them, so only what they share is known.
     """
     try:
         connection = get_connection()
@@ -94,7 +94,7 @@ def _broker(host: Any, transport: Any, port: Any, virtual_host: Any, ssl: bool) 
     info = connection.info()
     system = str(info["transport"])
     address, port = _server(str(info.get("hostname") or ""), info.get("port"))
-    # Two databases of one server are two brokers. Without one named it is the default.
+    # Two databases of one server are two brokers. If the URL names none, it is the default.
     part = str(info.get("virtual_host") or "").strip("/")
     return Broker(
         _SYSTEMS.get(system, system),

@@ -1,7 +1,7 @@
 """A worker's answers to the doctor: from its main process, and from the process that runs tasks.
 
-The main process answers a remote-control command. A child answers a task of the library's own with
-what its message brought. Neither touches anything of the application.
+The main process answers a remote-control command. A child answers by a task of the library, with
+the contents of its message. Neither runs code of the application.
 """
 
 import time
@@ -26,9 +26,9 @@ COMMAND = "queuehop_doctor"
 
 
 class _DoctorTask(Task):
-    """Not of the application's own Task class, which may expect the arguments of its tasks."""
+    """The doctor's task. The application's own Task class may expect arguments of its tasks."""
 
-    #: No limit, also where the application limits all of its tasks by default.
+    #: No limit, even if the application limits all of its tasks by default.
     rate_limit = 0
 
     @classmethod
@@ -77,7 +77,7 @@ def _of_run(request: Any) -> dict[str, Any]:
 def of_main_process(state: Any, **_: Any) -> dict[str, Any]:
     """Describe the main process of a worker: Celery's remote control."""
     consumer = state.consumer
-    # The queue of a broadcast is this worker's alone, and no probe can be sent to it by name.
+    # The queue of a broadcast has a random name, and belongs to this worker alone: no probe.
     queues = [each.name for each in consumer.task_consumer.queues if each.exchange.type != "fanout"]
     pool = type(consumer.pool)
     app = consumer.app

@@ -50,7 +50,7 @@ class Producer:
     def send(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
         """Return the hop of a message for *task* with the caller's *headers*.
 
-        *broker* is another than the app's.
+        *broker* is given only if it is not the app's.
         """
         is_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
         send = Send(self.template(task, is_given, broker), SendFacts())
@@ -65,7 +65,7 @@ class Producer:
         return broker_of(self._app.connection_for_write)
 
     def _template(self, task: str, is_given: bool, broker: Broker | None) -> SpanTemplate:
-        # The run is not under a send whose context is not the one in the message: CLIENT.
+        # The message has another context than this send, so its run is not under it: CLIENT.
         kind = SpanKind.CLIENT if is_given else SpanKind.PRODUCER
         return message_template("send", task, kind, broker or self._broker)
 
@@ -154,10 +154,10 @@ def _broker_of_caller(options: Mapping[str, Any]) -> Broker | None:
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
     """Return the headers of a message with *options*: those that the caller gives, and a retry's.
 
-    Headers that a task copies from its own message are not the caller's choice of a context, nor
-    are those that name no span, such as an empty one. A retry is under the same send as the
-    attempt: Celery copies the attempt's headers for that, but not if the task gives some, nor from
-    below another tracer's table.
+    A trace header stays only if the caller has chosen it. It is removed if the task has copied it
+    from its own message, or if it names no span. A retry is under the same send as its attempt.
+    Celery copies the attempt's headers into the retry, but not if the task gives headers, and not
+    those below another tracer's table. They are added here.
     """
     headers, run = options.get("headers"), current_run()
     if not isinstance(headers, Mapping | None):
@@ -183,7 +183,7 @@ def _without(headers: Mapping[str, Any], dropped: Set[str]) -> dict[str, Any]:
 
 
 def _parents(run: Run, is_retry: object) -> set[tuple[bytes, int]]:
-    """Return the ids of the parents in the message of *run*, and for its retry its own."""
+    """Return the ids of the parents in the message of *run*, and for a retry that of the run."""
     message = run.request or {}
     brought = [each for each in (message, message.get("headers")) if isinstance(each, Mapping)]
     parents: list[Parent | None] = [extract_parent(each)[0] for each in brought]

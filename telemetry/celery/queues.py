@@ -35,7 +35,7 @@ def destination(
 
 
 def queue_of_delivery(consumer: Any, delivery: Any) -> str | None:
-    """Return the queue from which *consumer*, Celery's, took the message of a *delivery*.
+    """Return the queue from which Celery's *consumer* took the message of a *delivery*.
 
     Return the exchange if several of the worker's queues are bound to it.
     """
@@ -51,7 +51,7 @@ def _one_bound(queues: Iterable[Queue], exchange: str, routing_key: str) -> str 
 
 
 def _name(queue: Queue) -> str:
-    # A broadcast has a queue for each worker, under a random name; the alias is the one in code.
+    # A broadcast has a queue for each worker, with a random name. Its alias is the name in code.
     return str(getattr(queue, "alias", None) or queue.name)
 
 
@@ -72,7 +72,7 @@ def _is_bound(queue: Queue, exchange: str, routing_key: str) -> bool:
 
 
 def _kind(exchange: Exchange) -> str | None:
-    """Return how *exchange* routes a message. That of RabbitMQ's plugin for delays routes later."""
+    """Return how *exchange* routes a message: for RabbitMQ's plugin for delays, after the delay."""
     arguments = getattr(exchange, "arguments", None) or {}
     kind: str | None = arguments.get("x-delayed-type", exchange.type)
     return kind

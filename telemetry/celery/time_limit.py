@@ -15,7 +15,7 @@ from ..tracing.interrupts import is_uninterrupted, uninterrupted
 __all__ = ["SoftTimeLimit", "guard_soft_time_limit"]
 
 #: Seconds until the signal is sent once more, and how often at most. A span processor that does not
-#: return holds back the limit no longer than that.
+#: return delays the limit no longer than that.
 DELAY, TRIES = 0.001, 100
 
 
@@ -59,6 +59,6 @@ def guard_soft_time_limit() -> SoftTimeLimit | None:
         return None
     if isinstance(handler, SoftTimeLimit):
         return handler
-    uninterrupted(Signal.send)  # it swallows what is raised in a receiver, or right behind one
+    uninterrupted(Signal.send)  # it swallows exceptions in a receiver, or right after one
     guard = pool.soft_timeout_sighandler = SoftTimeLimit(handler)
     return guard

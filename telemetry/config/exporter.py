@@ -144,7 +144,7 @@ def logs_enabled() -> bool:
 
 
 def _target_beside(traces: Otlp, signal: Signal) -> Otlp | None:
-    """Return the target of *signal*: that of the spans, unless a variable is for one of both."""
+    """Return the target of *signal*: that of the spans, unless a variable names one of the two."""
     of_one_signal = ("OTEL_EXPORTER_OTLP_TRACES_", f"OTEL_EXPORTER_OTLP_{signal}_")
     if any(name.startswith(of_one_signal) for name in os.environ):
         return otlp(signal)

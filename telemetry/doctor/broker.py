@@ -109,7 +109,7 @@ def is_permission(exc: BaseException) -> bool:
 
 
 def is_lost(exc: BaseException) -> bool:
-    """Return whether *exc* comes of a connection that broke, or of a server that is silent."""
+    """Return whether a broken connection or a silent server has caused *exc*."""
     return any(isinstance(e, OSError) or type(e).__name__ in _LOST for e in _chain(exc))
 
 

@@ -166,7 +166,7 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
         yield Finding(
             "worker-export-failed", "export", "the worker's spans do not reach the collector"
             + (f": {why}" if why else ""),
-            "run the doctor in the worker's host and environment to see why",
+            "run the doctor on the worker's host and in its environment, for the reason",
         )  # fmt: skip
 
 

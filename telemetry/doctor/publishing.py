@@ -39,7 +39,7 @@ def app_of_threads() -> Celery:
 def check_shared_tasks(app: Celery, used: Celery) -> Iterator[Finding]:
     """Check that shared tasks publish as *app* does, also by *used*, the app of threads.
 
-    A factory that is called twice makes two apps of one configuration, and either will do.
+    A factory that is called twice makes two apps of one configuration. Either may publish.
     """
     shared = [] if _publishes_like(used, app) else _shared_tasks(app)
     untraced = "" if hasattr(used, PRODUCER) else ", which is not instrumented"

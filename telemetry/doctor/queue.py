@@ -1,4 +1,4 @@
-"""Check the way of a message: publisher, broker, workers, result backend."""
+"""Check the path of a message: publisher, broker, workers, result backend."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -117,7 +117,7 @@ def _check_queues_and_probe(
         task = min(wanted[queue], default="")
         yield Finding(
             "queue-not-consumed", "queue",
-            f"no worker consumes the queue {queue}" + (task and f", where {task} goes"),
+            f"no worker consumes the queue {queue}" + (f", where {task} goes" if task else ""),
             f"start a worker with -Q {queue}" + ("" if task else ", or remove it from task_queues"),
         )  # fmt: skip
     yield from _check_tasks(app, wanted, workers)

@@ -41,7 +41,7 @@ def as_text(
 
 
 def _sound(options: argparse.Namespace) -> str:
-    """Return what is true if nothing was found."""
+    """Return the first line of a report without findings."""
     if not options.celery:
         return "A request makes one trace."
     if not (options.flask or options.url):

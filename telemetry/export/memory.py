@@ -116,7 +116,7 @@ class MemorySink(Sink):
     def _pause(self) -> None:
         """Close the connections, and send nothing until ``_resume``."""
         self._paused = self._sending.acquire(timeout=1.0)
-        # This makes an export fail that is under way: a collector that hangs must not delay a fork.
+        # An export in progress fails: a collector that hangs must not delay a fork.
         self._close()
         if not self._paused:
             self._paused = self._sending.acquire(timeout=1.0)
@@ -126,7 +126,7 @@ class MemorySink(Sink):
             self._sending.release()
 
     def _start(self) -> None:
-        # Nobody waits for this lock: a signal handler may end a span in the middle of this.
+        # Never wait for this lock: a signal handler may end a span in the middle of this.
         if self._starting.acquire(blocking=False):
             self._thread = threading.Thread(target=self._run, name="queuehop-export", daemon=True)
             self._thread.start()

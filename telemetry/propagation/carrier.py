@@ -47,7 +47,7 @@ def header_values(value: Any) -> list[str]:
 
 
 class _HeadersGetter(Getter[Any]):
-    """Gets from the result of ``read_headers`` returns."""
+    """Reads the result of ``read_headers``."""
 
     def get(self, carrier: Any, key: str) -> list[str] | None:
         return carrier.get(key.lower())  # type: ignore[no-any-return]

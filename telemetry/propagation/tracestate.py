@@ -62,11 +62,11 @@ class HeaderTraceState(TraceState):
         return ",".join(f"{key}={value}" for key, value in self.__members.items())
 
     def add(self, key: str, value: str) -> TraceState:
-        """Return one with the member in front; itself if *key* is there or the member malformed."""
+        """Return a copy with the member in front; self if *key* exists or it is malformed."""
         return self if key in self.__members else self.update(key, value)
 
     def update(self, key: str, value: str) -> TraceState:
-        """Return one with the member in front; itself if the member is malformed.
+        """Return a copy with the member in front; self if the member is malformed.
 
         A 33rd member replaces the last.
         """
@@ -78,7 +78,7 @@ class HeaderTraceState(TraceState):
         return HeaderTraceState([(key, value), *rest[: _MAX_MEMBERS - 1]])
 
     def delete(self, key: str) -> TraceState:
-        """Return one without the member of *key*."""
+        """Return a copy without the member of *key*."""
         return HeaderTraceState(item for item in self.__members.items() if item[0] != key)
 
     def __getitem__(self, key: str) -> str:

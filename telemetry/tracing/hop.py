@@ -61,7 +61,7 @@ class Hop(Generic[F]):
     ) -> Span:
         """Start the span under *parent*, at *start_time* in Unix nanoseconds or now.
 
-        *context* is what a sampler may look at besides.
+        *context* is for a sampler that the application has set.
         """
         try:
             provider = trace.get_tracer_provider()

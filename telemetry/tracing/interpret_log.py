@@ -1,4 +1,4 @@
-"""From a log record to OTLP's words for it: the severity, and the attributes of the conventions.
+"""From a log record to OTLP: the severity, and the attributes of the conventions.
 
 Pure, as ``interpret`` is; the sender calls it.
 """

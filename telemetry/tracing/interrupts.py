@@ -1,4 +1,4 @@
-"""Where a soft time limit has to wait.
+"""The code in which a soft time limit has to wait.
 
 The limit is a signal whose handler raises in the main thread, between any two instructions. Code
 with an ``except`` around it cleans up and raises it again. Two kinds of code cannot: a function

@@ -1,4 +1,4 @@
-"""Log records as they leave: what the application logs, in the trace in which it logs it.
+"""Record what the application logs, with the ids of the trace in which it logs.
 
 No handler is added to any logger. A handler on the root logger would make ``logging.basicConfig``
 do nothing, would be removed by Celery, and would not see the records of tasks, whose logger does
@@ -36,7 +36,7 @@ _OWN = ("telemetry", __package__.rpartition(".")[0])
 #: The modules of Celery that log that a message was received and that a task succeeded.
 _OF_CELERY = frozenset({"celery.worker.strategy", "celery.app.trace"})
 
-#: So many names of loggers are known.
+#: The most names of loggers that are cached.
 _MAX_NAMES = 4096
 
 #: Characters that masking may remove before the end of a text is cut off.
@@ -47,7 +47,7 @@ _INT64 = 1 << 63
 
 
 def record_logs(append: Callable[[RecordedLog], None], settings: Logs) -> None:
-    """Call *append* with every record that a logger hands to its handlers, as *settings* say.
+    """Call *append* with each record that a logger passes to its handlers, if *settings* select it.
 
     A second call changes nothing.
     """
@@ -102,7 +102,7 @@ class LogRecorder:
 
     @uninterrupted  # traceback and the text of an object may swallow what is raised
     def record(self, record: logging.LogRecord, extra: Iterable[str]) -> None:
-        """Hand *record* over, with the attributes of it that *extra* names."""
+        """Append *record*, with those of its attributes that *extra* names."""
         try:
             self._append(self._recorded(record, extra))
         except Exception:

@@ -28,8 +28,8 @@ def correlate_logs() -> None:
     if hasattr(handle, _MARK):
         return
 
-    # A record factory comes too early: logging refuses an ``extra`` whose names it has set. Here
-    # the record has all that the application gives it, and its context is still current.
+    # A record factory runs too early: logging refuses an ``extra`` whose names it has set. Here,
+    # the record has everything that the application adds, and its context is still current.
     @wraps(handle)
     def handle_with_ids(handler: logging.Handler, record: logging.LogRecord) -> Any:
         _add_ids(record)

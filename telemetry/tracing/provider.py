@@ -56,7 +56,7 @@ class HopTracerProvider(TracerProvider):
             or exceeds(limits.max_links, 0)
             or limits.max_span_attribute_length is not None
         )
-        #: The name of the service in place of the one in *resource*, if it is set.
+        #: The name of the service, if it replaces the one in *resource*.
         self.service_name: str | None = None
         #: The flags of a root, and those of a child by its parent's. None: the sampler is asked.
         self._root_flags = _flags(sampler.root, _RANDOM)
@@ -111,7 +111,7 @@ class HopTracerProvider(TracerProvider):
     ) -> Span:
         """Start a span under *parent*, and decide whether it is sampled.
 
-        *context* is what a sampler and span processors may look at. *start_time* is in Unix
+        *context* is for a sampler and for span processors. *start_time* is in Unix
         nanoseconds.
         """
         now = time_ns() if start_time is None else start_time
@@ -209,7 +209,7 @@ class HopTracer(Tracer):
 
     def __init__(self, provider: HopTracerProvider, scope: Scope) -> None:
         self._provider = provider
-        # The names of an application's spans may be without end: they are in the records.
+        # An application may have any number of span names, so they are in the records.
         self._templates = {kind: SpanTemplate("", kind.value, {}, scope) for kind in SpanKind}
 
     def start_span(

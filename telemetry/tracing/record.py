@@ -297,7 +297,7 @@ class RecordedLog(Struct, array_like=True):
     dropped_attributes: int = 0
 
 
-#: An application's own kinds of text and numbers, such as NumPy's floats, go as what they are.
+#: Classes derived from text or numbers, such as NumPy's floats, are packed as their base class.
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),
     (int, int.__int__),

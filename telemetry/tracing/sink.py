@@ -1,4 +1,4 @@
-"""Where finished records go: the one way out of a process that makes spans."""
+"""The sink of a process: every finished record is appended to it."""
 
 from collections.abc import Iterator
 
@@ -8,19 +8,19 @@ __all__ = ["Sink"]
 
 
 class Sink:
-    """Takes the records of one process. This one takes none.
+    """Receives the records of one process. This base class drops them.
 
-    The others are ``export.spool.sink.DiskSink`` and ``export.memory.MemorySink``.
+    ``export.spool.sink.DiskSink`` and ``export.memory.MemorySink`` deliver them.
     """
 
     #: Whether it wants records of spans that are sampled out, for the metrics.
     measures = False
 
     def append(self, template: SpanTemplate, record: Record) -> None:
-        """Take one finished record. Must not wait for the network."""
+        """Accept one finished record. Must not wait for the network."""
 
     def append_log(self, log: RecordedLog) -> None:
-        """Take one log record. It is dropped where the sink has no target for logs."""
+        """Accept one log record. Drop it if there is no target for logs."""
 
     def resource_changed(self) -> None:
         """Use the new resource of the process from the next record on."""

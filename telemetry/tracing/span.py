@@ -1,4 +1,4 @@
-"""The one kind of span: what a hop, or the application's own tracer, fills a record with."""
+"""The one kind of span: a hop, or the application's own tracer, fills its record."""
 
 import logging
 import traceback
@@ -81,7 +81,7 @@ class HopSpan(Span):
         self._parent = parent
         #: The sampler's decision. A span that is not recorded still counts in the metrics.
         self.recorded = recorded
-        #: There until the span ends. Of several threads one deletes it.
+        #: Deleted when the span ends. If several threads end it, one succeeds.
         self._open = True
 
     def get_span_context(self) -> SpanContext:
@@ -204,7 +204,7 @@ class HopSpan(Span):
 
     @cleans_up
     def end(self, end_time: int | None = None) -> None:
-        """End the span, at *end_time* in Unix nanoseconds or now, and hand its record over."""
+        """End the span, at *end_time* in Unix nanoseconds or now, and write its record."""
         if not self.end_once(end_time):
             logger.warning("span %r ended a second time: ignored", self.name)
 
@@ -249,7 +249,7 @@ class HopSpan(Span):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """End the span, failed by an exception as ``start_span`` was told."""
+        """End the span. An exception fails it as the arguments of ``start_span`` ask."""
         if exc_val is not None and self.is_recording():
             fail_as_asked(self, exc_val, *self.on_exception)
         self.end()
@@ -260,7 +260,7 @@ class HopSpan(Span):
         return self._parent.span_context() if self._parent is not None else None
 
     def readable(self) -> ReadableSpan:
-        """Return the span so far as the SDK's own class, for who reads or exports it."""
+        """Return the span so far as the SDK's own class, for code that reads or exports it."""
         return readable(self.template, self.record, self._owner.resource, self.parent)
 
     name = property(lambda span: interpret(span.template, span.record).name)

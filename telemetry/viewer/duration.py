@@ -52,7 +52,7 @@ def unit_of(ns: int) -> tuple[str, int, int] | None:
 
 
 def number(ns: int, length: int, decimals: int) -> str:
-    """Return *ns* in units of *length*, rounded to so many *decimals*, halves up."""
+    """Return *ns* in units of *length*, rounded to *decimals* digits after the point, halves up."""
     rounded = _halves_up(ns, length // 10**decimals)
     return f"{rounded / 10**decimals:.{decimals}f}"
 

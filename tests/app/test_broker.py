@@ -1,4 +1,4 @@
-"""The broker as the web side reaches it: many at a time, and in bounded time when it is away."""
+"""The web side uses the broker: many requests at once, and in bounded time if it is down."""
 
 import re
 import socket
@@ -21,7 +21,7 @@ from ..processes import Starter
 from ..rabbitmq import RabbitMQ
 from ..system import Server
 
-#: Every way of a request to the broker.
+#: Every request that needs the broker.
 PATHS = ["/ping", "/ping?wait=5", f"/ping/{uuid.uuid4()}", "/healthz"]
 
 
@@ -49,7 +49,7 @@ def test_every_request_gets_its_own_result(
         retry = f"{url}/ping?wait=20&task=retry"
         assert {answer.status_code for answer in pool.map(get, [retry] * 8)} == {200}
 
-    # What nobody waited for can be asked for later, and again.
+    # A result for which no request waited can be read later, and again.
     for _ in range(2):
         later = get(first["status_url"]).json()
         assert later["state"] == "SUCCESS"
@@ -61,7 +61,7 @@ def test_no_subscription_stays_for_a_result_that_nobody_fetches(web: str, broker
         answers = list(pool.map(get, [f"{web}/ping"] * 24))
     assert {answer.status_code for answer in answers} == {202}
     with redis.Redis(port=broker.port) as client:
-        # The server reads what the web side has sent when it comes to it.
+        # The server reads the request only when it accepts the connection.
         until = time.monotonic() + 10
         while client.pubsub_channels("celery-task-meta-*") and time.monotonic() < until:
             time.sleep(0.05)
@@ -70,7 +70,7 @@ def test_no_subscription_stays_for_a_result_that_nobody_fetches(web: str, broker
 
 @pytest.fixture
 def server(start: Starter, tmp_path: Path) -> Iterator[Server]:
-    """A broker to take away."""
+    """A broker that a test stops."""
     server = Server(tmp_path, password="hunter2")
     start.env["CELERY_BROKER_URL"] = server.url
     yield server
@@ -115,7 +115,7 @@ def test_a_broker_that_is_killed_and_comes_back(
         assert_away(url, path, receiver)
     server.start()
     assert get(f"{url}/ping").status_code == 202
-    # Nobody asks in between: the connection is a dead one, and nothing has said so.
+    # No request comes in between, so the web side does not know that the connection is dead.
     server.process.kill()
     server.start()
     assert get(f"{url}/ping").status_code == 202

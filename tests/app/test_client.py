@@ -1,4 +1,4 @@
-"""The client, run as a person runs it, against a server that notes what it is asked."""
+"""The client, run as a user runs it, against a server that notes its requests."""
 
 import json
 import re
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         traceparent = self.headers.get("traceparent", "")
         self.server.asked.append((url.path, parse_qs(url.query), traceparent))
-        said = {} if self.server.status < 400 else {"error": {"message": "the broker is away"}}
+        said = {} if self.server.status < 400 else {"error": {"message": "the broker is down"}}
         body = json.dumps(said).encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(body)))
@@ -121,7 +121,7 @@ def test_a_server_that_fails_is_an_error(client: Client, stub: Stub, receiver: R
     assert (done.returncode, done.stdout) == (1, "")
     lines = done.stderr.splitlines()
     assert len(lines) == 2
-    start = f"http://{stub.address}/ping failed: 503, the broker is away  trace "
+    start = f"http://{stub.address}/ping failed: 503, the broker is down  trace "
     assert all(line.startswith(start) for line in lines)
     spans = receiver.wait_for(lambda spans: len(spans) == 4)
     for line in lines:

@@ -1,4 +1,4 @@
-"""The demo, run as a person runs it: what it prints, how it ends, and that nothing stays behind."""
+"""The demo, run as a user runs it: its output, its end, and that no process is left."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def demo(env: dict[str, str], *argv: str) -> Process:
 
 
 def gone(mark: str, started: list[int]) -> bool:
-    """Wait for the end of *started*, which were there; return whether nothing is left."""
+    """Wait until the processes *started* have ended; return whether none is left."""
     for pid in started:
         try:
             descriptor = os.pidfd_open(pid)
@@ -109,7 +109,7 @@ class Terminal:
         os.close(slave)
 
     def read_until(self, text: str, timeout: float = 30.0) -> None:
-        """Read until *text* has come since the last time; forget what was before it."""
+        """Read until *text* has come since the last call. Later calls begin after it."""
         deadline = time.monotonic() + timeout
         while text not in self.said:
             left = deadline - time.monotonic()
@@ -144,7 +144,7 @@ def test_on_a_terminal_it_stays_until_ctrl_c(terminal: Terminal, mark: str) -> N
 
 @pytest.fixture
 def browser(env: dict[str, str], tmp_path: Path) -> Path:
-    """A display, and a browser that notes what it is to open; return where."""
+    """A display, and a browser that notes the URL to open. Return the file of the note."""
     opened, script = tmp_path / "opened", tmp_path / "browser"
     script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
     script.chmod(0o755)
@@ -194,7 +194,7 @@ def test_nothing_stays_behind_however_it_ends(
 ) -> None:
     run = demo(env, "--keep", "--count", "1")
     run.wait_for_line("run until Ctrl-C")
-    # The server hides its environment, so what the demo says of it counts too.
+    # The server hides its environment, so the process id that the demo prints counts too.
     started = sorted({*left_behind(mark), *map(int, re.findall(r"\(pid (\d+)\)", run.output))})
     assert len(started) >= 7  # the demo, viewer, broker, worker and its two children, web
     run.signal(number)
@@ -211,7 +211,7 @@ def test_ctrl_c_while_it_starts(env: dict[str, str], mark: str) -> None:
     run.signal(signal.SIGINT)
     assert run.wait(30) == 130
     assert "interrupted" in run.output
-    # A part that was being started at that very moment ends with the demo, not before it.
+    # A part that was being started at that moment ends with the demo, not before it.
     assert gone(mark, left_behind(mark))
 
 

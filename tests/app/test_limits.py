@@ -1,4 +1,4 @@
-"""What the web side takes, run as the compose file runs it, and what it says with every answer."""
+"""The limits and the headers of the web side, run as the compose file runs it."""
 
 import re
 import socket

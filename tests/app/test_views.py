@@ -1,4 +1,4 @@
-"""The web side, asked over HTTP: what it answers, and how it bears what is wrong."""
+"""The answers of the web side over HTTP, also to requests that are wrong."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from ..processes import Process, Starter
 
 @pytest.fixture
 def get(web: str) -> Any:
-    """Ask the web side."""
+    """Send a GET to the web side."""
     session = requests.Session()
 
     def get(path: str, **options: Any) -> requests.Response:
@@ -86,7 +86,7 @@ def test_what_is_not_there_is_said_as_json(get: Any, web: str) -> None:
 
 @pytest.fixture
 def own_broker(start: Starter) -> Iterator[Process]:
-    """A broker that this test may take away."""
+    """A broker that this test may stop."""
     server = _start_broker(port := free_port())
     start.env["CELERY_BROKER_URL"] = f"redis://127.0.0.1:{port}/0"
     yield server
@@ -123,7 +123,7 @@ def test_a_broker_that_is_away_is_503_in_time(
 
     spans = receiver.wait_for(lambda spans: len(failed(spans)) == 2)
     for server in failed(spans):
-        # One that went out on a connection that was found dead is tried on a new one, once.
+        # A message that was sent on a dead connection is sent again on a new one, once.
         sends = [s for s in spans if s.parent_id == server.span_id]
         assert 1 <= len(sends) <= 2
         for send in sends:

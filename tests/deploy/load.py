@@ -1,4 +1,4 @@
-"""Publish so many of each task: ``python -m tests.deploy.load add=3 fail=1``."""
+"""Publish a number of each task: ``python -m tests.deploy.load add=3 fail=1``."""
 
 import os
 import sys

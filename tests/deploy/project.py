@@ -1,4 +1,4 @@
-"""A Celery app on Redis Sentinel, as docs/scale.md says that it is configured."""
+"""A Celery app on Redis Sentinel, configured as in docs/scale.md."""
 
 import os
 
@@ -8,7 +8,7 @@ from opentelemetry import trace
 import telemetry
 from telemetry.celery import instrument_celery
 
-#: Wanted twice: the result backend does not look at the broker's.
+#: Set twice, because the result backend does not read the broker's options.
 SENTINEL = {"master_name": "queuehop"}
 
 app = Celery(
@@ -24,7 +24,7 @@ instrument_celery(app, service_name="worker")
 
 @app.task(name="where")
 def where() -> str:
-    """Say which trace is current inside of the task."""
+    """Return the id of the trace that is current in the task."""
     return f"{trace.get_current_span().get_span_context().trace_id:032x}"
 
 

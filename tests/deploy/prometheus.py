@@ -1,4 +1,4 @@
-"""A Prometheus, and a page of what a receiver got, as the Collector would show it."""
+"""A Prometheus, and a page with the metrics of a receiver, in the form of the Collector's."""
 
 import json
 import threading
@@ -48,9 +48,9 @@ class Prometheus:
 def wait_until(
     holds: Callable[[], bool], timeout: float, why: Callable[[], object] = lambda: ""
 ) -> None:
-    """Ask until *holds*, for *timeout* seconds at most. The error shows *why* it does not.
+    """Wait until *holds* is true, for *timeout* seconds at most. The error shows *why* it is not.
 
-    Prometheus tells nobody that it has scraped or evaluated, so it is asked every 0.2 seconds.
+    Prometheus sends no event after a scrape or an evaluation, so *holds* is called every 0.2 s.
     """
     deadline = time.monotonic() + timeout
     while not holds():
@@ -120,7 +120,7 @@ class Exposition:
                 self.wfile.write(body)
 
             def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._names = prometheus_names()

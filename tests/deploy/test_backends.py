@@ -1,4 +1,4 @@
-"""The backends run the files of compose.yaml and deploy/, and get what docs/backends.md says.
+"""Run the backends with the files of compose.yaml and deploy/ and the settings of docs/backends.md.
 
 ``make test-backends`` runs these tests.
 
@@ -79,7 +79,7 @@ def test_promtool_takes_the_configuration_with_its_part_for_kubernetes(tmp_path:
 
 
 def dashboard_errors(board: str) -> str:
-    """Return where *board* does not fit Grafana's schema."""
+    """Return the places where *board* differs from Grafana's schema."""
     done = subprocess.run(
         [str(BUILT / "dashboard")], input=board, capture_output=True, text=True, timeout=60
     )

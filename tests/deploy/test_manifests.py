@@ -35,7 +35,7 @@ COLLECTOR, KUBERNETES = DEPLOY / "collector", DEPLOY / "kubernetes"
 
 Object = dict[str, Any]
 
-#: The schemas that kubernetes-validate is asked for.
+#: The schemas for kubernetes-validate.
 VERSION = "1.33"
 
 #: The components of the contrib distribution of the Collector, by their names from 0.153 on.
@@ -76,7 +76,7 @@ def kustomization(directory: Path = KUBERNETES) -> Object:
 
 
 def objects() -> Iterator[Object]:
-    """Yield what ``kubectl apply -k`` takes from files, and what is applied by itself."""
+    """Yield the objects that ``kubectl apply -k`` applies, and those that are applied alone."""
     files = [name for name in kustomization()["resources"] if name.endswith(".yaml")]
     for name in [*files, "keda.yaml"]:
         yield from load(KUBERNETES / name)
@@ -308,7 +308,7 @@ def test_nobody_samples_before_the_gateway() -> None:
 
 
 def test_a_task_may_end_before_its_worker_is_killed() -> None:
-    # And what it ended may be delivered: telemetry.shutdown waits 5 seconds for that.
+    # Then telemetry.shutdown waits up to 5 seconds for the delivery of its spans.
     assert pod("worker")["terminationGracePeriodSeconds"] > app.conf.task_time_limit + 5
     # Messages of a killed worker return later than that.
     visible = app.conf.broker_transport_options["visibility_timeout"]
@@ -391,7 +391,7 @@ def test_what_an_agent_cannot_deliver_stays_with_the_application() -> None:
     exporter = collector("agent")["exporters"]["load_balancing"]["protocol"]["otlp"]
     assert exporter["sending_queue"]["enabled"] is False
     assert exporter["retry_on_failure"]["enabled"] is False
-    # And the application is still there to be told.
+    # The application still runs then, and gets the answer.
     assert exporter["timeout"] == "5s"
     assert "batch" not in collector("agent")["service"]["pipelines"]["traces"]["processors"]
 

@@ -1,4 +1,4 @@
-"""Prometheus' rules and Grafana's dashboard: of one mind with the code, and run for real."""
+"""Prometheus' rules and Grafana's dashboard agree with the code, and run in a real Prometheus."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def promtool(*argv: str) -> None:
 
 
 def panels() -> Iterator[tuple[str, str]]:
-    """Yield the title and the expression of everything that the dashboard shows."""
+    """Yield the title and the expression of each panel of the dashboard."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", ()):
             expr = target["expr"].replace("$__rate_interval", "1m")
@@ -151,7 +151,7 @@ def test_prometheus_evaluates_it_all_on_real_load(
     prometheus.wait_for(f"{monitoring.FAILURES} > bool 0.05", {f"{name}.fail celery": 1.0})
     prometheus.wait_for(f"{monitoring.RETRIES} > bool 0.25", {f"{name}.retry celery": 1.0})
     for title, expr in panels():
-        # Nothing of this has happened, and where nothing has, there is no line.
+        # None of this has happened, so these panels have no line.
         if title not in ("Sends that failed",):
             assert prometheus.query(expr), (title, expr)
 

@@ -1,4 +1,4 @@
-"""Web and worker, started and asked as their manifests say."""
+"""Web and worker, started and probed as in their manifests."""
 
 import os
 import re

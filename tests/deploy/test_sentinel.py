@@ -1,4 +1,4 @@
-"""A trace through a broker that is found by Redis Sentinel, which is really run."""
+"""A trace through a broker behind a real Redis Sentinel."""
 
 import os
 import time
@@ -74,7 +74,7 @@ def sentinel(tmp_path: Path) -> Iterator[Sentinel]:
 
 
 def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    """Wait for what a Sentinel answers when it is asked: a server that is not up tells nobody."""
+    """Ask a Sentinel until the answer is right: it sends no event when a server is down."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
@@ -82,7 +82,7 @@ def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
 
 
 def one_trace(receiver: Receiver, start: Starter) -> ReceivedSpan:
-    """Publish once; return the run, after a look at its send."""
+    """Publish once, and check the send; return the run."""
     producer = start("tests.deploy.project")
     trace_id = producer.wait_for_line("ran in").split()[-1]
 

@@ -1,7 +1,7 @@
-"""The blocks of a page that are not written by hand: code from its source, and what was seen.
+"""The blocks of a page that a test writes: code from the source, and the output of a run.
 
-A mark on the line above a fenced block says what it is: ``<!-- code: FILE SYMBOL -->``,
-``<!-- code: FILE -->`` for a whole file, or ``<!-- run: NAME -->``.
+The line above a fenced block has its mark: ``<!-- code: FILE SYMBOL -->``, ``<!-- code: FILE -->``
+for a whole file, or ``<!-- run: NAME -->``.
 """
 
 import ast
@@ -13,22 +13,22 @@ from pathlib import Path
 
 from ..processes import ROOT
 
-#: Whether the pages are written, by ``make pages``. Else a test fails where one is stale.
+#: Whether to write the pages, as ``make pages`` does. Else a test fails if one is stale.
 WRITE = bool(os.environ.get("QUEUEHOP_WRITE_PAGES"))
 
 _BLOCK = re.compile(r"(<!-- (code|run): ([^>]+) -->\n```\w*\n)(.*?)^(```)$", re.M | re.S)
 
-#: What differs from one run to the next, and from one machine to the next.
+#: The parts of a text that differ between runs and machines.
 _CHANGING = re.compile(
     r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8,32}(\b|…)|[\d.]+"
 )
 
 
 def fill(page: str, seen: Mapping[str, str]) -> str:
-    """Return *page* with its blocks as the source is now, and as *seen* says.
+    """Return *page* with the code of today's source, and with the outputs in *seen*.
 
-    What was seen stays as it stands where it differs in ids and numbers alone. Raises LookupError
-    for a block that there is nothing for.
+    An output that differs in ids and numbers alone stays unchanged. Raises LookupError for a block
+    without a source or an output.
     """
 
     def block(found: re.Match[str]) -> str:
@@ -47,7 +47,7 @@ def steady(text: str) -> str:
 
 
 def source(path: str, symbol: str = "") -> str:
-    """Return the code of *symbol*, a function, a class or ``a.b``, or all of the file at *path*."""
+    """Return the code of *symbol* (a function, a class or ``a.b``), or the file at *path*."""
     text = (ROOT / path).read_text()
     if not symbol:
         return text
@@ -77,7 +77,7 @@ class Page:
         return {match[3]: match[4] for match in found if match[2] == kind}
 
     def show(self, name: str, text: str) -> None:
-        """Assert that the block *name* shows *text*; note it if the page is to be written."""
+        """Assert that the block *name* has *text*, or note the text for ``write``."""
         self._seen[name] = text
         if not WRITE:
             shown = self.blocks("run").get(name)
@@ -85,13 +85,13 @@ class Page:
             assert steady(shown) == steady(text), f"{name} is stale: run `make pages`"
 
     def write(self) -> None:
-        """Write what was shown, if the page is to be written and all of its blocks were shown."""
+        """Write the noted texts, if there is one for each block and pages are written."""
         shown = self.blocks("run")
         if WRITE and set(shown) <= set(self._seen):
             self.path.write_text(fill(self.path.read_text(), self._seen))
 
     def check_code(self) -> None:
-        """Assert that each block of code is the source, or write it."""
+        """Assert that each block of code equals the source, or write it."""
         if WRITE:
             self.path.write_text(fill(self.path.read_text(), self.blocks("run")))
         code = self.blocks("code")

@@ -13,7 +13,7 @@ from ..processes import ROOT, Process, Starter
 
 FOLDER = ROOT / "docs" / "by_hand"
 
-#: How many spans each case leaves, in the order in which the cases begin.
+#: The number of spans of each case, in the order in which the cases begin.
 BY_HAND = {
     "killed": 1,
     "ping": 4,
@@ -48,7 +48,7 @@ CURL = "curl http://127.0.0.1:5000/"
 
 
 def run_cases(folder: Path, broker: str, directory: Path, receiver: Receiver) -> None:
-    """Run every case in *folder* once, and stop what was started."""
+    """Run every case in *folder* once, and end all processes."""
     work = directory / "work"
     shutil.copytree(folder, work)
     start = Starter(

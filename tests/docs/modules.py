@@ -35,7 +35,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imports() -> dict[str, set[str]]:
-    """Return which modules each module imports: anywhere in it, and for its types alone too."""
+    """Return the modules that each module imports: anywhere in it, also for its types alone."""
     return {module: _imports(module, path) for module, path in modules().items()}
 
 
@@ -49,7 +49,7 @@ def _imports(module: str, path: Path) -> set[str]:
             above = package.rsplit(".", node.level - 1)[0] if node.level else ""
             origin = ".".join(filter(None, [above, node.module]))
             for alias in node.names:
-                # What is imported is a module, or a name in one.
+                # An import is of a module, or of a name in one.
                 name = f"{origin}.{alias.name}"
                 found.add(name if name in modules() else origin)
     return {name for name in found if name in modules()} - {module}
@@ -62,7 +62,7 @@ def part(module: str) -> str:
 
 
 def parts(graph: Graph) -> dict[str, set[str]]:
-    """Return which parts each part imports."""
+    """Return the parts that each part imports."""
     found: dict[str, set[str]] = defaultdict(set)
     for module, imported in graph.items():
         found[part(module)] |= set(map(part, imported)) - {part(module)}
@@ -92,9 +92,9 @@ def upwards(arrows: Iterable[tuple[str, str]], order: tuple[str, ...]) -> list[t
 
 
 def diagram() -> str:
-    """Return a Mermaid flowchart: a box for each part, an arrow from who imports to what."""
+    """Return a Mermaid flowchart: a box for each part, an arrow to each part that it imports."""
     arrows = parts(imports())
-    # Everybody may use the library's own functions. They are those of setup and propagation.
+    # Every part may use the library's own functions. They are those of setup and propagation.
     inside = [name for name in ORDER if name in arrows]
     lines = ["flowchart TD", f'  subgraph {LIBRARY}["telemetry: the library"]']
     lines += [f"    {name}" for name in inside]

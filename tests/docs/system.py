@@ -1,4 +1,4 @@
-"""The system of this repository, whole or with one line of one part replaced, and what it shows."""
+"""The system of this repository, whole or with one line of one part replaced, and its outputs."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from ..processes import ROOT, Starter
 
 @dataclass(frozen=True)
 class Break:
-    """One line of one part replaced, and how many spans are left of a ping."""
+    """A replaced line of one part, and the number of spans that a ping then has."""
 
     part: str
     file: str
@@ -42,12 +42,12 @@ BREAKS = {
     "worker": Break("worker", "workers/celery.py", INSTRUMENT_CELERY, "pass", 4),
 }
 
-#: The spans of a ping of which nothing is missing.
+#: The number of spans of a complete ping.
 WHOLE = 11
 
 
 class System:
-    """Web side, worker and client, of which one may run with a line replaced."""
+    """Web side, worker and client. One of them may run with a replaced line."""
 
     def __init__(
         self, start: Starter, receiver: Receiver, directory: Path, broken: Break | None = None
@@ -78,7 +78,7 @@ class System:
         assert client.wait() == 0, client.output
 
     def doctor(self) -> str:
-        """Return what the doctor says of the web side and the worker that is up."""
+        """Return the doctor's report about the web side and the running worker."""
         command = ("telemetry", "doctor", "--celery", "workers", "--flask", "app")
         doctor = self._start(*command, cwd=self._tree("web"))
         status = doctor.wait(60)
@@ -114,7 +114,7 @@ class System:
 
 @contextmanager
 def listening_in(web: str) -> Iterator[tuple[str, list[str]]]:
-    """Stand between a client and *web* for one request: yield an address, and what it said."""
+    """Pass one request on to *web*: yield the address to send it to, and the bytes received."""
     heard: list[str] = []
     host, port = web.removeprefix("http://").split(":")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -137,7 +137,7 @@ def listening_in(web: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def show_message(message: bytes) -> str:
-    """Return a message as it lies in Redis, and its body, without this machine's name."""
+    """Return a message as stored in Redis, and its body, without this machine's name."""
     text = message.decode().replace(socket.gethostname(), "host")
     fields = json.loads(text)
     body = base64.b64decode(fields["body"]).decode()

@@ -51,7 +51,7 @@ def test_the_arrows_point_down() -> None:
         if one in ORDER and other != LIBRARY
     ]
     assert len(arrows) > 20
-    # This holds for the system that the library is shown in, too: the library knows nothing of it.
+    # The library does not import the demo either.
     assert upwards(arrows, (*OUTSIDE, *ORDER)) == []
 
 

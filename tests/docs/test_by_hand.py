@@ -1,4 +1,4 @@
-"""docs/by_hand shows its files as they are, and the traces that they make."""
+"""docs/by_hand shows its files unchanged, and the traces that they make."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ from .system import show_tree
 
 PAGE = Page(FOLDER / "README.md")
 
-#: What is in the trace with the library only.
+#: A text that only the trace of the library has.
 ADDED = {
     "publish": "send publish PRODUCER (server) ERROR",
     "retry": "(linked to process retry)",

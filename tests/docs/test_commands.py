@@ -1,4 +1,4 @@
-"""Every command that a page names exists. Those of README and guide do what the page says."""
+"""Every command that a page names exists. Those of README and guide work as described."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
 
 
 def commands() -> list[str]:
-    """Return the commands that stand in blocks of their own, each once."""
+    """Return the commands in blocks of their own, each once."""
     found = []
     for page in PAGES:
         for line in _FENCED.sub("", (ROOT / page).read_text()).splitlines():
@@ -47,7 +47,7 @@ SERVERS = ["flask run", "celery -A workers worker", "python -m app.client"]
 SAMPLED = "OTEL_TRACES_SAMPLER=parentbased_traceidratio OTEL_TRACES_SAMPLER_ARG=0.05 flask run"
 DOCTOR = "python -m telemetry doctor --celery workers --flask app"
 VIEW = ["python -m telemetry view", "python -m telemetry view --follow"]
-#: As tests/test_wheel.py does it, into an environment of its own.
+#: tests/test_wheel.py runs it, in an environment of its own.
 INSTALL = "pip install '.[flask,celery,requests,viewer,testing]'"
 VIEW_OPTIONS = (
     "python -m telemetry view [--grpc 127.0.0.1:4317] [--http 127.0.0.1:4318] [--db PATH]"
@@ -61,14 +61,14 @@ def test_no_command_is_left_out() -> None:
 
 @pytest.mark.parametrize("command", MAKE)
 def test_make_knows_the_target(command: str) -> None:
-    """What it would do: the demo, the bench and CI itself do it."""
+    """A dry run only: other tests and CI run these targets."""
     done = subprocess.run([*plain(command), "-n"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", COMPOSE)
 def test_compose_understands(command: str) -> None:
-    """Up and down need an engine: the files and the options that are named need none."""
+    """Check the files and the options alone, because up and down need an engine."""
     words = plain(command)
     env = dict(word.split("=", 1) for word in words if _ASSIGNMENT.match(word))
     words = words[len(env) :]
@@ -82,7 +82,7 @@ def test_compose_understands(command: str) -> None:
 
 @pytest.fixture
 def web(start: Starter) -> str:
-    """The web side and a worker, by the README's very words; the web side's address."""
+    """Start the web side and a worker by the README's commands. Return the web side's address."""
     port = free_port()
     flask, worker, _ = SERVERS
     start(*flask.split(), FLASK_RUN_PORT=str(port)).wait_for_line("Running on")
@@ -117,7 +117,7 @@ def test_sampled(start: Starter) -> None:
     env = dict(word.split("=", 1) for word in words if _ASSIGNMENT.match(word))
     web = start(*words[len(env) :], FLASK_RUN_PORT=str(free_port()), **env)
     assert "Running on" in web.wait_for_line("Running on")
-    assert "OTEL_TRACES_SAMPLER" not in web.output  # which it would name if it could not use it
+    assert "OTEL_TRACES_SAMPLER" not in web.output  # it would be named if it could not be used
 
 
 @pytest.mark.parametrize("command", VIEW)

@@ -1,4 +1,4 @@
-"""The guide shows the code that is there, and what a real system made of it."""
+"""The guide shows today's code, and the spans and outputs of a real system."""
 
 import json
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_the_whole_way(system: System, broker: Broker) -> None:
 
 @pytest.mark.parametrize(("name", "system"), [(n, n) for n in BREAKS], indirect=["system"])
 def test_a_break(name: str, system: System) -> None:
-    """What is left of a ping without the one line, and what the doctor says."""
+    """Without one line, the guide shows the rest of the trace and the doctor's report."""
     web = system.start_web()
     system.start_worker()
     system.ping(web)

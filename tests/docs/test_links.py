@@ -1,4 +1,4 @@
-"""Each link inside the repository leads to a file that is there, and to a heading in it."""
+"""Each link inside the repository leads to an existing file, and to a heading in it."""
 
 import re
 from pathlib import Path
@@ -42,6 +42,11 @@ def test_each_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{link}: there is no {target}"
         if heading:
             assert heading in anchors(target), f"{link}: {target.name} has no such heading"
+
+
+def test_each_picture_is_on_a_page() -> None:
+    linked = {(page.parent / link).resolve() for page in PAGES for link in links(page)}
+    assert [path for path in (ROOT / "docs" / "images").iterdir() if path not in linked] == []
 
 
 def test_a_link_and_a_heading_are_found(tmp_path: Path) -> None:

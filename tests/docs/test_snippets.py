@@ -1,4 +1,4 @@
-"""The lines that the guide gives to be written by its reader do what it says of them."""
+"""The code that the guide suggests for the reader's own program works."""
 
 import queue
 import re

@@ -1,6 +1,6 @@
-"""The application of somebody who has another tracer beside this library: web side and worker.
+"""An application with another tracer beside this library: web side and worker.
 
-``BESIDE`` names that tracer, ``FIRST`` is ``ours`` or ``theirs``: the one that is set up first.
+``BESIDE`` names that tracer, ``FIRST`` is ``ours`` or ``theirs``: the tracer that is set up first.
 Both sides import this module, with another ``SERVICE``.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 BESIDE, FIRST, SERVICE = os.environ["BESIDE"], os.environ["FIRST"], os.environ["SERVICE"]
-#: Where the tracers without OTLP send: Sentry's envelopes, and the traces for Datadog's agent.
+#: The address for tracers without OTLP: Sentry's envelopes, and the traces for Datadog's agent.
 INTAKE = os.environ["INTAKE"]
 
 
@@ -120,7 +120,7 @@ def inside() -> AbstractContextManager[Any]:
 
 
 def message_of(task: celery.Task) -> dict[str, Any]:
-    """Return what the message of *task* came with."""
+    """Return the headers of the message of *task*."""
     found = {name: value for name, value in vars(task.request).items() if isinstance(value, str)}
     mine = {name: value for name, value in baggage.get_all().items() if name == "tenant"}
     return {"top": found, "table": dict(task.request.headers or {}), "baggage": mine}
@@ -141,7 +141,7 @@ def retry(task: celery.Task) -> dict[str, Any]:
 
 @web.get("/<task>")
 def publish(task: str) -> dict[str, Any]:
-    """Publish *task* and wait for what it returns."""
+    """Publish *task* and wait for its result."""
     options: dict[str, Any] = {"queue": flask.request.args["queue"]}
     token = context.attach(baggage.set_baggage("tenant", "blue"))
     if "by_name" in flask.request.args:

@@ -1,4 +1,4 @@
-"""A Celery app with a task of celery-batches: what the worker of its tests runs."""
+"""The Celery app with a task of celery-batches, for the worker of its tests."""
 
 import os
 from typing import Any
@@ -30,4 +30,4 @@ def three(requests: list[Any]) -> None:
 
 @app.task(name="soon", base=Batches, flush_every=100, flush_interval=0.2)
 def soon(requests: list[Any]) -> None:
-    """Take what has come in a fifth of a second."""
+    """Take the messages of a fifth of a second."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 TRACER = os.environ["TRACER"]
-#: Where the tracers without OTLP send: Sentry's envelopes, and the traces for Datadog's agent.
+#: The address for tracers without OTLP: Sentry's envelopes, and the traces for Datadog's agent.
 INTAKE = os.environ["INTAKE"]
 
 #: How many children run one task and end.
@@ -19,7 +19,7 @@ RECYCLED = 5
 
 Span = Callable[[str], AbstractContextManager[Any]]
 
-#: Makes a span around what the application does. Set by the tracer.
+#: Makes a span around the application's work. The tracer sets it.
 span: Span
 
 
@@ -135,7 +135,7 @@ def expired() -> None:
 
 
 def main() -> None:
-    """Publish what each case needs, each inside a span of its own."""
+    """Publish the messages of each case, each inside a span of its own."""
     # First: a child that is killed takes the spans with it that it has not sent.
     with span("kills"):
         killed.delay()

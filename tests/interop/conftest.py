@@ -1,4 +1,4 @@
-"""Where other tracers run: a web process, a worker, and what gets the spans of both."""
+"""The system for other tracers: a web process, a worker, and the receivers of their spans."""
 
 import signal
 from collections import Counter
@@ -24,7 +24,7 @@ APPLICATION = "tests.interop.application"
 
 @dataclass
 class Answer:
-    """What came of one request."""
+    """The result of one request."""
 
     trace_id: str
     #: The headers of the message: those at its top level, and those in its table "headers".
@@ -98,7 +98,7 @@ class Stand:
         )
 
     def let_go(self, *processes: Process) -> None:
-        """Ask *processes* to end, while the next ones start."""
+        """Ask *processes* to end, without waiting for it."""
         for process in processes:
             process.signal(signal.SIGTERM)
 

@@ -1,7 +1,6 @@
-"""Environments for what cannot be installed beside the tests' own packages.
+"""Environments for packages that cannot be installed beside those of the tests.
 
-Each is made once, from the lock file of its name, and kept for the next run. `make clean` removes
-them.
+Each is made once, from the lock file of its name, and used again. `make clean` removes them.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""What Sentry's SDK and Datadog's library send to, instead of Sentry and an agent."""
+"""A server in the place of Sentry and of Datadog's agent."""
 
 import gzip
 import json

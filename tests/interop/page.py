@@ -1,8 +1,8 @@
-"""Writes docs/interop.md: the products that this library was tried beside, and what came out.
+"""Write docs/interop.md: the products that ran beside this library, and the results.
 
-A test says with ``@pytest.mark.interop(product, situation, outcome)`` which row it proves. A test
-whose row depends on its parameters has the bare mark, and calls ``note``. Several tests may prove
-one row. `make pages` writes the page. A run of all of these tests fails if the page is stale.
+``@pytest.mark.interop(product, situation, outcome)`` names the row that a test proves. A test whose
+row depends on its parameters has the bare mark, and calls ``note``. Several tests may prove one
+row. `make pages` writes the page. A run of all of these tests fails if the page is stale.
 """
 
 import re

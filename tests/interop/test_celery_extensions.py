@@ -24,7 +24,7 @@ def named(spans: list[ReceivedSpan], *names: str) -> list[ReceivedSpan]:
 
 
 def wait_for(receiver: Receiver, **counts: int) -> list[ReceivedSpan]:
-    """Wait until there are so many sends and runs of each task; return all spans."""
+    """Wait for these numbers of sends and runs of each task; return all spans."""
 
     def arrived(spans: list[ReceivedSpan]) -> bool:
         return all(

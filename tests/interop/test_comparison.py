@@ -1,4 +1,4 @@
-"""README's comparison: what each tracer records when it is alone, set up as its manual says."""
+"""README's comparison: each tracer alone, set up as its manual says, and its records."""
 
 import re
 import signal
@@ -109,7 +109,7 @@ def waits_in(facts: Iterable[str]) -> int:
 
 
 class Recorded:
-    """What one tracer has recorded."""
+    """The records of one tracer."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = {span.span_id: span for span in spans}
@@ -197,7 +197,7 @@ ROWS: dict[str, Callable[[Recorded], str]] = {
 #: The runs that every tracer records.
 RUNS = {"work": 1, "part": 2, "whole": 1, "retry": 3}
 
-#: What queuehop records: 8 spans of the application, 15 sends, 14 runs.
+#: The spans of queuehop: 8 of the application, 15 sends, 14 runs.
 ALL_OF_QUEUEHOP = 37
 
 
@@ -211,7 +211,7 @@ class System:
         self._intake = intake
 
     def run(self) -> Recorded:
-        """Run all cases; end the workers as a deployment would; return what arrived."""
+        """Run all cases; end the workers as a deployment does; return the spans that arrived."""
         celery = ("celery", "-A", MODULE, *WORKER)
         publisher = self._start(MODULE, TRACER=self._tracer)
         # Contrib would lose its batch with the child that is killed.

@@ -201,7 +201,7 @@ COPIES: dict[str, Callable[[requests.Session], requests.Session]] = {
 
 @pytest.mark.parametrize("how", COPIES)
 class TestCopies:
-    """A session is often made once and copied for each thread, process or test."""
+    """A program may make one session and copy it for each thread, process or test."""
 
     def test_a_copy_is_traced(
         self, session: requests.Session, server: Server, memory: InMemorySpanExporter, how: str

@@ -1,4 +1,4 @@
-"""Log correlation beside structlog, Loguru and python-json-logger: their names stay theirs."""
+"""Log correlation beside structlog, Loguru and python-json-logger keeps their values."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Websockets and files under the servers that people use."""
+"""Websockets and files under real servers."""
 
 import contextlib
 import secrets

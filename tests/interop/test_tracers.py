@@ -43,11 +43,11 @@ class System:
     queue: str
 
     def note(self, node: pytest.Item, situation: str, outcome: str) -> None:
-        """Note what came out for the page."""
+        """Note the result for the page."""
         note(node, PRODUCTS[self.product][0], situation, outcome, self.order)
 
     def ask(self, task: str = "work", **parameters: str) -> Answer:
-        """Have *task* published by the web side; return what its message had."""
+        """Let the web side publish *task*; return the headers of its message."""
         return self.stand.get(f"{self.address}/{task}", queue=self.queue, **parameters)
 
 
@@ -81,7 +81,7 @@ def skip_where_datadog_is_missing() -> None:
 
 
 def path_to(span: ReceivedSpan, spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
-    """Return *span* and what it is under, the root first."""
+    """Return *span* and its ancestors, the root first."""
     by_id = {each.span_id: each for each in spans}
     path = [span]
     while path[0].parent_id in by_id:
@@ -215,7 +215,7 @@ def check_contrib(system: System, answer: Answer) -> str:
     return "they are in the same trace, under the send"
 
 
-#: What checks the trace of each product, and returns what the page says of it.
+#: The function that checks the trace of each product, and returns the result for the page.
 THEIRS: dict[str, Callable[[System, Answer], str]] = {
     "Sentry": check_sentry,
     "Datadog": check_datadog,

@@ -1,4 +1,4 @@
-"""Hop 2 beside others: other apps, middleware, servers, and context that is set outside of it."""
+"""Hop 2 beside other apps, middleware and servers, and in a context that is set outside."""
 
 import gc
 import logging
@@ -122,7 +122,7 @@ class TestContextOfABody:
         assert seen == [True, True]
         found = spans()
         assert is_under(found["database session"], found["GET /rows"])
-        # Flask's teardown comes when the view has returned, and before the body.
+        # Flask's teardown runs after the view and before the body.
         assert all(is_under(found[f"row {row}"], found["GET /rows"]) for row in range(3))
 
     def test_what_a_view_sets_is_there_in_the_body_and_not_outside(self, spans: Spans) -> None:
@@ -172,7 +172,7 @@ class TestContextOfABody:
         assert set(spans()) == {"row 0", "GET /rows"}
 
     def test_a_thread_that_is_handed_the_context(self, spans: Spans) -> None:
-        """The remedy that the guide names."""
+        """The guide's remedy for threads."""
         app = instrument_flask(flask.Flask("shop"))
 
         @app.get("/pack")
@@ -351,7 +351,7 @@ def telemetry_context(headers: dict[str, str]) -> context.Context:
 
 
 class ServersFile:
-    """A file wrapper as gunicorn has it, which looks for its own class."""
+    """A file wrapper like gunicorn's, which checks for its own class."""
 
     def __init__(self, file: BytesIO, size: int = 8192) -> None:
         self.file = file
@@ -364,7 +364,7 @@ class ServersFile:
 
 
 def servers_function(file: BytesIO, size: int = 8192) -> BytesIO:
-    """A file wrapper as uWSGI has it, which looks for the file itself."""
+    """A file wrapper like uWSGI's, which checks for the file itself."""
     return file
 
 

@@ -1,4 +1,4 @@
-"""Hop 2 under a real server: what gunicorn does with a file, a websocket and an exception."""
+"""Hop 2 under gunicorn: a file, a websocket and an exception."""
 
 import textwrap
 from pathlib import Path

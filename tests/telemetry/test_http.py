@@ -36,7 +36,7 @@ class Site:
     memory: InMemorySpanExporter
 
     def spans(self) -> dict[str, ReadableSpan]:
-        """Wait for the server to be done, and return the spans by name and kind."""
+        """Wait until the server has ended its spans; return the spans by name and kind."""
         self.server.shutdown()
         return {f"{s.kind.name} {s.name}": s for s in self.memory.get_finished_spans()}
 
@@ -323,7 +323,7 @@ def test_a_client_that_leaves_early_leaves_a_span(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.server.port)) as early:
         early.sendall(b"GET /stream HTTP/1.1\r\nHost: site\r\nConnection: close\r\n\r\n")
         assert early.recv(1)
-        # A reset, not a close: what the server writes next fails.
+        # A reset, not a close: the next write of the server fails.
         early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert "SERVER GET /stream" in site.spans()
 
@@ -331,7 +331,7 @@ def test_a_client_that_leaves_early_leaves_a_span(site: Site) -> None:
 def test_a_forgotten_body_ends_its_span_beside_the_context_that_it_is_collected_in(
     switch: Switch, memory: InMemorySpanExporter
 ) -> None:
-    """Before Python 3.12 a context that a finalizer changes may be one that is being read."""
+    """Before Python 3.12, a finalizer may change a context that is being read."""
     changed: ContextVar[bool] = ContextVar("changed", default=False)
 
     class Changing(InMemorySpanExporter):

@@ -1,4 +1,4 @@
-"""What the hops count and time, as a receiver got it."""
+"""The metrics of the hops, as a receiver got them."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ __all__ = ["queue", "run"]
 
 @dataclass(frozen=True)
 class Point:
-    """The last that one process said of one metric under one set of attributes."""
+    """The last point of one process, for one metric and one set of attributes."""
 
     instance: str
     metric: str

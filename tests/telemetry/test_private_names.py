@@ -1,4 +1,4 @@
-"""Outside of config/sdk.py nothing private of OpenTelemetry is used: read from the source."""
+"""No file except config/sdk.py uses a private name of OpenTelemetry, as the source shows."""
 
 import ast
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def private_names(path: Path) -> Iterator[str]:
 
 
 def used(node: ast.AST) -> Iterator[str]:
-    """Yield the names that may be another's: attributes, names in a getattr, imports."""
+    """Yield the names that may be of another package: attributes, names in a getattr, imports."""
     if isinstance(node, ast.Attribute):
         yield node.attr
     elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr"):

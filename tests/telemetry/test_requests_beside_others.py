@@ -1,4 +1,4 @@
-"""Hop 1 beside others: sessions that are copied, mocked, replayed and configured."""
+"""Hop 1 in sessions that are copied, mocked, replayed and configured."""
 
 import copy
 import pickle
@@ -64,7 +64,7 @@ def names(memory: InMemorySpanExporter) -> list[str]:
 
 
 class Canned(BaseAdapter):
-    """Answers by itself, and notes what it was asked."""
+    """Answers without a server, and notes the requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ class TestCopies:
 def test_what_is_sent_again_by_the_connection_of_a_response(
     server: Server, memory: InMemorySpanExporter
 ) -> None:
-    """As ``HTTPDigestAuth`` and other hooks do, with a copy of the request."""
+    """``HTTPDigestAuth`` and other hooks do this, with a copy of the request."""
 
     def authenticate(response: requests.Response, **options: Any) -> requests.Response:
         if "Authorization" in response.request.headers:

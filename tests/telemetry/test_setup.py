@@ -1,4 +1,4 @@
-"""setup, flush and shutdown, each in a process of its own, judged by what a receiver got."""
+"""setup, flush and shutdown, each in a process of its own that sends to a receiver."""
 
 import textwrap
 from collections import Counter
@@ -201,7 +201,7 @@ def test_a_fork_before_or_after_the_first_export_breaks_nothing(
 
 
 def test_children_forked_right_after_a_send_go_on(run, receiver: Receiver) -> None:
-    forks = 60  # a few in a hundred hung, where gRPC was ending itself
+    forks = 60  # a few in a hundred hung when gRPC shut down
     run(
         f"""
         import os, telemetry
@@ -233,7 +233,7 @@ def test_children_forked_right_after_a_send_go_on(run, receiver: Receiver) -> No
 
 
 def test_a_soft_time_limit_in_the_middle_of_tracing_is_the_tasks(run) -> None:
-    """Celery raises it by a signal, wherever the task is."""
+    """Celery raises it by a signal, at any instruction."""
     run(
         """
         import os, signal, telemetry
@@ -320,7 +320,7 @@ def test_a_setting_that_cannot_be_used_is_one_line_and_no_traceback(
 
 
 def test_a_propagator_that_is_not_installed_stops_nothing(run, receiver: Receiver) -> None:
-    """OpenTelemetry's API raises at this while it is imported."""
+    """OpenTelemetry's API raises for such a propagator while it is imported."""
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_PROPAGATORS="tracecontext,pigeon")
     receiver.wait_for(arrived(1))
     assert process.output.splitlines() == [

@@ -1,4 +1,4 @@
-"""setup beside others: providers of any class, and collectors that gRPC finds by itself."""
+"""setup beside providers of any class, and with targets that gRPC resolves itself."""
 
 import textwrap
 from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ print("spans:", [span.name for span in memory.get_finished_spans()])
 def test_hops_go_through_a_provider_of_any_class(run: Run, receiver: Receiver, kind: str) -> None:
     process = run(SDK + PROVIDERS[kind] + HOPS)
     there = [] if kind == "whose spans go nowhere" else ["GET /items/<id>"]
-    first, second = process.lines  # one line of setup's, and none of anybody else's
+    first, second = process.lines  # one line of setup, and no other
     assert first == "telemetry: a tracer provider is set already: spans go where it sends them"
     assert second == f"spans: {there}"
     assert receiver.spans == []
@@ -179,7 +179,7 @@ def listening(address: str) -> Iterator[list[ReceivedSpan]]:
 
 @pytest.fixture
 def socket_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A path that is short enough for a socket."""
+    """A path that is short enough for a Unix socket."""
     return tmp_path_factory.mktemp("s") / "otlp"
 
 

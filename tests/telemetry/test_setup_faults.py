@@ -1,4 +1,4 @@
-"""setup() with an SDK that is different, and in a child of a thread that is inside of it."""
+"""setup() with another SDK, and in a child that is forked while a thread is in setup()."""
 
 import textwrap
 from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_another_signature_of_the_provider_is_one_line(run: Run, receiver: Recei
 
 
 def test_a_child_forked_while_a_thread_sets_up_goes_on(run: Run, receiver: Receiver) -> None:
-    """Each of fifteen processes forks while a thread of it is inside of setup()."""
+    """Each of fifteen processes forks while one of its threads is in setup()."""
     count = 15
     run(
         f"""

@@ -1,4 +1,4 @@
-"""No ``except`` around tracing swallows a soft time limit: read from the source."""
+"""No ``except`` around tracing swallows a soft time limit, as the source shows."""
 
 import ast
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ NOT_IN_A_TASK = {
     "export/spool/reader.py": {"read"},
 }
 
-#: What includes a soft time limit, which is an Exception.
+#: Classes that include a soft time limit, which is an Exception.
 TOO_MUCH = {"Exception", "BaseException"}
 
 

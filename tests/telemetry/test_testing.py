@@ -1,4 +1,4 @@
-"""The pytest plugin, used as its users do: in a project of its own, with a real worker."""
+"""The pytest plugin in a project of its own, with a real worker."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The stores of a ping: each a span of its own, and none of them able to fail the ping."""
+"""Each store of a ping has a span of its own, and none can fail the ping."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ Ping = Callable[[], tuple[dict[str, str], list[ReceivedSpan]]]
 
 @pytest.fixture
 def ping(broker: Broker, receiver: Receiver) -> Iterator[Ping]:
-    """Ping a worker that is there already; return what came of the stores, and their spans."""
+    """Ping the running worker; return the results of the stores, and their spans."""
     with producer(broker.url) as celery:
 
         def ping() -> tuple[dict[str, str], list[ReceivedSpan]]:
@@ -32,7 +32,7 @@ def ping(broker: Broker, receiver: Receiver) -> Iterator[Ping]:
             stores: dict[str, str] = sent.get(timeout=20)["stores"]
 
             def of_run(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
-                """Return the spans of the operations, and assert what is around them."""
+                """Return the spans of the operations, and check their parents."""
                 runs = [s for s in spans if s.attributes.get("messaging.message.id") == sent.id]
                 functions = {
                     span.span_id: span
@@ -98,7 +98,7 @@ def test_what_is_written_and_how_it_is_told(
 
 
 def assert_failed(spans: list[ReceivedSpan], name: str, error: str) -> ReceivedSpan:
-    """Assert that the store's one span is an ERROR with its exception; return it."""
+    """Assert that the store has one span, an ERROR with its exception; return it."""
     (span,) = [span for span in spans if span.name == name]
     assert (span.kind, span.status) == ("CLIENT", "ERROR")
     assert span.attributes["error.type"] == error
@@ -219,7 +219,7 @@ def test_without_a_redis_that_store_is_skipped(rabbitmq: RabbitMQ, start: Starte
 
 @pytest.fixture
 def mongo() -> Iterator[str]:
-    """A server that speaks MongoDB's protocol; the real one is in no package registry."""
+    """A server with MongoDB's protocol. No package registry has the real one."""
     wire = pytest.importorskip("mongoeco.wire", reason="mongoeco is only for 3.13 and 3.14")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -13,7 +13,7 @@ __all__ = ["BatchDelivery"]
 #: The largest request in bytes. Collectors accept 4 MiB unless configured otherwise.
 LARGEST_REQUEST = 2 * 1024 * 1024
 
-#: If the collector fails so many times at one batch, the batch may be the reason.
+#: If the collector fails this often at one batch, the batch may be the reason.
 DOUBTS = 5
 
 #: A source, and the items that are taken from it.

@@ -26,7 +26,7 @@ class Buffer:
         self.pending: deque[tuple[Any, int]] = deque()
 
     def fill(self, most: int) -> None:
-        """Read until *most* items are pending, if there are so many."""
+        """Read until *most* items are pending, or all."""
 
     def drain(self) -> Iterator[Any]:
         """Yield and remove all items. They are not acknowledged."""
@@ -58,7 +58,7 @@ class Source:
 
 
 class Delivery:
-    """Sends the items of *signal*, and knows how that went. Without a *transport* it drops them.
+    """Sends the items of *signal*, and notes the outcome. Without a *transport* it drops them.
 
     After each failure it waits longer, and at random, so that many senders do not retry at once.
     """

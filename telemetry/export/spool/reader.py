@@ -16,7 +16,7 @@ __all__ = ["Chunk", "SegmentReader", "recent_records"]
 #: Bytes read at a time.
 CHUNK = 1024 * 1024
 
-#: The latest records are in so many segments: the newest may be empty.
+#: The number of segments with the latest records. The newest may be empty.
 LATEST = 2
 
 _origin = msgpack.Decoder(Origin).decode

@@ -59,7 +59,7 @@ class DiskSink(Sink):
         self._pid = os.getpid()
         self._in_memory = in_memory
         self._gave_up = False
-        self._memory = Sink()  # which takes nothing until then
+        self._memory = Sink()  # it drops records, and is replaced by ``_give_up``
         self._definition_of = lru_cache(maxsize=MAX_DEFINITIONS)(
             lambda template: frames.define(msgpack.encode(origin_of(template)))
         )

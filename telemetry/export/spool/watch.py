@@ -14,7 +14,7 @@ __all__ = ["Watch"]
 #: Seconds between two looks.
 INTERVAL = 2.0
 
-#: If the sender ends within so many seconds after its start, so many times in a row, it has failed.
+#: A sender has failed if it ends within this many seconds after its start, this often in a row.
 SHORT_LIFE, SHORT_LIVES = 10.0, 3
 
 

@@ -78,7 +78,7 @@ def _write_messages(db: sqlite3.Connection, number: int, summary: Summary) -> No
 def _write_terms(
     db: sqlite3.Connection, number: int, trace: Trace, summary: Summary, terms: TermTable
 ) -> None:
-    """Write the names that a search finds the trace by, those of the filters with its facts."""
+    """Write the names by which a search finds the trace. Those of the filters have its facts."""
     filters = [terms.number_of(db, *term) for term in summary.terms]
     flows = {key[1:] for _, key, _ in summary.counts if key[0] == "flow"}
     names = [terms.number_of(db, *term) for term in summary.names]

@@ -160,7 +160,7 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read for a page, and let it go before the summaries of arriving traces."""
+        """Read for a page. The summaries of arriving traces wait meanwhile."""
         with self.database.reading() as db:
             with self._changed:
                 self._readers += 1

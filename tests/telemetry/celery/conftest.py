@@ -27,7 +27,7 @@ from .project import make_app
 
 @dataclass
 class Queue:
-    """What a test publishes with, and where it reads what happened."""
+    """The app with which a test publishes, and the receiver of the spans."""
 
     app: Celery
     receiver: Receiver
@@ -59,7 +59,7 @@ class Queue:
         return self.app.send_task(f"tests.telemetry.celery.project.{task}", args, **options)
 
     def spans(self, *names: str, timeout: float = 20.0) -> list[ReceivedSpan]:
-        """Wait until a span of each of *names* has arrived; return them in their order."""
+        """Wait until a span with each of *names* has arrived; return these spans in that order."""
 
         def found(spans: list[ReceivedSpan]) -> list[ReceivedSpan] | None:
             left = [span for span in spans if span.start_ns >= self.since]

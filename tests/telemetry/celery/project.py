@@ -1,4 +1,4 @@
-"""A Celery app as a user has one: what the workers of these tests run."""
+"""A Celery app like a user's, for the workers of these tests."""
 
 import gc
 import logging
@@ -18,7 +18,7 @@ from telemetry.celery import instrument_celery
 
 
 def _look_for_a_leak(task: Task, **_: object) -> None:
-    """Say if a span is current where no task runs: before a run begins, after one has ended."""
+    """Print a line if a span is current outside of a run: before it begins, after it has ended."""
     if not task.request.is_eager and trace.get_current_span().get_span_context().is_valid:
         print("a span is current outside of tasks", flush=True)
 
@@ -27,7 +27,7 @@ signals.task_prerun.connect(_look_for_a_leak)
 
 
 def make_app(broker: str, **options: str) -> Celery:
-    """Return an instrumented app on *broker*, which holds the results too."""
+    """Return an instrumented app on *broker*, which is the result backend too."""
     backend = broker if broker.startswith("redis") else os.environ.get("RESULT_BACKEND", "rpc://")
     app = Celery("project", broker=broker, backend=backend)
     app.conf.update(
@@ -63,12 +63,12 @@ signals.task_postrun.connect(_look_for_a_leak)
 
 
 class Expected(Exception):
-    """An exception that the task says it may raise."""
+    """An exception in the ``throws`` of a task."""
 
 
 @app.task(shared=False)
 def only_here() -> None:
-    """Known to this app, which the workers run, and not to that of the tests."""
+    """The workers have this task, and the app of the tests does not."""
 
 
 @shared_task
@@ -95,7 +95,7 @@ def retry(self: Task, countdown: float = 0.3) -> int:
 
 @shared_task(bind=True)
 def again(self: Task) -> str:
-    """Once more, with headers of its own; the exception is the one that is being handled."""
+    """Retry with headers of its own, because of the exception that is being handled."""
     try:
         if not self.request.retries:
             raise ConnectionError("away")
@@ -106,7 +106,7 @@ def again(self: Task) -> str:
 
 @shared_task(bind=True)
 def elsewhere(self: Task, queue: str) -> str:
-    """Go on in another queue, a little later."""
+    """Retry in another queue, a little later."""
     if not self.request.retries:
         raise self.retry(countdown=0.2, queue=queue)
     return str(self.request.delivery_info["routing_key"])
@@ -125,12 +125,12 @@ def outer() -> str:
 
 @shared_task
 def where() -> str:
-    """Say which trace is current inside of the task."""
+    """Return the id of the trace that is current in the task."""
     return f"{trace.get_current_span().get_span_context().trace_id:032x}"
 
 
 class Held:
-    """What a task has on its request, such as a connection."""
+    """An object that a task has on its request, such as a connection."""
 
 
 _held: weakref.WeakSet[Held] = weakref.WeakSet()
@@ -138,7 +138,7 @@ _held: weakref.WeakSet[Held] = weakref.WeakSet()
 
 @shared_task(bind=True)
 def hold(self: Task) -> int:
-    """Return how many tasks before this one still hold what they had, without the collector."""
+    """Return how many earlier tasks still have their object, without the garbage collector."""
     gc.disable()
     before = len(_held)
     self.request.held = Held()
@@ -166,7 +166,7 @@ def die() -> None:
 
 @shared_task
 def die_at_the_end() -> None:
-    """End well; the child is killed before it can say so."""
+    """Succeed; the child is killed before it can report that."""
 
 
 @signals.task_postrun.connect(weak=False)
@@ -187,7 +187,7 @@ def hang(seconds: float = 60.0) -> None:
 
 @shared_task
 def tell(path: str) -> None:
-    """Say that the task runs, then hang until it is killed."""
+    """Report that the task runs, then hang until it is killed."""
     with open(path, "w") as file:
         file.write("running\n")
     time.sleep(60)
@@ -234,8 +234,8 @@ def hopeless(self: Task) -> None:
 
 @shared_task
 def gate(arrived: str, leave: str) -> None:
-    """Say that the task runs, and stay until the test lets it go."""
-    # Open before that is said, so that whoever is let go is there.
+    """Report that the task runs, and wait for the test."""
+    # Open before the report, so that the test finds this task.
     fd = os.open(leave, os.O_RDONLY | os.O_NONBLOCK)
     with open(arrived, "w") as file:
         file.write("running\n")
@@ -245,7 +245,7 @@ def gate(arrived: str, leave: str) -> None:
 
 @shared_task
 def nested(depth: int) -> str:
-    """Publish another until *depth* is spent; return the trace that is current."""
+    """Publish itself *depth* times; return the id of the trace that is current."""
     if depth:
         nested.delay(depth - 1)
     return where()

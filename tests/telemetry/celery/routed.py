@@ -1,4 +1,4 @@
-"""A Celery app whose queues are reached in every way that RabbitMQ has."""
+"""A Celery app whose queues use every kind of RabbitMQ's routing."""
 
 import os
 

@@ -1,7 +1,7 @@
 """One run of many messages, as celery-batches makes it.
 
-The package itself, in a real worker, is in ``tests/interop``: it cannot be installed beside the
-newest Celery. Here its signals are sent by hand.
+The package cannot be installed beside the newest Celery, so these tests send its signals by hand.
+``tests/interop`` runs it in a real worker.
 """
 
 import time
@@ -29,7 +29,7 @@ def app(sink: ListSink) -> Iterator[Celery]:
 
     @app.task(name="count", shared=False)
     def count(requests: list[Any]) -> None:
-        """Is not called: only its signals are sent."""
+        """Never called: the tests send its signals alone."""
 
     app.finalize()
     yield app

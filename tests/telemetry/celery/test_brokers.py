@@ -1,4 +1,4 @@
-"""Each end of the queue names the broker that it talks to, whichever that is."""
+"""Each end of the queue names the broker that it uses."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

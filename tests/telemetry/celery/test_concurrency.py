@@ -1,4 +1,4 @@
-"""Thousands of tasks that publish tasks, at once, on every pool: each under its own parent."""
+"""Thousands of tasks that publish tasks at once, on every pool: each has its own parent."""
 
 import os
 from collections import Counter
@@ -14,7 +14,7 @@ from .test_nothing_lost import children
 
 EACH, DEPTH = 25, 3
 
-#: How much more memory the worker may have after all the tasks than after the first thousand.
+#: Bytes by which the worker may grow between the first thousand tasks and the last.
 GROWTH = 1.15
 
 
@@ -37,7 +37,7 @@ def memory(pids: list[int]) -> int:
 )
 def test_thousands_of_tasks(queue: Queue, pool: str, concurrency: int, roots: int) -> None:
     total = roots * EACH * (DEPTH + 1)
-    # Else each greenlet connects to the backend anew, which takes longer than all the rest.
+    # Else each greenlet makes a connection to the backend, which takes longer than the rest.
     worker = queue.worker(pool, concurrency, SHARED_BACKEND="1")
     tracer = trace.get_tracer("test")
     for _ in range(roots):

@@ -33,7 +33,7 @@ PLACES = [
 ]
 
 
-#: Where there is a child that can be ended.
+#: The pools and brokers with child processes.
 with_children = pytest.mark.parametrize(
     "place",
     [place for place in PLACES if place[0] == "prefork"],
@@ -77,9 +77,9 @@ def place(
 
 @pytest.fixture
 def queue(place: tuple[Queue, str], request: pytest.FixtureRequest) -> Queue:
-    """The queue of the worker, as one test sees it: without the spans of those before."""
+    """The queue of the worker, without the spans of earlier tests."""
     queue, pool = place
-    # What an earlier test left on its way belongs to it still.
+    # Spans that an earlier test has not received yet belong to that test.
     known = max((span.end_ns for span in queue.receiver.spans), default=0)
     fresh = Queue(queue.app, queue.receiver, queue.start, request.node, since=known)
     fresh.runs_on(pool)
@@ -242,7 +242,7 @@ def test_rejected(queue: Queue) -> None:
 
 
 def publish(queue: Queue, body: str, **headers: str) -> None:
-    """Publish *body* as it is."""
+    """Publish *body* unchanged."""
     with queue.app.connection_for_write() as connection:
         connection.Producer().publish(
             body, headers=headers, routing_key="celery", content_type="application/json",

@@ -1,4 +1,4 @@
-"""How a message ends is always in its trace: the span model's second table, row by row."""
+"""The trace of a message shows how it ended: the span model's second table, row by row."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Headers are judged by whose they are: the caller's, another tracer's, or those of a message."""
+"""Headers of the caller, of another tracer, and of a message are treated differently."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -102,7 +102,7 @@ def test_a_context_that_the_caller_chose_is_left(app: Celery, sink: ListSink) ->
 
 @pytest.mark.parametrize("given", [None, "", 17, "00-0-0-01"])
 def test_a_header_that_names_no_span_is_no_choice(app: Celery, sink: ListSink, given: Any) -> None:
-    """``headers={"traceparent": request.headers.get("traceparent")}``, and there was none."""
+    """``headers={"traceparent": request.headers.get("traceparent")}``, without such a header."""
     headers = {"traceparent": given, "tracestate": "old=1", "tenant": "blue"}
     with working(app):
         child = app.tasks["child"].apply_async(headers=headers)
@@ -117,7 +117,7 @@ def test_a_header_that_names_no_span_is_no_choice(app: Celery, sink: ListSink, g
 
 
 class InjectsByHand(Task):
-    """A base class of tasks as many wrote it before they had this library."""
+    """A base class of tasks that injects by hand, as many projects have one."""
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
         headers = dict(options.get("headers") or {})
@@ -188,7 +188,7 @@ def test_a_table_of_another_tracer_does_not_redirect_a_retry(
 
 
 class TestSendTask:
-    """Other libraries replace ``send_task``, of the class or of the app, at any time."""
+    """Other libraries may replace ``send_task`` of the class or of the app at any time."""
 
     def test_of_the_class_later(
         self, app: Celery, sink: ListSink, monkeypatch: pytest.MonkeyPatch

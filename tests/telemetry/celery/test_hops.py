@@ -1,4 +1,4 @@
-"""Hops 3 and 4: what a message carries, and the spans at both of its ends."""
+"""Hops 3 and 4: the headers of a message, and the spans at both of its ends."""
 
 import json
 import time
@@ -18,7 +18,7 @@ POOLS = ["prefork", "solo", "threads", "gevent"]
 
 
 def message(broker: Broker) -> dict[str, object]:
-    """Return the headers of the one message that lies in the queue."""
+    """Return the headers of the only message in the queue."""
     with redis.Redis(port=broker.port) as client:
         (raw,) = client.lrange("celery", 0, -1)
     headers: dict[str, object] = json.loads(raw)["headers"]
@@ -177,7 +177,7 @@ def test_a_retry_with_headers_of_its_own_is_a_sibling_too(queue: Queue) -> None:
     assert (sent.kind, resent.kind) == ("PRODUCER", "CLIENT")
     assert first.parent_id == second.parent_id == sent.span_id
     assert ids(first) in links(second)
-    # Nobody gave the retry its exception, but it was the one in hand.
+    # The task gave the retry no exception, so the one being handled counts.
     assert first.attributes["celery.task.state"] == "RETRY"
     assert (first.status, first.attributes["error.type"]) == ("ERROR", "ConnectionError")
     assert second.attributes["celery.task.state"] == "SUCCESS"

@@ -1,4 +1,4 @@
-"""Messages from and to those who know nothing of this library: one trace, or a clean new one."""
+"""Messages from and to programs without this library: one trace, or a clean new one."""
 
 import json
 import textwrap
@@ -43,7 +43,7 @@ CONTRIB = """
 
 
 def publish(app: Celery, headers: dict[str, Any], body: Any, **properties: Any) -> None:
-    """Publish a message as it is, past Celery and past us."""
+    """Publish a message unchanged, without Celery and without this library."""
     with app.connection_for_write() as connection:
         connection.Producer(serializer="json").publish(
             body, routing_key="celery", headers=headers, declare=[app.amqp.queues["celery"]],
@@ -52,7 +52,7 @@ def publish(app: Celery, headers: dict[str, Any], body: Any, **properties: Any) 
 
 
 def protocol_2(task_id: str = "one", **headers: Any) -> tuple[dict[str, Any], Any]:
-    """Return the headers and the body of the least that Celery takes as a task."""
+    """Return the headers and the body of the smallest message that Celery accepts as a task."""
     return {"task": f"{TASK}.add", "id": task_id, **headers}, ([1, 2], {}, None)
 
 
@@ -63,7 +63,7 @@ def contrib(tmp_path: Path) -> str:
 
 
 class TestContrib:
-    """``opentelemetry-instrumentation-celery``, really run."""
+    """The real ``opentelemetry-instrumentation-celery``."""
 
     def test_their_message_to_our_worker(self, queue: Queue, contrib: str) -> None:
         queue.worker("solo")
@@ -88,7 +88,7 @@ class TestContrib:
 
 
 class TestWireFormats:
-    """What Sentry and Datadog put into a message today, written by hand: neither is run here."""
+    """The headers of Sentry and Datadog, written by hand. The tests run neither here."""
 
     def test_sentry(self, queue: Queue) -> None:
         sentry = {

@@ -1,4 +1,4 @@
-"""What tasks log is in the traces of their runs, also of a child that is killed."""
+"""Log records of tasks are in the traces of their runs, also those of a killed child."""
 
 from telemetry.otlp.decode_logs import ReceivedLog
 
@@ -33,7 +33,7 @@ def test_lines_are_at_the_run_that_logs_them(queue: Queue) -> None:
     assert error.span_id == failed.span_id
     assert error.attributes["exception.type"] == failed.attributes["error.type"]
     assert "Traceback" in str(error.attributes["exception.stacktrace"])
-    # Celery's own lines are in the spans: they are written as before, and not sent.
+    # Spans have the facts of Celery's own lines, so these are printed and not sent.
     assert worker.stop() == 0
     assert "received" in worker.output
     assert "succeeded" in worker.output

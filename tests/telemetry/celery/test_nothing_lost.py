@@ -1,4 +1,4 @@
-"""A worker ended in every way that there is: what it has finished is in the traces, once."""
+"""A worker ends in every possible way: each finished run is in its trace, once."""
 
 import os
 import random
@@ -102,7 +102,7 @@ def test_children_killed_at_any_moment(queue: Queue) -> None:
     ids = send(queue, 500)
     for _ in range(6):
         queue.receiver.wait_for(lambda spans: len(runs(spans)) >= random.randrange(50, 300))
-        # The pool replaces who is gone, and for a moment there may be nobody.
+        # The pool replaces killed children, and for a moment there may be none.
         while not (alive := children(worker)):
             pass
         os.kill(random.choice(alive), signal.SIGKILL)
@@ -126,7 +126,7 @@ def test_a_worker_that_ends_in_the_middle(queue: Queue, broker: Broker, how: str
             # supervisor kills the worker.
             worker.kill()
     done = finished(broker, ids)
-    # Celery stores a result before it says that the run is over: each child may be in between.
+    # Celery stores a result before the run ends: each child may be in between.
     spans = queue.receiver.wait_for(lambda spans: len(done - set(runs(spans))) <= 2)
     assert 200 <= len(done) < 1000
     assert set(runs(spans).values()) == {1}

@@ -1,4 +1,4 @@
-"""The worker's name: that of ``instrument_celery``, also where the web side is set up first."""
+"""A worker has the name of ``instrument_celery``, even if the web side is set up first."""
 
 import textwrap
 from pathlib import Path
@@ -9,7 +9,7 @@ from telemetry.otlp.receiver import Receiver
 
 from ...processes import ROOT, Starter
 
-#: What a Flask factory that the worker imports comes to: the web side is set up first.
+#: A worker that imports a Flask factory: the web side is set up first.
 SHOP = """
     import os
 

@@ -1,4 +1,4 @@
-"""On a real worker: each soft time limit ends its task, whatever tracing does at that moment."""
+"""On a real worker, each soft time limit ends its task, even in the middle of tracing."""
 
 import random
 import sys
@@ -50,7 +50,7 @@ def test_each_run_ends_with_the_exception(
                     result.get(timeout=60)
                 assert result.state == "FAILURE"
                 result.forget()
-        # Celery may hang where it is stopped while its main process reads a child's result.
+        # Celery may hang if it is stopped while its main process reads a child's result.
         while any(app.control.inspect(timeout=5).active().values()):
             pass
     worker.stop()

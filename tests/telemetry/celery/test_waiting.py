@@ -1,4 +1,4 @@
-"""The three waits against schedules that are known, and messages delivered more than once."""
+"""The three waits of known schedules, and messages that are delivered more than once."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from .conftest import Queue
 from .test_hops import ids, links
 from .test_interop import protocol_2, publish
 
-#: How far a wait may be from what the schedule says, in seconds.
+#: Seconds by which a wait may differ from the schedule.
 CLOSE = 0.15
 
 
@@ -24,13 +24,13 @@ def waited(span: ReceivedSpan) -> tuple[float, float, float]:
 
 
 def warm(queue: Queue) -> None:
-    """Let the worker have run something: its first task is slower than the others."""
+    """Run one task, since the first of a worker is slower than the others."""
     queue.send("where")
     queue.spans("process where")
 
 
 class Gate:
-    """A task that says when it runs and leaves when it is told to."""
+    """A task that reports its start, and ends when the test says so."""
 
     def __init__(self, queue: Queue, directory: Path) -> None:
         self._arrived, self._leave = directory / "arrived", directory / "leave"
@@ -111,7 +111,7 @@ def test_each_delivery_of_a_lost_worker_is_its_own_run(queue: Queue, tmp_path: P
     gate = Gate(queue, tmp_path)
     worker.kill()
     queue.worker("prefork", 1, **late)
-    # The message comes back to the next worker, with the same paths.
+    # The next worker gets the message again, with the same paths.
     assert (tmp_path / "arrived").read_text() == "running\n"
     gate.open()
     send, run = queue.spans("send gate", "process gate")
@@ -125,9 +125,9 @@ def test_a_message_whose_time_is_up_runs_twice_under_one_send(queue: Queue, tmp_
     late = {"ACKS_LATE": "1", "VISIBILITY_TIMEOUT": "3"}
     queue.worker("prefork", 2, **late)
     gate = Gate(queue, tmp_path)
-    # Still running, it is delivered again: to the worker's other process.
+    # The task still runs, and its message is delivered again, to the other process.
     assert (tmp_path / "arrived").read_text() == "running\n"
-    gate.open()  # for both: each was waiting for somebody to open it
+    gate.open()  # both runs wait for it
     send, first, again = queue.spans("send gate", "process gate", "process gate")
     assert first.parent_id == again.parent_id == send.span_id
     assert links(first) == links(again) == [ids(send)]

@@ -40,7 +40,7 @@ def test_the_third_wraps_nothing_more(broker: Broker, sink: ListSink) -> None:
 
 
 def test_a_second_app_does_not_end_the_runs_of_the_first(sink: ListSink) -> None:
-    """A task that is replaced where it is run in place: its replacement has the same id."""
+    """A task that runs in place is replaced. The replacement has the same id."""
     app, other = (Celery(name, broker="memory://", set_as_default=False) for name in "ab")
     instrument_celery(app)
     instrument_celery(other)

@@ -333,7 +333,7 @@ def test_lightstep_over_http_by_its_token_alone(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_directory_on_disk_is_that_of_older_versions_over_grpc() -> None:
-    """It is named by this description, and spans wait in it."""
+    """A hash of this description names it, and spans may wait in it."""
     assert repr(exporter.otlp()) == (
         "Otlp(endpoint='localhost:4317', insecure=True, headers=(), timeout=10.0, gzip=False, "
         "certificate=None, client_key=None, client_certificate=None)"

@@ -1,4 +1,4 @@
-"""Each use of something private in the SDK is guarded, logged once, and has a way to go on."""
+"""Each use of a private name of the SDK is guarded, logged once, and has a fallback."""
 
 import logging
 from typing import Any
@@ -11,7 +11,7 @@ from telemetry.config.sdk import remove_span_processor, span_processors
 
 
 class Others(TracerProvider):
-    """A provider whose internals are different, and tell nothing."""
+    """A provider with other internals."""
 
     def __init__(self, **attributes: Any) -> None:
         vars(self).update(attributes)

@@ -12,7 +12,7 @@ from telemetry.config import settings
 
 
 def test_a_user_without_a_home_has_no_place_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In containers a user may be a number that the system does not know."""
+    """In a container, the user may be a number without an entry in the system."""
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.delenv("QUEUEHOP_STATE_DIR", raising=False)

@@ -1,4 +1,4 @@
-"""The doctor, run in the environment of a system, and a worker of the project that it looks at."""
+"""The doctor, run in the environment of a system, and a worker of the project that it checks."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def worker(start: Starter) -> Callable[..., Process]:
 
 
 def first(said: Said) -> dict[str, Any]:
-    """Return the first finding, of which there must be one."""
+    """Return the first finding. There must be one."""
     status, report = said
     assert status == 1
     found: dict[str, Any] = report["findings"][0]
@@ -107,7 +107,7 @@ def codes(said: Said) -> list[str]:
 
 
 def below(finding: dict[str, Any]) -> list[str]:
-    """Return the codes of what *finding* explains."""
+    """Return the codes of the consequences of *finding*."""
     return [each["code"] for each in finding.get("consequences", [])]
 
 

@@ -1,4 +1,4 @@
-"""A Flask and a Celery app, sound; ``BREAK`` names what is broken, or only different, in it."""
+"""A sound Flask app and Celery app. ``BREAK`` names a fault, or a difference, in them."""
 
 import os
 import resource
@@ -111,7 +111,7 @@ class PastSend(Task):
 
 
 class OwnWay(Task):
-    """Publishes as Celery does, after something of its own."""
+    """Publishes as Celery does, after code of its own."""
 
     if "delays-in-a-thread" in BREAK:
 
@@ -145,7 +145,7 @@ if {"shared", "current", "default", "makes-celery"} & {*BREAK}:
 
 
 class OwnPool(TaskPool):
-    """A pool that nobody has tried."""
+    """A pool that is not supported."""
 
 
 @signals.before_task_publish.connect(weak=False)
@@ -191,7 +191,7 @@ if "set-up-only-in-children" in BREAK:
 
 
 class Edge:
-    """A WSGI middleware that handles headers in a way of its own."""
+    """A WSGI middleware that changes headers."""
 
     def __init__(self, wsgi_app):
         self.wsgi_app = wsgi_app

@@ -39,7 +39,7 @@ def test_the_web_side(sound: Doctor, code: str) -> None:
 
 @pytest.fixture(scope="module")
 def with_contribs_flask(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter of its own: contrib's Flask package wants another SDK than is locked here."""
+    """An interpreter of its own, since contrib's Flask package needs another SDK."""
     venv = tmp_path_factory.mktemp("venv")
     run(UV, "venv", "--python", sys.executable, str(venv), "--clear")
     python = str(venv / "bin" / "python")
@@ -97,7 +97,7 @@ def test_the_worker(doctor: Doctor, worker, code: str, env: dict[str, str]) -> N
     worker(**env)
     said = doctor()
     assert codes(said) == [code]
-    # What comes of it is not a finding of its own.
+    # A consequence is not a finding of its own.
     explained = {"propagator-missing": ["run-apart"], "set-up-only-in-children": ["no-provider"]}
     assert below(first(said)) == explained.get(code, [])
 
@@ -136,7 +136,7 @@ def test_an_exporter_of_the_applications_own_is_its_affair(doctor: Doctor) -> No
 
 
 def test_a_collector_that_both_sides_do_not_reach(doctor: Doctor, worker) -> None:
-    """It is one finding, with what the worker reports below it."""
+    """It is one finding. The worker's report is below it."""
     away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     worker(**away)
     said = doctor(**away)
@@ -161,7 +161,7 @@ def test_a_directory_that_the_worker_cannot_write(doctor: Doctor, worker, tmp_pa
 
 
 def test_a_disk_that_is_full_for_the_worker(doctor: Doctor, worker) -> None:
-    """The reason stands first, and not that its spans do not arrive."""
+    """The reason is the first finding, before the spans that do not arrive."""
     worker(BREAK="disk-full")
     said = doctor()
     assert codes(said) == ["directory-not-writable"]

@@ -1,4 +1,4 @@
-"""Every way in which a collector is not there, told apart."""
+"""Each fault of a collector has a finding of its own."""
 
 import os
 import socket
@@ -24,13 +24,13 @@ from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
 
-#: Checks the exporter of an endpoint and an environment; returns what is found.
+#: Checks the exporter of an endpoint and an environment. Returns the finding.
 Check = Callable[..., Finding | None]
 
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Check the exporter in this process, with little patience."""
+    """Check the exporter in this process, with short timeouts."""
     monkeypatch.setattr(connection, "TIMEOUT", 1.0)
 
     def run(endpoint: str, **env: str) -> Finding | None:
@@ -58,7 +58,7 @@ def test_nothing_listens(check: Check) -> None:
 
 
 def test_an_address_that_says_nothing(check: Check) -> None:
-    """A listener whose queue is full: the kernel drops what else wants to connect."""
+    """A listener whose queue is full: the kernel drops further connections."""
     with socket.socket() as full, ExitStack() as waiting:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -212,7 +212,7 @@ def test_the_port_for_http_with_tls(
 
 
 class Guarded(grpc.ServerInterceptor):
-    """Takes exports with a token only."""
+    """Accepts exports with a token only."""
 
     def intercept_service(self, continuation, details):
         if ("token", "right") in details.invocation_metadata:

@@ -1,4 +1,4 @@
-"""A collector that takes OTLP over HTTP, or does not: told apart."""
+"""Each fault of a collector over HTTP has a finding of its own."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
 @contextmanager
 def collector(tls: SSLContext | None = None) -> Iterator[str]:
-    """Serve what a collector does on ``/v1/traces``, for those with the token; yield its URL."""
+    """Accept exports with the token on ``/v1/traces``; yield the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""What a finding shows, and which finding explains which."""
+"""The text of a finding, and the consequences below it."""
 
 import pytest
 

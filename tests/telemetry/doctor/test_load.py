@@ -1,4 +1,4 @@
-"""Applications that are not there, and such as raise while they are loaded."""
+"""Applications that do not exist, or that raise while they are loaded."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ def test_an_application_that_raises(
 
 
 def test_the_app_of_a_package_that_raises(tmp_path: Path) -> None:
-    """Celery's own search says of this one that the package has no app."""
+    """Celery's own search reports that the package has no app."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "celery.py").write_text("import no_such_library")
     done = subprocess.run(

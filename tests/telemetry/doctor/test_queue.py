@@ -1,4 +1,4 @@
-"""What may be wrong with the broker, the queues and the way to a worker."""
+"""Faults of the broker, of the queues, and of the path to a worker."""
 
 import os
 import signal
@@ -239,7 +239,7 @@ def test_a_queue_without_worker(doctor: Doctor, worker) -> None:
 
 
 def test_a_queue_that_a_task_is_routed_to(doctor: Doctor, worker) -> None:
-    """And the default queue, to which no task goes, needs no worker."""
+    """The default queue, to which no task is routed, needs no worker."""
     worker("-Q", "celery", BREAK="routed")
     said = doctor(BREAK="routed")
     assert codes(said) == ["queue-not-consumed"]
@@ -319,7 +319,7 @@ def test_a_broker_that_ends_while_the_doctor_waits(doctor: Doctor, worker, tmp_p
     process = worker("--pool", "solo", CELERY_BROKER_URL=server.url)
     process.signal(signal.SIGSTOP)
     with redis.Redis.from_url(server.url) as client, client.monitor() as monitor:
-        # The doctor waits for the worker, once it has sent its question.
+        # The doctor has sent its question, and waits for the worker.
         listener = threading.Thread(
             target=lambda: [
                 next(each for each in monitor.listen() if each["command"].startswith("PUBLISH")),
@@ -335,7 +335,7 @@ def test_a_broker_that_ends_while_the_doctor_waits(doctor: Doctor, worker, tmp_p
 
 
 def test_a_worker_that_does_not_come_to_the_probe(doctor: Doctor, worker) -> None:
-    """One wait is enough for all of its queues."""
+    """The doctor waits once for all of its queues."""
     main = worker("-Q", "celery,slow").pid
     (child,) = map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())
     os.kill(child, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""A request with a traceparent goes through the app, or to a server: what becomes of its span."""
+"""A request with a traceparent, through the app or to a server, and its span."""
 
 import http.client
 import threading
@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from flask import Flask
 
+from telemetry.doctor.request import check_request
+from telemetry.flask import instrument_flask
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
@@ -43,7 +46,7 @@ def test_a_request_without_a_span(doctor: Doctor) -> None:
 
 
 def test_a_request_that_is_not_served(doctor: Doctor) -> None:
-    """It is a hint, since its trace does not break."""
+    """It is a hint, since the trace does not break."""
     for said in (doctor(*WEB, BREAK="fails"), doctor(*WEB, "--path", "/nowhere")):
         assert codes(said) == []
         assert hints(said) == ["request-not-served"]
@@ -163,3 +166,11 @@ def test_a_server_with_tls_on_one_side(doctor: Doctor, proxy: ThreadingHTTPServe
     assert "SSL_CERT_FILE" in first(said)["remedy"]
     assert "secret" not in str(said)
     assert " d " not in first(said)["problem"]
+
+
+@pytest.mark.usefixtures("memory")
+def test_an_app_whose_routes_all_have_arguments() -> None:
+    """The doctor requests ``/``. It need not exist."""
+    app = instrument_flask(Flask("shop"))
+    app.post("/photos/<int:photo>")(lambda photo: "")
+    assert list(check_request(app, None, 5.0, counted=True, published={})) == []

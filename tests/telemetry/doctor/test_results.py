@@ -1,4 +1,4 @@
-"""The result backend, asked as ``delay().get()`` asks it."""
+"""The result backend, read as ``delay().get()`` reads it."""
 
 import socket
 from pathlib import Path

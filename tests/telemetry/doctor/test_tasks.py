@@ -1,4 +1,4 @@
-"""The tasks of the project: whether workers have them, and how they are published."""
+"""The tasks of the project are registered in the workers, and published with a trace."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_shared_tasks_of_a_server(sound: Doctor, apps: tuple[str, ...]) -> None:
 
 
 def test_a_factory_that_makes_both_apps(sound: Doctor) -> None:
-    """It is called twice, and so makes two Celery apps. Either publishes in the same way."""
+    """The doctor calls it twice, which makes two Celery apps. Both publish in the same way."""
     # The worker does not have the shared task.
     assert codes(sound(BREAK="makes-celery,compressed")) == ["worker-lacks-task"]
     said = sound(BREAK="makes-celery,untraced")
@@ -58,7 +58,7 @@ def test_a_task_class_that_cannot_run_without_arguments(doctor: Doctor, worker) 
 
 
 def test_an_app_that_publishes_by_itself(sound: Doctor) -> None:
-    """No probe comes back, since none says where to."""
+    """No probe is answered, because none names the queue for the answer."""
     said = sound(*BOTH, "--timeout", "2", BREAK="app-past-send")
     assert codes(said) == ["header-stripped"]
     assert "PastSendTask.send_task() call super()" in first(said)["remedy"]
@@ -72,7 +72,7 @@ def test_a_task_class_that_cannot_be_tried(sound: Doctor) -> None:
 
 
 def test_a_rate_limit(doctor: Doctor, worker) -> None:
-    """It is a hint, and holds back no probe."""
+    """It is a hint, and does not delay a probe."""
     worker(BREAK="limited,limited-all")
     said = doctor()
     assert codes(said) == []

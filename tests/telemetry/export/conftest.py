@@ -1,4 +1,4 @@
-"""A collector that answers as a test says, and programs that end spans and write log lines."""
+"""A collector whose answers a test chooses, and programs that end spans and write log lines."""
 
 import contextlib
 import fcntl
@@ -43,7 +43,7 @@ from telemetry.otlp.decode_logs import ReceivedLog, decode_logs
 from ...conftest import free_port
 from ...processes import Process, Starter
 
-#: Answers an export of spans with these names, or of log records with these texts.
+#: Called with the names of the spans, or the texts of the log records, of an export.
 Answer = Callable[[list[str], grpc.ServicerContext], ExportTraceServiceResponse | None]
 
 #: Run a test with spans over gRPC and HTTP; with both spans and log records; with both over gRPC.
@@ -59,7 +59,7 @@ def take(names: list[str], context: grpc.ServicerContext) -> None:
 
 
 class Collector(TraceServiceServicer):
-    """Takes traces on a port of its own, once it is started, and answers as ``answer`` does.
+    """Accepts traces on a port of its own, once it is started. ``answer`` determines its answers.
 
     If ``answer`` aborts, the collector drops the request. It has no service for metrics, and one
     for logs only if it ``takes_logs``.
@@ -128,7 +128,7 @@ class Collector(TraceServiceServicer):
             return list(self.logs)
 
     def wait_for(self, count: int, timeout: float = 30.0) -> Counter[str]:
-        """Wait until *count* different names have arrived; return how often each has."""
+        """Wait until *count* different names have arrived; return the number of each."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.names) >= count, timeout), (
                 f"{len(self.names)} of {count} arrived"
@@ -136,7 +136,7 @@ class Collector(TraceServiceServicer):
             return Counter(self.names)
 
     def wait_to_be_asked(self, count: int, timeout: float = 30.0) -> None:
-        """Wait until *count* requests have come."""
+        """Wait until *count* requests have arrived."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked >= count, timeout), self.asked
 
@@ -152,7 +152,7 @@ class _Logs(LogsServiceServicer):
 
 
 class HttpCollector(Collector):
-    """The same over HTTP: what ``answer`` aborts with becomes the status that OTLP has for it."""
+    """The same over HTTP: if ``answer`` aborts, the answer has OTLP's status for that code."""
 
     protocol = "http/protobuf"
 
@@ -187,7 +187,7 @@ class HttpCollector(Collector):
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *_: object) -> None:
-                """Be silent: a connection that a sender closes is no error here."""
+                """Print nothing: a sender may close a connection."""
 
         self._server = Server(("127.0.0.1", self.port), Handler)
         if tls is not None:
@@ -206,7 +206,7 @@ class HttpCollector(Collector):
         self._connections.clear()
 
     def respond(self, request: "Request") -> "Answered":
-        """Answer one request; what tests that are of HTTP alone replace."""
+        """Answer one request. Tests of HTTP alone replace this method."""
         self.requests.append(request)
         if len(request.body) > 4 * 1024 * 1024:
             return Answered(413)
@@ -230,7 +230,7 @@ class HttpCollector(Collector):
 
 @dataclass
 class Request:
-    """A request as it came; the names of *headers* are in lower case."""
+    """A request as it arrived. The names of *headers* are in lower case."""
 
     path: str
     headers: dict[str, str]
@@ -249,7 +249,7 @@ class Answered:
 
 
 class Aborted(Exception):
-    """What ``abort`` raises."""
+    """Raised by ``abort``."""
 
 
 STATUSES = {
@@ -262,7 +262,7 @@ STATUSES = {
 
 
 class HttpContext:
-    """What ``answer`` uses of a ``grpc.ServicerContext``."""
+    """The part of a ``grpc.ServicerContext`` that ``answer`` uses."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         self._headers = headers
@@ -300,7 +300,7 @@ def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
 
 @pytest.fixture
 def http_collector() -> Iterator[HttpCollector]:
-    """A collector over HTTP that is not there yet."""
+    """A collector over HTTP that is not started."""
     collector = HttpCollector()
     yield collector
     collector.stop()
@@ -310,8 +310,8 @@ def http_collector() -> Iterator[HttpCollector]:
 class Program:
     """Runs scripts that have set up.
 
-    ``spans(count)`` ends so many spans, each with its own name. ``items(count)`` does the same, or
-    writes so many log lines if the *collector* is for a test of logs.
+    ``spans(count)`` ends *count* spans, each with its own name. ``items(count)`` does the same, or
+    writes *count* log lines if the *collector* is for a test of logs.
     """
 
     start: Starter
@@ -322,7 +322,7 @@ class Program:
     number: int = 0
 
     def __call__(self, script: str, **env: str | None) -> Process:
-        """Start *script*; what it prints can be waited for."""
+        """Start *script*. A test can wait for its output."""
         self.number += 1
         name = f"program{self.number}"
         head = f"""
@@ -367,7 +367,7 @@ class Program:
         return process
 
     def senders(self) -> list[int]:
-        """Return the process ids of those that deliver from this directory."""
+        """Return the process ids of the senders of this directory."""
         found = []
         for process in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
@@ -376,14 +376,14 @@ class Program:
         return found
 
     def wait_for_sender_to_end(self) -> None:
-        """Wait until nobody delivers any more."""
+        """Wait until no sender is left."""
         (lock,) = (path for path in self.files if path.name == "sender.lock")
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
 
     @property
     def files(self) -> list[Path]:
-        """What is kept on disk."""
+        """The files in the spool."""
         return [path for path in (self.directory / "state").rglob("*") if path.is_file()]
 
     @property

@@ -55,7 +55,7 @@ def test_the_points_are_those_of_the_sdk(records: list[tuple[int, float, float, 
 
 
 def points(data: MetricsData | None) -> dict[str, Any]:
-    """Return all but the times of the points, in no order, by the name of the instrument."""
+    """Return the points without their times and order, by the name of the instrument."""
     if data is None:
         return {}
     [resource] = data.resource_metrics
@@ -71,7 +71,7 @@ def points(data: MetricsData | None) -> dict[str, Any]:
                     start_time_unix_nano=0,
                     time_unix_nano=0,
                     exemplars=[],
-                    # In another order of adding up, the last digits are others.
+                    # The order of an addition changes the last digits.
                     **({"sum": pytest.approx(point.sum)} if hasattr(point, "sum") else {}),
                 )
                 for point in metric.data.data_points

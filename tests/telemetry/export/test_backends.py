@@ -1,4 +1,4 @@
-"""The settings that docs/backends.md names reach a server that wants what the backend wants."""
+"""The settings in docs/backends.md reach a server with the requirements of the backend."""
 
 import re
 import ssl
@@ -21,7 +21,7 @@ from ...conftest import free_port
 from ...processes import ROOT
 from .conftest import Answered, HttpCollector, Program, Request
 
-#: What the documentation of each asks for: the path before that of the signal, and headers.
+#: The requirements in the documentation of each: the path before that of the signal, and headers.
 WANTED: Mapping[str, tuple[str, dict[str, str]]] = {
     "Grafana Cloud": ("/otlp", {"authorization": "Basic CREDENTIALS"}),
     "Honeycomb": ("", {"x-honeycomb-team": "KEY"}),
@@ -35,7 +35,7 @@ ONLY_TRACES = {"Jaeger", "Tempo"}
 
 
 def rows() -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the backends and their variables, as the page has them."""
+    """Yield the backends and their variables in the page."""
     lines = iter((ROOT / "docs" / "backends.md").read_text().splitlines())
     header = next(line for line in lines if line.startswith("| backend"))
     variables = re.findall(r"`(\w+)`", header)
@@ -65,7 +65,7 @@ def authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> trustme.CA:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], port: int) -> bool:
-    """Set *variables*, with this machine for their host; return whether they ask for TLS."""
+    """Set *variables*, with this machine as the host; return whether they require TLS."""
     for name, value in variables.items():
         if name == "OTEL_EXPORTER_OTLP_ENDPOINT":
             value = re.sub(r"//[^/]+", f"//127.0.0.1:{port}", value)
@@ -176,7 +176,7 @@ def test_each_signal_goes_to_the_path_of_its_backend(
 
 
 def test_lightstep_by_its_token_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what the table has."""
+    """The token alone does the same as the table's variables."""
     for name, variables in ROWS:
         if name != "Lightstep":
             continue

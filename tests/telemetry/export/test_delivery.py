@@ -16,7 +16,7 @@ from .conftest import OF_ALL, Collector, Program, take
 
 pytestmark = OF_ALL
 
-#: Ends without any of the exits that a program may prepare for.
+#: Ends the process without its exit handlers.
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
@@ -69,7 +69,7 @@ def test_a_collector_that_goes_and_comes_loses_nothing(
     process.wait_for_line("ended 3")
     collector.start()
     names = collector.wait_for(1200)
-    # A request that was under way when the collector went may have been taken all the same.
+    # The collector may have accepted the request that was in progress when it ended.
     assert sum(names.values()) <= 1200 + 512
 
 
@@ -103,7 +103,7 @@ def test_the_delay_that_a_full_collector_asks_for_is_kept(
 
     collector.answer = answer
     collector.start()
-    # Flushes on the way do not make it any sooner.
+    # Flushes in between do not shorten the wait.
     program.run("items(50)\nfor _ in range(5): telemetry.flush(0.1)\nos._exit(0)")
     assert once(collector.wait_for(50))
     assert times[1] - times[0] >= 1.5
@@ -204,7 +204,7 @@ def test_without_a_disk_spans_wait_in_memory(program: Program, collector: Collec
 def test_an_outage_that_answers_internal_costs_no_span(
     program: Program, collector: Collector
 ) -> None:
-    """As a proxy answers that has no collector behind it, whatever it is asked."""
+    """A proxy without a collector behind it answers every request like this."""
 
     def answer(names: list[str], context: grpc.ServicerContext) -> None:
         if collector.asked <= 60:
@@ -227,7 +227,7 @@ def test_an_outage_that_answers_internal_costs_no_span(
 def test_a_span_that_ends_while_the_thread_of_the_memory_mode_starts(
     program: Program, collector: Collector
 ) -> None:
-    """A signal's handler, or a finalizer, ends it: in the same thread."""
+    """A signal handler or a finalizer ends it, in the same thread."""
     collector.start()
     program.run(
         """

@@ -1,4 +1,4 @@
-"""What is on disk is private, survives damage and a full disk, and can be done without."""
+"""The spool is private, survives damage and a full disk, and is optional."""
 
 import os
 import re
@@ -86,7 +86,7 @@ def test_a_directory_that_is_taken_away_is_made_again(
 @OF_BOTH
 def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector: Collector) -> None:
     collector.start()
-    # The kernel refuses what goes beyond, and takes a part of the write that crosses the line.
+    # The kernel refuses writes beyond the limit, and accepts a part of the one that crosses it.
     process = program.run(
         """
         import resource
@@ -264,7 +264,7 @@ def test_a_killed_process_among_many_leaves_others_frames_whole(
         number, each = map(int, line.split())
         ended[number] = max(each, ended.get(number, 0))
     names = collector.wait_for(sum(ended.values()))
-    # One more each may have been ended and not said.
+    # Each process may have ended one more span and not printed it yet.
     assert sum(ended.values()) <= len(names) <= sum(ended.values()) + 4
     assert once(names)
 
@@ -316,7 +316,7 @@ class Written:
 
 
 def test_a_reader_goes_on_where_another_has_been(spool: SpoolDirectory) -> None:
-    """Each of the two cursors sees all frames, however many each of them has read before."""
+    """Each of the two cursors sees all frames, wherever the other one is."""
     written = Written(spool)
     id = written.define(msgspec.msgpack.encode(ORIGIN))
     written.write(frames.RECORD, id, pack(RECORD))
@@ -392,7 +392,7 @@ def test_the_spans_of_an_older_version_are_counted_and_removed(
     kinds: tuple[int, ...],
     spans: int,
 ) -> None:
-    """Their format is gone, so they cannot be delivered."""
+    """This version cannot read their format, so it cannot deliver them."""
     older = program.directory / "state" / "spool" / "0123456789abcdef"
     older.mkdir(parents=True, mode=0o700)
     (older / "sender.lock").touch()
@@ -410,7 +410,7 @@ def test_the_spans_of_an_older_version_are_counted_and_removed(
 def test_what_others_have_beside_it_is_left_there(
     program: Program, collector: Collector, tmp_path: Path
 ) -> None:
-    """Old places of ours go; what is anybody else's neither goes nor stops the sender."""
+    """Old directories of ours are removed. Other files stay, and do not stop the sender."""
     spool = tmp_path / "var" / "spool"
     cron, ours = spool / "cron", spool / "0123456789abcdef"
     for directory, file in ((cron, "crontab"), (ours, "sender.lock")):
@@ -427,7 +427,7 @@ def test_what_others_have_beside_it_is_left_there(
 
 
 def test_more_segments_than_files_that_may_be_open(program: Program, collector: Collector) -> None:
-    """Short-lived processes leave one each while the collector is away."""
+    """Each short-lived process leaves one while the collector is down."""
     (program.directory / "many.py").write_text(
         textwrap.dedent("""
         import os, resource

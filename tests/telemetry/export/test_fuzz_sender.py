@@ -1,4 +1,4 @@
-"""Whatever is in a segment, the sender delivers the rest, in bounded time and memory."""
+"""A segment with any content: the sender delivers the rest, in bounded time and memory."""
 
 import resource
 import time
@@ -118,7 +118,7 @@ def framed(content: bytes, kind: bytes = frames.RECORD, id: bytes = DEFINITION.i
 
 
 def framed_all(contents: list[bytes]) -> bytes:
-    """Return the frames of *contents*, which are those of ``CONTENTS`` or others in their place."""
+    """Return the frames of *contents*: those of ``CONTENTS``, or replacements for some of them."""
     spans = b"".join(map(framed, contents[:SPANS]))
     return spans + b"".join(framed(each, frames.LOG, OF_LOGS.id) for each in contents[SPANS:])
 
@@ -128,7 +128,7 @@ SEGMENT = HEAD + framed_all(CONTENTS)
 
 
 class Collector(Transport):
-    """Takes everything, and checks that it is OTLP."""
+    """Accepts everything, and checks that it is OTLP."""
 
     def __init__(self) -> None:
         self.names: list[str] = []

@@ -1,4 +1,4 @@
-"""What is of HTTP alone: headers, statuses, Retry-After, TLS, proxies, and what is no answer."""
+"""Export over HTTP: headers, statuses, Retry-After, TLS, proxies, and malformed answers."""
 
 import gzip
 import socket
@@ -59,7 +59,7 @@ def export(request: bytes = b"") -> ExportResult:
 def answering(
     collector: HttpCollector, status: int, body: bytes = b"", **headers: str
 ) -> HttpCollector:
-    """Have *collector* answer so to everything."""
+    """Let *collector* give this answer to every request."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def respond(request: Request) -> Answered:
@@ -224,7 +224,7 @@ def test_nobody_is_there(http_collector: HttpCollector) -> None:
 
 @contextmanager
 def raw(answer: Callable[[socket.socket], object]) -> Iterator[str]:
-    """A server that does *answer* to each connection."""
+    """A server that calls *answer* with each connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run() -> None:
@@ -372,7 +372,7 @@ def test_with_a_client_certificate(
 
 
 class Proxy(ThreadingHTTPServer):
-    """A proxy that passes on, by both ways that there are; what it was asked for."""
+    """A proxy that passes requests on, by CONNECT or by their URL, and notes them."""
 
     daemon_threads = True
 

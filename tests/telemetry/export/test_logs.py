@@ -15,7 +15,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 logger = logging.getLogger("shop.orders")
 """
 
-#: Ends without any of the exits that a program may prepare for.
+#: Ends the process without its exit handlers.
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 LOGS = {"OTEL_LOGS_EXPORTER": "otlp"}

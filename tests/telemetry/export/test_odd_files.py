@@ -1,4 +1,4 @@
-"""What is in the spool's directory and is no segment stops nothing."""
+"""Other files in the spool's directory do not stop the sender."""
 
 import os
 from collections.abc import Callable
@@ -44,7 +44,7 @@ NAMES = ("odd.000001.spool", "wake", "status.json", "status.new", "sender.stderr
 
 @pytest.fixture
 def spool(program: Program, collector: Collector) -> Path:
-    """The directory of the destination, once a process has made it."""
+    """The directory of the destination. A process has made it."""
     collector.start()
     program.run("spans(1)\nassert telemetry.flush()")
     (lock,) = [path for path in program.files if path.name == "sender.lock"]

@@ -1,4 +1,4 @@
-"""One item that raises costs that item: it is counted, one line says it, and the others arrive."""
+"""If one item raises, only that item is lost, counted and logged, and the others arrive."""
 
 import os
 import shutil
@@ -51,7 +51,7 @@ def nested(depth):
     return value
 """
 
-#: What is written, and how many of it are lost.
+#: The frames that are written, and the number of lost spans.
 ODD = {
     "a number beyond 64 bits in a resource": (
         "write(origin=replace(origin, resource={'n': 2**64 - 1}))",
@@ -78,18 +78,18 @@ ODD = {
         "write(replace(record, facts=replace(run, messages=-5)))",
         1,
     ),
-    "a time that is no number": (
+    "a time that is not a number": (
         "write(replace(record, facts=replace(run, sent_at='nan', received_at=float('inf'))))",
         0,
     ),
-    "a kind that there is not": ("write(origin=with_template(kind=-5000))", 1),
+    "a kind that does not exist": ("write(origin=with_template(kind=-5000))", 1),
     "ids below zero": ("write(replace(record, span_id=-1))", 1),
     "attributes nested without end": (
         "write(replace(record, attributes={'n': nested(400)}))",
         0,
     ),
-    "bytes that are no span": ("write(b'\\xff\\xff', kind=frames.ENCODED_SPAN)", 1),
-    "text that is no Unicode": (
+    "bytes that are not a span": ("write(b'\\xff\\xff', kind=frames.ENCODED_SPAN)", 1),
+    "text that is not Unicode": (
         "write(msgpack.encode(replace(record, name='odd')).replace(b'odd', b'\\xed\\xa0\\x80'))",
         1,
     ),
@@ -393,7 +393,7 @@ def test_directories_are_private_whatever_the_umask_and_made_private_again(
 def test_a_directory_above_that_cannot_be_listed_stops_nothing(
     program: Program, collector: Collector
 ) -> None:
-    """Such as /var/spool, where some may enter and not list."""
+    """Such as /var/spool, which some users may enter and not list."""
     break_sender(
         program,
         """

@@ -1,4 +1,4 @@
-"""Forks, threads, signals and descriptors: the export is in nobody's way, and nothing in its."""
+"""Forks, threads, signals and descriptors of an application beside the export."""
 
 import os
 import signal
@@ -226,7 +226,7 @@ def test_a_process_that_has_ended_no_span_yet_holds_up_no_other(
 
 
 def test_spans_ended_in_the_middle_of_a_write(program: Program, collector: Collector) -> None:
-    """A signal's handler, or a finalizer, ends spans while its own thread writes one."""
+    """A signal handler or a finalizer ends spans while its own thread writes one."""
     collector.start()
     process = program.run(
         """
@@ -251,7 +251,7 @@ def test_spans_ended_in_the_middle_of_a_write(program: Program, collector: Colle
 def test_a_daemon_without_standard_streams(
     program: Program, collector: Collector, closed: list[int]
 ) -> None:
-    """Then the sender's claim has the number of one of them."""
+    """Then the sender's lock has the descriptor number of one of them."""
     collector.start()
     program.run(f"for fd in {closed}: os.close(fd)\nspans(3)\nos._exit(0)")
     assert once(collector.wait_for(3))
@@ -305,7 +305,7 @@ def test_flush_in_a_signals_handler_in_the_middle_of_a_write(
     assert once(collector.wait_for(3))
 
 
-#: In the sender, the look before its end lasts until the file "go" is there.
+#: In the sender, the last check of the segments waits until the file "go" exists.
 SLOW_LOOK = """
 import sys
 if "telemetry.export.sender.process" in sys.orig_argv:

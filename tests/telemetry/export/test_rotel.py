@@ -1,4 +1,4 @@
-"""Through a real collector, rotel, which is written in Rust: its wheel brings the program."""
+"""Delivery through a real collector: rotel, written in Rust, whose wheel has the program."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ def test_traces_and_metrics_come_through(
 
 
 def counted(receiver: Receiver) -> int:
-    """Return how many requests the last metrics have."""
+    """Return the number of requests in the last metrics."""
     if not receiver.metrics:
         return 0
     (metric,) = receiver.metrics[-1].resource_metrics[0].scope_metrics[0].metrics

@@ -1,10 +1,10 @@
-"""The error with which a sender ended is known: on disk, in the log, and to the application."""
+"""The error with which a sender ended is on disk, in the log, and in the application."""
 
 import pytest
 
 from .conftest import Collector, Program
 
-#: In the sender alone, which is started with its module's name.
+#: Runs in the sender alone, which is started with its module's name.
 IN_THE_SENDER = """
 import sys
 
@@ -51,7 +51,7 @@ def test_the_error_reaches_the_application(program: Program, code: str, error: s
 
 
 def on_disk(program: Program) -> str:
-    """Return what the sender left: the status that it wrote, or the end of its standard error."""
+    """Return the status that the sender wrote, or the end of its standard error."""
     names = ("status.json", "sender.stderr")
     return "".join(path.read_text() for path in program.files if path.name in names)
 
@@ -105,6 +105,6 @@ def test_where_no_process_can_be_started_spans_arrive_from_memory(
     )
     (line,) = process.output.splitlines()
     assert "not allowed here" in line
-    # The first was on disk when that was found out, and waits for the next start.
+    # The first span was on disk before that, and waits for the next start.
     names = collector.wait_for(9)
     assert set(names.values()) == {1}

@@ -1,4 +1,4 @@
-"""A write of which the system took a part only: the log says what it was."""
+"""The system accepts only a part of a write: the log has the reason."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def append(writer: Writer, content: bytes) -> None:
 
 
 def contents(writer: Writer) -> list[bytes]:
-    """Return what is in the segments, whole."""
+    """Return the whole frames in the segments."""
     found = []
     for name in writer.segments():
         fd = writer._directory.open_to_read(name)
@@ -75,7 +75,7 @@ def test_the_reason_is_logged_and_nothing_is_lost(
         assert line.startswith("spans cannot be written to disk (")
         assert said in line
         assert said in writer.error
-    else:  # the next try took it
+    else:  # the next try wrote it
         assert not caplog.messages
     monkeypatch.setattr(os, "write", os_write)
     append(writer, b"after")

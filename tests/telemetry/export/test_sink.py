@@ -1,4 +1,4 @@
-"""A record that MessagePack, or OTLP, cannot hold whole is delivered without the rest."""
+"""If MessagePack or OTLP cannot represent a value, the record is delivered without it."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ from .conftest import Collector, Program
 
 TEMPLATE = SpanTemplate("process ping", SpanKind.CONSUMER.value, {}, Scope("x"))
 
-#: From a message of JSON: text that is no Unicode, and a number of more than 64 bits.
+#: From a message in JSON: text that is not Unicode, and a number of more than 64 bits.
 HOSTILE = RunFacts(("\ud800", "root", None, None, 2**70, None, None), "celery", sent_at="1.5")
 
 
@@ -30,7 +30,7 @@ def record(facts: Facts | None) -> Record:
 
 @pytest.fixture
 def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiskSink:
-    """A sink whose sender never comes."""
+    """A sink without a sender."""
     monkeypatch.setattr(spawn, "start", lambda *_: None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     targets = exporter.targets()

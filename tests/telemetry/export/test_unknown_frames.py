@@ -1,9 +1,9 @@
-"""A sender that meets what it does not know counts it, logs it and delivers the rest."""
+"""The sender counts and logs unknown frames, and delivers the rest."""
 
 from .conftest import Collector, Program
 from .test_odd_items import status
 
-#: Puts frames into the program's own segment, as another version may write them.
+#: Writes frames of another version into the program's own segment.
 ODD = """
 from telemetry.export.spool import frames
 from telemetry.setup import _provider
@@ -29,7 +29,7 @@ def test_the_rest_is_delivered_and_the_log_has_the_count(
     process = program.run(ODD + "time.sleep(2.1); spans(1, 'late'); telemetry.flush()")
     assert set(collector.wait_for(3)) == {"before.0", "after.0", "late.0"}
     (line,) = process.output.splitlines()
-    # Three definitions of which no one fits, and three frames.
+    # Three definitions that do not fit, and three frames.
     assert line.startswith("dropped 6 spans: ")
     assert "unknown kind" in line
 

@@ -55,7 +55,7 @@ def test_where_no_sender_stays_spans_go_on_from_memory(
     assert reason in line
     names = collector.wait_for(10)
     assert {f"program1.{number}" for number in range(10)} <= set(names)
-    # What was written before waits for the next start.
+    # The records written before wait for the next start.
     program.run("spans(1)")
     assert once(collector.wait_for(21))
 
@@ -63,7 +63,7 @@ def test_where_no_sender_stays_spans_go_on_from_memory(
 def test_within_the_bound_nothing_goes_though_nobody_delivers(
     program: Program, collector: Collector
 ) -> None:
-    """Segments are small beside the bound that is the default."""
+    """Segments are small compared with the default bound."""
     process = program.run(
         """
         for number in range(5000):

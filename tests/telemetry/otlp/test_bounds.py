@@ -1,4 +1,4 @@
-"""What is small on the wire and would be huge in memory is refused before it is built."""
+"""An export that is small on the wire and huge in memory is refused before it is built."""
 
 import json
 import threading
@@ -64,7 +64,7 @@ def test_too_many_objects_of_protobuf(body: bytes) -> None:
 
 
 def test_a_string_that_is_not_utf_8() -> None:
-    """The Collector accepts it. It costs its own characters, and not the export."""
+    """The Collector accepts it. Its wrong bytes are replaced, and the export is accepted."""
     spans = field(2, field(5, b"a\xff\xe2\x82")) + field(2, field(5, "ping é".encode()))
     body = field(1, field(2, spans))
     export = parse(ExportTraceServiceRequest, body)

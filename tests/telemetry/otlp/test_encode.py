@@ -1,4 +1,4 @@
-"""The bytes of spans: equal to those of the SDK's encoder, whatever the record, and received."""
+"""The bytes of any span equal those of the SDK's encoder, and a receiver accepts them."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 RESOURCE = Resource({})
 SCOPE = Scope("queuehop", "0.1.0", "https://opentelemetry.io/schemas/1.41.0")
 
-# Few keys and many values, and short ones: so that what is cached is met again.
+# Few keys, and many short values, so that cached attributes occur again.
 texts = st.one_of(
     st.sampled_from(["", "redis", "celery", "1"]),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
@@ -59,7 +59,7 @@ keys = st.one_of(
 
 
 def attributes(values: st.SearchStrategy[Any], most: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Generate attributes as a span cleans them before it records them."""
+    """Generate attributes as a span records them."""
     return st.dictionaries(keys, values, max_size=most).map(lambda some: clean(some, None, None)[0])
 
 
@@ -134,7 +134,7 @@ def test_a_span_is_the_bytes_of_the_sdk(
     template: SpanTemplate, record: Record, description: str | None, remote: bool
 ) -> None:
     record.parent_is_remote = bool(record.parent_id) and remote
-    # The SDK describes an error alone.
+    # The SDK describes only an error.
     record.status_description = description if record.status == StatusCode.ERROR.value else None
     expected = readable(template, record, RESOURCE)
     assert ours(template, record) == stock(expected)

@@ -1,4 +1,4 @@
-"""Whatever comes as OTLP is an export or an error, in bounded time and memory."""
+"""Any body is an export or an error, in bounded time and memory."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from telemetry.otlp.server import JSON, PROTOBUF, Malformed, TooLarge, receive
 from telemetry.otlp.to_json import grouped, to_json
 from telemetry.viewer.store.incoming import incoming
 
-#: Seconds of this process's own time for one export, and bytes for all of them.
+#: Seconds of CPU time for one export, and bytes for all of them.
 SECONDS, MEMORY = 10.0, 400 * 1024 * 1024
 
 VALUES: list[Any] = [
@@ -99,7 +99,7 @@ def bounded() -> Iterator[None]:
 
 
 def take(body: bytes, content_type: str, encoding: str = "identity") -> None:
-    """Do with *body* what the viewer does."""
+    """Read *body* as the viewer does."""
     error = ""
     with bounded():
         try:
@@ -113,7 +113,7 @@ def take(body: bytes, content_type: str, encoding: str = "identity") -> None:
                 grouped(ExportTraceServiceRequest, [])
         except (Malformed, TooLarge) as exc:
             error = str(exc)
-    # It is in the words of the protocol.
+    # The error has the protocol's names.
     assert "Error" not in error
     assert "object has no attribute" not in error
     assert len(error) < 500

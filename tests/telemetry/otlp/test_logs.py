@@ -1,4 +1,4 @@
-"""Log records as bytes: they arrive as those of a stock SDK do, in protobuf and in JSON."""
+"""Log records as bytes: a receiver gets the same as from a stock SDK, in protobuf and JSON."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def encoded(recorded: list[RecordedLog]) -> bytes:
 
 @pytest.fixture
 def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[Any, Any]]]:
-    """What ours and the SDK's handler made of the same records, as requests."""
+    """The requests of our handler and of the SDK's, for the same records."""
     monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)
     # Another test may have set the ids as attributes of all records, which the SDK would send.
     handle = getattr(logging.Handler.handle, "__wrapped__", logging.Handler.handle)

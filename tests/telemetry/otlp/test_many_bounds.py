@@ -1,4 +1,4 @@
-"""The viewer, while what is small on the wire and huge in memory comes from many at once."""
+"""The viewer, while many clients send exports that are small on the wire and huge in memory."""
 
 import gzip
 import itertools
@@ -32,7 +32,7 @@ JSON_SPANS = (
 SPANS = field(1, field(2, field(2, field(9, b"")) * 49_000))
 LOGS = field(1, field(2, field(2, field(6, b"")) * 49_000))
 
-#: Where a bomb is sent over HTTP, and what it consists of.
+#: The paths of the bombs over HTTP, and their contents.
 BOMBS = [
     *[("/v1/traces", body, PROTOBUF) for body in (*PROTOBUFS.values(), SPANS, bytes(33_000_000))],
     *[("/v1/traces", body, JSON) for body in (*JSONS.values(), JSON_SPANS)],
@@ -50,12 +50,12 @@ GRPC_BOMBS = [
     *[("logs.v1.LogsService", body) for body in (PROTOBUFS["numbers"], LOGS, bytes(15_000_000))],
 ]
 
-#: Bytes that the process may have more than before.
+#: Bytes by which the process may grow.
 MOST = 400 * 1024 * 1024
 
 
 def most_memory(process: Process) -> int:
-    """Return the most bytes that *process* has had in memory."""
+    """Return the peak memory of *process*, in bytes."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
     return int(kilobytes) * 1024

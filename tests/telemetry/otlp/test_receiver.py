@@ -1,4 +1,4 @@
-"""The receiver, sent to by the SDK's own exporter and by threads that race."""
+"""The receiver, with exports of the SDK's own exporter and of threads that race."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What is written in JSON is read back as it was."""
+"""An export that is written in JSON is read back unchanged."""
 
 import json
 import math

@@ -20,7 +20,7 @@ def parent(carrier: Any) -> SpanContext:
 
 
 def sent(carrier: Any) -> dict[str, str]:
-    """Return what goes on to the next hop, from a span of this process."""
+    """Return the headers for the next hop, from a span of this process."""
     tracer = TracerProvider().get_tracer("test")
     context = extract(carrier)
     goes: dict[str, str] = {}

@@ -22,7 +22,7 @@ from .carriers import GOOD, parent
 
 @pytest.fixture
 def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install propagators that others have written."""
+    """Install propagators of other packages."""
     info = tmp_path / "birds-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: birds\nVersion: 1.0\n")
@@ -32,7 +32,7 @@ def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "birds.py").write_text(BIRDS)
     monkeypatch.syspath_prepend(tmp_path)
-    # What was looked up without them, or with them elsewhere, does not count.
+    # Clear the cache, which may have been filled without them.
     configured.configured_propagators.cache_clear()
     monkeypatch.delitem(sys.modules, "birds", raising=False)
     return tmp_path

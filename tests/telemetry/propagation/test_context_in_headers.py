@@ -40,7 +40,7 @@ def test_no_span_nothing_written() -> None:
 
 def test_a_carrier_need_do_no_more_than_hold() -> None:
     class Slots:
-        """Takes and gives items, as a message of some other library may."""
+        """A carrier that can set, delete and find items, and has no other method."""
 
         def __init__(self) -> None:
             self.items: dict[str, str] = {}
@@ -103,7 +103,7 @@ def test_extract_parent_adds_to_a_context(headers: dict[str, str]) -> None:
     outer = OTHER.span_context()
     context = baggage.set_baggage("a", "1", set_span_in_context(NonRecordingSpan(outer)))
     found, extended = extract_parent(headers, context)
-    assert found is None, "the span of the context is no sender"
+    assert found is None, "the span of the context is not the sender"
     assert get_current_span(extended).get_span_context() == outer
     assert baggage.get_baggage("a", extended) == "1"
 

@@ -164,7 +164,7 @@ def test_a_traceparent_of_the_usual_form_is_read_as_any_other(
     text = f"{version}-{trace_id}-{span_id}-{flags}{more}"
     if instead:
         text = text[:at] + instead + text[at + 1 :]
-    # What comes as a list goes the long way.
+    # A list is not read by the fast path.
     assert parse_parent(text) == parse_parent([text])
 
 

@@ -189,7 +189,7 @@ def test_whatever_arrives_what_goes_on_is_well_formed(header: str) -> None:
 
 
 def test_nothing_of_the_base_class_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Another version of OpenTelemetry may hold the members in another way.
+    # Another version of OpenTelemetry may store the members in another way.
     monkeypatch.setattr(TraceState, "__init__", lambda self, entries=None: None)
     state = HeaderTraceState.from_header(["1a=b,c=d"])
     assert not {"_dict"} & vars(state).keys()

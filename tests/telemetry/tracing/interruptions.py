@@ -1,4 +1,4 @@
-"""Soft time limits at every moment at which Python lets a signal's handler run."""
+"""Soft time limits at every moment at which Python can run a signal handler."""
 
 import inspect
 import sys
@@ -23,10 +23,10 @@ def raise_soft_time_limit(number: int, frame: FrameType | None) -> None:
 
 
 def is_tracing(frame: FrameType | None) -> bool:
-    """Return whether *frame* runs for this library: not for one that could be interrupted alone.
+    """Return whether *frame* runs for this library, and not for Celery or requests alone.
 
-    What Celery and requests do with an exception at any moment is theirs: kombu's pool of
-    connections may stay locked.
+    Those may handle an exception at some moments wrongly: kombu's pool of connections may stay
+    locked.
     """
     while frame is not None:
         path = frame.f_code.co_filename
@@ -47,7 +47,7 @@ _TELEMETRY = str(Path(telemetry.__file__).parent)
 
 
 def is_soft_time_limit(exc: BaseException | None) -> bool:
-    """Return whether *exc* is one, or was made of one: kombu's EncodeError may be."""
+    """Return whether *exc* is a soft time limit, or made from one: kombu's EncodeError may be."""
     while exc is not None and not isinstance(exc, SoftTimeLimitExceeded):
         exc = exc.__cause__
     return exc is not None

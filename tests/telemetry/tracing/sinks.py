@@ -1,4 +1,4 @@
-"""A sink in memory, and what a receiver would get of its records."""
+"""A sink in memory, and the spans that a receiver would get from its records."""
 
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ RESOURCE = Resource({"service.name": "test"})
 
 
 class ListSink(Sink):
-    """Holds records, each packed and unpacked as on its way through a file."""
+    """A list of records, each packed and unpacked as by a file."""
 
     measures = True
 
@@ -33,7 +33,7 @@ class ListSink(Sink):
         return iter(self.records)
 
     def outgoing(self) -> list[Outgoing]:
-        """Return what would leave, in order."""
+        """Return the parts of the requests, in order."""
         return [
             outgoing(origin_of(RESOURCE, template, False), record)
             for template, record in self.records

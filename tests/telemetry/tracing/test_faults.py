@@ -1,4 +1,4 @@
-"""Errors of tracing itself are logged, rarely, and stop nothing."""
+"""Errors of tracing itself are logged at a limited rate, and do not stop the application."""
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded

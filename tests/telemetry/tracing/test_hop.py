@@ -1,4 +1,4 @@
-"""A hop is received equal through our provider and through any other: here a stock SDK's.
+"""A receiver gets the same hop from our provider and from any other, here a stock SDK's.
 
 With another provider a hop describes its span twice, at the start and at the end, through
 OpenTelemetry's API. With ours it writes a record, which the sender interprets.
@@ -44,7 +44,7 @@ Act = Callable[[], object]
 
 @dataclass
 class Seen:
-    """What came of it with one provider."""
+    """The result with one provider."""
 
     result: object
     spans: list[ReceivedSpan]
@@ -52,7 +52,7 @@ class Seen:
 
 @contextmanager
 def with_provider(provider_in_use: Any) -> Iterator[None]:
-    """Use a provider, at a time that stands still."""
+    """Use a provider, with a clock that does not move."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "_TRACER_PROVIDER", provider_in_use)
         for module in (foreign, provider, span):
@@ -63,7 +63,7 @@ def with_provider(provider_in_use: Any) -> Iterator[None]:
 
 
 def both(act: Act, limits: SpanLimits | None = None) -> tuple[Seen, Seen]:
-    """Return what *act* comes to with our provider, and with the SDK's."""
+    """Return the result of *act* with our provider, and with the SDK's."""
     limits = limits or SpanLimits()
     ours, sink = hop_provider(limits, telemetry_settings.sampler())
     with with_provider(ours):
@@ -83,7 +83,7 @@ def decode_one(ended: Any) -> list[ReceivedSpan]:
 
 
 def check(act: Act, limits: SpanLimits | None = None) -> list[ReceivedSpan]:
-    """Return the spans of *act*, having compared both providers."""
+    """Compare the spans of *act* with both providers, and return them."""
     ours, theirs = both(act, limits)
     assert ours.spans == theirs.spans
     assert ours.result == theirs.result
@@ -92,7 +92,7 @@ def check(act: Act, limits: SpanLimits | None = None) -> list[ReceivedSpan]:
 
 # Hop 4: a run.
 
-#: What Celery makes of most messages: what a worker has on ``task.request``.
+#: The attributes of ``task.request`` in a worker, for most messages.
 MESSAGE = {
     "lang": "py",
     "task": "ping",
@@ -151,7 +151,7 @@ def record_exception_alone(run: Run) -> None:
 
 
 def look(run: Run) -> None:
-    # Who looks changes nothing.
+    # Reading changes nothing.
     span: Any = run.span
     assert (span.name, span.kind, span.is_recording()) == ("process ping", SpanKind.CONSUMER, True)
     assert span.attributes["messaging.message.id"] == UUID
@@ -216,7 +216,7 @@ ODD: dict[str, list[Any]] = {
         [TRACEPARENT],
         *(None, 5, ""),
     ],
-    # Before the worker had it, and after; and what is no time.
+    # Before and after the worker received it; and values that are not times.
     "queuehop-sent-at": [
         *("1800000000.2", "1900000000", "-5", "nan", "inf", "-inf", "1e300", "", "soon"),
         *(b"1800000000.000000", 1_800_000_000, 1_800_000_000.0, True, None, ["5"]),

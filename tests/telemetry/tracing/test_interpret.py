@@ -1,4 +1,4 @@
-"""Which span, and which measurement, comes of each kind of facts."""
+"""The span and the measurement of each kind of facts."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ OF_A_MESSAGE = {"celery.task.name": "ping", **BROKER}
 
 
 def record(facts: Facts | None, **fields: Any) -> Record:
-    """Return a record as it is read from a file."""
+    """Return a record, packed and unpacked as by a file."""
     start, end = TIMES
     made = Record(TRACE_ID, 1, start, end, parent_id=2, flags=1, facts=facts, **fields)
     return unpack(pack(made))
@@ -131,7 +131,7 @@ def test_a_send_with_retries_eta_and_expires() -> None:
         "celery.task.eta": eta,
         "celery.task.expires": expires,
     }
-    # What has many values is in no metric.
+    # Attributes with many values are not in the metrics.
     assert not {name for name in shown(measured)[1] if "task" in name} - {"celery.task.name"}
 
 
@@ -180,7 +180,7 @@ def test_a_run() -> None:
 
 
 def test_a_run_of_a_message_that_names_no_time() -> None:
-    """Its producer is none of ours, so the time in the queue is not known."""
+    """Its producer does not use this library, so the time in the queue is unknown."""
     interpretation, measured = both(RUN, run(received_at=START - 1.0))
     assert "celery.wait.queue" not in interpretation.facts
     assert list(shown(measured)[0]) == [
@@ -374,7 +374,7 @@ def test_a_request_that_was_sent() -> None:
     )
 
 
-# What the code inside added.
+# Attributes and events that the code inside has added.
 
 
 def test_a_span_of_the_applications_own_has_no_facts() -> None:
@@ -407,7 +407,7 @@ def test_of_a_limited_record_the_attributes_and_links_are_all() -> None:
     interpretation = interpret(RUN, made)
     assert interpretation.attributes(RUN, made) == {"a": 1}
     assert list(interpretation.links) == []
-    # It counts as any other.
+    # It counts like any other run.
     assert shown(measurement(RUN, made, interpretation.facts))[0]["messaging.process.duration"]
 
 
@@ -431,7 +431,7 @@ def test_equal_measurements_have_one_series() -> None:
         assert first.series is second.series
 
 
-# What strangers may send.
+# Values that strangers may send.
 
 scalars = st.one_of(
     *(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.binary()),

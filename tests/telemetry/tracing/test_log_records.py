@@ -1,4 +1,4 @@
-"""What becomes of a record of the standard library's logging, and what stays as it was."""
+"""Log records of the standard library are recorded, and logging itself is unchanged."""
 
 import io
 import logging
@@ -22,7 +22,7 @@ SHOP = logging.getLogger("shop.orders")
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Record with the given settings; the list has each record as a file would give it back."""
+    """Record with the given settings. The list has each record, packed and unpacked."""
     monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
@@ -42,7 +42,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 @pytest.fixture
 def output() -> io.StringIO:
-    """What a handler of the application writes."""
+    """The output of a handler of the application."""
     SHOP.addHandler(handler := logging.StreamHandler(io.StringIO()))
     stream: io.StringIO = handler.stream
     return stream

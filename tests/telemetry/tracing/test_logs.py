@@ -1,4 +1,4 @@
-"""Log records know the trace and the span that they are written in."""
+"""Log records have the ids of the trace and of the span in which they are made."""
 
 import io
 import logging

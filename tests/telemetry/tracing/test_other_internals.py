@@ -1,4 +1,4 @@
-"""The parts of OpenTelemetry's API with other internals than those of the installed version."""
+"""Tracing works with other internals of OpenTelemetry's API than the installed version has."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,7 +36,7 @@ class Wider(SpanContext):
 
 
 class Text(TraceState):
-    """A state that is its header, and has nothing of its base class."""
+    """A state that stores its header, and uses nothing of its base class."""
 
     def __init__(self, header: str) -> None:
         self.header = header

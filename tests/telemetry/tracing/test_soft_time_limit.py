@@ -1,4 +1,4 @@
-"""A soft time limit reaches the task, whatever tracing does at that moment."""
+"""A soft time limit reaches the task, even in the middle of tracing."""
 
 import gc
 import random
@@ -42,7 +42,7 @@ def no_garbage_collector() -> Iterator[None]:
 
 
 class Tracing:
-    """A provider, the spans that code has been inside of, and those that arrived."""
+    """A provider, the spans that code has entered, and those that arrived."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
@@ -51,11 +51,11 @@ class Tracing:
         self._entered: list[int] = []
 
     def enter(self) -> None:
-        """Note that the code is inside of a span."""
+        """Note that the code has entered a span."""
         self._entered.append(trace.get_current_span().get_span_context().span_id)
 
     def lost(self) -> set[int]:
-        """Return the spans that code was inside of since the last call and that did not arrive."""
+        """Return the spans that code has entered since the last call and that did not arrive."""
         entered = set(self._entered)
         self._entered.clear()
         return entered - {record.span_id for _, record in self.sink.recent_spans()}
@@ -170,7 +170,7 @@ def test_at_every_moment(
 
 @pytest.fixture
 def alarm() -> Iterator[Callable[[float], None]]:
-    """Sets off a soft time limit after so many seconds, as soon as tracing is under way."""
+    """Raises a soft time limit after a number of seconds, as soon as tracing runs."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         if not is_tracing(frame) or is_uninterrupted(frame):

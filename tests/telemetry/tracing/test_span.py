@@ -1,4 +1,4 @@
-"""A HopSpan is received as the SDK's span would be, whatever is done to it."""
+"""A receiver gets the same from a HopSpan and from the SDK's span, after any calls."""
 
 import threading
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class Counting(IdGenerator):
 
 
 class Collected(SpanProcessor):
-    """The spans that ended, as the SDK hands them over."""
+    """The spans that ended, as a span processor gets them."""
 
     def __init__(self) -> None:
         self.started: list[Any] = []
@@ -80,7 +80,7 @@ def hop_provider(
 
 
 def both(act: Callable[[Any], None], limits: SpanLimits | None = None) -> tuple[Any, Any]:
-    """Return what is received after *act* with a tracer: of ours, and of the SDK."""
+    """Return the spans that *act* makes with our tracer, and with the SDK's."""
     ours, sink = hop_provider(limits)
     act(ours.get_tracer("scope", "1", "https://example.org/schema", {"a": 1}))
     theirs = TracerProvider(
@@ -95,7 +95,7 @@ def both(act: Callable[[Any], None], limits: SpanLimits | None = None) -> tuple[
 
 
 class Seconds(float):
-    """As NumPy's floats are: a number of a class of its own."""
+    """A number of a class of its own, like NumPy's floats."""
 
 
 class Name(str):
@@ -280,7 +280,7 @@ class Asking(Sampler):
         return SamplingResult(self.decision, {"sampler": "asked"}, TraceState([("s", "1")]))
 
     def get_description(self) -> str:
-        return "AlwaysOnSampler"  # a description tells nothing
+        return "AlwaysOnSampler"  # a sampler's description is not used
 
 
 def test_a_sampler_that_must_be_asked_is_asked() -> None:

@@ -18,7 +18,7 @@ from .pings import whole_ping
 
 
 class Viewer:
-    """A viewer that runs: its addresses, and its API."""
+    """A running viewer: its addresses, and its API."""
 
     def __init__(self, process: Process, grpc: str, http: str) -> None:
         self.process = process
@@ -26,7 +26,7 @@ class Viewer:
         self.url = f"http://{http}"
 
     def get(self, path: str, expected: int = 200, **query: object) -> Any:
-        """Ask the API; return what its JSON holds."""
+        """Send a GET to the API; return its JSON."""
         answer = requests.get(self.url + path, params=query, timeout=30)
         assert answer.status_code == expected, answer.text
         return answer.json()
@@ -37,7 +37,7 @@ class Viewer:
         return requests.post(self.url + path, body, headers=kind | names, timeout=30)
 
     def send(self, *exports: ExportTraceServiceRequest) -> None:
-        """Send over HTTP; every span must be taken."""
+        """Send over HTTP; the viewer must accept every span."""
         for export in exports:
             answer = self.post(export.SerializeToString())
             assert (answer.status_code, answer.content) == (200, b"")
@@ -58,7 +58,7 @@ class Viewer:
     def wait_for(
         self, ask: Callable[[], Any], good: Callable[[Any], bool], timeout: float = 20
     ) -> Any:
-        """Ask again and again until the answer is *good*; return it."""
+        """Repeat a request until the answer is *good*; return the answer."""
         deadline = time.monotonic() + timeout
         while not good(answer := ask()):
             assert time.monotonic() < deadline, json.dumps(answer)[:2000]
@@ -87,11 +87,11 @@ def start_viewer(tmp_path: Path) -> Iterator[StartViewer]:
 
 @pytest.fixture
 def viewer(start_viewer: StartViewer) -> Viewer:
-    """A viewer that keeps its traces in memory."""
+    """A viewer with its database in memory."""
     return start_viewer(db=":memory:")
 
 
 @pytest.fixture
 def ping() -> dict[str, ReceivedSpan]:
-    """One whole ping, by the names that the tests use."""
+    """The spans of one whole ping, by the names in the tests."""
     return whole_ping()

@@ -1,4 +1,4 @@
-"""Exports as they go over the wire."""
+"""Exports of traces, as on the wire."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from telemetry.otlp.decode import ReceivedSpan
 KINDS = {"INTERNAL": 1, "SERVER": 2, "CLIENT": 3, "PRODUCER": 4, "CONSUMER": 5}
 STATUSES = {"UNSET": 0, "OK": 1, "ERROR": 2}
 
-#: Ids of tests are short; on the wire they are as long as they must be.
+#: The tests use short ids. On the wire, they have the length that OTLP requires.
 SPAN_ID, TRACE_ID = 8, 16
 
 
@@ -31,12 +31,12 @@ def export(spans: Iterable[ReceivedSpan]) -> ExportTraceServiceRequest:
 
 
 def span_id(name: str) -> bytes:
-    """Return the id on the wire of a span that tests know by *name*."""
+    """Return the id on the wire of the span *name*."""
     return name.encode().rjust(SPAN_ID, b"_") if name else b""
 
 
 def shown(name: str) -> str:
-    """Return the id in the API of a span that tests know by *name*."""
+    """Return the id in the API of the span *name*."""
     return span_id(name).hex()
 
 
@@ -85,7 +85,7 @@ def value_of(value: Any) -> AnyValue:
 
 
 def as_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
-    """Return OTLP/JSON, by another way than the viewer's."""
+    """Return OTLP/JSON, without the viewer's own encoder."""
     document: dict[str, Any] = json_format.MessageToDict(request, use_integers_for_enums=True)
     found = (s for r in document["resourceSpans"] for c in r["scopeSpans"] for s in c["spans"])
     sent = (s for r in request.resource_spans for c in r.scope_spans for s in c.spans)

@@ -1,4 +1,4 @@
-"""Exports of logs as they go over the wire."""
+"""Exports of logs, as on the wire."""
 
 from collections.abc import Iterable
 from typing import Any

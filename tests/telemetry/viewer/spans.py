@@ -1,4 +1,4 @@
-"""Spans made by hand, of a web side and a worker, for what is derived from them."""
+"""Spans made by hand, of a web side and a worker, for tests of the analysis."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ WEB, WORKER = "shop", "shop-worker"
 #: The sentence of an order.
 SENTENCE = "412 ms: 6 web, 380 waiting in `celery`, 26 worker"
 
-#: Milliseconds after the trace's begin at which tests look at it, unless they say otherwise.
+#: Milliseconds from the beginning of the trace to its analysis, by default.
 LATER = 60_000
 
 Rows = dict[str, dict[str, Any]]
@@ -65,7 +65,7 @@ def span(
 
 
 def send(span_id: str, parent_id: str, times: tuple[float, float], **more: Any) -> ReceivedSpan:
-    """Make what publishes a task; its message's id is ``m`` unless it says otherwise."""
+    """Make a send; the id of its message is ``m`` by default."""
     facts = {
         "messaging__operation__type": "send",
         "messaging__destination__name": "celery",
@@ -85,7 +85,7 @@ def run(
     state: str = "SUCCESS",
     **more: Any,
 ) -> ReceivedSpan:
-    """Make a run; *waited* is scheduled, queue and prefetch in ms, None if it is silent."""
+    """Make a run; *waited* is scheduled, queue and prefetch in ms, None if it records none."""
     facts: dict[str, Any] = {
         "service": WORKER,
         "messaging__operation__type": "process",
@@ -102,7 +102,7 @@ def run(
 def derived(
     *spans: ReceivedSpan, now: float = LATER, arrived: float = 0, **elsewhere: Any
 ) -> Trace:
-    """Return the trace as it is *now*, of which the last span came at *arrived* (milliseconds)."""
+    """Return the trace as it is *now*. Its last span arrived at *arrived* (milliseconds)."""
     return Trace(spans, ms(now), ms(arrived), Elsewhere(**elsewhere))
 
 
@@ -117,7 +117,7 @@ def in_other_trace(it: ReceivedSpan) -> ReceivedSpan:
 
 
 def order(trace_id: str = TRACE, at: float = 0, **more: Any) -> list[ReceivedSpan]:
-    """Return the spans of an order that was placed *at* milliseconds from a moment ago."""
+    """Return the spans of an order that was placed *at* milliseconds after a moment ago."""
     shift = time.time_ns() - BEGIN - 10**9 + int(at * 1e6)
     spans = [
         span("web", "", "SERVER", (0, 8), name="POST /orders", http__route="/orders"),

@@ -112,7 +112,7 @@ def test_following_prints_each_complete_trace_once(start_viewer: StartViewer) ->
 def test_following_prints_an_incomplete_trace_after_a_while(start_viewer: StartViewer) -> None:
     viewer = start_viewer("--follow")
     viewer.send(export(order()[1:]))
-    viewer.send(export(order("e" * 32)[:2]))  # nobody has taken its message
+    viewer.send(export(order("e" * 32)[:2]))  # no worker has taken its message
     viewer.send(export(order("d" * 32)))
     viewer.process.wait_for_line("did not arrive")
     viewer.process.wait_for_line("trace " + "e" * 32)

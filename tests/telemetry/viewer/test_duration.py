@@ -1,10 +1,10 @@
-"""Durations: the same words in the terminal, in the sentence of a trace and on every page."""
+"""Durations have the same text in the terminal, in the sentence of a trace and on every page."""
 
 import pytest
 
 from telemetry.viewer.duration import duration
 
-#: Nanoseconds, and what people read. The pages are held to the same list.
+#: Nanoseconds, and their text. The tests of the pages use the same list.
 DURATIONS = [
     (0, "0 ms"),
     (1_500, "2 µs"),

@@ -1,4 +1,4 @@
-"""Files of others: their spans are imported, or they are refused in words that name the kind."""
+"""Files of other programs are imported, or an error names their format."""
 
 import base64
 import gzip

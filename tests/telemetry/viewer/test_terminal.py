@@ -1,4 +1,4 @@
-"""What the terminal shows of a trace: its line, and its tree."""
+"""A trace in the terminal: its line, and its tree."""
 
 import io
 from dataclasses import replace

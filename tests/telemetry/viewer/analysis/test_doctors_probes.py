@@ -1,4 +1,4 @@
-"""The doctor's own requests and tasks are no traffic: no queue and no map counts them."""
+"""Queues and map do not count the doctor's own requests and tasks."""
 
 from dataclasses import replace
 
@@ -29,6 +29,6 @@ def test_a_waiting_probe_is_no_backlog() -> None:
 
 
 def test_propagators_without_a_tracestate() -> None:
-    """The name of the task tells."""
+    """The name of the task identifies the probe."""
     probe = send("send", "", (0, 1), celery__task__name="queuehop.doctor")
     assert not summarize(derived(probe)).counts

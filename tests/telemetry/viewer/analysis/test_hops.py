@@ -1,4 +1,4 @@
-"""What is derived from a trace: waits, the critical path, its sentence, and what is wrong."""
+"""The analysis of a trace: waits, the critical path, its sentence, and problems."""
 
 import random
 import re
@@ -400,7 +400,7 @@ def test_an_eager_run_has_no_wait() -> None:
     assert list(rows_of(trace)) == ["send", "run"]
 
 
-# What is missing, and clocks
+# Missing spans, and clocks
 
 
 def test_a_parent_that_may_still_come_is_no_problem_yet() -> None:

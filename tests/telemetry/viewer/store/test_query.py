@@ -1,4 +1,4 @@
-"""What is typed into the search field: how it is read, and what is said of what cannot be."""
+"""The text of the search field is parsed, or an error names its position and the problem."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The queues, counted: what waits, since when, what came in and out, and who did it."""
+"""The counts of queues: waiting messages and their age, throughput, and exceptions."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MINUTE = 60_000.0
 
 
 class Kept:
-    """A store that traces are put into, and what it says of its queues."""
+    """A store, and the numbers of its queues."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -49,7 +49,7 @@ class Kept:
         return trace_id
 
     def settle(self) -> None:
-        """Wait until all is written and summarized."""
+        """Wait until all traces are written and summarized."""
         assert self.store.wait_until_written(30) == ""
         deadline = time.monotonic() + 30
         while self.store.pending():
@@ -108,7 +108,7 @@ def test_the_stalled_queue_is_first_with_its_oldest_message(kept: Kept) -> None:
 
 
 def test_depth_over_time_counts_what_was_taken_since(kept: Kept) -> None:
-    # Ten waited from half an hour ago until a quarter of an hour ago, and one still does.
+    # Ten waited from 30 minutes ago until 15 minutes ago, and one still waits.
     for _ in range(10):
         kept.add(*message(15 * MINUTE), ago=30 * MINUTE)
     kept.add(*message(None), ago=20 * MINUTE)

@@ -1,4 +1,4 @@
-"""Finding traces in the database, without a server: what each search finds, and what rows say."""
+"""Search traces in the database, without a server: the traces found, and their rows."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ HOUR = 3600
 
 
 class Traces:
-    """A store in memory, and what is found in it: traces by the first digit of their id."""
+    """A store in memory. It names the traces found by the first digit of their id."""
 
     def __init__(self) -> None:
         self.store = Store(Database(MEMORY))
@@ -64,7 +64,7 @@ def at(seconds: float) -> str:
 
 
 def untaken(letter: str, ago: float, **facts: Any) -> list[ReceivedSpan]:
-    """Return a request that sent a message *ago* seconds ago, which nobody has taken."""
+    """Return a request that sent a message *ago* seconds ago. No worker has taken it."""
     web, sent, *_ = order(letter * 32, -ago * 1e3)
     return [web, replace(sent, attributes={**sent.attributes, **facts})]
 

@@ -1,4 +1,4 @@
-"""What the viewer stores: after a restart, at its bounds, on a full disk."""
+"""The store of traces after a restart, at its limits, and on a full disk."""
 
 import queue
 import signal
@@ -120,7 +120,7 @@ def test_a_full_disk_is_said_and_spans_are_refused(
     viewer = start_viewer()
     viewer.send(export(order()))
     viewer.settled(4)
-    # Somebody who holds the database is, to the viewer, a disk that cannot be written.
+    # If another process locks the database, the viewer cannot write, as on a full disk.
     with sqlite3.connect(tmp_path / "traces.db") as other:
         other.execute("BEGIN IMMEDIATE")
         viewer.send(export(order("b" * 32)))
@@ -142,7 +142,7 @@ def test_a_full_disk_is_said_and_spans_are_refused(
 
 def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
     class Disk(Database):
-        """Where a transaction fails at its end, as it does on a full disk."""
+        """A disk on which a transaction fails at its end, as on a full disk."""
 
         full = False
 

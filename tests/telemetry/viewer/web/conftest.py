@@ -1,4 +1,4 @@
-"""A real browser, and pages of it that must have nothing to complain of."""
+"""A real browser, whose pages must log no error."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, viewer: Viewer) -> Iterator[Page]:
-    """A page of the viewer's, which must have nothing to complain of."""
+    """A page of the viewer, which must log no error."""
     context = chromium.new_context(base_url=viewer.url, viewport={"width": 1280, "height": 800})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()

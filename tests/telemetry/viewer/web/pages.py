@@ -24,7 +24,7 @@ def now(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
 def message(
     name: str, at: float, run: tuple[float, float] | None, **attributes: object
 ) -> list[ReceivedSpan]:
-    """Return the send of a message that begins at *at*, and its run."""
+    """Return the send of a message, which begins at *at*, and its run."""
     queued: dict[str, Any] = {
         "messaging__destination__name": "celery",
         "messaging__system": "redis",

@@ -1,4 +1,4 @@
-"""What axe-core and we find on each page and state, however somebody looks at it: nothing."""
+"""axe-core and our own checks find no fault in any page, state and way to look at it."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +15,7 @@ from ..spans import order
 
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
-#: How somebody looks at the pages. At 200 % a window has half as many CSS pixels each way.
+#: The ways to look at the pages. At 200 % a window has half as many CSS pixels each way.
 MODES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": DESKTOP},
     "desktop, dark": {"viewport": DESKTOP, "color_scheme": "dark"},
@@ -25,15 +25,15 @@ MODES: dict[str, dict[str, Any]] = {
     "200 %": {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2},
 }
 
-#: The smallest side of what one touches, in CSS pixels: WCAG 2.2, Target Size (Minimum).
+#: The smallest side of a control, in CSS pixels: WCAG 2.2, Target Size (Minimum).
 TARGET = 24
 
 FAILED, WAITING = "e" * 32, "f" * 32
 
-#: Each page of a viewer that has nothing, and what is there once it is drawn.
+#: Each page of an empty viewer, and an element that it has once it is drawn.
 EMPTY = dict.fromkeys(("/", "/queues", "/map", "/logs", "/logs?all=1"), ".nothing")
 
-#: Each page and state of one that has something.
+#: Each page and state of a viewer with traces.
 PAGES = {
     "/": ".traces tbody tr",
     "/?q=nothing-like-it": ".nothing",
@@ -54,7 +54,7 @@ PAGES = {
 
 
 def fill(viewer: Viewer) -> None:
-    """Send what every state of the pages needs: a run, a failure, and messages that wait."""
+    """Send the spans for every state of the pages: a run, a failure, and waiting messages."""
     sent = [order("a" * 32), order(FAILED, error="OSError: gone"), order(WAITING, -600_000)[:2]]
     web, send, *_ = order("d" * 32, -900_000)
     elsewhere = {"server.address": "other", "messaging.system": "rabbitmq"}
@@ -68,7 +68,8 @@ def fill(viewer: Viewer) -> None:
     viewer.settled(sum(map(len, sent)))
 
 
-#: In dark, what differs from light is the contrast; large or in the system's colors, it is not.
+#: Dark pages differ from light ones in contrast alone. Large pages, and those in the system's
+#: colors, have the same contrast.
 ONLY_CONTRAST: dict[str, Any] = {"runOnly": ["color-contrast"]}
 NOT_CONTRAST: dict[str, Any] = {"rules": {"color-contrast": {"enabled": False}}}
 
@@ -99,7 +100,7 @@ target => [...document.querySelectorAll('button, .button, select, input, nav a, 
 """
 
 
-#: What is drawn and has the color of the page, so that nobody sees it.
+#: Elements that are drawn in the color of the page, and so are invisible.
 UNSEEN = """
 () => [...document.querySelectorAll('path.line, path.edge, .node rect, .color, .swatch')]
   .filter(one => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
@@ -116,7 +117,7 @@ UNSEEN = """
 
 
 def look(page: Page, pages: dict[str, str], mode: str) -> dict[str, list[str]]:
-    """Return what is wrong with each of *pages*, if there is anything."""
+    """Return the faults of each of *pages* that has any."""
     found = {}
     width = MODES[mode]["viewport"]["width"]
     for path, mark in pages.items():
@@ -124,7 +125,7 @@ def look(page: Page, pages: dict[str, str], mode: str) -> dict[str, list[str]]:
         expect(page.locator(mark).first).to_be_visible()
         expect(page.locator(".loading")).to_have_count(0)
         found[path] = findings(page, mode) + page.evaluate(SMALL, TARGET) + page.evaluate(UNSEEN)
-        # One heading of the first level, and none that is left out between two.
+        # One heading of the first level, and no gap between two levels.
         levels = page.locator("h1, h2, h3, h4").evaluate_all(
             "all => all.filter(one => one.checkVisibility()).map(one => Number(one.tagName[1]))"
         )
@@ -159,7 +160,7 @@ def test_nothing_is_found_on_any_page(chromium: Browser, viewer: Viewer, mode: s
 
 
 def test_nothing_is_announced_without_cause(chromium: Browser, viewer: Viewer) -> None:
-    """The count of spans changes every few seconds, and is no news to a screen reader."""
+    """The count of spans changes every few seconds, and a screen reader must not announce it."""
     fill(viewer)
     context = chromium.new_context(base_url=viewer.url)
     page = context.new_page()

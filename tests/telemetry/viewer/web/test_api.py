@@ -1,4 +1,4 @@
-"""The viewer as a process: what it receives, what it answers, and whom it refuses."""
+"""The viewer as a process: requests that it accepts, its answers, and those that it refuses."""
 
 import gzip
 import json
@@ -412,7 +412,7 @@ def test_so_many_pages_may_listen(viewer: Viewer) -> None:
             stream.close()
 
 
-# Whom it answers
+# Hosts and origins
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_nothing_may_be_embedded_or_fetched_from_elsewhere(viewer: Viewer) -> No
 
 
 def test_a_file_that_was_taken_is_there_at_once(start_viewer: StartViewer, tmp_path: Path) -> None:
-    """Whoever opens a file looks at its trace next, and the database may be busy."""
+    """The page shows the trace of an opened file next, and the database may be busy."""
     viewer = start_viewer(db=str(tmp_path / "busy.db"))
 
     def open_file() -> int:
@@ -471,7 +471,7 @@ def test_a_file_that_was_taken_is_there_at_once(start_viewer: StartViewer, tmp_p
     ):
         busy.execute("BEGIN IMMEDIATE")
         opened = pool.submit(open_file)
-        wait([opened], timeout=0.5)  # it would have come by then, and found nothing
+        wait([opened], timeout=0.5)  # an answer that did not wait would have come by then
         busy.execute("ROLLBACK")
         assert opened.result() == 200
 

@@ -1,4 +1,4 @@
-"""The colors of the pages: text is readable, and services can be told apart, light and dark."""
+"""The colors of the pages: text is readable and services differ, light and dark."""
 
 from itertools import combinations
 from math import cbrt, dist
@@ -12,7 +12,7 @@ Color = tuple[float, float, float]
 
 SERVICES = [f"c{at}" for at in range(12)]
 
-#: Text, and what is behind it.
+#: Colors of text, and of its background.
 TEXTS = [
     *(("text", behind) for behind in ("page", "raised")),
     *(("quiet", behind) for behind in ("page", "raised")),

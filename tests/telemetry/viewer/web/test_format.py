@@ -1,4 +1,4 @@
-"""What the pages write: durations, rates that compare, and names of any length."""
+"""The text of the pages: durations, comparable rates, and names of any length."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_a_name_of_any_length_and_direction_stays_in_its_place(
     ]
     show(viewer, page, odd)
     assert page.evaluate(WIDER) <= 0
-    # What people need first is on the first screen: the sentence, the error, and some rows.
+    # The first screen has the sentence, the error, and some rows.
     expect(page.locator(".row").first).to_be_in_viewport()
     assert "\u202e" not in page.inner_text("main")
     assert "[31m" not in page.inner_text("main")

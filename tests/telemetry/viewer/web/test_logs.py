@@ -55,7 +55,7 @@ class TestThePage:
         expect(lines.first).to_contain_text("+12 ms")
         expect(lines.first).to_contain_text("charging order 7")
         expect(lines.last).to_contain_text("ERROR")
-        # What a line has more is behind it.
+        # The rest of a record is in its details.
         expect(panel.get_by_text("CardError: insufficient funds")).to_be_hidden()
         lines.last.locator("summary").click()
         expect(panel.get_by_text("CardError: insufficient funds")).to_be_visible()
@@ -76,7 +76,7 @@ class TestThePage:
         page.goto(f"/trace/{TRACE}")
         expect(page.locator(".row .log-tick")).to_have_count(2)
         post(viewer, log("late", TRACE, "web", time.time()))
-        # It is after the end of the trace, so out of sight; the row knows of it.
+        # It is after the end of the trace, so its tick is out of sight.
         expect(page.locator(".row .log-tick")).to_have_count(3)
 
     def test_a_trace_is_found_by_what_it_logged(self, page: Page) -> None:

@@ -18,7 +18,7 @@ from ..spans import span
 
 Edge = tuple[str, str]
 
-#: What the README's demo has, with the retry that a worker publishes.
+#: The edges of README's demo, with the retry that a worker publishes.
 DEMO: list[Edge] = [
     ("service:queuehop-client", "service:queuehop-web"),
     ("service:queuehop-web", "queue:celery"),
@@ -70,8 +70,8 @@ def spans_of(edges: list[Edge]) -> list[ReceivedSpan]:
         if other == "queue":
             queued |= {"messaging__destination__name": target, "celery__task__name": "t"}
             found.append(span(a, "", "PRODUCER", (0, 2), name, "send t", **queued))
-            # Somebody else's run: it is taken, and adds no edge that is not asked for.
         elif kind == "queue":
+            # Its send is not traced, so the run adds no edge to the queue.
             queued |= {"messaging__destination__name": name, "celery__task__name": "t"}
             waited = {"celery__wait__queue": 0.25, "celery__task__state": "SUCCESS"}
             found.append(span(b, "", "CONSUMER", (9, 20), target, "process t", **queued, **waited))

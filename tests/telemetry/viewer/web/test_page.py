@@ -105,7 +105,7 @@ def test_what_waits_is_live_until_it_runs(page, viewer: Viewer) -> None:  # type
     expect(label).to_contain_text(re.compile(r"waiting .* in celery"))
     before = label.text_content()
     expect(label).not_to_have_text(before)
-    assert row.evaluate("row => row.isConnected")  # it grows, and is not built anew
+    assert row.evaluate("row => row.isConnected")  # it grows, and is not built again
     viewer.send(export(spans[2:]))
     expect(badge).to_have_count(0)
     expect(page.get_by_role("row").filter(has_text="process tasks.add")).to_be_visible()

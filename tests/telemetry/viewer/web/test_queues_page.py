@@ -1,4 +1,4 @@
-"""The Queues page, and those of a queue and a task, as somebody on call sees them."""
+"""The Queues page, and the pages of a queue and a task, during an incident."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def page(chromium: Browser, viewer: Viewer) -> Iterator[Page]:
 
 
 def incident(viewer: Viewer) -> None:
-    """Send what somebody is called for: a queue that nobody empties, and one that fails."""
+    """Send the spans of an incident: a queue without workers, and one with failures."""
     minute = -60_000.0
     sent = [order(f"{n:032x}", n * 10_000 - 600_000) for n in range(1, 31)]
     sent += [order("e" * 31 + str(n), minute, error="OSError: gone") for n in range(3)]

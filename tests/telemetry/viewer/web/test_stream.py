@@ -19,7 +19,7 @@ def tabs(chromium: Browser, viewer: Viewer) -> Iterator[BrowserContext]:
 
 
 def hide(page: Page, state: str) -> None:
-    """Let *page* be hidden or visible, as when somebody looks at another tab."""
+    """Hide or show *page*, as a browser does with its tabs."""
     page.evaluate(
         "state => { Object.defineProperty(document, 'visibilityState',"
         " { value: state, configurable: true });"
@@ -65,7 +65,7 @@ def test_twenty_tabs_share_one_stream(tabs: BrowserContext, viewer: Viewer) -> N
     viewer.settled(12)
     assert asked == []
 
-    # A tab that is looked at again has what it missed.
+    # A tab that becomes visible again shows what it missed.
     hide(pages[3], "visible")
     row(pages[3], "c" * 32)
     streams(viewer, 1)

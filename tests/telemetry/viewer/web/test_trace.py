@@ -1,4 +1,4 @@
-"""One trace: finding in it, zooming, folding, and going to the traces that it is linked to."""
+"""One trace: search, zoom, folded rows, and links to other traces."""
 
 import re
 from dataclasses import replace
@@ -51,7 +51,7 @@ def test_spans_are_found_where_they_are_folded_and_far_away(page: Page, viewer: 
     expect(tally).to_have_text(before or "")
     field.fill("nowhere")
     expect(page.get_by_text("No spans match")).to_be_visible()
-    # The first error stands above, and leads to its span.
+    # The first error is above, and links to its span.
     page.get_by_role("link", name="SELECT needle (shop)").click()
     panel = page.get_by_label("Span details")
     expect(panel.get_by_role("heading", level=3).first).to_contain_text("OSError")
@@ -178,7 +178,7 @@ def test_the_search_finds_attributes_and_what_is_folded(page: Page, viewer: View
     expect(page.locator(".tally")).to_have_text("No spans match")
 
 
-#: The time that the sentence and the row of a wait have, in seconds, again and again.
+#: Returns the seconds in the sentence and in the row of a wait, several times.
 SAMPLE = r"""
 async () => {
   const seconds = text => {
