@@ -8,7 +8,9 @@ from hypothesis import settings
 from . import processes
 
 #: Fixtures that start a process, and pytest's own that does.
-_STARTING = frozenset({"broker_server", "rabbitmq", "sound", "start_viewer", "pytester"})
+_STARTING = frozenset(
+    {"broker_server", "chromium", "rabbitmq", "sound", "start_viewer", "pytester"}
+)
 
 #: What a module has in its namespace if its tests start processes themselves.
 _MODULES = (subprocess, processes)
