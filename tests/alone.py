@@ -1,6 +1,8 @@
 """Lets a test marked ``alone`` run by itself while the others of a parallel run wait.
 
 For tests that judge how long something took, or that need the whole machine to be done in time.
+They come first, so that all of them are in one process and the others wait once. The tests that use
+RabbitMQ follow: each process that runs one of them starts a server.
 """
 
 import fcntl
@@ -38,6 +40,16 @@ class Turns:
 
 def is_alone(item: pytest.Item | None) -> bool:
     return item is not None and item.get_closest_marker("alone") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: (is_alone(item), uses_rabbitmq(item)), reverse=True)
+
+
+def uses_rabbitmq(item: pytest.Item) -> bool:
+    # Some get the server by the name of a parameter.
+    return "rabbitmq" in item.name or "rabbitmq" in getattr(item, "fixturenames", ())
 
 
 def pytest_configure(config: pytest.Config) -> None:
