@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 p
 RUN := $(VENV)/bin/python -m
 SOURCES := app bench deploy docs telemetry tests workers
 PAGES := $(wildcard *.md docs/*.md docs/*/*.md)
+# Where it is set, each process of the tests would compile all of them, which takes half its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets
@@ -26,6 +28,7 @@ test: $(VENV)/.installed-dev ## run all the tests; ARGS="tests/telemetry -k retr
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
+	@$(RUN) pytest --collect-only -qq >/dev/null || :  # compiles them, once
 	$(RUN) pytest --numprocesses=8 --dist=worksteal
 endif
 

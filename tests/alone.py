@@ -1,6 +1,8 @@
 """Run a test marked ``alone`` by itself, while the others of a parallel run wait.
 
-The mark is for tests that measure a time, or that need the whole machine to end in time.
+The mark is for tests that measure a time, or that need the whole machine to end in time. They run
+first, in one process, so that the others wait once. The tests that use RabbitMQ follow, since each
+process that runs one of them starts a server.
 """
 
 import fcntl
@@ -38,6 +40,16 @@ class Turns:
 
 def is_alone(item: pytest.Item | None) -> bool:
     return item is not None and item.get_closest_marker("alone") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: (is_alone(item), uses_rabbitmq(item)), reverse=True)
+
+
+def uses_rabbitmq(item: pytest.Item) -> bool:
+    # Some get the server by the name of a parameter.
+    return "rabbitmq" in item.name or "rabbitmq" in getattr(item, "fixturenames", ())
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,9 @@ from hypothesis import settings
 from . import processes
 
 #: Fixtures that start a process, and pytest's own that does.
-_STARTING = frozenset({"broker_server", "rabbitmq", "sound", "start_viewer", "pytester"})
+_STARTING = frozenset(
+    {"broker_server", "chromium", "rabbitmq", "sound", "start_viewer", "pytester"}
+)
 
 #: Names in the namespace of a module whose tests start processes.
 _MODULES = (subprocess, processes)

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET, SOMAXCONN, socket
@@ -25,7 +26,7 @@ from .terminal import render_tree
 from .web.api import create_app
 from .web.events import Events
 
-__all__ = ["print_trace", "view"]
+__all__ = ["print_trace", "serve", "view"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -84,33 +85,39 @@ def _serve(options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    store = Store(
-        Database(options.db),
-        Bounds(options.max_spans, options.max_age),
-        options.stuck_after * 10**9,
-    )
-    events = Events(store)
-    cleanup: list[Callable[[], object]] = [store.close, events.close]
-    try:
-        http = _http_server(options.http, store, events)
-        cleanup.append(http.server_close)
-        receiver = _grpc_server(options.grpc, store)
-        cleanup.append(lambda: receiver.stop(0.5).wait())
-        thread = threading.Thread(target=http.serve_forever, name="http", daemon=True)
-        thread.start()
-        cleanup.append(http.shutdown)
-        receiver.start()
-        print(f"traces at {_url(options.http, http.port)}", flush=True)
+    with serve(options) as (store, url):
+        print(f"traces at {url}", flush=True)
         if options.follow:
             _follow(store, stopped)
         else:
             # If a thread of gRPC receives the signal, nothing wakes this one.
             while not stopped.wait(0.2):
                 pass
-    finally:
-        for step in reversed(cleanup):
-            step()
     return 0
+
+
+@contextmanager
+def serve(options: argparse.Namespace) -> Iterator[tuple[Store, str]]:
+    """Receive and show traces; yield the store, and the address of the pages."""
+    with ExitStack() as running:
+        store = Store(
+            Database(options.db),
+            Bounds(options.max_spans, options.max_age),
+            options.stuck_after * 10**9,
+        )
+        running.callback(store.close)
+        events = Events(store)
+        running.callback(events.close)
+        http = _http_server(options.http, store, events)
+        running.callback(http.server_close)
+        receiver = _grpc_server(options.grpc, store)
+        running.callback(lambda: receiver.stop(0.5).wait())
+        # The argument is how long it may take to notice that it is to end.
+        thread = threading.Thread(target=http.serve_forever, args=(0.1,), name="http", daemon=True)
+        thread.start()
+        running.callback(http.shutdown)
+        receiver.start()
+        yield store, _url(options.http, http.port)
 
 
 def _follow(store: Store, stopped: threading.Event) -> None:

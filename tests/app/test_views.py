@@ -17,46 +17,45 @@ from ..conftest import _server_command, free_port, start_web, start_worker
 from ..processes import Process, Starter
 
 
-@pytest.fixture
-def get(web: str) -> Any:
-    """Send a GET to the web side."""
-    session = requests.Session()
-
-    def get(path: str, **options: Any) -> requests.Response:
-        return session.get(f"{web}{path}", timeout=20, **options)
-
-    yield get
-    session.close()
+@pytest.fixture(scope="module")
+def web(shared_start: Starter) -> str:
+    """The web side, without a worker; its address."""
+    return start_web(shared_start)
 
 
-def test_ping_answers_at_once(get: Any, web: str) -> None:
-    answer = get("/ping?length=12")
+def get(url: str, **options: Any) -> requests.Response:
+    return requests.get(url, timeout=20, **options)
+
+
+def test_ping_answers_at_once(web: str) -> None:
+    answer = get(f"{web}/ping?length=12")
     assert answer.status_code == 202
     said = answer.json()
     assert set(said) == {"task_id", "trace_id", "status_url"}
     assert answer.headers["Location"] == said["status_url"] == f"{web}/ping/{said['task_id']}"
     assert re.fullmatch(r"[0-9a-f]{32}", said["trace_id"])
-    assert get(f"/ping/{said['task_id']}").json() == {
+    assert get(f"{web}/ping/{said['task_id']}").json() == {
         "task_id": said["task_id"],
         "state": "PENDING",
     }
-    assert get("/ping?wait=0.2").status_code == 504
-    assert get("/healthz").json() == {"broker": True, "worker": False}
+    assert get(f"{web}/ping?wait=0.2").status_code == 504
+    assert get(f"{web}/healthz").json() == {"broker": True, "worker": False}
 
 
-def test_ping_waits_for_the_result(get: Any, start: Starter) -> None:
+def test_ping_waits_for_the_result(start: Starter) -> None:
     start_worker(start)
-    answer = get("/ping?length=12&wait=10")
+    web = start_web(start)
+    answer = get(f"{web}/ping?length=12&wait=10")
     assert answer.status_code == 200
     said = answer.json()
     assert len(said["result"]["string"]) == said["result"]["length"] == 12
     assert said["result"]["stores"]["redis"] == said["result"]["stores"]["sql"] == "ok"
-    again = get(f"/ping/{said['task_id']}").json()
+    again = get(f"{web}/ping/{said['task_id']}").json()
     assert (again["state"], again["result"]) == ("SUCCESS", said["result"])
-    failed = get("/ping?task=fail&wait=10")
+    failed = get(f"{web}/ping?task=fail&wait=10")
     assert failed.status_code == 502
     assert failed.json()["error"]["type"] == "RuntimeError"
-    health = get("/healthz")
+    health = get(f"{web}/healthz")
     assert (health.status_code, health.json()) == (200, {"broker": True, "worker": True})
 
 
@@ -70,16 +69,16 @@ def test_ping_waits_for_the_result(get: Any, start: Starter) -> None:
         ("length=1&length=2", "length"),
     ],
 )
-def test_wrong_input_is_named(get: Any, query: str, parameter: str) -> None:
-    answer = get(f"/ping?{query}")
+def test_wrong_input_is_named(web: str, query: str, parameter: str) -> None:
+    answer = get(f"{web}/ping?{query}")
     assert answer.status_code == 400
     assert answer.json()["error"]["parameter"] == parameter
 
 
-def test_what_is_not_there_is_said_as_json(get: Any, web: str) -> None:
-    assert get("/nowhere").status_code == 404
-    assert get("/nowhere").json()["error"]["message"] == "Not Found"
-    assert get("/ping/not-a-uuid").status_code == 404
+def test_what_is_not_there_is_said_as_json(web: str) -> None:
+    assert get(f"{web}/nowhere").status_code == 404
+    assert get(f"{web}/nowhere").json()["error"]["message"] == "Not Found"
+    assert get(f"{web}/ping/not-a-uuid").status_code == 404
     posted = requests.post(f"{web}/ping", timeout=5)
     assert (posted.status_code, posted.json()["error"]["message"]) == (405, "Method Not Allowed")
 
@@ -152,8 +151,8 @@ def test_a_broker_that_is_away_is_503_in_time(
         {"traceparent": "x" * 20_000},
     ],
 )
-def test_hostile_headers_begin_a_new_trace(get: Any, headers: dict[str, str]) -> None:
-    answer = get("/ping", headers=headers)
+def test_hostile_headers_begin_a_new_trace(web: str, headers: dict[str, str]) -> None:
+    answer = get(f"{web}/ping", headers=headers)
     assert answer.status_code == 202
     assert int(answer.json()["trace_id"], 16) > 0
 
@@ -174,9 +173,9 @@ def test_a_hundred_traceparents_begin_a_new_trace(web: str) -> None:
     assert json.loads(body)["trace_id"] != trace_id
 
 
-def test_an_inbound_trace_goes_on(get: Any) -> None:
+def test_an_inbound_trace_goes_on(web: str) -> None:
     trace_id = "0af7651916cd43dd8448eb211c80319c"
-    answer = get("/ping", headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
+    answer = get(f"{web}/ping", headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
     assert answer.json()["trace_id"] == trace_id
 
 

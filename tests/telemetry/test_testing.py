@@ -27,6 +27,7 @@ APP = """
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{pytester.path}")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # loading them takes most of the time
     pytester.makepyfile(shop=APP)
     pytester.makeconftest("pytest_plugins = ['telemetry.testing', 'celery.contrib.pytest']")
     return pytester

@@ -32,6 +32,7 @@ PROVIDERS = {
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{pytester.path}")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # loading them takes most of the time
     monkeypatch.setenv("QUEUEHOP_STATE_DIR", str(pytester.path / "state"))
     pytester.makepyfile(shop=APP)
     pytester.makeconftest("pytest_plugins = ['telemetry.testing']")

@@ -13,7 +13,6 @@ from ..processes import Starter
 from ..system import producer
 
 
-@pytest.mark.alone
 def test_ping_makes_a_string_and_retry_backs_off(
     broker: Broker, start: Starter, receiver: Receiver
 ) -> None:

@@ -1,15 +1,21 @@
-"""A real worker, an app that publishes to it, and the spans of both."""
+"""A real worker, an app that publishes to it, and the spans of both.
+
+``queue`` is for a worker of the test's own. ``prefork`` and ``solo`` have one that the tests of a
+module share.
+"""
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from celery.result import AsyncResult
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 
 from telemetry.config.sdk import SpanLimits
@@ -20,7 +26,9 @@ from telemetry.tracing.provider import HopTracerProvider
 
 from ...conformance import ran_on
 from ...conftest import Broker
+from ...in_process import Switch
 from ...processes import Process, Starter
+from ...system import Server
 from ..tracing.sinks import ListSink
 from .project import make_app
 
@@ -78,6 +86,14 @@ class Queue:
         assert taken is not None
         return taken
 
+    def as_seen_by(self, node: pytest.Item, pool: str) -> "Queue":
+        """Return the queue of a running worker with *pool* without the spans of earlier tests."""
+        # Spans that an earlier test has not received yet belong to that test.
+        known = max((span.end_ns for span in self.receiver.spans), default=0)
+        fresh = replace(self, node=node, since=known)
+        fresh.runs_on(pool)
+        return fresh
+
 
 def short(span: ReceivedSpan) -> str:
     """Return the span's name without the module of its task."""
@@ -118,3 +134,61 @@ def queue(
     app = make_app(broker.url)
     yield Queue(app, receiver, start, request.node)
     app.close()
+
+
+@contextmanager
+def shared_worker(
+    pool: str, broker: str, results: str, switch: Switch, state: Path
+) -> Iterator[Queue]:
+    """Run a worker that many tests send to; yield its queue."""
+    with Receiver() as receiver, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESULT_BACKEND", results)
+        exporter = OTLPSpanExporter(endpoint=receiver.endpoint)
+        switch.targets.append(exporter)
+        start = Starter(
+            CELERY_BROKER_URL=broker,
+            RESULT_BACKEND=results,
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+            OTEL_BSP_SCHEDULE_DELAY="50",
+            QUEUEHOP_STATE_DIR=str(state),
+        )
+        queue = Queue(make_app(broker), receiver, start)
+        worker = queue.worker(pool, 2, "-Q", "celery,other")
+        yield queue
+        queue.app.close()
+        assert not list(start.end())
+        assert "tracing could not" not in worker.output
+        switch.targets.remove(exporter)
+        exporter.shutdown()
+
+
+def _with_its_own_broker(
+    pool: str, switch: Switch, temporary: pytest.TempPathFactory
+) -> Iterator[Queue]:
+    directory = temporary.mktemp("state")
+    server = Server(directory, "secret")  # nobody empties it between two tests
+    with shared_worker(pool, server.url, server.url, switch, directory) as queue:
+        yield queue
+    server.process.stop()
+
+
+@pytest.fixture(scope="module")
+def prefork_worker(switch: Switch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
+    yield from _with_its_own_broker("prefork", switch, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def solo_worker(switch: Switch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
+    yield from _with_its_own_broker("solo", switch, tmp_path_factory)
+
+
+@pytest.fixture
+def prefork(prefork_worker: Queue, request: pytest.FixtureRequest) -> Queue:
+    """The queue of a worker with child processes."""
+    return prefork_worker.as_seen_by(request.node, "prefork")
+
+
+@pytest.fixture
+def solo(solo_worker: Queue, request: pytest.FixtureRequest) -> Queue:
+    """The queue of a worker with one process."""
+    return solo_worker.as_seen_by(request.node, "solo")

@@ -81,17 +81,15 @@ class TestAttemptsThatAreKilled:
         assert worker.stop() == 0
         assert len(runs(queue, "tell")) == 1
 
-    def test_the_soft_time_limit_is_an_error_of_the_task(self, queue: Queue) -> None:
-        queue.worker("prefork")
-        queue.send("hang", soft_time_limit=1)
-        (run,) = queue.spans("process hang")
+    def test_the_soft_time_limit_is_an_error_of_the_task(self, prefork: Queue) -> None:
+        prefork.send("hang", soft_time_limit=1)
+        (run,) = prefork.spans("process hang")
         assert run.status == "ERROR"
         assert run.attributes["error.type"] == "billiard.exceptions.SoftTimeLimitExceeded"
 
-    def test_errbacks_of_a_killed_attempt_are_under_it(self, queue: Queue) -> None:
-        queue.worker("prefork")
-        s(queue, "die").apply_async(link_error=[s(queue, "caught"), s(queue, "inline")])
-        died, send, errback, inline = queue.spans(
+    def test_errbacks_of_a_killed_attempt_are_under_it(self, prefork: Queue) -> None:
+        s(prefork, "die").apply_async(link_error=[s(prefork, "caught"), s(prefork, "inline")])
+        died, send, errback, inline = prefork.spans(
             "process die", "send caught", "process caught", "inline errback"
         )
         assert send.parent_id == inline.parent_id == died.span_id
@@ -99,7 +97,6 @@ class TestAttemptsThatAreKilled:
 
 
 class TestMessagesThatNeverRun:
-    @pytest.mark.alone
     @pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
     def test_expired(self, queue: Queue, pool: str) -> None:
         queue.send("add", 1, 2, expires=0.001, countdown=0.1)
@@ -110,7 +107,6 @@ class TestMessagesThatNeverRun:
         assert run.status == "UNSET"
         assert run.duration < 0.5
 
-    @pytest.mark.alone
     def test_revoked_before_it_ran(self, queue: Queue) -> None:
         worker = queue.worker("solo")
         result = queue.send("add", 1, 2, countdown=2)
@@ -120,11 +116,9 @@ class TestMessagesThatNeverRun:
         assert state(run) == "REVOKED"
         assert run.duration < 0.5
 
-    @pytest.mark.alone
-    def test_a_task_that_the_worker_does_not_have(self, queue: Queue) -> None:
-        queue.worker("solo")
-        queue.app.send_task("nobody.knows")
-        send, run = queue.spans("send nobody.knows", "process nobody.knows")
+    def test_a_task_that_the_worker_does_not_have(self, solo: Queue) -> None:
+        solo.app.send_task("nobody.knows")
+        send, run = solo.spans("send nobody.knows", "process nobody.knows")
         assert run.parent_id == send.span_id
         assert state(run) == "UNKNOWN"
         assert run.status == "ERROR"
@@ -158,131 +152,116 @@ class TestMessagesThatNeverRun:
         assert state(run) == "REJECTED"
         assert run.status == "ERROR"
 
-    def test_rejected_by_the_task(self, queue: Queue) -> None:
-        queue.worker("prefork")
-        queue.send("reject")
-        (run,) = queue.spans("process reject")
+    def test_rejected_by_the_task(self, prefork: Queue) -> None:
+        prefork.send("reject")
+        (run,) = prefork.spans("process reject")
         assert state(run) == "REJECTED"
         assert run.status == "ERROR"
         assert run.attributes["error.type"] == "celery.exceptions.Reject"
 
 
 class TestCanvas:
-    def test_each_step_of_a_chain_is_under_the_run_that_published_it(self, queue: Queue) -> None:
-        queue.worker("prefork")
-        chain(s(queue, "add", 1, 2), s(queue, "add", 3), s(queue, "add", 4)).apply_async()
-        sends = queue.spans("send add", "send add", "send add")
-        steps = queue.spans("process add", "process add", "process add")
+    def test_each_step_of_a_chain_is_under_the_run_that_published_it(self, prefork: Queue) -> None:
+        chain(s(prefork, "add", 1, 2), s(prefork, "add", 3), s(prefork, "add", 4)).apply_async()
+        sends = prefork.spans("send add", "send add", "send add")
+        steps = prefork.spans("process add", "process add", "process add")
         assert [step.parent_id for step in steps] == [send.span_id for send in sends]
         assert [send.parent_id for send in sends] == ["", steps[0].span_id, steps[1].span_id]
         assert len({step.trace_id for step in steps}) == 1
 
-    def test_the_members_of_a_group_are_siblings(self, queue: Queue) -> None:
+    def test_the_members_of_a_group_are_siblings(self, prefork: Queue) -> None:
         from opentelemetry import trace
 
-        queue.worker("prefork")
         with trace.get_tracer("test").start_as_current_span("root"):
-            group(s(queue, "add", n, n) for n in range(5)).apply_async()
-        (root,) = queue.spans("root")
-        sends = queue.spans(*["send add"] * 5)
-        members = queue.spans(*["process add"] * 5)
+            group(s(prefork, "add", n, n) for n in range(5)).apply_async()
+        (root,) = prefork.spans("root")
+        sends = prefork.spans(*["send add"] * 5)
+        members = prefork.spans(*["process add"] * 5)
         assert {send.parent_id for send in sends} == {root.span_id}
         assert {run.parent_id for run in members} == {send.span_id for send in sends}
         assert len({run.attributes["celery.group_id"] for run in members}) == 1
 
     @pytest.mark.conformance("chord of 200")
     @pytest.mark.parametrize("size", [1, 3, 200])
-    def test_the_body_of_a_chord_links_to_every_header(
-        self, queue: Queue, broker: Broker, size: int
-    ) -> None:
-        queue.worker("prefork")
-        chord((s(queue, "add", n, n) for n in range(size)), s(queue, "total")).apply_async()
-        send, body = queue.spans("send total", "process total", timeout=60)
-        headers = queue.spans(*["process add"] * size)
+    def test_the_body_of_a_chord_links_to_every_header(self, prefork: Queue, size: int) -> None:
+        chord((s(prefork, "add", n, n) for n in range(size)), s(prefork, "total")).apply_async()
+        send, body = prefork.spans("send total", "process total", timeout=60)
+        headers = prefork.spans(*["process add"] * size)
         if size > 1:  # Celery makes a chain of a chord with one header
             assert set(links(body)) == {ids(send), *map(ids, headers)}
             assert len(links(body)) == size + 1
         assert state(body) == "SUCCESS"
-        with redis.Redis(port=broker.port) as client:
-            assert not client.keys("*queuehop*")
+        assert not prefork.app.backend.client.keys("*queuehop*")
 
-    def test_each_body_of_a_chord_links_to_every_header(self, queue: Queue, broker: Broker) -> None:
-        queue.worker("prefork")
-        bodies = group(s(queue, "total"), s(queue, "total"))
-        chord([s(queue, "add", 1, 1), s(queue, "add", 2, 2)], bodies).apply_async()
-        sends = queue.spans("send total", "send total")
-        runs = queue.spans("process total", "process total")
-        headers = set(map(ids, queue.spans("process add", "process add")))
+    def test_each_body_of_a_chord_links_to_every_header(self, prefork: Queue) -> None:
+        bodies = group(s(prefork, "total"), s(prefork, "total"))
+        chord([s(prefork, "add", 1, 1), s(prefork, "add", 2, 2)], bodies).apply_async()
+        sends = prefork.spans("send total", "send total")
+        runs = prefork.spans("process total", "process total")
+        headers = set(map(ids, prefork.spans("process add", "process add")))
         by_id = {send.span_id: send for send in sends}
         for run in runs:
             assert set(links(run)) == {ids(by_id[run.parent_id]), *headers}
-        with redis.Redis(port=broker.port) as client:
-            assert not client.keys("*queuehop*")
+        assert not prefork.app.backend.client.keys("*queuehop*")
 
     @pytest.mark.conformance("chord of chords")
-    def test_a_chord_of_chords(self, queue: Queue) -> None:
-        queue.worker("prefork")
+    def test_a_chord_of_chords(self, prefork: Queue) -> None:
         inner = [
-            chord([s(queue, "add", n, n), s(queue, "add", n, 1)], s(queue, "total"))
+            chord([s(prefork, "add", n, n), s(prefork, "add", n, 1)], s(prefork, "total"))
             for n in range(2)
         ]
-        chord(inner, s(queue, "total")).apply_async()
-        first, second, last = queue.spans("process total", "process total", "process total")
+        chord(inner, s(prefork, "total")).apply_async()
+        first, second, last = prefork.spans("process total", "process total", "process total")
         assert {ids(first), ids(second)} <= set(links(last))
         assert len(links(first)) == len(links(second)) == len(links(last)) == 3
 
-    def test_replace(self, queue: Queue) -> None:
-        queue.worker("prefork")
-        queue.send("replace")
-        replaced, send, run = queue.spans("process replace", "send add", "process add")
+    def test_replace(self, prefork: Queue) -> None:
+        prefork.send("replace")
+        replaced, send, run = prefork.spans("process replace", "send add", "process add")
         assert state(replaced) == "IGNORED"
         assert replaced.status == "UNSET"
         assert send.kind == "PRODUCER"
         assert send.parent_id == replaced.span_id
         assert run.parent_id == send.span_id
 
-    def test_link_and_link_error(self, queue: Queue) -> None:
-        queue.worker("prefork")
-        s(queue, "add", 1, 2).apply_async(link=s(queue, "add", 5))
-        first, second = queue.spans("process add", "process add")
-        sends = queue.spans("send add", "send add")
+    def test_link_and_link_error(self, prefork: Queue) -> None:
+        s(prefork, "add", 1, 2).apply_async(link=s(prefork, "add", 5))
+        first, second = prefork.spans("process add", "process add")
+        sends = prefork.spans("send add", "send add")
         assert sends[1].parent_id == first.span_id
         assert second.parent_id == sends[1].span_id
-        s(queue, "fail").apply_async(link_error=[s(queue, "caught"), s(queue, "inline")])
-        failed, send, errback, inline = queue.spans(
+        s(prefork, "fail").apply_async(link_error=[s(prefork, "caught"), s(prefork, "inline")])
+        failed, send, errback, inline = prefork.spans(
             "process fail", "send caught", "process caught", "inline errback"
         )
         assert send.parent_id == inline.parent_id == failed.span_id
         assert errback.parent_id == send.span_id
 
-    def test_map_starmap_and_chunks_count_their_items(self, queue: Queue) -> None:
+    def test_map_starmap_and_chunks_count_their_items(self, prefork: Queue) -> None:
         from celery.canvas import chunks, xmap, xstarmap
 
-        queue.worker("prefork")
-        xmap(s(queue, "total"), [[1], [2], [3]], app=queue.app).apply_async()
-        xstarmap(s(queue, "add"), [(1, 2)] * 4, app=queue.app).apply_async()
-        (mapped,) = queue.spans("process celery.map")
-        (starred,) = queue.spans("process celery.starmap")
+        xmap(s(prefork, "total"), [[1], [2], [3]], app=prefork.app).apply_async()
+        xstarmap(s(prefork, "add"), [(1, 2)] * 4, app=prefork.app).apply_async()
+        (mapped,) = prefork.spans("process celery.map")
+        (starred,) = prefork.spans("process celery.starmap")
         assert mapped.attributes["celery.task.items"] == 3
         assert starred.attributes["celery.task.items"] == 4
-        chunks(s(queue, "add"), [(n, n) for n in range(5)], 2, app=queue.app).apply_async()
-        pieces = queue.spans(*["process celery.starmap"] * 4)
+        chunks(s(prefork, "add"), [(n, n) for n in range(5)], 2, app=prefork.app).apply_async()
+        pieces = prefork.spans(*["process celery.starmap"] * 4)
         # Two children take them: which piece starts first is open.
         assert sorted(piece.attributes["celery.task.items"] for piece in pieces) == [1, 2, 2, 4]
 
-    def test_retries_that_run_out(self, queue: Queue) -> None:
-        queue.worker("prefork")
-        queue.send("hopeless")
-        first, last = queue.spans("process hopeless", "process hopeless")
+    def test_retries_that_run_out(self, prefork: Queue) -> None:
+        prefork.send("hopeless")
+        first, last = prefork.spans("process hopeless", "process hopeless")
         assert (state(first), state(last)) == ("RETRY", "FAILURE")
         assert last.parent_id == first.parent_id
         assert last.attributes["error.type"] == "LookupError"
         assert ids(first) in links(last)
 
-    def test_ignored(self, queue: Queue) -> None:
-        queue.worker("solo")
-        queue.send("ignore")
-        (run,) = queue.spans("process ignore")
+    def test_ignored(self, solo: Queue) -> None:
+        solo.send("ignore")
+        (run,) = solo.spans("process ignore")
         assert (state(run), run.status) == ("IGNORED", "UNSET")
 
 
@@ -323,10 +302,9 @@ class TestRelation:
         assert (resent.kind, links(resent)) == ("CLIENT", [ids(send)])
 
     @pytest.mark.conformance("relation chosen by the message")
-    def test_a_message_may_choose(self, queue: Queue) -> None:
-        queue.worker("solo")
-        queue.send("where", headers={"queuehop-relation": "link"})
-        send, run = queue.spans("send where", "process where")
+    def test_a_message_may_choose(self, solo: Queue) -> None:
+        solo.send("where", headers={"queuehop-relation": "link"})
+        send, run = solo.spans("send where", "process where")
         assert run.trace_id != send.trace_id
         assert links(run) == [ids(send)]
 

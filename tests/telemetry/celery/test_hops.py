@@ -120,16 +120,14 @@ def test_a_failure_is_an_error_with_one_exception(queue: Queue, pool: str) -> No
     assert [event.name for event in run.events] == ["exception"]
 
 
-def test_an_exception_that_the_task_announces_is_no_error(queue: Queue) -> None:
-    queue.worker("solo")
-    queue.send("expected")
-    (run,) = queue.spans("process expected")
+def test_an_exception_that_the_task_announces_is_no_error(solo: Queue) -> None:
+    solo.send("expected")
+    (run,) = solo.spans("process expected")
     assert run.status == "UNSET"
     assert run.attributes["celery.task.state"] == "FAILURE"
     assert [event.name for event in run.events] == ["exception"]
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("pool", POOLS)
 def test_retries_are_siblings_each_linked_to_the_one_before(queue: Queue, pool: str) -> None:
     queue.worker(pool)
@@ -159,19 +157,17 @@ def test_retries_are_siblings_each_linked_to_the_one_before(queue: Queue, pool: 
         assert 0 < run.attributes["celery.wait.scheduled"] <= 0.301
 
 
-def test_a_nested_publish_is_under_the_run(queue: Queue) -> None:
-    queue.worker("prefork")
-    queue.send("outer")
-    outer, send, inner = queue.spans("process outer", "send add", "process add")
+def test_a_nested_publish_is_under_the_run(prefork: Queue) -> None:
+    prefork.send("outer")
+    outer, send, inner = prefork.spans("process outer", "send add", "process add")
     assert send.parent_id == outer.span_id
     assert inner.parent_id == send.span_id
     assert outer.trace_id == inner.trace_id
 
 
-def test_a_retry_with_headers_of_its_own_is_a_sibling_too(queue: Queue) -> None:
-    queue.worker("prefork")
-    queue.send("again")
-    sent, first, resent, second = queue.spans(
+def test_a_retry_with_headers_of_its_own_is_a_sibling_too(prefork: Queue) -> None:
+    prefork.send("again")
+    sent, first, resent, second = prefork.spans(
         "send again", "process again", "send again", "process again"
     )
     assert (sent.kind, resent.kind) == ("PRODUCER", "CLIENT")
@@ -234,7 +230,6 @@ def test_the_workers_log_lines_of_a_message_name_its_trace(queue: Queue, pool: s
     assert f"{run.trace_id} {run.span_id}" in succeeded
 
 
-def test_what_a_task_held_is_free_once_it_has_ended(queue: Queue) -> None:
-    queue.worker("solo")
-    held = [queue.send("hold") for _ in range(3)]
+def test_what_a_task_held_is_free_once_it_has_ended(solo: Queue) -> None:
+    held = [solo.send("hold") for _ in range(3)]
     assert [result.get(timeout=10) for result in held] == [0, 0, 0]

@@ -173,7 +173,6 @@ def test_whatever_the_headers_hold_the_task_runs(queue: Queue, pool: str) -> Non
     assert "Traceback" not in worker.output
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_on_rabbitmq(queue: Queue, rabbitmq: RabbitMQ, pool: str) -> None:
     app = make_app(rabbitmq.url)

@@ -67,10 +67,10 @@ def children(worker: Process) -> list[int]:
 @pytest.mark.parametrize(
     ("pool", "count", "options"),
     [
-        ("prefork", 400, []),
-        ("threads", 400, []),
-        ("gevent", 400, []),
-        ("solo", 400, []),
+        ("prefork", 200, []),
+        ("threads", 200, []),
+        ("gevent", 200, []),
+        ("solo", 200, []),
         ("prefork", 50, ["--max-tasks-per-child=1"]),
         ("prefork", 50, ["--max-memory-per-child=1"]),
     ],
@@ -99,14 +99,14 @@ def test_a_pool_that_shrinks_and_one_that_is_restarted(queue: Queue, broker: Bro
 
 def test_children_killed_at_any_moment(queue: Queue) -> None:
     worker = queue.worker("prefork", 2)
-    ids = send(queue, 500)
+    ids = send(queue, 300)
     for _ in range(6):
-        queue.receiver.wait_for(lambda spans: len(runs(spans)) >= random.randrange(50, 300))
+        queue.receiver.wait_for(lambda spans: len(runs(spans)) >= random.randrange(50, 250))
         # The pool replaces killed children, and for a moment there may be none.
         while not (alive := children(worker)):
             pass
         os.kill(random.choice(alive), signal.SIGKILL)
-    ids += send(queue, 500)
+    ids += send(queue, 200)
     wait_for_runs(queue, ids)
 
 

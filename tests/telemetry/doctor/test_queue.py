@@ -308,7 +308,7 @@ def test_a_worker_that_is_stopped(
     assert start(*ping, CELERY_BROKER_URL=url).wait() == 0
     process.signal(signal.SIGSTOP)
     try:
-        said = doctor(*QUEUE, "--timeout", "1", CELERY_BROKER_URL=url)
+        said = doctor(*QUEUE, "--timeout", "3", CELERY_BROKER_URL=url)
     finally:
         process.signal(signal.SIGCONT)
     assert codes(said) == ["worker-silent"]
@@ -327,7 +327,7 @@ def test_a_broker_that_ends_while_the_doctor_waits(doctor: Doctor, worker, tmp_p
             ]
         )
         listener.start()
-        said = doctor(*QUEUE, "--timeout", "1", CELERY_BROKER_URL=server.url)
+        said = doctor(*QUEUE, "--timeout", "20", CELERY_BROKER_URL=server.url)
         listener.join()
     process.kill()
     assert codes(said) == ["broker-unreachable"]

@@ -1,4 +1,4 @@
-"""The real viewer, ``python -m telemetry view``, on free ports and its own database; a ping."""
+"""The viewer, in this process or as ``python -m telemetry view``, on free ports; a ping."""
 
 import json
 import time
@@ -10,7 +10,9 @@ import pytest
 import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from telemetry.__main__ import _parser
 from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.command import serve
 
 from ...conftest import free_port
 from ...processes import Process, Starter
@@ -20,8 +22,7 @@ from .pings import whole_ping
 class Viewer:
     """A running viewer: its addresses, and its API."""
 
-    def __init__(self, process: Process, grpc: str, http: str) -> None:
-        self.process = process
+    def __init__(self, grpc: str, http: str) -> None:
         self.grpc = f"http://{grpc}"
         self.url = f"http://{http}"
 
@@ -66,7 +67,15 @@ class Viewer:
         return answer
 
 
-StartViewer = Callable[..., Viewer]
+class ViewerProcess(Viewer):
+    """A viewer in a process of its own."""
+
+    def __init__(self, process: Process, grpc: str, http: str) -> None:
+        super().__init__(grpc, http)
+        self.process = process
+
+
+StartViewer = Callable[..., ViewerProcess]
 
 
 @pytest.fixture
@@ -74,21 +83,23 @@ def start_viewer(tmp_path: Path) -> Iterator[StartViewer]:
     """Start viewers; *argv* are further options, *http* an address that is free."""
     starter = Starter(HOME=str(tmp_path), COLUMNS="100")
 
-    def start(*argv: str, db: str = str(tmp_path / "traces.db"), http: str = "") -> Viewer:
+    def start(*argv: str, db: str = str(tmp_path / "traces.db"), http: str = "") -> ViewerProcess:
         grpc, http = f"127.0.0.1:{free_port()}", http or f"127.0.0.1:{free_port()}"
         options = ("--grpc", grpc, "--http", http, *(("--db", db) if db else ()))
         process = starter("telemetry", "view", *options, *argv)
         process.wait_for_line(f"http://{http}/")
-        return Viewer(process, grpc, http)
+        return ViewerProcess(process, grpc, http)
 
     yield start
     assert not list(starter.end())
 
 
 @pytest.fixture
-def viewer(start_viewer: StartViewer) -> Viewer:
-    """A viewer with its database in memory."""
-    return start_viewer(db=":memory:")
+def viewer() -> Iterator[Viewer]:
+    """A viewer in this process, which keeps its traces in memory."""
+    grpc, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    with serve(_parser().parse_args(["view", "--grpc", grpc, "--http", http, "--db", ":memory:"])):
+        yield Viewer(grpc, http)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """axe-core and our own checks find no fault in any page, state and way to look at it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -8,21 +9,24 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from ..conftest import Viewer
+from ..conftest import StartViewer, Viewer
 from ..exports import export, shown
 from ..logs import export_logs, log
 from ..spans import order
 
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
-#: The ways to look at the pages. At 200 % a window has half as many CSS pixels each way.
-MODES: dict[str, dict[str, Any]] = {
-    "desktop": {"viewport": DESKTOP},
-    "desktop, dark": {"viewport": DESKTOP, "color_scheme": "dark"},
-    "phone": {"viewport": PHONE},
-    "phone, dark": {"viewport": PHONE, "color_scheme": "dark"},
-    "forced colors": {"viewport": DESKTOP, "forced_colors": "active"},
-    "200 %": {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2},
+#: The windows, and the colors in which each page is checked there after it is drawn. At 200 % a
+#: window has half as many CSS pixels each way.
+LIGHT: dict[str, Any] = {"color_scheme": "light", "forced_colors": "none"}
+DARK, FORCED = LIGHT | {"color_scheme": "dark"}, LIGHT | {"forced_colors": "active"}
+WINDOWS: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
+    "desktop": ({"viewport": DESKTOP}, {"light": LIGHT, "dark": DARK, "forced": FORCED}),
+    "phone": ({"viewport": PHONE}, {"light": LIGHT, "dark": DARK}),
+    "200 %": (
+        {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2},
+        {"large": LIGHT},
+    ),
 }
 
 #: The smallest side of a control, in CSS pixels: WCAG 2.2, Target Size (Minimum).
@@ -68,20 +72,23 @@ def fill(viewer: Viewer) -> None:
     viewer.settled(sum(map(len, sent)))
 
 
-#: Dark pages differ from light ones in contrast alone. Large pages, and those in the system's
-#: colors, have the same contrast.
-ONLY_CONTRAST: dict[str, Any] = {"runOnly": ["color-contrast"]}
-NOT_CONTRAST: dict[str, Any] = {"rules": {"color-contrast": {"enabled": False}}}
+#: The options of axe-core. Dark pages differ from light ones in contrast alone; large pages have the
+#: same contrast. Of the system's colors axe-core has no rule.
+RULES: dict[str, dict[str, Any]] = {
+    "light": {},
+    "dark": {"runOnly": ["color-contrast"]},
+    "large": {"rules": {"color-contrast": {"enabled": False}}},
+}
 
 
-def findings(page: Page, mode: str) -> list[str]:
+def findings(page: Page, colors: str) -> list[str]:
     """Return what axe-core finds, a line each."""
-    options = (
-        ONLY_CONTRAST if "dark" in mode else {} if mode in ("desktop", "phone") else NOT_CONTRAST
-    )
-    found = (
-        Axe().run(page, options=options | {"resultTypes": ["violations"]}).response["violations"]
-    )
+    if colors not in RULES:
+        return []
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(Axe().axe_script)
+    options = RULES[colors] | {"resultTypes": ["violations"]}
+    found = page.evaluate("options => axe.run(options)", options)["violations"]
     return [
         f"{violation['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
         for violation in found
@@ -116,15 +123,26 @@ UNSEEN = """
 """
 
 
-def look(page: Page, pages: dict[str, str], mode: str) -> dict[str, list[str]]:
+def in_each(page: Page, window: str) -> Iterator[str]:
+    """Show the page in each of the colors of *window*; yield their names."""
+    for colors, media in WINDOWS[window][1].items():
+        page.emulate_media(**media)
+        yield colors
+
+
+def look(page: Page, pages: dict[str, str], window: str) -> dict[str, list[str]]:
     """Return the faults of each of *pages* that has any."""
     found = {}
-    width = MODES[mode]["viewport"]["width"]
+    width = WINDOWS[window][0]["viewport"]["width"]
     for path, mark in pages.items():
         page.goto(path)
         expect(page.locator(mark).first).to_be_visible()
         expect(page.locator(".loading")).to_have_count(0)
-        found[path] = findings(page, mode) + page.evaluate(SMALL, TARGET) + page.evaluate(UNSEEN)
+        found[path] = []
+        for colors in in_each(page, window):
+            lines = findings(page, colors) + page.evaluate(UNSEEN)
+            found[path] += [f"{colors}: {line}" for line in lines]
+        found[path] += page.evaluate(SMALL, TARGET)
         # One heading of the first level, and no gap between two levels.
         levels = page.locator("h1, h2, h3, h4").evaluate_all(
             "all => all.filter(one => one.checkVisibility()).map(one => Number(one.tagName[1]))"
@@ -136,26 +154,33 @@ def look(page: Page, pages: dict[str, str], mode: str) -> dict[str, list[str]]:
     return {path: lines for path, lines in found.items() if lines}
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_nothing_is_found_on_any_page(chromium: Browser, viewer: Viewer, mode: str) -> None:
-    context = chromium.new_context(base_url=viewer.url, **MODES[mode])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_nothing_is_found_on_any_page(
+    chromium: Browser, start_viewer: StartViewer, window: str
+) -> None:
+    viewer = start_viewer(db=":memory:")
+    context = chromium.new_context(base_url=viewer.url, **WINDOWS[window][0])
     page = context.new_page()
-    assert look(page, EMPTY, mode) == {}
+
+    def all_findings() -> list[str]:
+        return [line for colors in in_each(page, window) for line in findings(page, colors)]
+
+    assert look(page, EMPTY, window) == {}
     fill(viewer)
-    assert look(page, PAGES, mode) == {}
+    assert look(page, PAGES, window) == {}
     page.goto("/")
     page.get_by_role("combobox", name="Search traces").press_sequentially("st")
     expect(page.get_by_role("option").first).to_be_visible()
-    assert findings(page, mode) == []
+    assert all_findings() == []
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
-    assert findings(page, mode) == []
+    assert all_findings() == []
     page.keyboard.press("Escape")
     viewer.process.stop()
     expect(page.locator(".offline")).to_contain_text("No connection")
-    assert findings(page, mode) == []
+    assert all_findings() == []
     context.close()
 
 

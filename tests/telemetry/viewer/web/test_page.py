@@ -212,8 +212,9 @@ def test_a_span_has_an_address(page, viewer: Viewer) -> None:  # type: ignore[no
 
 
 def test_what_is_downloaded_can_be_opened_elsewhere(  # type: ignore[no-untyped-def]
-    page, viewer: Viewer, start_viewer: StartViewer, tmp_path: Path
+    start_viewer: StartViewer, page, viewer: Viewer, tmp_path: Path
 ) -> None:
+    # The page is closed before the viewer that it ends at.
     show(viewer, page, [WEB, *message("1", 5, (40, 50))])
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()

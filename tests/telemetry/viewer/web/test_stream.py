@@ -37,8 +37,9 @@ def row(page: Page, trace_id: str) -> None:
     expect(page.locator(f'a[href="/trace/{trace_id}"]')).to_be_visible()
 
 
-def test_twenty_tabs_share_one_stream(tabs: BrowserContext, viewer: Viewer) -> None:
-    pages = [tabs.new_page() for _ in range(20)]
+def test_all_tabs_share_one_stream(tabs: BrowserContext, viewer: Viewer) -> None:
+    # More than the six connections that a browser opens to one server.
+    pages = [tabs.new_page() for _ in range(8)]
     for page in pages:
         page.goto("/")
         expect(page.locator("#live.up")).to_be_visible()
