@@ -24,7 +24,7 @@ from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
 from .apart import read_apart
 from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
 from .from_json import from_json
-from .repair import with_utf8
+from .protobuf import with_utf8
 from .signals import SIGNALS, Export, Exports
 
 __all__ = [

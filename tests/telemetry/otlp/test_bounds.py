@@ -39,6 +39,9 @@ def in_a_span(content: bytes) -> bytes:
     return field(1, field(2, field(2, content)))
 
 
+#: Protobuf's old kind of nested message, in a field that OTLP does not have.
+GROUP = b"\x7b\x7c"
+
 PROTOBUFS = {
     "resources": field(1, b"") * MANY,
     "scopes": field(1, field(2, b"") * MANY),
@@ -48,6 +51,8 @@ PROTOBUFS = {
     "links": in_a_span(field(13, b"") * MANY),
     "values": in_a_span(field(9, field(2, field(5, field(1, b"") * MANY)))),
     "numbers": b"\x78\x01" * (MAX_FIELDS + 1),
+    "behind a group": GROUP + in_a_span(field(9, b"") * MANY),
+    "before a group": in_a_span(field(9, b"") * MANY) + GROUP,
 }
 JSONS = {
     "resources": b'{"resourceSpans":[' + b"{}," * MANY + b"{}]}",
