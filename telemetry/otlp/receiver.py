@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -14,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from .decode import ReceivedSpan, decode
 from .decode_logs import ReceivedLog, decode_logs
-from .server import grpc_server
+from .server import Take, grpc_server
 
 __all__ = ["Receiver"]
 
@@ -49,9 +50,12 @@ class Receiver:
         self._metrics: deque[ExportMetricsServiceRequest] = deque(maxlen=MAX_EXPORTS)
         self._logs: deque[ReceivedLog] = deque(maxlen=max_spans)
         self._listeners: tuple[Callable[[list[ReceivedSpan]], object], ...] = ()
-        self._server, bound = grpc_server(
-            f"{host}:{port}", self._add_traces, self._add_metrics, credentials, self._add_logs
-        )
+        takes: dict[type[Message], Take] = {
+            ExportTraceServiceRequest: self._add_traces,
+            ExportMetricsServiceRequest: self._add_metrics,
+            ExportLogsServiceRequest: self._add_logs,
+        }
+        self._server, bound = grpc_server(f"{host}:{port}", takes, credentials)
         self.endpoint = f"{'https' if credentials else 'http'}://{host}:{bound}"
 
     def start(self) -> Self:
@@ -148,12 +152,13 @@ class Receiver:
             listener(spans)
         return 0, ""
 
-    def _add_metrics(self, request: ExportMetricsServiceRequest) -> None:
+    def _add_metrics(self, request: ExportMetricsServiceRequest, _: object) -> tuple[int, str]:
         with self._changed:
             self._metrics.append(request)
             self._changed.notify_all()
+        return 0, ""
 
-    def _add_logs(self, request: ExportLogsServiceRequest) -> tuple[int, str]:
+    def _add_logs(self, request: ExportLogsServiceRequest, _: object) -> tuple[int, str]:
         logs = decode_logs(request)
         with self._changed:
             self._logs.extend(logs)
