@@ -26,8 +26,7 @@ import requests
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from telemetry.otlp.decode import decode
-from telemetry.otlp.decode_logs import decode_logs
+from telemetry.otlp.decode import decode, decode_logs
 from telemetry.otlp.server import grpc_server
 
 from .conftest import free_port

@@ -13,8 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .decode import ReceivedSpan, decode
-from .decode_logs import ReceivedLog, decode_logs
+from .decode import ReceivedLog, ReceivedSpan, decode, decode_logs
 from .server import Take, grpc_server
 
 __all__ = ["Receiver"]

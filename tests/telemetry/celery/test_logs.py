@@ -1,6 +1,6 @@
 """What tasks log is in the traces of their runs, also of a child that is killed."""
 
-from telemetry.otlp.decode_logs import ReceivedLog
+from telemetry.otlp.decode import ReceivedLog
 
 from .conftest import Queue, short
 
