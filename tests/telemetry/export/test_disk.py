@@ -96,12 +96,12 @@ def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, limit[1]))
         items(2000, "full")
         assert telemetry.flush(0.5) is False
-        from telemetry.setup import last_export_error
-        assert "File too large" in last_export_error()
+        from telemetry.setup import sink
+        assert "File too large" in sink().last_export_error()
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         items(1, "last")
         assert telemetry.flush() is True
-        assert not last_export_error()
+        assert not sink().last_export_error()
         """
     )
     names = collector.wait_for(2002)
