@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
+from opentelemetry.environment_variables import OTEL_LOGS_EXPORTER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
 from opentelemetry.semconv.attributes.service_attributes import (
@@ -76,7 +76,7 @@ def setup(service_name: str | None = None) -> None:
                 trace.set_tracer_provider(_provider)
             elif exporter.logs_enabled():
                 settings.reject(
-                    exporter.OTEL_LOGS_EXPORTER, "is otlp, but setup makes no spans", "sending none"
+                    OTEL_LOGS_EXPORTER, "is otlp, but setup makes no spans", "sending none"
                 )
         except Exception:
             log_internal_error("set itself up")

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,8 +50,9 @@ QUEUEHOP_STATE_DIR = "QUEUEHOP_STATE_DIR"
 LINK_COUNT_LIMIT = 1024
 
 
+@cache
 def reject(variable: str, problem: str, instead: str) -> None:
-    """Log the *problem* with the value of *variable*, and what happens *instead*."""
+    """Log once the *problem* with the value of *variable*, and what happens *instead*."""
     logger.warning("%s %s; %s", variable, problem, instead)
 
 

@@ -125,7 +125,8 @@ def test_a_header_that_grpc_would_choke_on_is_left_out_and_not_printed(
     target = exporter.otlp()
     assert target is not None
     assert target.headers == (("ok", "1"),)
-    assert said() == ["OTEL_EXPORTER_OTLP_HEADERS"] * 4
+    # The first two entries have the same problem.
+    assert said() == ["OTEL_EXPORTER_OTLP_HEADERS"] * 3
     assert "secret" not in caplog.text
 
 
