@@ -17,8 +17,12 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
-from ..tracing.interpret import Interpretation
-from ..tracing.interpret_log import log_attributes, severity_number, severity_text
+from ..tracing.interpret import (
+    Interpretation,
+    log_attributes,
+    severity_number,
+    severity_text,
+)
 from ..tracing.record import Record, RecordedEvent, RecordedLink, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
 
