@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
+from .admission import LARGE_OBJECTS, Busy, Ticket
 from .apart import read_apart
 from .bounds import Malformed, TooLarge, check_json, check_protobuf
 from .otlp_json import from_json
@@ -115,7 +115,7 @@ def receive(
     *read* returns its body. *length* is the length of the body, if it is known. Raises Busy,
     Malformed and TooLarge.
     """
-    with ADMISSION.ticket() as ticket:
+    with Ticket() as ticket:
         ticket.fit(length or 0)
         body = read()
         ticket.fit(len(body))
@@ -188,7 +188,7 @@ def grpc_server(
 
 def _service(kind: type[Message], take: Take) -> grpc.GenericRpcHandler:
     def export(body: bytes, context: grpc.ServicerContext) -> Message:
-        with ADMISSION.ticket() as ticket:
+        with Ticket() as ticket:
             try:
                 ticket.fit(len(body))
                 request = _from_protobuf(body, kind, ticket)
