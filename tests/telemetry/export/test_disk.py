@@ -381,8 +381,8 @@ def test_fields_that_a_newer_version_appends_are_passed_over(spool: SpoolDirecto
 
 @pytest.mark.parametrize(
     ("magic", "kind_counts", "kinds", "spans"),
-    [(b"\x9aQH\x01", 0, (1, 2, 4, 5, 6, 3), 4), (b"\x9aQH\x02", 1, (1, 2, 2, 3, 9), 3)],
-    ids=["formats 1 to 4", "format 5"],
+    [(b"\x9aQH\x01", 0, (1, 2, 4, 5, 6, 3), 4), (b"\x9aQH\x03", 1, (1, 2, 2, 3, 4), 3)],
+    ids=["formats 1 to 4", "format 6"],
 )
 def test_the_spans_of_an_older_version_are_counted_and_removed(
     program: Program,

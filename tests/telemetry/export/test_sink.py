@@ -64,7 +64,7 @@ def test_facts_that_cannot_be_packed_cost_themselves_alone(
     assert segment.take_unreadable() == (0, 0)
     (_, kept), _ = sink.recent_spans()
     assert kept.facts == RunFacts(
-        (None, "root", None, None, None, None, None), "celery", sent_at="1.5"
+        ("?", "root", None, None, None, None, None), "celery", sent_at="1.5"
     )
 
 
