@@ -30,7 +30,8 @@ from telemetry.tracing.record import (
     SpanTemplate,
 )
 from telemetry.tracing.scope import Scope
-from telemetry.tracing.span import clean, readable
+from telemetry.tracing.limits import clean
+from telemetry.tracing.span import readable
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 RESOURCE = Resource({})
