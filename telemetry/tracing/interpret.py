@@ -63,6 +63,7 @@ __all__ = [
     "log_attributes",
     "severity_number",
     "severity_text",
+    "waits_of",
 ]
 
 CELERY_TASK_NAME = "celery.task.name"
@@ -125,7 +126,7 @@ def _run(template: SpanTemplate, record: Record, facts: RunFacts, attributes: At
         attributes[MESSAGING_DESTINATION_NAME] = facts.queue
     _add_message(attributes, facts.message)
     if not facts.eager:
-        scheduled, queue, prefetch, skewed = _waits(record, facts)
+        scheduled, queue, prefetch, skewed = waits_of(facts, record.start_time / 1e9)
         attributes[SCHEDULED] = scheduled
         if queue is not None:
             attributes[QUEUE] = queue
@@ -160,13 +161,14 @@ def _add_message(attributes: Attributes, message: Sequence[Any]) -> Sequence[Any
     return ids, retries, eta, expires
 
 
-def _waits(record: Record, facts: RunFacts) -> Waits:
+def waits_of(facts: RunFacts, started: float) -> Waits:
+    """Return how long the message of a run waited that *started* at this Unix time in seconds."""
     eta = facts.message[5]
     return waits(
         parse_time(facts.sent_at),
         parse_eta(eta) if eta else None,
         parse_time(facts.received_at),
-        record.start_time / 1e9,
+        started,
     )
 
 

@@ -1,5 +1,6 @@
 """A record that MessagePack, or OTLP, cannot hold whole is delivered without the rest."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from opentelemetry.trace import SpanKind
 
 from telemetry.config import exporter, settings
+from telemetry.export import memory
 from telemetry.export.outgoing import origin_of, outgoing
 from telemetry.export.sender.segment import Segment
 from telemetry.export.spool import spawn
@@ -73,6 +75,23 @@ def test_facts_that_otlp_cannot_hold_cost_themselves_alone() -> None:
     left = outgoing(origin, record(HOSTILE))
     assert left.span
     assert left.measured is not None
+
+
+def test_what_memory_drops_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    monkeypatch.setattr(memory, "RateLimit", lambda: lambda kind: True)
+    targets = exporter.targets()
+    assert targets is not None
+    sink = memory.MemorySink(
+        lambda template: origin_of(RESOURCE, template, False), targets, settings.delivery()
+    )
+    sink.shutdown(0)
+    sink.append(TEMPLATE, record(None))
+    sink.append(TEMPLATE, record(None))  # logs what is new, not all so far
+    said = "dropped 1 spans: tracing is shut down in this process"
+    assert caplog.messages == [said, said]
 
 
 @pytest.mark.parametrize("spool", ["disk", "memory"])
