@@ -71,10 +71,10 @@ def setup(service_name: str | None = None) -> None:
         try:
             correlate_logs()
             set_global_textmap(configured_propagators())
-            if exporter.traces_enabled() and not _has_provider():
+            if exporter.is_enabled("TRACES") and not _has_provider():
                 _provider = _start(service_name)
                 trace.set_tracer_provider(_provider)
-            elif exporter.logs_enabled():
+            elif exporter.is_enabled("LOGS"):
                 settings.reject(
                     OTEL_LOGS_EXPORTER, "is otlp, but setup makes no spans", "sending none"
                 )

@@ -23,12 +23,11 @@ __all__ = [
     "Protocol",
     "Signal",
     "Targets",
+    "is_enabled",
     "is_grpc_target",
-    "logs_enabled",
     "otlp",
     "shown",
     "targets",
-    "traces_enabled",
     "turned_off_by",
     "variable_of",
 ]
@@ -54,26 +53,22 @@ DEFAULT_ENDPOINTS: Mapping[Protocol, str] = {
 _RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
 
 
-def traces_enabled() -> bool:
-    """Return whether spans are recorded: OTEL_SDK_DISABLED or the exporter ``none`` prevents it."""
-    return _enabled("TRACES")
-
-
 def turned_off_by() -> str:
     """Return the setting that turns traces off, as ``NAME=value``; empty if none does."""
     if _disabled():
         return f"{OTEL_SDK_DISABLED}=true"
-    return "" if traces_enabled() else "OTEL_TRACES_EXPORTER=none"
+    return "" if is_enabled("TRACES") else "OTEL_TRACES_EXPORTER=none"
 
 
 def _disabled() -> bool:
     return os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
 
 
-def _enabled(signal: Signal, default: str = "otlp") -> bool:
+def is_enabled(signal: Signal) -> bool:
+    """Return whether *signal* is sent. By default, spans and metrics are, and logs are not."""
     if _disabled():
         return False
-    variable = f"OTEL_{signal}_EXPORTER"
+    variable, default = f"OTEL_{signal}_EXPORTER", "none" if signal == "LOGS" else "otlp"
     exporter = os.environ.get(variable, "").strip().lower() or default
     if exporter not in ("otlp", "none"):
         reject(variable, f"is {exporter!r}, not otlp or none", f"using {default}")
@@ -123,14 +118,9 @@ def targets() -> Targets | None:
         return None
     return Targets(
         traces,
-        otlp("METRICS") if _enabled("METRICS") else None,
-        otlp("LOGS") if logs_enabled() else None,
+        otlp("METRICS") if is_enabled("METRICS") else None,
+        otlp("LOGS") if is_enabled("LOGS") else None,
     )
-
-
-def logs_enabled() -> bool:
-    """Return whether logs are to be sent. By default they are not."""
-    return _enabled("LOGS", "none")
 
 
 def otlp(signal: Signal = "TRACES") -> Otlp | None:

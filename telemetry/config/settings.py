@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from opentelemetry.sdk import environment_variables as env
 
-from .sdk import SpanLimits, sampling
+from .sdk import SpanLimits, logger, sampling
 
 __all__ = [
     "LINK_COUNT_LIMIT",
@@ -33,9 +33,6 @@ __all__ = [
     "spool",
     "state_directory",
 ]
-
-#: The logger of the whole library: ``telemetry``.
-logger = logging.getLogger(__package__.rpartition(".")[0])
 
 QUEUEHOP_LOGS_CELERY = "QUEUEHOP_LOGS_CELERY"
 QUEUEHOP_LOGS_LEVEL = "QUEUEHOP_LOGS_LEVEL"

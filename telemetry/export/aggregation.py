@@ -160,8 +160,6 @@ def _metrics_data(resource: Resource, metrics: Sequence[Metric]) -> MetricsData:
 
 
 class _Count:
-    __slots__ = ("_attributes", "_total")
-
     def __init__(self, attributes: Attributes) -> None:
         self._attributes = dict(attributes)
         self._total = 0
@@ -174,8 +172,6 @@ class _Count:
 
 
 class _Times:
-    __slots__ = ("_attributes", "_bounds", "_counts", "_longest", "_shortest", "_slowest", "_sum")
-
     def __init__(self, attributes: Attributes, bounds: Sequence[float]) -> None:
         self._attributes = dict(attributes)
         self._bounds = bounds

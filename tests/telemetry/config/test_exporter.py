@@ -200,7 +200,7 @@ def test_traces_can_be_switched_off(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, enabled: bool
 ) -> None:
     monkeypatch.setenv(variable, value)
-    assert exporter.traces_enabled() is enabled
+    assert exporter.is_enabled("TRACES") is enabled
 
 
 # Over HTTP
@@ -366,5 +366,5 @@ def test_an_exporter_of_logs_that_is_unknown_is_said_and_none_are_sent(
     monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "console")
-    assert not exporter.logs_enabled()
+    assert not exporter.is_enabled("LOGS")
     assert said() == ["OTEL_LOGS_EXPORTER"]
