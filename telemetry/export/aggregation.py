@@ -83,7 +83,7 @@ MAX_WAITING = 8_192
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
 _MAX_INT64 = 2**63 - 1
 
-_OVERFLOW: Attributes = {"otel.metric.overflow": True}
+_OVERFLOW = Series((), {"otel.metric.overflow": True})
 
 
 class Aggregation:
@@ -112,19 +112,18 @@ class Aggregation:
         for series, measurements in by_series.items():
             _, rows, sampled = zip(*measurements, strict=True)
             for name, values in zip(series.instruments, zip(*rows, strict=True), strict=True):
-                self._point(name, series.attributes).add(values, sampled)
+                self._point(name, series).add(values, sampled)
 
-    def _point(self, name: str, attributes: Attributes) -> "_Count | _Times":
+    def _point(self, name: str, series: Series) -> "_Count | _Times":
         points = self._points[name]
-        key = frozenset(attributes.items())
-        if key not in points and len(points) >= MAX_SERIES:
-            key, attributes = frozenset(_OVERFLOW.items()), _OVERFLOW
-        if key not in points:
-            is_count = name in _COUNTERS
-            points[key] = (
+        if series.key not in points and len(points) >= MAX_SERIES:
+            series = _OVERFLOW
+        if series.key not in points:
+            is_count, attributes = name in _COUNTERS, series.attributes
+            points[series.key] = (
                 _Count(attributes) if is_count else _Times(attributes, _HISTOGRAMS[name][1])
             )
-        return points[key]
+        return points[series.key]
 
     def collect(self) -> MetricsData | None:
         """Return all sums so far, cumulative. None if nothing was measured.

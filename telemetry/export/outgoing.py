@@ -12,7 +12,7 @@ from ..config.exporter import Signal
 from ..otlp.encode import encode_log, encode_resource_spans, encode_scope_spans, encode_span
 from ..tracing.interpret import interpret
 from ..tracing.limits import clean
-from ..tracing.measurements import Measurement, Series, measurement
+from ..tracing.measurements import Measurement, measurement
 from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
 
@@ -114,15 +114,9 @@ def outgoing(origin: Origin, content: Content) -> Outgoing:
 
 def _check(found: Measurement) -> None:
     """Raise for values that would spoil the sums of all others."""
-    _check_series(found.series)
     for value in found.values:
         if not 0 <= value < LARGEST_VALUE:
             raise ValueError(f"a measurement of {value}")
-
-
-@lru_cache(maxsize=1024)
-def _check_series(series: Series) -> None:
-    hash(frozenset(series.attributes.items()))
 
 
 @lru_cache(maxsize=1024)
