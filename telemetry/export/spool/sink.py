@@ -33,6 +33,10 @@ _UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueErro
 MAX_DEFINITIONS = 4096
 
 
+#: Of a record that cannot be packed, values nested deeper than this are left out.
+MAX_DEPTH = 8
+
+
 class DiskSink(Sink):
     """Writes the records of this process, and of those that it forks, for a sender to deliver.
 
@@ -137,20 +141,20 @@ class DiskSink(Sink):
         self._memory.shutdown(timeout)
 
 
-def _packable(value: Any) -> Any:
+def _packable(value: Any, depth: int = 0) -> Any:
     """Return *value* with ``?`` for what is not Unicode and None for what MessagePack lacks."""
     if isinstance(value, Struct):
-        return type(value)(*map(_packable, astuple(value)))
+        return type(value)(*[_packable(item, depth) for item in astuple(value)])
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
+    if isinstance(value, (list, tuple, dict)) and depth == MAX_DEPTH:
+        return None
+    if isinstance(value, (list, tuple)):
+        return tuple(_packable(item, depth + 1) for item in value)
+    if isinstance(value, dict):
+        return {_packable(key): _packable(item, depth + 1) for key, item in value.items()}
     try:
         pack(value)
-    except RecursionError:  # nested without end
-        return None
     except _UNPACKABLE:
-        if isinstance(value, (list, tuple)):
-            return tuple(map(_packable, value))
-        if isinstance(value, dict):
-            return {_packable(key): _packable(item) for key, item in value.items()}
         return None
     return value
