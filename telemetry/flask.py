@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
 from .propagation import extract_parent, headers_in
 from .propagation.doctor import DOCTOR_HEADER
-from .setup import last_export_error
+from .setup import sink
 from .tracing.context import attach, detach, get_current, parent_in
 from .tracing.hop import NO_CONTEXT, Hop
 from .tracing.record import Parent, RecordedLink, ServerFacts, SpanTemplate, environ_facts
@@ -272,6 +272,6 @@ def _answer_doctor(hop: _ServerHop, response: Response) -> Response:
         f"span={format_trace_id(span.trace_id)}-{format_span_id(span.span_id)}; "
         f"recording={'yes' if hop.span.is_recording() else 'no'}; "
         f"received={request.headers.get('traceparent', '')[:55]}; "
-        f"exports={'failing' if last_export_error() else 'ok'}"
+        f"exports={'failing' if sink().last_export_error() else 'ok'}"
     )
     return response

@@ -5,13 +5,13 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
+from opentelemetry.environment_variables import OTEL_LOGS_EXPORTER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
 from opentelemetry.semconv.attributes.service_attributes import (
@@ -25,22 +25,20 @@ from .propagation.configured import configured_propagators
 from .tracing.faults import is_soft_time_limit, log_internal_error, logger
 from .tracing.logs import correlate_logs
 from .tracing.provider import HopTracerProvider
-from .tracing.record import Record, SpanTemplate
+from .tracing.record import SpanTemplate
 from .tracing.sink import Sink
 
 __all__ = [
     "DEFAULT_SERVICE_NAME",
-    "before_exit",
     "flush",
     "is_in_memory",
     "is_named_by_environment",
     "is_set_up",
-    "last_export_error",
     "names_in_code",
-    "recent_spans",
     "setup",
     "setup_worker",
     "shutdown",
+    "sink",
 ]
 
 DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
@@ -73,12 +71,12 @@ def setup(service_name: str | None = None) -> None:
         try:
             correlate_logs()
             set_global_textmap(configured_propagators())
-            if exporter.traces_enabled() and not _has_provider():
+            if exporter.is_enabled("TRACES") and not _has_provider():
                 _provider = _start(service_name)
                 trace.set_tracer_provider(_provider)
-            elif exporter.logs_enabled():
+            elif exporter.is_enabled("LOGS"):
                 settings.reject(
-                    exporter.OTEL_LOGS_EXPORTER, "is otlp, but setup makes no spans", "sending none"
+                    OTEL_LOGS_EXPORTER, "is otlp, but setup makes no spans", "sending none"
                 )
         except Exception:
             log_internal_error("set itself up")
@@ -233,7 +231,8 @@ def names_in_code() -> list[str]:
     return list(_names)
 
 
-def _sink() -> Sink:
+def sink() -> Sink:
+    """Return the sink of this process: one that takes nothing if ``setup`` has made none."""
     return _provider.sink if _provider is not None else Sink()
 
 
@@ -259,25 +258,10 @@ def flush(timeout: float = 10.0) -> bool:
         force_flush = getattr(provider, "force_flush", None)  # not every provider has it
         if force_flush is not None:
             delivered = force_flush(int(timeout * 1000)) is not False
-        return _sink().flush(timeout) and delivered
+        return sink().flush(timeout) and delivered
     except Exception:  # for example, the process has another user now
         log_internal_error("flush")
         return False
-
-
-def recent_spans() -> Iterator[tuple[SpanTemplate, Record]]:
-    """Yield the latest records of this process and, if they are on disk, of its children."""
-    return _sink().recent_spans()
-
-
-def last_export_error() -> str:
-    """Return why spans are not delivered now, empty if no failure is known."""
-    return _sink().last_export_error()
-
-
-def before_exit() -> None:
-    """Prepare a forked process for its end. Call it if no exit handlers run there."""
-    _sink().before_exit()
 
 
 def shutdown(timeout: float = 5.0) -> None:
@@ -285,4 +269,4 @@ def shutdown(timeout: float = 5.0) -> None:
 
     Undelivered spans wait on disk. The next start delivers them.
     """
-    _sink().shutdown(timeout)
+    sink().shutdown(timeout)

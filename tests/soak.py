@@ -23,9 +23,10 @@ from pathlib import Path
 
 import redis
 import requests
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from telemetry.otlp.decode import decode
-from telemetry.otlp.decode_logs import decode_logs
+from telemetry.otlp.decode import decode, decode_logs
 from telemetry.otlp.server import grpc_server
 
 from .conftest import free_port
@@ -49,14 +50,15 @@ def collect(port: int, path: str) -> None:
         os.write(fd, "".join(f"{' '.join(item)}\n" for item in items).encode())
         return 0, ""
 
-    def take(request, metadata):  # type: ignore[no-untyped-def]
+    def take(request, _):  # type: ignore[no-untyped-def]
         return note((span.trace_id, span.span_id, span.name) for span in decode(request))
 
-    def take_logs(request):  # type: ignore[no-untyped-def]
+    def take_logs(request, _):  # type: ignore[no-untyped-def]
         logs = (log for log in decode_logs(request) if log.scope == "soak")
         return note((log.trace_id, log.span_id, log.text) for log in logs)
 
-    server, _ = grpc_server(f"127.0.0.1:{port}", take, on_logs=take_logs)
+    takes = {ExportTraceServiceRequest: take, ExportLogsServiceRequest: take_logs}
+    server, _ = grpc_server(f"127.0.0.1:{port}", takes)
     server.start()
     print("collecting", flush=True)
     server.wait_for_termination()

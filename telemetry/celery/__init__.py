@@ -4,7 +4,7 @@ from typing import Literal
 
 from celery import Celery, signals
 
-from ..setup import before_exit, setup_worker
+from ..setup import setup_worker, sink
 from ..tracing.logs import correlate_logs
 from .consumer import RunTracer
 from .main_process import MainProcess
@@ -48,7 +48,7 @@ def instrument_celery(
         setup_worker(service_name)
 
     def end(**_: object) -> None:
-        before_exit()
+        sink().before_exit()
 
     for signal in (
         signals.celeryd_init,

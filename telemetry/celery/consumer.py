@@ -17,6 +17,7 @@ from ..propagation.traceparent import parse_links
 from ..tracing.context import get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
+from ..tracing.interpret import waits_of
 from ..tracing.record import (
     MESSAGE_FIELDS,
     ParentContext,
@@ -25,8 +26,6 @@ from ..tracing.record import (
     SpanTemplate,
     message_facts,
 )
-from ..tracing.waits import parse_eta, parse_time, waits
-from .batch import batch_of
 from .chord import watch_chord
 from .message import Broker, broker_of, message_template
 from .run import QUEUE, RECEIVED_AT, Run
@@ -182,12 +181,22 @@ def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
     )
 
 
+def batch_of(args: Any) -> list[Mapping[str, Any]]:
+    """Return the messages of a batch, empty for any other run.
+
+    The package celery-batches hands a task a list of requests.
+    """
+    if not args or not isinstance(args[0], list):
+        return []
+    requests = args[0]
+    if not all(isinstance(getattr(one, "request_dict", None), Mapping) for one in requests):
+        return []
+    return [{**one.request_dict, "delivery_info": one.delivery_info} for one in requests]
+
+
 def _waited(facts: RunFacts, now: float) -> float:
     """Return how many seconds a message that runs *now* has waited since it was due."""
-    eta = facts.message[MESSAGE_FIELDS.index("eta")]
-    _, queue, prefetch, _ = waits(
-        parse_time(facts.sent_at), parse_eta(eta), parse_time(facts.received_at), now
-    )
+    _, queue, prefetch, _ = waits_of(facts, now)
     return (queue or 0.0) + prefetch
 
 

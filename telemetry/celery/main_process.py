@@ -15,7 +15,7 @@ from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, Work
 from celery.utils.imports import symbol_by_name
 from opentelemetry.trace import NonRecordingSpan
 
-from ..setup import recent_spans
+from ..setup import sink
 from ..tracing.context import attach, detach, with_span
 from ..tracing.faults import log_internal_error
 from ..tracing.record import RunFacts
@@ -194,7 +194,7 @@ def _reported_by_child(request: Any) -> Run | None:
     if request.time_start is None:
         return None
     since = (request.time_start - CLOCKS_DIFFER) * 1e9
-    for template, record in recent_spans():
+    for template, record in sink().recent_spans():
         facts = record.facts
         if not isinstance(facts, RunFacts) or facts.message[0] != request.id:
             continue

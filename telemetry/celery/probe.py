@@ -17,7 +17,7 @@ from ..propagation.doctor import DOCTOR_TASK, REPLY_TO
 from ..propagation.message import trace_headers
 from ..propagation.traceparent import TRACEPARENT
 from ..selfcheck import describe_process
-from ..setup import flush, last_export_error
+from ..setup import flush, sink
 from ..tracing.scope import SCOPE_NAME, hop_scope
 
 __all__ = ["COMMAND", "answer_doctor"]
@@ -68,8 +68,8 @@ def _of_run(request: Any) -> dict[str, Any]:
         "traceparent": trace_headers(vars(request)).get(TRACEPARENT),
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),
-        "delivered": flush(timeout=5.0) and not last_export_error(),
-        "last_export_error": last_export_error(),
+        "delivered": flush(timeout=5.0) and not sink().last_export_error(),
+        "last_export_error": sink().last_export_error(),
     }
 
 

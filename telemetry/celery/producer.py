@@ -13,11 +13,11 @@ from ..propagation import add_context, extract_parent, has_parent
 from ..propagation.configured import configured_propagators
 from ..propagation.message import LINKS, SENT_AT, trace_headers
 from ..propagation.traceparent import format_links
-from ..propagation.tracestate import TRACESTATE
 from ..tracing.context import get_current, parent_of
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
 from ..tracing.record import Parent, RecordedLink, SendFacts, SpanTemplate, message_facts
+from ..tracing.tracestate import TRACESTATE
 from .chord import headers_of_chord
 from .message import Broker, broker_of, message_template
 from .queues import destination

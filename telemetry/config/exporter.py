@@ -3,7 +3,7 @@
 import os
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,18 +18,16 @@ __all__ = [
     "LIGHTSTEP_HEADER",
     "LS_ACCESS_TOKEN",
     "NAMES",
-    "OTEL_LOGS_EXPORTER",
     "SIGNALS",
     "Otlp",
     "Protocol",
     "Signal",
     "Targets",
+    "is_enabled",
     "is_grpc_target",
-    "logs_enabled",
     "otlp",
     "shown",
     "targets",
-    "traces_enabled",
     "turned_off_by",
     "variable_of",
 ]
@@ -43,9 +41,6 @@ SIGNALS: tuple[Signal, ...] = ("TRACES", "METRICS", "LOGS")
 #: The signals in log lines.
 NAMES: Mapping[Signal, str] = {"TRACES": "spans", "METRICS": "metrics", "LOGS": "log records"}
 
-OTEL_TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
-OTEL_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
-OTEL_LOGS_EXPORTER = "OTEL_LOGS_EXPORTER"
 LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
 LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
 LIGHTSTEP_HEADER = "lightstep-access-token"
@@ -54,36 +49,26 @@ DEFAULT_ENDPOINTS: Mapping[Protocol, str] = {
     "http/protobuf": "http://localhost:4318",
 }
 
-#: The path of each signal, over HTTP, after the general endpoint.
-_PATHS: Mapping[Signal, str] = {
-    "TRACES": "/v1/traces",
-    "METRICS": "/v1/metrics",
-    "LOGS": "/v1/logs",
-}
-
 #: The first part of a target in gRPC Name Resolution.
 _RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
-
-
-def traces_enabled() -> bool:
-    """Return whether spans are recorded: OTEL_SDK_DISABLED or the exporter ``none`` prevents it."""
-    return _enabled(OTEL_TRACES_EXPORTER)
 
 
 def turned_off_by() -> str:
     """Return the setting that turns traces off, as ``NAME=value``; empty if none does."""
     if _disabled():
         return f"{OTEL_SDK_DISABLED}=true"
-    return "" if traces_enabled() else f"{OTEL_TRACES_EXPORTER}=none"
+    return "" if is_enabled("TRACES") else "OTEL_TRACES_EXPORTER=none"
 
 
 def _disabled() -> bool:
     return os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
 
 
-def _enabled(variable: str, default: str = "otlp") -> bool:
+def is_enabled(signal: Signal) -> bool:
+    """Return whether *signal* is sent. By default, spans and metrics are, and logs are not."""
     if _disabled():
         return False
+    variable, default = f"OTEL_{signal}_EXPORTER", "none" if signal == "LOGS" else "otlp"
     exporter = os.environ.get(variable, "").strip().lower() or default
     if exporter not in ("otlp", "none"):
         reject(variable, f"is {exporter!r}, not otlp or none", f"using {default}")
@@ -133,27 +118,9 @@ def targets() -> Targets | None:
         return None
     return Targets(
         traces,
-        _target_beside(traces, "METRICS") if _enabled(OTEL_METRICS_EXPORTER) else None,
-        _target_beside(traces, "LOGS") if logs_enabled() else None,
+        otlp("METRICS") if is_enabled("METRICS") else None,
+        otlp("LOGS") if is_enabled("LOGS") else None,
     )
-
-
-def logs_enabled() -> bool:
-    """Return whether logs are to be sent. By default they are not."""
-    return _enabled(OTEL_LOGS_EXPORTER, "none")
-
-
-def _target_beside(traces: Otlp, signal: Signal) -> Otlp | None:
-    """Return the target of *signal*: that of the spans, unless a variable names one of the two."""
-    of_one_signal = ("OTEL_EXPORTER_OTLP_TRACES_", f"OTEL_EXPORTER_OTLP_{signal}_")
-    if any(name.startswith(of_one_signal) for name in os.environ):
-        return otlp(signal)
-    if traces.protocol == "grpc":
-        return traces
-    # Reading the general settings again would log their problems again.
-    url = urlsplit(traces.endpoint)
-    path = url.path.removesuffix(_PATHS["TRACES"]) + _PATHS[signal]
-    return replace(traces, endpoint=url._replace(path=path).geturl())
 
 
 def otlp(signal: Signal = "TRACES") -> Otlp | None:
@@ -238,7 +205,7 @@ def _url(
         headers.setdefault("authorization", f"Basic {b64encode(words.encode()).decode()}")
     path = url.path or "/"
     if variable == "OTEL_EXPORTER_OTLP_ENDPOINT":  # also if no variable is set
-        path = url.path.rstrip("/") + _PATHS[signal]
+        path = f"{url.path.rstrip('/')}/v1/{signal.lower()}"
     netloc = url.netloc.rpartition("@")[2]
     return url._replace(netloc=netloc, path=path, fragment="").geturl(), url.scheme == "http"
 

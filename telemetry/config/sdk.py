@@ -24,12 +24,14 @@ __all__ = [
     "SpanLimits",
     "SpanProcessor",
     "TracerProvider",
+    "logger",
     "remove_span_processor",
     "sampling",
     "set_global_textmap",
     "span_processors",
 ]
 
+#: The logger of the whole library.
 logger = logging.getLogger("telemetry")
 
 _hidden = {

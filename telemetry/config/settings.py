@@ -8,12 +8,13 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from opentelemetry.sdk import environment_variables as env
 
-from .sdk import SpanLimits, sampling
+from .sdk import SpanLimits, logger, sampling
 
 __all__ = [
     "LINK_COUNT_LIMIT",
@@ -33,9 +34,6 @@ __all__ = [
     "state_directory",
 ]
 
-#: The logger of the whole library: ``telemetry``.
-logger = logging.getLogger(__package__.rpartition(".")[0])
-
 QUEUEHOP_LOGS_CELERY = "QUEUEHOP_LOGS_CELERY"
 QUEUEHOP_LOGS_LEVEL = "QUEUEHOP_LOGS_LEVEL"
 QUEUEHOP_LOGS_LOGGERS = "QUEUEHOP_LOGS_LOGGERS"
@@ -49,8 +47,9 @@ QUEUEHOP_STATE_DIR = "QUEUEHOP_STATE_DIR"
 LINK_COUNT_LIMIT = 1024
 
 
+@cache
 def reject(variable: str, problem: str, instead: str) -> None:
-    """Log the *problem* with the value of *variable*, and what happens *instead*."""
+    """Log once the *problem* with the value of *variable*, and what happens *instead*."""
     logger.warning("%s %s; %s", variable, problem, instead)
 
 

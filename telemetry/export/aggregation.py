@@ -7,6 +7,7 @@ long. The data points are the same.
 import math
 import time
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -76,13 +77,13 @@ _HISTOGRAMS = {
 #: SDK's own bound.
 MAX_SERIES = 2_000
 
-#: How many measurements of one series may wait until they are added up.
-MAX_ROWS = 1_024
+#: How many measurements may wait until they are added up.
+MAX_WAITING = 8_192
 
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
 _MAX_INT64 = 2**63 - 1
 
-_OVERFLOW: Attributes = {"otel.metric.overflow": True}
+_OVERFLOW = Series((), {"otel.metric.overflow": True})
 
 
 class Aggregation:
@@ -94,36 +95,35 @@ class Aggregation:
         #: By the name of the instrument, and by the set of attributes.
         self._points: dict[str, dict[frozenset[object], _Count | _Times]]
         self._points = {name: {} for name in (*_COUNTERS, *_HISTOGRAMS)}
-        self._rows: dict[Series, _Rows] = {}
+        self._waiting: list[Measurement] = []
 
     def add(self, measurement: Measurement) -> None:
         """Add the values of *measurement*."""
-        series, values, sampled = measurement
-        (self._rows.get(series) or self._rows_of(series)).add(values, sampled)
-
-    def _rows_of(self, series: Series) -> "_Rows":
-        if len(self._rows) >= MAX_SERIES:
+        self._waiting.append(measurement)
+        if len(self._waiting) >= MAX_WAITING:
             self._settle()
-            self._rows.clear()
-        points = [self._point(name, series.attributes) for name in series.instruments]
-        rows = self._rows[series] = _Rows(points)
-        return rows
-
-    def _point(self, name: str, attributes: Attributes) -> "_Count | _Times":
-        points = self._points[name]
-        key = frozenset(attributes.items())
-        if key not in points and len(points) >= MAX_SERIES:
-            key, attributes = frozenset(_OVERFLOW.items()), _OVERFLOW
-        if key not in points:
-            is_count = name in _COUNTERS
-            points[key] = (
-                _Count(attributes) if is_count else _Times(attributes, _HISTOGRAMS[name][1])
-            )
-        return points[key]
 
     def _settle(self) -> None:
-        for rows in self._rows.values():
-            rows.settle()
+        """Add up what waits, many at a time, which takes a tenth of the time."""
+        by_series: dict[Series, list[Measurement]] = defaultdict(list)
+        for measurement in self._waiting:
+            by_series[measurement.series].append(measurement)
+        self._waiting.clear()
+        for series, measurements in by_series.items():
+            _, rows, sampled = zip(*measurements, strict=True)
+            for name, values in zip(series.instruments, zip(*rows, strict=True), strict=True):
+                self._point(name, series).add(values, sampled)
+
+    def _point(self, name: str, series: Series) -> "_Count | _Times":
+        points = self._points[name]
+        if series.key not in points and len(points) >= MAX_SERIES:
+            series = _OVERFLOW
+        if series.key not in points:
+            is_count, attributes = name in _COUNTERS, series.attributes
+            points[series.key] = (
+                _Count(attributes) if is_count else _Times(attributes, _HISTOGRAMS[name][1])
+            )
+        return points[series.key]
 
     def collect(self) -> MetricsData | None:
         """Return all sums so far, cumulative. None if nothing was measured.
@@ -158,36 +158,7 @@ def _metrics_data(resource: Resource, metrics: Sequence[Metric]) -> MetricsData:
     return MetricsData([ResourceMetrics(resource, [in_scope], resource.schema_url)])
 
 
-class _Rows:
-    """Measurements of one series, with a value for each of *points*.
-
-    They are added up many at a time, which takes a tenth of the time.
-    """
-
-    __slots__ = ("_points", "_rows", "_sampled")
-
-    def __init__(self, points: Sequence["_Count | _Times"]) -> None:
-        self._points = points
-        self._rows: list[Sequence[float]] = []
-        self._sampled: list[_Sampled] = []
-
-    def add(self, values: Sequence[float], sampled: _Sampled) -> None:
-        self._rows.append(values)
-        self._sampled.append(sampled)
-        if len(self._rows) >= MAX_ROWS:
-            self.settle()
-
-    def settle(self) -> None:
-        rows, self._rows = self._rows, []
-        sampled, self._sampled = self._sampled, []
-        if rows:
-            for point, values in zip(self._points, zip(*rows, strict=True), strict=True):
-                point.add(values, sampled)
-
-
 class _Count:
-    __slots__ = ("_attributes", "_total")
-
     def __init__(self, attributes: Attributes) -> None:
         self._attributes = dict(attributes)
         self._total = 0
@@ -200,8 +171,6 @@ class _Count:
 
 
 class _Times:
-    __slots__ = ("_attributes", "_bounds", "_counts", "_longest", "_shortest", "_slowest", "_sum")
-
     def __init__(self, attributes: Attributes, bounds: Sequence[float]) -> None:
         self._attributes = dict(attributes)
         self._bounds = bounds

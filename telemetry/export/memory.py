@@ -6,7 +6,7 @@ connection before a fork. A forked child begins with nothing: its parent sends w
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import NamedTuple
@@ -61,6 +61,8 @@ class MemorySink(Sink):
         self._paused = False
         self._stopped = False
         self._may_log = RateLimit()
+        #: How many items of each signal are logged as dropped.
+        self._logged: Counter[Signal] = Counter()
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Leave *record* to the thread that sends."""
@@ -188,8 +190,10 @@ class MemorySink(Sink):
             if error not in errors and self._may_log(f"{signal} error"):
                 logger.warning("%s are not delivered, and wait in memory: %s", name, error)
             errors.add(error)
-            if delivery.dropped and self._may_log(f"{signal} dropped: {reason}"):
-                logger.warning("dropped %d %s so far: %s", delivery.dropped, name, reason)
+            dropped = delivery.dropped - self._logged[signal]
+            if dropped and self._may_log(f"{signal} dropped: {reason}"):
+                logger.warning("dropped %d %s: %s", dropped, name, reason)
+                self._logged[signal] = delivery.dropped
 
 
 class _Queue(NamedTuple):

@@ -5,17 +5,16 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import Struct, msgpack
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
 
 from ..config.exporter import Signal
 from ..otlp.encode import encode_log, encode_resource_spans, encode_scope_spans, encode_span
 from ..tracing.interpret import interpret
-from ..tracing.measurements import Measurement, Series, measurement
+from ..tracing.limits import clean
+from ..tracing.measurements import Measurement, measurement
 from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
-from ..tracing.span import clean, readable
 
 __all__ = [
     "FIELDS",
@@ -27,7 +26,6 @@ __all__ = [
     "OriginOf",
     "Outgoing",
     "Stream",
-    "encode_unpackable",
     "origin_of",
     "outgoing",
 ]
@@ -55,8 +53,8 @@ class Origin(Struct, array_like=True, eq=False):
 #: Returns the origin of the records of a template in this process.
 OriginOf = Callable[[SpanTemplate], Origin]
 
-#: The content of a frame, or of an entry in memory. ``bytes`` are an encoded ``Span``.
-Content = Record | RecordedLog | bytes
+#: The content of a frame, or of an entry in memory.
+Content = Record | RecordedLog
 
 
 class Stream(NamedTuple):
@@ -98,9 +96,6 @@ def outgoing(origin: Origin, content: Content) -> Outgoing:
     not affect the other records of a request.
     """
     resource, scope, stream = _parts(origin)
-    if isinstance(content, bytes):
-        Span.FromString(content)
-        return Outgoing((resource, scope, content))
     if isinstance(content, RecordedLog):
         if len(content.trace_id) not in (0, 16):
             raise ValueError(f"a trace id of {len(content.trace_id)} bytes")
@@ -109,11 +104,7 @@ def outgoing(origin: Origin, content: Content) -> Outgoing:
     interpretation = interpret(template, content)
     span = None
     if content.flags & Record.SAMPLED:
-        try:
-            encoded = encode_span(template, content, interpretation)
-        except Exception:
-            encoded = encode_unpackable(template, content)
-        span = resource, scope, encoded
+        span = resource, scope, encode_span(template, content, interpretation)
     found = measurement(template, content, interpretation.facts)
     if found is None:
         return Outgoing(span)
@@ -121,26 +112,11 @@ def outgoing(origin: Origin, content: Content) -> Outgoing:
     return Outgoing(span, (stream, found))
 
 
-def encode_unpackable(template: SpanTemplate, record: Record) -> bytes:
-    """Return the ``Span`` of *record* by the SDK's encoder, without what OTLP cannot represent."""
-    # Imported here, since few processes need it.
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-
-    request = encode_spans([readable(template, record, Resource.get_empty())])
-    return bytes(request.resource_spans[0].scope_spans[0].spans[0].SerializeToString())
-
-
 def _check(found: Measurement) -> None:
     """Raise for values that would spoil the sums of all others."""
-    _check_series(found.series)
     for value in found.values:
         if not 0 <= value < LARGEST_VALUE:
             raise ValueError(f"a measurement of {value}")
-
-
-@lru_cache(maxsize=1024)
-def _check_series(series: Series) -> None:
-    hash(frozenset(series.attributes.items()))
 
 
 @lru_cache(maxsize=1024)

@@ -7,10 +7,9 @@ refused, and its exporter sends it again.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
-__all__ = ["ADMISSION", "LARGE_OBJECTS", "Admission", "Busy", "Ticket"]
+__all__ = ["LARGE_OBJECTS", "Busy", "Ticket"]
 
 #: The most bytes of a small export.
 SMALL = 64 * 1024
@@ -26,44 +25,26 @@ class Busy(Exception):
     """Other exports are being read. The exporter must send this one again later."""
 
 
-class Admission:
-    """Counts the exports that this process is reading, over HTTP and gRPC together."""
-
-    def __init__(self) -> None:
-        self._medium = threading.Lock()
-        self._large = threading.Lock()
-
-    @contextmanager
-    def ticket(self) -> Iterator["Ticket"]:
-        """Give a ticket for one export. The end of the block frees its room."""
-        with ExitStack() as held:
-            yield Ticket(self._medium, self._large, held)
+#: One each of this process, over HTTP and gRPC together, since the limit on its memory is one.
+_medium, _large = threading.Lock(), threading.Lock()
 
 
-class Ticket:
-    """The room of one export. It grows with what is known of the export."""
+class Ticket(ExitStack):
+    """``with Ticket() as ticket``: the room of one export. It grows with what is known of it."""
 
-    def __init__(self, medium: threading.Lock, large: threading.Lock, held: ExitStack) -> None:
-        self._medium = medium
-        self._large = large
-        self._held = held
-        self._is_medium = self._is_large = False
+    _is_medium = _is_large = False
 
     def fit(self, size: int, objects: int = 0) -> None:
         """Reserve room for *size* bytes and *objects* objects. Raises Busy if there is none."""
         if self._is_large:
             return
         if size > LARGE or objects > LARGE_OBJECTS:
-            if not self._large.acquire(blocking=False):
+            if not _large.acquire(blocking=False):
                 raise Busy("another large export is being read: send this one again later")
-            self._held.callback(self._large.release)
+            self.callback(_large.release)
             self._is_large = True
         elif size > SMALL and not self._is_medium:
-            if not self._medium.acquire(timeout=PATIENCE):
+            if not _medium.acquire(timeout=PATIENCE):
                 raise Busy("too many exports are being read: send this one again later")
-            self._held.callback(self._medium.release)
+            self.callback(_medium.release)
             self._is_medium = True
-
-
-#: The one of this process, since the limit on its memory is one.
-ADMISSION = Admission()

@@ -3,14 +3,11 @@
 An object may take two bytes of protobuf, and a request of 65 KB may unpack to 64 MB of them.
 """
 
-from functools import cache
-
 from google.protobuf.descriptor import Descriptor
 
-__all__ = [
-    "FIXED32", "FIXED64", "LENGTH", "MAX_IMPORTED", "MAX_OBJECTS", "VARINT", "Malformed",
-    "TooLarge", "check_json", "check_protobuf", "read_varint",
-]  # fmt: skip
+from .protobuf import walk
+
+__all__ = ["MAX_IMPORTED", "MAX_OBJECTS", "Malformed", "TooLarge", "check_json", "check_protobuf"]
 
 #: The most objects of one export: spans, attributes, their values, and everything else nested.
 MAX_OBJECTS = 300_000
@@ -31,9 +28,6 @@ MAX_SPAN = 4 * 1024 * 1024
 _SMALL = 256 * 1024
 
 _ITEMS = {"Span": "span", "LogRecord": "log record"}
-
-#: The wire types of protobuf.
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 class Malformed(ValueError):
@@ -58,69 +52,22 @@ def check_protobuf(body: bytes, message: Descriptor) -> int:
 
 
 def _count(body: bytes, message: Descriptor) -> int:
-    objects = items = fields = 0
-    nested = [(0, len(body), message)]
-    while nested:
-        at, end, kind = nested.pop()
-        types = _types(kind)
-        while at < end:
-            fields += 1
-            if fields > MAX_FIELDS:
-                raise TooLarge(f"the body has more than {MAX_FIELDS} fields")
-            tag, at = read_varint(body, at)
-            wire = tag & 7
-            if wire == LENGTH:
-                length, at = read_varint(body, at)
-                field = types.get(tag >> 3)
-                if field is not None:
-                    objects += 1
-                    if objects > MAX_OBJECTS:
-                        raise TooLarge(f"the body has more than {MAX_OBJECTS} objects")
-                    if item := _ITEMS.get(field.name):
-                        items += 1
-                        if items > MAX_SPANS:
-                            raise TooLarge(f"the body has more than {MAX_SPANS} {item}s")
-                        if length > MAX_SPAN:
-                            raise TooLarge(f"the body has a {item} of more than {MAX_SPAN} bytes")
-                    if length:
-                        nested.append((at, at + length, field))
-                at += length
-            elif wire == VARINT:
-                _, at = read_varint(body, at)
-            elif wire in (FIXED64, FIXED32):
-                at += 8 if wire == FIXED64 else 4
-            else:
-                return objects
+    objects = items = 0
+    for number, (field, start, end) in enumerate(walk(body, message)):
+        if number == MAX_FIELDS:
+            raise TooLarge(f"the body has more than {MAX_FIELDS} fields")
+        if field is None or field.message_type is None:
+            continue
+        objects += 1
+        if objects > MAX_OBJECTS:
+            raise TooLarge(f"the body has more than {MAX_OBJECTS} objects")
+        if item := _ITEMS.get(field.message_type.name):
+            items += 1
+            if items > MAX_SPANS:
+                raise TooLarge(f"the body has more than {MAX_SPANS} {item}s")
+            if end - start > MAX_SPAN:
+                raise TooLarge(f"the body has a {item} of more than {MAX_SPAN} bytes")
     return objects
-
-
-def read_varint(body: bytes, at: int) -> tuple[int, int]:
-    """Return the varint at *at*, and the offset behind it.
-
-    Raises IndexError if there is none. A varint of protobuf has ten bytes at most.
-    """
-    byte = body[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value, shift = byte & 0x7F, 7
-    while byte >= 0x80:
-        if shift > 63:
-            raise IndexError
-        at += 1
-        byte = body[at]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-    return value, at + 1
-
-
-@cache
-def _types(message: Descriptor) -> dict[int, Descriptor]:
-    """Return the type of each field of *message* that is a message, by its number."""
-    return {
-        number: field.message_type
-        for number, field in message.fields_by_number.items()
-        if field.message_type is not None
-    }
 
 
 def check_json(body: bytes, most: int = MAX_OBJECTS) -> int:

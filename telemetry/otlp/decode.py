@@ -1,13 +1,16 @@
-"""Decode OTLP exports: each span as a plain Python object."""
+"""Decode OTLP exports: each span and log record as a plain Python object."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
@@ -17,12 +20,13 @@ __all__ = [
     "Attributes",
     "Event",
     "Link",
+    "ReceivedLog",
     "ReceivedSpan",
     "decode",
     "decode_attributes",
-    "decode_items",
+    "decode_log",
+    "decode_logs",
     "decode_span",
-    "decode_value",
 ]
 
 Attributes = Mapping[str, Any]
@@ -92,12 +96,44 @@ class ReceivedSpan:
         return (self.end_ns - self.start_ns) / 1e9
 
 
+@dataclass(frozen=True, slots=True)
+class ReceivedLog:
+    """A log record. Its time is Unix nanoseconds; ids are lower-case hex, empty outside a span.
+
+    *severity* is the ``SeverityNumber``, 0 if there is none, and *level* is its text.
+    """
+
+    trace_id: str
+    span_id: str
+    time_ns: int
+    severity: int
+    level: str
+    body: Any
+    attributes: Attributes
+    scope: str
+    resource: Attributes
+    flags: int = 0
+    dropped: int = 0
+
+    @property
+    def service(self) -> str:
+        """The name of its service."""
+        return str(self.resource.get(SERVICE_NAME, ""))
+
+    @property
+    def text(self) -> str:
+        """The body as text. A body that is not a string is converted to JSON."""
+        if isinstance(self.body, str):
+            return self.body
+        return "" if self.body is None else json.dumps(self.body, default=repr)
+
+
 def decode(export: ExportTraceServiceRequest) -> list[ReceivedSpan]:
     """Return the spans of an OTLP export, in its order."""
-    return decode_items(export, decode_span)
+    return _decode_items(export, decode_span)
 
 
-def decode_items(
+def _decode_items(
     export: Message, decode_item: Callable[[Any, Attributes, str], Item]
 ) -> list[Item]:
     """Return the spans or log records of *export*, each decoded by *decode_item*."""
@@ -111,7 +147,7 @@ def decode_items(
     return items
 
 
-def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> ReceivedSpan:
+def decode_span(span: Span, resource: Attributes, scope: str) -> ReceivedSpan:
     """Return one span of an export in plain Python."""
     return ReceivedSpan(
         trace_id=span.trace_id.hex(),
@@ -141,6 +177,32 @@ def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Recei
             span.dropped_events_count,
             span.dropped_links_count,
         ),
+    )
+
+
+def decode_logs(export: ExportLogsServiceRequest) -> list[ReceivedLog]:
+    """Return the log records of an OTLP export, in its order."""
+    return _decode_items(export, decode_log)
+
+
+def decode_log(log: LogRecord, resource: Attributes, scope: str, time_ns: int = 0) -> ReceivedLog:
+    """Return one log record of an export in plain Python.
+
+    *time_ns* is the time of a log record that has none.
+    """
+    return ReceivedLog(
+        # Outside a span, SDKs send ids of zeros.
+        trace_id=log.trace_id.hex() if any(log.trace_id) else "",
+        span_id=log.span_id.hex() if any(log.span_id) else "",
+        time_ns=log.time_unix_nano or log.observed_time_unix_nano or time_ns,
+        severity=log.severity_number,
+        level=log.severity_text,
+        body=decode_value(log.body),
+        attributes=decode_attributes(log.attributes),
+        scope=scope,
+        resource=resource,
+        flags=log.flags,
+        dropped=log.dropped_attributes_count,
     )
 
 

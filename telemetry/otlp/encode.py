@@ -4,7 +4,8 @@ The SDK's encoder makes a protobuf object for every attribute of every span. Thi
 bytes of a span directly, and caches the parts that repeat from span to span: the keys of
 attributes, and short values if there are few. A request is made from the bytes of its spans.
 
-The bytes of a span equal those of the SDK's encoder, with fields in ascending order.
+The bytes of a span equal those of the SDK's encoder, with fields in ascending order. But a value of
+a type that OTLP lacks is empty, and a character that is not Unicode is a question mark.
 
 Format: opentelemetry-proto 1.x, ``trace.proto``, ``logs.proto``, ``common.proto``,
 ``resource.proto``; and Protocol Buffers, "Encoding".
@@ -12,13 +13,16 @@ Format: opentelemetry-proto 1.x, ``trace.proto``, ``logs.proto``, ``common.proto
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from struct import Struct
 from typing import Any
 
-from ..tracing.interpret import Interpretation
-from ..tracing.interpret_log import log_attributes, severity_number, severity_text
+from ..tracing.interpret import (
+    Interpretation,
+    log_attributes,
+    severity_number,
+    severity_text,
+)
 from ..tracing.record import Record, RecordedEvent, RecordedLink, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
 
@@ -60,10 +64,7 @@ _times = Struct("<cQcQ").pack
 
 
 def encode_span(template: SpanTemplate, record: Record, interpretation: Interpretation) -> bytes:
-    """Return *record*, with its *interpretation*, as one ``Span`` message.
-
-    Raises if OTLP does not support an attribute.
-    """
+    """Return *record*, with its *interpretation*, as one ``Span`` message."""
     parts = [_ids(b"\x0a\x10", record.trace_id, b"\x12\x08", record.span_id)]
     add = parts.append
     if record.trace_state:
@@ -113,18 +114,14 @@ def encode_resource_spans(attributes: Mapping[str, Any], schema_url: str) -> byt
     """Return a ``ResourceSpans`` of a resource with *attributes*, without spans.
 
     The bytes are also a valid ``ResourceLogs``, and those of a ``ScopeSpans`` a ``ScopeLogs``.
-    Attributes that OTLP does not support are left out.
     """
-    return _field(_FIRST, _encodable(_FIRST, attributes)) + _text(_THIRD, schema_url)
+    return _field(_FIRST, _attributes(_FIRST, attributes)) + _text(_THIRD, schema_url)
 
 
 def encode_scope_spans(scope: Scope) -> bytes:
-    """Return a ``ScopeSpans`` of *scope*, without spans.
-
-    Attributes that OTLP does not support are left out.
-    """
+    """Return a ``ScopeSpans`` of *scope*, without spans."""
     encoded = _text(_FIRST, scope.name) + _text(_SECOND, scope.version)
-    encoded += _encodable(_THIRD, scope.attributes)
+    encoded += _attributes(_THIRD, scope.attributes)
     return _field(_FIRST, encoded) + _text(_THIRD, scope.schema_url)
 
 
@@ -200,19 +197,6 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
     return b"".join([_attribute(tag, key, value) for key, value in attributes.items()])
 
 
-def _encodable(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
-    """Return ``_attributes`` without those that OTLP does not support."""
-    encoded = []
-    for key, value in attributes.items():
-        with suppress(*_UNENCODABLE):
-            encoded.append(_attribute(tag, key, value))
-    return b"".join(encoded)
-
-
-#: Raised for an integer beyond 64 bits, another type, text that is not Unicode, an invalid key.
-_UNENCODABLE = (OverflowError, TypeError, ValueError, AttributeError)
-
-
 def _attribute(tag: bytes, key: str, value: Any) -> bytes:
     return _field(tag, _key_value(key, _value(value)))
 
@@ -224,25 +208,25 @@ def _key_value(key: str, value: bytes) -> bytes:
 def _value(value: Any, depth: int = 0) -> bytes:
     """Return *value* as an ``AnyValue``."""
     if isinstance(value, str):
-        return _field(_FIRST, value.encode())
+        return _field(_FIRST, value.encode("utf-8", "replace"))
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 63:
-            raise OverflowError("an integer of more than 64 bits")
+            return _field(_FIRST, b"%d" % value)  # as a string, as in ``limits.clean``
         return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if isinstance(value, float):
         return b"\x21" + _double(value)
-    if value is None or depth == _MAX_DEPTH:
-        return b""
     if isinstance(value, bytes):
         return _field(b"\x3a", value)
+    if depth == _MAX_DEPTH:
+        return b""
     if isinstance(value, (tuple, list)):
         return _field(b"\x2a", _messages(_value(item, depth + 1) for item in value))
     if isinstance(value, dict):
-        pairs = [_key_value(key, _value(item, depth + 1)) for key, item in value.items()]
+        pairs = [_key_value(str(key), _value(item, depth + 1)) for key, item in value.items()]
         return _field(b"\x32", _messages(pairs))
-    raise TypeError(f"OTLP has no values of type {type(value).__name__}")
+    return b""
 
 
 def _messages(messages: Iterable[bytes]) -> bytes:
@@ -251,7 +235,7 @@ def _messages(messages: Iterable[bytes]) -> bytes:
 
 def _text(tag: bytes, text: str | None) -> bytes:
     """Return a field, or nothing if *text* is empty."""
-    return _field(tag, text.encode()) if text else b""
+    return _field(tag, text.encode("utf-8", "replace")) if text else b""
 
 
 def _varint(number: int) -> bytes:
@@ -290,7 +274,7 @@ def _strings_of(key: str) -> _Cache:
     )
 
     def make(value: str) -> bytes:
-        data = value.encode()
+        data = value.encode("utf-8", "replace")
         encoded: bytes = before[len(data)] + data
         return encoded
 

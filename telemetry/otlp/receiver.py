@@ -6,22 +6,22 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .decode import ReceivedSpan, decode
-from .decode_logs import ReceivedLog, decode_logs
-from .server import grpc_server
+from .decode import ReceivedLog, ReceivedSpan, decode, decode_logs
+from .server import Take, grpc_server
 
 __all__ = ["Receiver"]
 
 Item = TypeVar("Item")
 
 #: Beyond this number of spans, and of log records, the oldest are dropped.
-MAX_SPANS = 100_000
+MAX_ITEMS = 100_000
 
 #: The number of exports of traces whose metadata is kept, and of exports of metrics.
 MAX_EXPORTS = 1_000
@@ -31,43 +31,32 @@ MAX_NAMED = 50
 
 
 class Receiver:
-    """Receive traces, metrics and logs over OTLP/gRPC on one address.
+    """``with Receiver() as receiver``: traces, metrics and logs over OTLP/gRPC on 127.0.0.1.
 
-    *port* 0 chooses a free one; *credentials* enable TLS. Raises OSError if the address is in use.
+    *port* 0 chooses a free one; *credentials* enable TLS. Raises OSError if the port is in use.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        credentials: grpc.ServerCredentials | None = None,
-        max_spans: int = MAX_SPANS,
-    ) -> None:
+    def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self._changed = threading.Condition()
-        self._spans: deque[ReceivedSpan] = deque(maxlen=max_spans)
+        self._spans: deque[ReceivedSpan] = deque(maxlen=MAX_ITEMS)
         self._metadata: deque[dict[str, Any]] = deque(maxlen=MAX_EXPORTS)
         self._metrics: deque[ExportMetricsServiceRequest] = deque(maxlen=MAX_EXPORTS)
-        self._logs: deque[ReceivedLog] = deque(maxlen=max_spans)
+        self._logs: deque[ReceivedLog] = deque(maxlen=MAX_ITEMS)
         self._listeners: tuple[Callable[[list[ReceivedSpan]], object], ...] = ()
-        self._server, bound = grpc_server(
-            f"{host}:{port}", self._add_traces, self._add_metrics, credentials, self._add_logs
-        )
-        self.endpoint = f"{'https' if credentials else 'http'}://{host}:{bound}"
+        takes: dict[type[Message], Take] = {
+            ExportTraceServiceRequest: self._add_traces,
+            ExportMetricsServiceRequest: self._add_metrics,
+            ExportLogsServiceRequest: self._add_logs,
+        }
+        self._server, bound = grpc_server(f"127.0.0.1:{port}", takes, credentials)
+        self.endpoint = f"{'https' if credentials else 'http'}://127.0.0.1:{bound}"
 
-    def start(self) -> Self:
-        """Start listening."""
+    def __enter__(self) -> Self:
         self._server.start()
         return self
 
-    def stop(self) -> None:
-        """Stop listening; exports in progress get half a second."""
-        self._server.stop(0.5).wait()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._server.stop(0.5).wait()  # seconds for the exports in progress
 
     @property
     def spans(self) -> list[ReceivedSpan]:
@@ -148,12 +137,13 @@ class Receiver:
             listener(spans)
         return 0, ""
 
-    def _add_metrics(self, request: ExportMetricsServiceRequest) -> None:
+    def _add_metrics(self, request: ExportMetricsServiceRequest, _: object) -> tuple[int, str]:
         with self._changed:
             self._metrics.append(request)
             self._changed.notify_all()
+        return 0, ""
 
-    def _add_logs(self, request: ExportLogsServiceRequest) -> tuple[int, str]:
+    def _add_logs(self, request: ExportLogsServiceRequest, _: object) -> tuple[int, str]:
         logs = decode_logs(request)
         with self._changed:
             self._logs.extend(logs)

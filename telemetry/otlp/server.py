@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,17 +14,13 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .admission import ADMISSION, LARGE_OBJECTS, Busy, Ticket
+from .admission import LARGE_OBJECTS, Busy, Ticket
 from .apart import read_apart
-from .bounds import MAX_OBJECTS, Malformed, TooLarge, check_json, check_protobuf
-from .from_json import from_json
-from .repair import with_utf8
+from .bounds import Malformed, TooLarge, check_json, check_protobuf
+from .otlp_json import from_json
+from .protobuf import with_utf8
 from .signals import SIGNALS, Export, Exports
 
 __all__ = [
@@ -32,6 +28,7 @@ __all__ = [
     "PROTOBUF",
     "Busy",
     "Malformed",
+    "Take",
     "TooLarge",
     "encode_response",
     "grpc_server",
@@ -51,10 +48,8 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 #: Bytes that are decompressed at a time.
 _PIECE = 1024 * 1024
 
-#: Called with an export and its gRPC metadata. Returns the number of rejected spans and why.
-OnTraces = Callable[[ExportTraceServiceRequest, dict[str, Any]], tuple[int, str]]
-OnMetrics = Callable[[ExportMetricsServiceRequest], None]
-OnLogs = Callable[[ExportLogsServiceRequest], tuple[int, str]]
+#: Called with an export and its gRPC metadata. Returns the number of rejected items and why.
+Take = Callable[[Any, dict[str, Any]], tuple[int, str]]
 
 Request = TypeVar("Request", bound=Message)
 
@@ -81,19 +76,15 @@ def gunzip(body: bytes, most: int = MAX_MESSAGE, ticket: Ticket | None = None) -
 
 
 def parse(
-    kind: type[Export],
-    body: bytes,
-    content_type: str = PROTOBUF,
-    most: int = MAX_OBJECTS,
-    ticket: Ticket | None = None,
+    kind: type[Export], body: bytes, content_type: str = PROTOBUF, ticket: Ticket | None = None
 ) -> Export:
-    """Read an export of *kind* from *body*; JSON may have *most* objects.
+    """Read an export of *kind* from *body*.
 
     Raises Malformed, TooLarge before it builds too much, and with a *ticket* Busy.
     """
     if content_type != JSON:
         return _from_protobuf(body, kind, ticket)
-    values = check_json(body, most)
+    values = check_json(body)
     if ticket is not None:
         ticket.fit(len(body), values)
     if values <= LARGE_OBJECTS:
@@ -118,26 +109,23 @@ def receive(
     read: Callable[[], bytes],
     encoding: str = "identity",
     content_type: str = PROTOBUF,
-    most: int = MAX_OBJECTS,
 ) -> Iterator[Export]:
     """Read an export of *kind* over HTTP, and reserve memory for it while the block runs.
 
     *read* returns its body. *length* is the length of the body, if it is known. Raises Busy,
     Malformed and TooLarge.
     """
-    with ADMISSION.ticket() as ticket:
+    with Ticket() as ticket:
         ticket.fit(length or 0)
         body = read()
         ticket.fit(len(body))
         if encoding == "gzip":
             body = gunzip(body, ticket=ticket)
-        yield parse(kind, body, content_type, most, ticket)
+        yield parse(kind, body, content_type, ticket)
 
 
 def _from_protobuf(body: bytes, kind: type[Request], ticket: Ticket | None) -> Request:
     descriptor: Any = kind.DESCRIPTOR  # upb's is like Descriptor
-    if ticket is not None:
-        ticket.fit(len(body))
     objects = check_protobuf(body, descriptor)
     if ticket is not None:
         ticket.fit(len(body), objects)
@@ -172,24 +160,20 @@ def encode_response(message: Message, content_type: str) -> bytes:
 
 def grpc_server(
     address: str,
-    on_traces: OnTraces,
-    on_metrics: OnMetrics = lambda request: None,
+    takes: Mapping[type[Message], Take],
     credentials: grpc.ServerCredentials | None = None,
-    on_logs: OnLogs | None = None,
 ) -> tuple[grpc.Server, int]:
     """Return an OTLP/gRPC server at *address* that is not yet started, and its port.
 
-    *credentials* enable TLS. Without *on_logs* there is no service for logs. Raises OSError if the
-    server cannot listen there.
+    It has a service for each kind of export in *takes*. *credentials* enable TLS. Raises OSError if
+    the server cannot listen there.
     """
     server = grpc.server(
         ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp"),
         # Without so_reuseport=0, a second server on the same port would silently share it.
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE)],
     )
-    server.add_generic_rpc_handlers([_traces(on_traces), _metrics(on_metrics)])
-    if on_logs is not None:
-        server.add_generic_rpc_handlers([_logs(on_logs)])
+    server.add_generic_rpc_handlers([_service(kind, take) for kind, take in takes.items()])
     try:
         if credentials is not None:
             port = server.add_secure_port(address, credentials)
@@ -202,35 +186,11 @@ def grpc_server(
     return server, port
 
 
-def _traces(on_traces: OnTraces) -> grpc.GenericRpcHandler:
-    def export(request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> Message:
-        refused = on_traces(request, dict(context.invocation_metadata()))
-        return response_to(ExportTraceServiceRequest, *refused)
-
-    return _service("trace.v1.TraceService", ExportTraceServiceRequest, export)
-
-
-def _metrics(on_metrics: OnMetrics) -> grpc.GenericRpcHandler:
-    def export(request: ExportMetricsServiceRequest, _: grpc.ServicerContext) -> Message:
-        on_metrics(request)
-        return ExportMetricsServiceResponse()
-
-    return _service("metrics.v1.MetricsService", ExportMetricsServiceRequest, export)
-
-
-def _logs(on_logs: OnLogs) -> grpc.GenericRpcHandler:
-    def export(request: ExportLogsServiceRequest, _: grpc.ServicerContext) -> Message:
-        return response_to(ExportLogsServiceRequest, *on_logs(request))
-
-    return _service("logs.v1.LogsService", ExportLogsServiceRequest, export)
-
-
-def _service(
-    name: str, kind: type[Request], export: Callable[[Request, grpc.ServicerContext], Message]
-) -> grpc.GenericRpcHandler:
-    def handle(body: bytes, context: grpc.ServicerContext) -> Message:
-        with ADMISSION.ticket() as ticket:
+def _service(kind: type[Message], take: Take) -> grpc.GenericRpcHandler:
+    def export(body: bytes, context: grpc.ServicerContext) -> Message:
+        with Ticket() as ticket:
             try:
+                ticket.fit(len(body))
                 request = _from_protobuf(body, kind, ticket)
             except TooLarge as exc:
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(exc))
@@ -238,12 +198,12 @@ def _service(
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
             except Busy as exc:
                 context.abort(grpc.StatusCode.UNAVAILABLE, str(exc))
-            return export(request, context)
+            return response_to(kind, *take(request, dict(context.invocation_metadata())))
 
     # Without a deserializer the body arrives as bytes, so its objects are counted first.
     handler: grpc.RpcMethodHandler[bytes, Message] = grpc.unary_unary_rpc_method_handler(
-        handle, response_serializer=lambda response: response.SerializeToString()
+        export, response_serializer=lambda response: response.SerializeToString()
     )
     return grpc.method_handlers_generic_handler(
-        f"opentelemetry.proto.collector.{name}", {"Export": handler}
+        f"opentelemetry.proto.collector.{SIGNALS[kind].service}", {"Export": handler}
     )

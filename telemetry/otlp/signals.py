@@ -1,4 +1,4 @@
-"""The names and types in which OTLP's exports of traces and of logs differ."""
+"""The names and types in which OTLP's exports of traces, metrics and logs differ."""
 
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -7,6 +7,10 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -20,24 +24,29 @@ Export = TypeVar("Export", ExportTraceServiceRequest, ExportLogsServiceRequest)
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """The fields of an export, from the outside to the inside, and its response."""
+    """The service of gRPC, its response, and the fields of an export from outside to inside."""
 
-    resources: str
-    scopes: str
-    items: str
+    service: str
     response: type[Message]
     #: The field of a partial success that counts rejected items.
     rejected: str
+    resources: str
+    scopes: str
+    items: str
 
 
 SIGNALS: dict[type[Message], Signal] = {
     ExportTraceServiceRequest: Signal(
-        *("resource_spans", "scope_spans", "spans"), ExportTraceServiceResponse, "rejected_spans"
+        *("trace.v1.TraceService", ExportTraceServiceResponse, "rejected_spans"),
+        *("resource_spans", "scope_spans", "spans"),
+    ),
+    ExportMetricsServiceRequest: Signal(
+        *("metrics.v1.MetricsService", ExportMetricsServiceResponse, "rejected_data_points"),
+        *("resource_metrics", "scope_metrics", "metrics"),
     ),
     ExportLogsServiceRequest: Signal(
+        *("logs.v1.LogsService", ExportLogsServiceResponse, "rejected_log_records"),
         *("resource_logs", "scope_logs", "log_records"),
-        ExportLogsServiceResponse,
-        "rejected_log_records",
     ),
 }
 

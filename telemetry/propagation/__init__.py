@@ -16,11 +16,11 @@ from opentelemetry.trace import NonRecordingSpan
 from ..tracing.context import with_span
 from ..tracing.faults import log_internal_error
 from ..tracing.record import Parent, ParentContext
+from ..tracing.tracestate import TRACESTATE
 from .baggage import BAGGAGE, IN_CONTEXT, merge_baggage
 from .carrier import HEADERS_GETTER, read_headers
 from .configured import configured_propagators
 from .traceparent import TRACEPARENT, format_traceparent, parse_parent
-from .tracestate import TRACESTATE
 
 __all__ = ["add_context", "extract", "extract_parent", "has_parent", "headers_in", "inject"]
 

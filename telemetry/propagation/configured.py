@@ -18,9 +18,9 @@ from opentelemetry.propagators.textmap import (
 
 from ..tracing.faults import is_soft_time_limit, log_internal_error, logger
 from ..tracing.interrupts import uninterrupted
+from ..tracing.tracestate import TRACESTATE
 from .baggage import BAGGAGE, Baggage
 from .traceparent import TRACEPARENT, TraceContext
-from .tracestate import TRACESTATE
 
 __all__ = ["Propagators", "configured_propagators"]
 

@@ -17,8 +17,8 @@ from opentelemetry.propagators.textmap import (
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from ..tracing.record import Parent, ParentContext
+from ..tracing.tracestate import TRACESTATE, HeaderTraceState, format_tracestate
 from .carrier import header_values
-from .tracestate import TRACESTATE, HeaderTraceState, format_tracestate
 
 __all__ = [
     "TRACEPARENT",

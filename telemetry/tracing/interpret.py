@@ -1,4 +1,4 @@
-"""From a record to a span: the only place that interprets facts.
+"""From a record to a span, or to a log record of OTLP: the only place that interprets facts.
 
 Pure: no clock, no file, no state but caches. The sender calls it for every record, a process for
 those that are read early. Names are those of OpenTelemetry's semantic conventions, for
@@ -19,7 +19,18 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY,
 )
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
+from opentelemetry.semconv.attributes.code_attributes import (
+    CODE_FILE_PATH,
+    CODE_FUNCTION_NAME,
+    CODE_LINE_NUMBER,
+    CODE_STACKTRACE,
+)
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+    EXCEPTION_TYPE,
+)
 from opentelemetry.semconv.attributes.http_attributes import (
     HTTP_REQUEST_METHOD,
     HTTP_REQUEST_METHOD_ORIGINAL,
@@ -35,6 +46,7 @@ from .record import (
     ClientFacts,
     Record,
     RecordedLink,
+    RecordedLog,
     RunFacts,
     SendFacts,
     ServerFacts,
@@ -48,6 +60,10 @@ __all__ = [
     "Attributes",
     "Interpretation",
     "interpret",
+    "log_attributes",
+    "severity_number",
+    "severity_text",
+    "waits_of",
 ]
 
 CELERY_TASK_NAME = "celery.task.name"
@@ -110,7 +126,7 @@ def _run(template: SpanTemplate, record: Record, facts: RunFacts, attributes: At
         attributes[MESSAGING_DESTINATION_NAME] = facts.queue
     _add_message(attributes, facts.message)
     if not facts.eager:
-        scheduled, queue, prefetch, skewed = _waits(record, facts)
+        scheduled, queue, prefetch, skewed = waits_of(facts, record.start_time / 1e9)
         attributes[SCHEDULED] = scheduled
         if queue is not None:
             attributes[QUEUE] = queue
@@ -145,13 +161,14 @@ def _add_message(attributes: Attributes, message: Sequence[Any]) -> Sequence[Any
     return ids, retries, eta, expires
 
 
-def _waits(record: Record, facts: RunFacts) -> Waits:
+def waits_of(facts: RunFacts, started: float) -> Waits:
+    """Return how long the message of a run waited that *started* at this Unix time in seconds."""
     eta = facts.message[5]
     return waits(
         parse_time(facts.sent_at),
         parse_eta(eta) if eta else None,
         parse_time(facts.received_at),
-        record.start_time / 1e9,
+        started,
     )
 
 
@@ -238,3 +255,39 @@ _INTERPRETERS: Mapping[type, _Interpreter] = {
     ServerFacts: _server,
     ClientFacts: _client,
 }
+
+
+#: The first ``SeverityNumber`` of each range, by the tens of a level: TRACE, DEBUG, … FATAL.
+_RANGES = (1, 5, 9, 13, 17, 21)
+
+_TEXTS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+
+
+def severity_number(level: int) -> int:
+    """Return the ``SeverityNumber`` of a *level* of logging, 0 where it has none."""
+    if level <= 0:
+        return 0
+    tens, ones = divmod(level, 10)
+    if tens >= len(_RANGES):
+        return 24
+    return _RANGES[tens] + min(ones, 3)
+
+
+def severity_text(level_name: str) -> str:
+    """Return the name of a level as the specification has it."""
+    return _TEXTS.get(level_name, level_name)
+
+
+def log_attributes(log: RecordedLog) -> dict[str, Any]:
+    """Return the attributes of *log*: those of ``extra``, and where it is from."""
+    attributes: dict[str, Any] = dict(log.attributes or {})
+    attributes[CODE_FILE_PATH] = log.path
+    attributes[CODE_FUNCTION_NAME] = log.function
+    attributes[CODE_LINE_NUMBER] = log.line
+    if log.stack:
+        attributes[CODE_STACKTRACE] = log.stack
+    if log.exception is not None:
+        attributes[EXCEPTION_TYPE] = log.exception.type
+        attributes[EXCEPTION_MESSAGE] = log.exception.message
+        attributes[EXCEPTION_STACKTRACE] = log.exception.stacktrace
+    return attributes

@@ -10,7 +10,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 from ..config.settings import Logs
@@ -35,9 +35,6 @@ _OWN = ("telemetry", __package__.rpartition(".")[0])
 
 #: The modules of Celery that log that a message was received and that a task succeeded.
 _OF_CELERY = frozenset({"celery.worker.strategy", "celery.app.trace"})
-
-#: The most names of loggers that are cached.
-_MAX_NAMES = 4096
 
 #: Characters that masking may remove before the end of a text is cut off.
 _MARGIN = 512
@@ -76,29 +73,21 @@ class LogRecorder:
 
     def __init__(self, append: Callable[[RecordedLog], None], settings: Logs) -> None:
         self._append = append
-        self._level = settings.level
-        self._loggers = settings.loggers
-        self._length = settings.max_length
-        self._most = sys.maxsize if settings.max_attributes is None else settings.max_attributes
-        self._celery = settings.celery
-        self._known: dict[str, bool] = {}
+        self._settings = settings
+        self._wants_logger = lru_cache(maxsize=4096)(self._is_wanted)
 
     def wants(self, record: logging.LogRecord) -> bool:
         """Return whether *record* is to be sent."""
-        name = record.name
-        if record.levelno < self._level or is_unrecorded():
+        name, settings = record.name, self._settings
+        if record.levelno < settings.level or is_unrecorded() or not self._wants_logger(name):
             return False
-        wanted = self._known.get(name)
-        if wanted is None:
-            if len(self._known) >= _MAX_NAMES:
-                self._known = {}
-            wanted = self._known[name] = self._wants_logger(name)
-        return wanted and (name not in _OF_CELERY or self._celery or not _is_of_a_run(record))
+        return settings.celery or name not in _OF_CELERY or not _is_of_a_run(record)
 
-    def _wants_logger(self, name: str) -> bool:
+    def _is_wanted(self, name: str) -> bool:
+        loggers = self._settings.loggers
         if _is_below(name, _OWN):
             return False
-        return not self._loggers or "root" in self._loggers or _is_below(name, self._loggers)
+        return not loggers or "root" in loggers or _is_below(name, loggers)
 
     @uninterrupted  # traceback and the text of an object may swallow what is raised
     def record(self, record: logging.LogRecord, extra: Iterable[str]) -> None:
@@ -112,12 +101,12 @@ class LogRecorder:
         parent = parent_in(get_current())
         log = RecordedLog(
             int(record.created * 1e9),
-            _text(record.name),
+            str(record.name),
             record.levelno,
-            _text(record.levelname),
+            str(record.levelname),
             self._cut(_message(record)),
-            _text(record.pathname),
-            _text(record.funcName),
+            str(record.pathname),
+            str(record.funcName),
             record.lineno if type(record.lineno) is int else 0,
         )
         if parent is not None:
@@ -126,7 +115,7 @@ class LogRecorder:
         if exc_info and exc_info[1] is not None:
             log.exception = self._exception(record, exc_info[1])
         if record.stack_info:
-            log.stack = self._cut(_text(record.stack_info))
+            log.stack = self._cut(str(record.stack_info))
         if extra:
             self._add_attributes(log, vars(record), extra)
         return log
@@ -138,32 +127,34 @@ class LogRecorder:
         else:
             stacktrace = "".join(traceback.format_exception(exc))
         # The end of it is where the exception was raised.
-        stacktrace = mask(stacktrace[-self._length - _MARGIN :])[-self._length :]
-        return RecordedException(error_type(exc), self._cut(_text(exc)), _encodable(stacktrace))
+        length = self._settings.max_length
+        stacktrace = mask(stacktrace[-length - _MARGIN :])[-length:]
+        return RecordedException(error_type(exc), self._cut(str(exc)), _encodable(stacktrace))
 
     def _add_attributes(
         self, log: RecordedLog, fields: dict[str, Any], extra: Iterable[str]
     ) -> None:
         attributes: dict[str, Any] = {}
+        most = self._settings.max_attributes
         # In the order in which the application gave them.
         for name in [name for name in fields if name in extra]:
             value = fields[name]
             kind = type(value)
             if kind not in _PLAIN or type(name) is not str or is_secret_name(name):
                 continue
-            if len(attributes) >= self._most:
+            if most is not None and len(attributes) >= most:
                 log.dropped_attributes += 1
-            elif kind is str:
-                attributes[_encodable(name)] = self._cut(value)
+                continue
+            if kind is str:
+                value = self._cut(value)
             elif kind is int and not -_INT64 <= value < _INT64:
-                attributes[_encodable(name)] = str(value)
-            else:
-                attributes[_encodable(name)] = value
+                value = str(value)
+            attributes[_encodable(name)] = value
         log.attributes = attributes or None
 
     def _cut(self, text: str) -> str:
         """Return *text* without secrets, at most as long as it may be."""
-        length = self._length
+        length = self._settings.max_length
         if len(text) > length:
             return _encodable(mask(text[: length + _MARGIN])[:length])
         return _encodable(mask(text))
@@ -185,15 +176,11 @@ def _message(record: logging.LogRecord) -> str:
     if type(message) is str and message:
         return message
     try:
-        return _text(record.getMessage())
+        return str(record.getMessage())
     except Exception as exc:  # arguments that do not fit: logging itself has printed that
         if is_soft_time_limit(exc):
             raise
-        return _text(record.msg)
-
-
-def _text(value: object) -> str:
-    return value if type(value) is str else str(value)
+        return str(record.msg)
 
 
 def _encodable(text: str) -> str:

@@ -4,7 +4,8 @@ import re
 
 __all__ = ["is_secret_name", "mask"]
 
-_is_secret_name = re.compile(
+#: Finds a name whose value may be a secret.
+is_secret_name = re.compile(
     "(?i)pass(?:word|wd|phrase)|secret|token|api[_-]?key|private|credential|cookie|session"
     "|auth(?!or(?!iz))|dsn|signature|csrf"
 ).search
@@ -40,8 +41,3 @@ def mask(text: str) -> str:
 
 def _without_secret(value: re.Match[str]) -> str:
     return f"{value[1]}=***" if is_secret_name(value[1]) else value[0]
-
-
-def is_secret_name(name: str) -> bool:
-    """Return whether the value of that *name* may be a secret."""
-    return _is_secret_name(name) is not None

@@ -42,16 +42,18 @@ __all__ = ["Measurement", "Series", "measurement"]
 
 
 class Series:
-    """Instruments that are measured together, under one set of attributes.
+    """Instruments that are measured together, under one set of *attributes*, their *key*.
 
-    Compared by identity, so that an aggregation finds it fast.
+    Compared by identity, so that an aggregation finds it fast. Raises TypeError for a list among
+    the attributes.
     """
 
-    __slots__ = ("attributes", "instruments")
+    __slots__ = ("attributes", "instruments", "key")
 
     def __init__(self, instruments: Sequence[str], attributes: Attributes) -> None:
         self.instruments = instruments
         self.attributes = attributes
+        self.key = frozenset(attributes.items())
 
 
 class Measurement(NamedTuple):

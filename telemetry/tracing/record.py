@@ -12,9 +12,10 @@ from operator import itemgetter
 from typing import Any, ClassVar
 
 from msgspec import Struct, field, msgpack
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from .scope import Scope
+from .tracestate import HeaderTraceState
 
 __all__ = [
     "ENVIRON_FIELDS",
@@ -191,7 +192,7 @@ def span_context(
     trace_id: bytes, span_id: int, flags: int, is_remote: bool, trace_state: str = ""
 ) -> SpanContext:
     """Return a ``SpanContext`` of the fields of a record."""
-    state = TraceState.from_header([trace_state]) if trace_state else None
+    state = HeaderTraceState.from_header([trace_state]) if trace_state else None
     number = int.from_bytes(trace_id, "big")
     return SpanContext(number, span_id, is_remote, TraceFlags(flags), state)
 

@@ -34,11 +34,11 @@ class Sink:
         return True
 
     def before_exit(self) -> None:
-        """Prepare a forked process for its end, if nothing runs at its exit."""
+        """Prepare a forked process for its end, if no exit handlers run there."""
 
     def shutdown(self, timeout: float) -> None:
         """Deliver the remaining records within *timeout* seconds and stop."""
 
     def last_export_error(self) -> str:
-        """Return why records are not delivered now, empty if they are."""
+        """Return why records are not delivered now, empty if no failure is known."""
         return ""

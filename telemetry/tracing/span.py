@@ -31,7 +31,6 @@ __all__ = [
     "HopSpan",
     "SpanOwner",
     "api_link",
-    "clean",
     "error_type",
     "fail_as_asked",
     "readable",

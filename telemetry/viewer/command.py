@@ -14,10 +14,16 @@ from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET, SOMAXCONN, socket
 from urllib.parse import urlsplit
 
 import grpc
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from rich.console import Console
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from ..otlp.server import grpc_server
+from ..otlp.server import Take, grpc_server
 from .analysis.summary import Summary
 from .store.database import MEMORY, Database, Unusable
 from .store.read import number_of, read_spans
@@ -158,12 +164,12 @@ def _grpc_server(address: str, store: Store) -> grpc.Server:
     try:
         # gRPC itself would log several lines if the address is in use.
         _bind(*split_address(address)).close()
-        server, _ = grpc_server(
-            address,
-            lambda request, metadata: store.take(request),
-            on_logs=store.take_logs,
-        )
-        return server
+        takes: dict[type[Message], Take] = {
+            ExportTraceServiceRequest: lambda request, _: store.take(request),
+            ExportLogsServiceRequest: lambda request, _: store.take_logs(request),
+            ExportMetricsServiceRequest: lambda *_: (0, ""),
+        }
+        return grpc_server(address, takes)[0]
     except OSError as exc:
         raise _taken(address, "--grpc", exc) from None
 

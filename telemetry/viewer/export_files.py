@@ -6,7 +6,7 @@ from typing import Any
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ..otlp.to_json import grouped, to_json
+from ..otlp.otlp_json import grouped, to_json
 from .store.logs import stored_logs
 from .store.read import stored_spans
 

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ..otlp.admission import LARGE_OBJECTS, Ticket
 from ..otlp.apart import read_apart
 from ..otlp.bounds import MAX_IMPORTED, Malformed, check_json
-from ..otlp.from_json import from_json
+from ..otlp.otlp_json import from_json
 from ..otlp.server import gunzip
 from ..otlp.signals import Exports
 from .jaeger import JAEGER, from_jaeger

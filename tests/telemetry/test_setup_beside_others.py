@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from telemetry.otlp.decode import ReceivedSpan, decode
 from telemetry.otlp.receiver import Receiver
@@ -169,7 +170,7 @@ def listening(address: str) -> Iterator[list[ReceivedSpan]]:
         spans.extend(decode(request))
         return 0, ""
 
-    server, _ = grpc_server(address, add)
+    server, _ = grpc_server(address, {ExportTraceServiceRequest: add})
     server.start()
     try:
         yield spans

@@ -1,16 +1,16 @@
 """Requests over HTTP/1.1, in protobuf.
 
-urllib3 sends them: it supports proxies and client certificates, starts no thread, and is a
-dependency of requests. Its pool is closed before a fork, like a gRPC channel. It does not retry,
-since the deliveries do, and does not follow redirects, since they turn a POST into a GET.
+urllib3 sends them: it supports proxies and client certificates, has no thread and no lock that a
+fork could break, and is a dependency of requests. Its pool is closed before a fork, like a gRPC
+channel. It does not retry, since the deliveries do, and does not follow redirects, since they turn
+a POST into a GET.
 """
 
 import gzip
 import ssl
 import tempfile
 import time
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import (  # type: ignore[attr-defined]  # requests uses them too
@@ -86,9 +86,6 @@ class HttpTransport(Transport):
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.clear()
-
-    def hold(self) -> None:
-        """Do nothing: urllib3 has no thread and no lock that a fork could break."""
 
 
 def _pool(target: Otlp) -> Any:
@@ -173,7 +170,7 @@ def _result(response: Any, body: bytes, where: str) -> ExportResult:
                 Outcome.RETRY, f"{where} answers with a page, not as OTLP does", slow=True
             )
         return delivered(body if kind in (PROTOBUF, "") else b"")
-    text = f"{where} answers {_name(status)}"
+    text = f"{where} answers {status} {responses.get(status, '')}".rstrip()
     if reason := _reason(body, kind):
         text = f"{text}: {reason}"
     if status in _REFUSED:
@@ -182,18 +179,11 @@ def _result(response: Any, body: bytes, where: str) -> ExportResult:
     return ExportResult(
         Outcome.RETRY,
         text,
-        wait=_retry_after(response.headers.get("Retry-After", "")) if passing else None,
+        wait=_retry_after(response) if passing else None,
         slow=status < 500 and not passing,
         doubtful=status >= 500 and not passing and status not in _MISSING,
         missing=status in _MISSING,
     )
-
-
-def _name(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
 
 
 def _reason(body: bytes, kind: str) -> str:
@@ -206,12 +196,9 @@ def _reason(body: bytes, kind: str) -> str:
     return "" if kind == "text/html" else one_line(body.decode("utf-8", "replace").strip())
 
 
-def _retry_after(value: str) -> float | None:
+def _retry_after(response: Any) -> float | None:
     """Return the seconds of a ``Retry-After``: a number, or a date."""
-    value = value.strip()
-    if value.isascii() and value.isdecimal():
-        return float(value[:9])
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
+        return urllib3.Retry().get_retry_after(response)
+    except (exceptions.InvalidHeader, ValueError, OverflowError):
         return None

@@ -23,7 +23,7 @@ class _Format(NamedTuple):
 
 _FORMATS = {
     b"\x9aQH\x01": _Format(frozenset({2, 4, 5, 6}), 0),  # formats 1 to 4
-    b"\x9aQH\x02": _Format(frozenset({2, 3}), 1),  # format 5
+    **dict.fromkeys((b"\x9aQH\x02", b"\x9aQH\x03"), _Format(frozenset({2, 3}), 1)),  # 5 and 6
 }
 
 

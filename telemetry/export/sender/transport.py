@@ -62,8 +62,7 @@ class Transport(ABC):
     def close(self) -> None:
         """Close the connection. An export under way fails, and the next one opens another."""
 
-    @abstractmethod
-    def hold(self) -> None:
+    def hold(self) -> None:  # noqa: B027  # not every transport needs it
         """Get ready for forks, before the first request."""
 
 

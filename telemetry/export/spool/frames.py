@@ -17,7 +17,6 @@ from zlib import crc32
 
 __all__ = [
     "DEFINITION",
-    "ENCODED_SPAN",
     "HEADER",
     "LARGEST",
     "LOG",
@@ -34,8 +33,6 @@ __all__ = [
 DEFINITION = b"\x01"
 #: The content is a record.
 RECORD = b"\x02"
-#: The content is a ``Span``, of a record that cannot be packed.
-ENCODED_SPAN = b"\x03"
 #: The content is a log record.
 LOG = b"\x04"
 
@@ -45,7 +42,7 @@ LARGEST = 16 * 1024 * 1024
 #: A payload of so few bytes is always checksummed.
 _SHORT = 4096
 
-_MAGIC = b"\x9aQH\x03"
+_MAGIC = b"\x9aQH\x04"
 _HEADER = struct.Struct("4sII")
 _header = _HEADER.pack
 

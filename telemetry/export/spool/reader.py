@@ -25,7 +25,6 @@ _origin = msgpack.Decoder(Origin).decode
 _DECODERS: dict[bytes, Callable[[bytes], Content]] = {
     frames.RECORD: unpack,
     frames.LOG: unpack_log,
-    frames.ENCODED_SPAN: bytes,
 }
 
 

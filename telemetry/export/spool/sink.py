@@ -6,18 +6,17 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from msgspec import MsgspecError, msgpack
+from msgspec import MsgspecError, Struct, msgpack
 from msgspec.structs import astuple
 
 from ...config.exporter import Targets
 from ...config.settings import Spool
 from ...tracing.faults import logger
-from ...tracing.record import Facts, Record, RecordedLog, SpanTemplate, pack
+from ...tracing.record import Record, RecordedLog, SpanTemplate, pack
 from ...tracing.sink import Sink
-from ..outgoing import LOGS, OriginOf, encode_unpackable
+from ..outgoing import LOGS, OriginOf
 from . import frames, spawn
 from .directory import SpoolDirectory
-from .frames import Definition
 from .reader import recent_records
 from .watch import Watch
 from .writer import Writer
@@ -25,13 +24,17 @@ from .writer import Writer
 __all__ = ["DiskSink"]
 
 #: The format of the files. Versions with another format use another directory.
-FORMAT = 6
+FORMAT = 7
 
 #: Raised for text that is not Unicode, integers beyond 64 bits, and endless nesting.
 _UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
 #: How many definitions are kept: there is one for each hop, task and queue.
 MAX_DEFINITIONS = 4096
+
+
+#: Of a record that cannot be packed, values nested deeper than this are left out.
+MAX_DEPTH = 8
 
 
 class DiskSink(Sink):
@@ -79,9 +82,8 @@ class DiskSink(Sink):
         try:
             content = pack(record)
         except _UNPACKABLE:
-            self._append_encoded(definition, template, record)
-        else:
-            self._writer.append(frames.RECORD, definition, content)
+            content = pack(_packable(record))
+        self._writer.append(frames.RECORD, definition, content)
 
     def append_log(self, log: RecordedLog) -> None:
         """Write *log*, in the calling thread."""
@@ -89,20 +91,6 @@ class DiskSink(Sink):
             self._memory.append_log(log)
         elif self._logs:
             self._writer.append(frames.LOG, self._definition_of(LOGS), pack(log))
-
-    def _append_encoded(
-        self, definition: Definition, template: SpanTemplate, record: Record
-    ) -> None:
-        """Write *record* as an encoded span, and its measurement as a record of its own."""
-        if record.flags & Record.SAMPLED:
-            span = encode_unpackable(template, record)
-            self._writer.append(frames.ENCODED_SPAN, definition, span)
-        if self.measures and record.facts is not None:
-            measured = Record(
-                record.trace_id, record.span_id, record.start_time, record.end_time,
-                facts=_packable(record.facts),
-            )  # fmt: skip
-            self._writer.append(frames.RECORD, definition, pack(measured))
 
     def resource_changed(self) -> None:
         self._definition_of.cache_clear()
@@ -153,16 +141,20 @@ class DiskSink(Sink):
         self._memory.shutdown(timeout)
 
 
-def _packable(facts: Facts) -> Facts:
-    """Return *facts* without the values that cannot be packed."""
-
-    def packable(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(packable, value))
-        try:
-            msgpack.encode(value)
-        except _UNPACKABLE:
-            return None
-        return value
-
-    return type(facts)(*map(packable, astuple(facts)))
+def _packable(value: Any, depth: int = 0) -> Any:
+    """Return *value* with ``?`` for what is not Unicode and None for what MessagePack lacks."""
+    if isinstance(value, Struct):
+        return type(value)(*[_packable(item, depth) for item in astuple(value)])
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, (list, tuple, dict)) and depth == MAX_DEPTH:
+        return None
+    if isinstance(value, (list, tuple)):
+        return tuple(_packable(item, depth + 1) for item in value)
+    if isinstance(value, dict):
+        return {_packable(key): _packable(item, depth + 1) for key, item in value.items()}
+    try:
+        pack(value)
+    except _UNPACKABLE:
+        return None
+    return value

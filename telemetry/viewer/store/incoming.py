@@ -10,8 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from ...otlp.decode import decode_span
-from ...otlp.decode_logs import decode_log
+from ...otlp.decode import decode_log, decode_span
 from ...otlp.signals import SIGNALS
 from ..analysis.messaging import is_taker
 

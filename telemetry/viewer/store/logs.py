@@ -9,8 +9,7 @@ from typing import Any
 
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from ...otlp.decode import Attributes
-from ...otlp.decode_logs import ReceivedLog, decode_log
+from ...otlp.decode import Attributes, ReceivedLog, decode_log
 from .incoming import MAX_TIME, SEARCHED, IncomingLog
 from .sources import SourceTable, decode_source
 

@@ -7,7 +7,7 @@ from flask import Flask, Response, abort, request
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ...otlp.admission import ADMISSION
+from ...otlp.admission import Ticket
 from ...otlp.server import JSON, PROTOBUF, encode_response, receive, response_to
 from ...otlp.signals import Export
 from ..import_files import read_file
@@ -27,7 +27,7 @@ def add_intake(app: Flask, store: Store) -> None:
     @app.post("/api/import")
     def take_file() -> Response:
         _check_origin()
-        with ADMISSION.ticket() as ticket:
+        with Ticket() as ticket:
             ticket.fit(request.content_length or 0)
             imported = read_file(_body(), ticket)
             count = imported.spans
@@ -86,7 +86,7 @@ def _add_otlp(app: Flask, store: Store) -> None:
     def take_metrics() -> Response:
         kind = _kind()
         _encoding()
-        with ADMISSION.ticket() as ticket:
+        with Ticket() as ticket:
             ticket.fit(request.content_length or 0)
             _body()
         return Response(b"{}" if kind == JSON else b"", mimetype=kind)

@@ -1,6 +1,6 @@
 """Log records of tasks are in the traces of their runs, also those of a killed child."""
 
-from telemetry.otlp.decode_logs import ReceivedLog
+from telemetry.otlp.decode import ReceivedLog
 
 from .conftest import Queue, short
 

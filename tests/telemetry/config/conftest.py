@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
+from telemetry.config.settings import reject
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(("OTEL_", "LS_")):
             monkeypatch.delenv(name)
+    reject.cache_clear()
 
 
 @pytest.fixture

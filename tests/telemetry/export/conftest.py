@@ -37,8 +37,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
-from telemetry.otlp.decode import decode
-from telemetry.otlp.decode_logs import ReceivedLog, decode_logs
+from telemetry.otlp.decode import ReceivedLog, decode, decode_logs
 
 from ...conftest import free_port
 from ...processes import Process, Starter

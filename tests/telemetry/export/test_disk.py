@@ -96,12 +96,12 @@ def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, limit[1]))
         items(2000, "full")
         assert telemetry.flush(0.5) is False
-        from telemetry.setup import last_export_error
-        assert "File too large" in last_export_error()
+        from telemetry.setup import sink
+        assert "File too large" in sink().last_export_error()
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         items(1, "last")
         assert telemetry.flush() is True
-        assert not last_export_error()
+        assert not sink().last_export_error()
         """
     )
     names = collector.wait_for(2002)
@@ -381,8 +381,8 @@ def test_fields_that_a_newer_version_appends_are_passed_over(spool: SpoolDirecto
 
 @pytest.mark.parametrize(
     ("magic", "kind_counts", "kinds", "spans"),
-    [(b"\x9aQH\x01", 0, (1, 2, 4, 5, 6, 3), 4), (b"\x9aQH\x02", 1, (1, 2, 2, 3, 9), 3)],
-    ids=["formats 1 to 4", "format 5"],
+    [(b"\x9aQH\x01", 0, (1, 2, 4, 5, 6, 3), 4), (b"\x9aQH\x03", 1, (1, 2, 2, 3, 4), 3)],
+    ids=["formats 1 to 4", "format 6"],
 )
 def test_the_spans_of_an_older_version_are_counted_and_removed(
     program: Program,

@@ -280,14 +280,6 @@ def test_an_origin_with_another_value_costs_its_own_records(data: st.DataObject)
     assert unreadable in (6, 5 - (len(names) - COUNT))
 
 
-@given(st.integers(0, COUNT - 1), st.binary(max_size=200))
-def test_a_span_of_other_bytes_costs_itself_alone(number: int, content: bytes) -> None:
-    encoded = framed(content, frames.ENCODED_SPAN)
-    names, unreadable = deliver(SEGMENT + encoded + SEGMENT[len(HEAD) :])
-    assert [name for name in names if name in NAMES] == NAMES[:SPANS] * 2 + NAMES[SPANS:] * 2
-    assert len(names) + unreadable == 2 * COUNT + 1
-
-
 HEADER = frames.frame(SEED, b"x" * 100)[:4]
 
 

@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from telemetry.config import exporter
 from telemetry.export.sender.deliveries import open_transport
+from telemetry.export.sender.delivery import LONGEST_ASKED
 from telemetry.export.sender.transport import ExportResult, Outcome, Transport
 from telemetry.otlp.receiver import Receiver
 
@@ -135,7 +136,9 @@ def test_statuses(http_collector: HttpCollector, status: int, outcome: Outcome, 
         ("soon", None, None),
         ("-7", None, None),
         ("٣", None, None),
-        ("9" * 400, 1e8, 1e9),
+        ("9" * 400, LONGEST_ASKED, 1e9),
+        ("9" * 9_000, None, None),  # more digits than Python converts
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None, None),
     ],
 )
 def test_retry_after(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from telemetry.otlp.decode_logs import ReceivedLog
+from telemetry.otlp.decode import ReceivedLog
 
 from .conftest import OF_SPANS, Collector, Program
 

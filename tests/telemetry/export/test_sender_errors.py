@@ -35,15 +35,15 @@ def test_the_error_reaches_the_application(program: Program, code: str, error: s
     break_sender(program, code)
     process = program.run(
         """
-        from telemetry.setup import last_export_error
+        from telemetry.setup import sink
 
         spans(1)
-        while not last_export_error():
+        while not sink().last_export_error():
             time.sleep(0.01)
         until = time.monotonic() + 20
-        while error not in last_export_error() and time.monotonic() < until:
+        while error not in sink().last_export_error() and time.monotonic() < until:
             time.sleep(0.01)
-        print(last_export_error(), flush=True)
+        print(sink().last_export_error(), flush=True)
         """.replace("error not in", f"{error!r} not in")
     )
     assert error in process.output

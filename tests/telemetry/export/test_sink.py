@@ -1,5 +1,6 @@
 """If MessagePack or OTLP cannot represent a value, the record is delivered without it."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from opentelemetry.trace import SpanKind
 
 from telemetry.config import exporter, settings
+from telemetry.export import memory
 from telemetry.export.outgoing import origin_of, outgoing
 from telemetry.export.sender.segment import Segment
 from telemetry.export.spool import spawn
@@ -20,8 +22,12 @@ from .conftest import Collector, Program
 
 TEMPLATE = SpanTemplate("process ping", SpanKind.CONSUMER.value, {}, Scope("x"))
 
-#: From a message in JSON: text that is not Unicode, and a number of more than 64 bits.
-HOSTILE = RunFacts(("\ud800", "root", None, None, 2**70, None, None), "celery", sent_at="1.5")
+#: A list in itself.
+ENDLESS: list[object] = []
+ENDLESS += [ENDLESS, ENDLESS]
+
+#: From a message: text that is not Unicode, a number of more than 64 bits, and no end.
+HOSTILE = RunFacts(("\ud800", "root", ENDLESS, None, 2**70, None, None), "celery", sent_at="1.5")
 
 
 def record(facts: Facts | None) -> Record:
@@ -63,9 +69,10 @@ def test_facts_that_cannot_be_packed_cost_themselves_alone(
     assert measured.values[0] == 1
     assert segment.take_unreadable() == (0, 0)
     (_, kept), _ = sink.recent_spans()
-    assert kept.facts == RunFacts(
-        (None, "root", None, None, None, None, None), "celery", sent_at="1.5"
-    )
+    assert isinstance(kept.facts, RunFacts)
+    assert kept.facts.message[:2] == ("?", "root")
+    assert kept.facts.message[3:] == (None,) * 4
+    assert kept.facts.sent_at == "1.5"
 
 
 def test_facts_that_otlp_cannot_hold_cost_themselves_alone() -> None:
@@ -73,6 +80,23 @@ def test_facts_that_otlp_cannot_hold_cost_themselves_alone() -> None:
     left = outgoing(origin, record(HOSTILE))
     assert left.span
     assert left.measured is not None
+
+
+def test_what_memory_drops_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    monkeypatch.setattr(memory, "RateLimit", lambda: lambda kind: True)
+    targets = exporter.targets()
+    assert targets is not None
+    sink = memory.MemorySink(
+        lambda template: origin_of(RESOURCE, template, False), targets, settings.delivery()
+    )
+    sink.shutdown(0)
+    sink.append(TEMPLATE, record(None))
+    sink.append(TEMPLATE, record(None))  # logs what is new, not all so far
+    said = "dropped 1 spans: tracing is shut down in this process"
+    assert caplog.messages == [said, said]
 
 
 @pytest.mark.parametrize("spool", ["disk", "memory"])

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from telemetry.otlp.admission import ADMISSION, LARGE, LARGE_OBJECTS, SMALL, Busy
+from telemetry.otlp.admission import LARGE, LARGE_OBJECTS, SMALL, Busy, Ticket
 from telemetry.otlp.bounds import (
     MAX_FIELDS,
     MAX_OBJECTS,
@@ -39,6 +39,9 @@ def in_a_span(content: bytes) -> bytes:
     return field(1, field(2, field(2, content)))
 
 
+#: Protobuf's old kind of nested message, in a field that OTLP does not have.
+GROUP = b"\x7b\x7c"
+
 PROTOBUFS = {
     "resources": field(1, b"") * MANY,
     "scopes": field(1, field(2, b"") * MANY),
@@ -48,6 +51,8 @@ PROTOBUFS = {
     "links": in_a_span(field(13, b"") * MANY),
     "values": in_a_span(field(9, field(2, field(5, field(1, b"") * MANY)))),
     "numbers": b"\x78\x01" * (MAX_FIELDS + 1),
+    "behind a group": GROUP + in_a_span(field(9, b"") * MANY),
+    "before a group": in_a_span(field(9, b"") * MANY) + GROUP,
 }
 JSONS = {
     "resources": b'{"resourceSpans":[' + b"{}," * MANY + b"{}]}",
@@ -79,7 +84,7 @@ def test_a_span_that_no_server_would_take() -> None:
 
 
 def test_one_large_export_at_a_time() -> None:
-    with ADMISSION.ticket() as first, ADMISSION.ticket() as second:
+    with Ticket() as first, Ticket() as second:
         first.fit(LARGE + 1)
         first.fit(2 * LARGE, LARGE_OBJECTS + 1)
         second.fit(SMALL)
@@ -88,7 +93,7 @@ def test_one_large_export_at_a_time() -> None:
             second.fit(LARGE + 1)
         with pytest.raises(Busy):
             parse(ExportTraceServiceRequest, b"{" * (LARGE_OBJECTS + 1), JSON, ticket=second)
-    with ADMISSION.ticket() as third:
+    with Ticket() as third:
         third.fit(LARGE + 1)
 
 
@@ -103,7 +108,7 @@ def test_one_of_medium_size_waits_for_its_turn() -> None:
             assert export.resource_spans
             read.set()
 
-    with ADMISSION.ticket() as ticket:
+    with Ticket() as ticket:
         ticket.fit(SMALL + 1)
         thread = threading.Thread(target=wait)
         thread.start()

@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from telemetry.otlp import encode
 from telemetry.otlp.receiver import Receiver
 from telemetry.tracing.interpret import interpret
+from telemetry.tracing.limits import clean
 from telemetry.tracing.record import (
     ClientFacts,
     Record,
@@ -30,7 +31,7 @@ from telemetry.tracing.record import (
     SpanTemplate,
 )
 from telemetry.tracing.scope import Scope
-from telemetry.tracing.span import clean, readable
+from telemetry.tracing.span import readable
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 RESOURCE = Resource({})

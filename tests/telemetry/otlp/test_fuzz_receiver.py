@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from telemetry.otlp.decode import decode
+from telemetry.otlp.otlp_json import grouped, to_json
 from telemetry.otlp.server import JSON, PROTOBUF, Malformed, TooLarge, receive
-from telemetry.otlp.to_json import grouped, to_json
 from telemetry.viewer.store.incoming import incoming
 
 #: Seconds of CPU time for one export, and bytes for all of them.

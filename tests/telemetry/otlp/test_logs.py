@@ -19,7 +19,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from telemetry.config.settings import Logs
 from telemetry.export.outgoing import LOGS, origin_of, outgoing
 from telemetry.otlp.bounds import MAX_SPANS, Malformed, TooLarge
-from telemetry.otlp.decode_logs import ReceivedLog, decode_logs
+from telemetry.otlp.decode import ReceivedLog, decode_logs
 from telemetry.otlp.encode import encode_request
 from telemetry.otlp.server import JSON, parse
 from telemetry.tracing.log_records import record_logs

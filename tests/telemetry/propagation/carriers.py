@@ -4,15 +4,18 @@ from typing import Any
 
 from hypothesis import settings
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanContext
 
+from telemetry.config.settings import sampler, span_limits
 from telemetry.propagation import extract, inject
+from telemetry.tracing.provider import HopTracerProvider
 
 reproducibly = settings(derandomize=True, deadline=None)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GOOD = f"00-{TRACE}-{SPAN}-01"
+TRACER = HopTracerProvider(sampler(), Resource.get_empty(), span_limits()).get_tracer("test")
 
 
 def parent(carrier: Any) -> SpanContext:
@@ -21,10 +24,9 @@ def parent(carrier: Any) -> SpanContext:
 
 def sent(carrier: Any) -> dict[str, str]:
     """Return the headers for the next hop, from a span of this process."""
-    tracer = TracerProvider().get_tracer("test")
     context = extract(carrier)
     goes: dict[str, str] = {}
-    inject(goes, trace.set_span_in_context(tracer.start_span("hop", context), context))
+    inject(goes, trace.set_span_in_context(TRACER.start_span("hop", context), context))
     return goes
 
 

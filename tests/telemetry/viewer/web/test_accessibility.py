@@ -72,8 +72,8 @@ def fill(viewer: Viewer) -> None:
     viewer.settled(sum(map(len, sent)))
 
 
-#: The options of axe-core. Dark pages differ from light ones in contrast alone; large pages have the
-#: same contrast. Of the system's colors axe-core has no rule.
+#: The options of axe-core. Dark pages differ from light ones in contrast alone; large pages have
+#: the same contrast. Of the system's colors axe-core has no rule.
 RULES: dict[str, dict[str, Any]] = {
     "light": {},
     "dark": {"runOnly": ["color-contrast"]},

@@ -1,9 +1,9 @@
-"""OTLP in JSON. Its ids are hexadecimal digits; those of protobuf's own JSON are base64."""
+"""OTLP in JSON: that of protobuf, but for ids, which are hexadecimal digits and not base64."""
 
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from .bounds import MAX_SPANS, Malformed, TooLarge
 from .signals import SIGNALS, Export
 
-__all__ = ["from_json"]
+__all__ = ["from_json", "grouped", "to_json"]
 
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
@@ -33,9 +33,8 @@ def from_json(body: bytes, kind: type[Export], most: int = MAX_SPANS) -> Export:
             if number == most:
                 noun = SIGNALS[kind].items.replace("_", " ")
                 raise TooLarge(f"the body has more than {most} {noun}")
-            _hex_to_base64(item)
-            for link in item.get("links") or ():
-                _hex_to_base64(link)
+            for holder, field in _ids_of(item):
+                holder[field] = _base64_of(field, holder[field])
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
     except (Malformed, TooLarge):
         raise
@@ -99,14 +98,39 @@ def _items_in(document: Mapping[str, Any], names: Iterable[str]) -> Iterable[dic
             yield from scope.get(items) or ()
 
 
-def _hex_to_base64(item: dict[str, Any]) -> None:
-    """Convert the ids of *item* from hex to base64."""
-    for field in ID_FIELDS:
-        if value := item.get(field):
-            if not (isinstance(value, str) and _HEX.fullmatch(value)):
-                raise Malformed(f"{field} is not in hexadecimal digits: {str(value)[:50]!r}")
-            # Python 3.15 warns where protobuf reads the characters of ordinary base64.
-            item[field] = base64.urlsafe_b64encode(bytes.fromhex(value)).decode()
+def _ids_of(item: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the ids of *item*, a span or log record, and of its links: each as an object's key."""
+    for holder in (item, *(item.get("links") or ())):
+        yield from ((holder, field) for field in ID_FIELDS if holder.get(field))
+
+
+def _base64_of(field: str, value: Any) -> str:
+    if not (isinstance(value, str) and _HEX.fullmatch(value)):
+        raise Malformed(f"{field} is not in hexadecimal digits: {str(value)[:50]!r}")
+    # Python 3.15 warns where protobuf reads the characters of ordinary base64.
+    return base64.urlsafe_b64encode(bytes.fromhex(value)).decode()
 
 
 _HEX = re.compile("([0-9a-fA-F]{2})+")
+
+
+def grouped(kind: type[Export], items: Iterable[tuple[bytes, Message]]) -> Export:
+    """Return an export of *items*. Each comes with its resource and scope as bytes."""
+    signal, request = SIGNALS[kind], kind()
+    sources: dict[bytes, Any] = {}
+    for source, item in items:
+        if source not in sources:
+            resource = getattr(request, signal.resources).add()
+            resource.ParseFromString(source)
+            sources[source] = getattr(getattr(resource, signal.scopes)[0], signal.items)
+        sources[source].append(item)
+    return request
+
+
+def to_json(export: Message) -> dict[str, Any]:
+    """Return *export* in the types of JSON."""
+    document = json_format.MessageToDict(export, use_integers_for_enums=True)
+    for item in _items_in(document, _names(type(export))):
+        for holder, field in _ids_of(item):
+            holder[field] = base64.b64decode(holder[field]).hex()
+    return document

@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, Sam
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from telemetry.propagation import extract, inject
-from telemetry.propagation.tracestate import HeaderTraceState, format_tracestate
+from telemetry.tracing.tracestate import HeaderTraceState, format_tracestate
 
-from .carriers import GOOD, TRACE, parent, reproducibly, sent
+from ..propagation.carriers import GOOD, TRACE, parent, reproducibly, sent
 
 VALUE = " !\"#$%&'()*+-./:;<>?@[\\]^_`{|}~"
 MEMBERS = ",".join(f"bar{n:02}=x" for n in range(32))

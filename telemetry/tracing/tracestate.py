@@ -1,8 +1,7 @@
 """The ``tracestate`` header by the grammar of W3C Trace Context Level 2."""
 
 import re
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from opentelemetry.trace import TraceState
 
@@ -90,25 +89,9 @@ class HeaderTraceState(TraceState):
     def __len__(self) -> int:
         return len(self.__members)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.__members
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self.__members.get(key, default)
-
-    def keys(self) -> KeysView[str]:
-        return self.__members.keys()
-
-    def items(self) -> ItemsView[str, str]:
-        return self.__members.items()
-
-    def values(self) -> ValuesView[str]:
-        return self.__members.values()
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return self.__members == dict(other.items())
+    # Not those of the base class, which read its members.
+    __contains__, __eq__, get = Mapping.__contains__, Mapping.__eq__, Mapping.get
+    keys, items, values = Mapping.keys, Mapping.items, Mapping.values
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.__members.items())!r})"

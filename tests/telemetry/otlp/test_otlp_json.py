@@ -8,8 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from telemetry.otlp.from_json import from_json
-from telemetry.otlp.to_json import to_json
+from telemetry.otlp.otlp_json import from_json, to_json
 
 VALUES = [
     *(AnyValue(double_value=value) for value in (0.0, 1.0, -1e300, math.inf, -math.inf)),
