@@ -21,7 +21,7 @@ __all__ = ["Receiver"]
 Item = TypeVar("Item")
 
 #: Beyond this number of spans, and of log records, the oldest are dropped.
-MAX_ITEMS = 100_000
+MAX_SPANS = 100_000
 
 #: The number of exports of traces whose metadata is kept, and of exports of metrics.
 MAX_EXPORTS = 1_000
@@ -31,32 +31,46 @@ MAX_NAMED = 50
 
 
 class Receiver:
-    """``with Receiver() as receiver``: traces, metrics and logs over OTLP/gRPC on 127.0.0.1.
+    """Receive traces, metrics and logs over OTLP/gRPC on one address.
 
-    *port* 0 chooses a free one; *credentials* enable TLS. Raises OSError if the port is in use.
+    *port* 0 chooses a free one; *credentials* enable TLS. Raises OSError if the address is in use.
     """
 
-    def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
+        max_spans: int = MAX_SPANS,
+    ) -> None:
         self._changed = threading.Condition()
-        self._spans: deque[ReceivedSpan] = deque(maxlen=MAX_ITEMS)
+        self._spans: deque[ReceivedSpan] = deque(maxlen=max_spans)
         self._metadata: deque[dict[str, Any]] = deque(maxlen=MAX_EXPORTS)
         self._metrics: deque[ExportMetricsServiceRequest] = deque(maxlen=MAX_EXPORTS)
-        self._logs: deque[ReceivedLog] = deque(maxlen=MAX_ITEMS)
+        self._logs: deque[ReceivedLog] = deque(maxlen=max_spans)
         self._listeners: tuple[Callable[[list[ReceivedSpan]], object], ...] = ()
         takes: dict[type[Message], Take] = {
             ExportTraceServiceRequest: self._add_traces,
             ExportMetricsServiceRequest: self._add_metrics,
             ExportLogsServiceRequest: self._add_logs,
         }
-        self._server, bound = grpc_server(f"127.0.0.1:{port}", takes, credentials)
-        self.endpoint = f"{'https' if credentials else 'http'}://127.0.0.1:{bound}"
+        self._server, bound = grpc_server(f"{host}:{port}", takes, credentials)
+        self.endpoint = f"{'https' if credentials else 'http'}://{host}:{bound}"
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Start listening."""
         self._server.start()
         return self
 
+    def stop(self) -> None:
+        """Stop listening; exports in progress get half a second."""
+        self._server.stop(0.5).wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
     def __exit__(self, *_: object) -> None:
-        self._server.stop(0.5).wait()  # seconds for the exports in progress
+        self.stop()
 
     @property
     def spans(self) -> list[ReceivedSpan]:

@@ -138,9 +138,8 @@ def test_a_wait_in_vain_says_what_did_arrive(receiver: Receiver, sender: Sender)
     assert receiver.spans[0].span_id in said
 
 
-def test_of_too_many_spans_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("telemetry.otlp.receiver.MAX_ITEMS", 2)
-    with Receiver() as receiver, channel_to(receiver) as channel:
+def test_of_too_many_spans_the_oldest_go() -> None:
+    with Receiver(max_spans=2) as receiver, channel_to(receiver) as channel:
         stub = trace_service_pb2_grpc.TraceServiceStub(channel)
         stub.Export(request_of("first", "second"))
         stub.Export(request_of("third"))
