@@ -34,7 +34,7 @@ LONGEST = 3.2e8
 MOMENT = 50 * 10**6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Wait:
     """A wait, in nanoseconds. A wait without a *run* is live.
 
