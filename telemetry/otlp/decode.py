@@ -124,8 +124,9 @@ def decode_span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Recei
         status=_STATUSES.get(span.status.code, "UNSET"),
         status_message=span.status.message,
         attributes=decode_attributes(span.attributes),
-        events=tuple(map(_decode_event, span.events)),
-        links=tuple(map(_decode_link, span.links)),
+        # Most spans have no events, and protobuf takes long to iterate over nothing.
+        events=tuple(map(_decode_event, span.events)) if span.events else (),
+        links=tuple(map(_decode_link, span.links)) if span.links else (),
         trace_state=span.trace_state,
         flags=span.flags,
         scope=scope,

@@ -143,7 +143,7 @@ class Trace:
         while pending:
             span, in_run, made_good = pending.pop()
             in_run = in_run or self.roles[span.span_id] == "run"
-            made_good = made_good or (in_run and state_of(span) == "RETRY")
+            made_good = made_good or state_of(span) == "RETRY"
             self._in_run[span.span_id] = in_run
             if made_good:
                 self._made_good.add(span.span_id)

@@ -79,7 +79,9 @@ def number(attributes: Mapping[str, Any], *keys: str) -> float | None:
     """Return the first finite, non-negative number among the *keys*, or None."""
     for key in keys:
         value = attributes.get(key)
-        if type(value) in (int, float) and 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if 0 <= value < math.inf:
             return float(value)
     return None
 

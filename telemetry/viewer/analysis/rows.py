@@ -188,7 +188,7 @@ def rows_of(trace: Trace) -> Iterator[dict[str, Any]]:
 
 
 class _Rows:
-    """What the rows need to know of the whole trace."""
+    """Makes the rows of a trace."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -353,11 +353,14 @@ def _attempts(trace: Trace) -> dict[str, Attempt]:
 
     Several consumer groups that each receive the message are not attempts.
     """
-    tries: dict[object, list[ReceivedSpan]] = defaultdict(list)
+    messages: dict[str, list[ReceivedSpan]] = defaultdict(list)
     for run in trace.runs:
         sent_by = run.parent_id if trace.roles.get(run.parent_id) == "send" else run.span_id
-        message = trace.message_ids[run.span_id] or sent_by
-        tries[message, task_of(run), consumer_of(run)].append(run)
+        messages[trace.message_ids[run.span_id] or sent_by].append(run)
+    tries: dict[object, list[ReceivedSpan]] = defaultdict(list)
+    for message, runs in messages.items():
+        for run in runs if len(runs) > 1 else ():
+            tries[message, task_of(run), consumer_of(run)].append(run)
     return {
         run.span_id: Attempt(key, at, len(runs))
         for key, runs in tries.items()
