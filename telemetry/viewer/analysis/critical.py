@@ -97,7 +97,7 @@ def _waited_for(nodes: Sequence[Node], above: Above, last_waits: Container[int])
     ended: list[tuple[int, Node]] = []
     while pending:
         node = pending.pop()
-        pending += below[id(node)]
+        pending += below.get(id(node), ())
         if isinstance(node, ReceivedSpan) or id(node) in last_waits:
             ended.append((_end(node, up[id(node)]), node))
     ended.sort(key=lambda candidate: candidate[0])

@@ -101,11 +101,12 @@ class Trace:
         roles = {span.span_id: role_of(span) for span in self.spans}
         #: The sends that a span receives without running them.
         self._received: set[str] = set()
+        takes = [span for span in self.spans if roles[span.span_id] == "take"]
+        if not takes:
+            return roles
         runs = [span for span in self.spans if roles[span.span_id] == "run"]
         processed = {i for run in runs for i in (run.parent_id, *(k.span_id for k in run.links))}
-        for span in self.spans:
-            if roles[span.span_id] != "take":
-                continue
+        for span in takes:
             sends = {link.span_id for link in span.links}
             if roles.get(span.parent_id) == "send":
                 sends.add(span.parent_id)
@@ -165,8 +166,7 @@ class Trace:
                 taken.add(again.span_id)
                 sends.insert(0, again)
             else:
-                others = (self.elsewhere.sends.get(link.span_id) for link in run.links)
-                batch = [*sends, *filter(None, others)]
+                batch = [*sends, *self._sends_elsewhere(run)]
                 if len(batch) > 1:
                     self._batches[run.span_id] = batch
                 # The message that waited longest comes first.
@@ -182,6 +182,10 @@ class Trace:
     def _sends_of(self, run: ReceivedSpan) -> list[ReceivedSpan]:
         ids = [run.parent_id, *(link.span_id for link in run.links)]
         return [self.known[i] for i in dict.fromkeys(ids) if self.roles.get(i) == "send"]
+
+    def _sends_elsewhere(self, run: ReceivedSpan) -> list[ReceivedSpan]:
+        others = (self.elsewhere.sends.get(link.span_id) for link in run.links)
+        return [send for send in others if send is not None]
 
     def _is_untaken(self, send: ReceivedSpan) -> bool:
         """Return whether *send*, whose run is not in this trace, still needs one here.
@@ -200,16 +204,17 @@ class Trace:
 
     def _find_waits(self) -> None:
         self.waits: dict[str, Wait] = {}
-        #: The waits of all messages of a batch, by run.
-        self.batches: dict[str, list[Wait]] = {}
         for run in self.runs:
-            others = filter(None, (self.elsewhere.sends.get(link.span_id) for link in run.links))
-            send = self.causes.get(run.span_id) or min(others, key=_end, default=None)
+            send = self.causes.get(run.span_id)
+            if send is None:
+                send = min(self._sends_elsewhere(run), key=_end, default=None)
             if wait := wait_of(run, send):
                 self.waits[run.span_id] = wait
-            found = (wait_of(run, send) for send in self._batches.get(run.span_id, ()))
-            if batch := [wait for wait in found if wait is not None]:
-                self.batches[run.span_id] = batch
+        #: The waits of all messages of a batch, by run.
+        self.batches = {
+            run_id: [wait for send in sends if (wait := wait_of(self.known[run_id], send))]
+            for run_id, sends in self._batches.items()
+        }
         self.live = [live_wait(send, self.now_ns, self.stuck_after_ns) for send in self.untaken]
         #: Waits of messages that a run in another trace took.
         self.picked_up = [
@@ -322,6 +327,12 @@ class Trace:
         """The number of messages that no worker has taken, by state, the most urgent first."""
         counted = Counter(wait.state for wait in self.live)
         return {state: counted[state] for state in LIVE_STATES if counted[state]}
+
+    @cached_property
+    def services(self) -> dict[str, int]:
+        """The services and their numbers, by the start of their first span."""
+        spans = (*self.spans, *(wait.of for wait in self.picked_up))
+        return {name: at for at, name in enumerate(dict.fromkeys(span.service for span in spans))}
 
     @property
     def all_waits(self) -> list[Wait]:

@@ -70,7 +70,7 @@ def text(attributes: Mapping[str, Any], *keys: str) -> str:
     """Return the first non-empty string among the *keys*, or ``""``."""
     for key in keys:
         value = attributes.get(key)
-        if isinstance(value, str) and value:
+        if value and isinstance(value, str):
             return value
     return ""
 
@@ -79,7 +79,7 @@ def number(attributes: Mapping[str, Any], *keys: str) -> float | None:
     """Return the first finite, non-negative number among the *keys*, or None."""
     for key in keys:
         value = attributes.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         if 0 <= value < math.inf:
             return float(value)

@@ -1,6 +1,7 @@
-"""The rows of a trace in the timeline, in the format of the API: times in milliseconds."""
+"""The head and the rows of a trace on its page, in the format of the API: times in milliseconds."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from .messaging import consumer_of, state_of, task_of, text
 from .problems import missing_parent, problems
 from .wait import Node, Wait
 
-__all__ = ["error_of", "hops", "in_ms"]
+__all__ = ["error_of", "head_of", "in_ms", "rows_of"]
 
 #: If a message has more attempts than this, all but the last are folded into one row.
 FOLDED = 2
@@ -57,12 +58,11 @@ class Attempts:
 Drawn = tuple[Node | Attempts, int, str | None]
 
 
-def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
-    """Return the rows of *trace*, the links between them, and its summary.
+def head_of(trace: Trace, stored: int | None = None) -> dict[str, Any]:
+    """Return the summary of *trace*, and the links between its rows.
 
     *stored* is the number of stored spans if *trace* does not have them all.
     """
-    rows = _Rows(trace)
     return {
         "trace_id": trace.spans[0].trace_id if trace.spans else "",
         "root": _root(trace),
@@ -76,8 +76,7 @@ def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
         "status": trace.status,
         "live": trace.live_states,
         "changes_in_ms": in_ms(trace.changes_ns, trace.now_ns),
-        "services": [{"name": name, "index": at} for name, at in rows.services.items()],
-        "rows": rows.rows,
+        "services": [{"name": name, "index": at} for name, at in trace.services.items()],
         "links": _links(trace),
         "problems": problems(trace),
         "parts": [
@@ -87,7 +86,7 @@ def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
                 "ms": part.ns / 1e6,
                 "shown_ms": (part.shown_ns or part.ns) / 1e6,
                 "service": part.service,
-                "service_index": rows.services.get(part.service),
+                "service_index": trace.services.get(part.service),
                 "queue": part.queue,
                 "prefetch_ms": part.prefetch_ns / 1e6,
             }
@@ -183,13 +182,16 @@ def _link_kind(trace: Trace, span: ReceivedSpan, target: ReceivedSpan) -> str:
     return "chord" if roles == ("run", "run") else "link"
 
 
+def rows_of(trace: Trace) -> Iterator[dict[str, Any]]:
+    """Yield the rows of *trace* in drawing order: depth first, by start."""
+    return _Rows(trace).in_order()
+
+
 class _Rows:
-    """The rows in drawing order: depth first, by start."""
+    """Makes the rows of a trace."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self.rows: list[dict[str, Any]] = []
-        self.services: dict[str, int] = {}
         self._critical: dict[int, list[list[float]]] = defaultdict(list)
         for node, start, end in reversed(trace.path):
             if node is not None and end > node.start_ns:
@@ -202,14 +204,13 @@ class _Rows:
             if wait.send is not None:
                 self._live[wait.send.span_id].append(wait)
         self._orphans = {orphan.span_id for orphan in trace.orphans}
-        for root in trace.roots:
-            self._add_tree(root)
 
     def _ms(self, time_ns: int) -> float:
         return (time_ns - self._trace.start_ns) / 1e6
 
-    def _add_tree(self, root: ReceivedSpan) -> None:
-        pending = self._with_wait(root, 0, None)[::-1]
+    def in_order(self) -> Iterator[dict[str, Any]]:
+        roots = (row for root in self._trace.roots for row in self._with_wait(root, 0, None))
+        pending = [*roots][::-1]
         while pending:
             node, depth, parent = pending.pop()
             below: list[Drawn] = []
@@ -235,7 +236,7 @@ class _Rows:
                 "has_children": bool(below),
                 "children": len(below),
             }
-            self.rows.append(row)
+            yield row
             pending += reversed(below)
 
     def _row(self, node: Node | Attempts) -> dict[str, Any]:
@@ -280,8 +281,7 @@ class _Rows:
         return [row] if wait is None else [(wait, depth, parent), row]
 
     def _service_of(self, span: ReceivedSpan) -> dict[str, Any]:
-        index = self.services.setdefault(span.service, len(self.services))
-        return {"service": span.service, "service_index": index}
+        return {"service": span.service, "service_index": self._trace.services[span.service]}
 
     def _span_row(self, span: ReceivedSpan) -> dict[str, Any]:
         orphaned = span.span_id in self._orphans
@@ -353,11 +353,14 @@ def _attempts(trace: Trace) -> dict[str, Attempt]:
 
     Several consumer groups that each receive the message are not attempts.
     """
-    tries: dict[object, list[ReceivedSpan]] = defaultdict(list)
+    messages: dict[str, list[ReceivedSpan]] = defaultdict(list)
     for run in trace.runs:
         sent_by = run.parent_id if trace.roles.get(run.parent_id) == "send" else run.span_id
-        message = trace.message_ids[run.span_id] or sent_by
-        tries[message, task_of(run), consumer_of(run)].append(run)
+        messages[trace.message_ids[run.span_id] or sent_by].append(run)
+    tries: dict[object, list[ReceivedSpan]] = defaultdict(list)
+    for message, runs in messages.items():
+        for run in runs if len(runs) > 1 else ():
+            tries[message, task_of(run), consumer_of(run)].append(run)
     return {
         run.span_id: Attempt(key, at, len(runs))
         for key, runs in tries.items()

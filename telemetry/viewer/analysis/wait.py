@@ -34,7 +34,7 @@ LONGEST = 3.2e8
 MOMENT = 50 * 10**6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Wait:
     """A wait, in nanoseconds. A wait without a *run* is live.
 
@@ -115,9 +115,9 @@ Node = ReceivedSpan | Wait
 
 def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
     """Return the wait of *run*, or None if unknown. *send* published it, if known."""
-    # A span that receives messages may begin before they are sent.
-    waits_for_it = role_of(run) == "take"
-    early = send.start_ns - run.start_ns if send is not None and not waits_for_it else 0
+    early = send.start_ns - run.start_ns if send is not None else 0
+    if early > 0 and role_of(run) == "take":
+        early = 0  # A span that receives messages may begin before they are sent.
     parts = [_nanoseconds(run, key) for key in (SCHEDULED, QUEUE, PREFETCH)]
     estimated = parts == [None, None, None]
     if estimated and (latency := number(run.attributes, RECEIVE_LATENCY)) is not None:
@@ -126,7 +126,7 @@ def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
         if send is None or _is_inside(run, send):
             return None
         parts[1] = max(0, run.start_ns - max(send.end_ns, send.start_ns))
-    scheduled, queued, prefetched = (part or 0 for part in parts)
+    scheduled, queued, prefetched = [part or 0 for part in parts]
     start = run.start_ns - scheduled - queued - prefetched
     # A worker needs a moment from the end of the wait to the start of its span. The wait would then
     # begin that much after the end of its send.

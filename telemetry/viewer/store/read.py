@@ -109,9 +109,8 @@ def read_trace(
     linked = (
         (link.trace_id, link.span_id)
         for span in spans
-        if is_taker(span)
         for link in span.links
-        if link.trace_id != span.trace_id
+        if link.trace_id != span.trace_id and is_taker(span)
     )
     sends = {send.span_id: send for send in _others(db, linked) if role_of(send) == "send"}
     elsewhere = Elsewhere(_runs_elsewhere(db, trace_id), sends)

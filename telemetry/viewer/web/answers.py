@@ -1,8 +1,11 @@
 """The answers of the HTTP server: JSON, headers, and errors in words."""
 
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
@@ -11,7 +14,10 @@ from ...otlp.server import Busy
 from ..analysis.summary import to_text
 from ..store.query import QueryError
 
-__all__ = ["explain_errors", "guard", "json_answer"]
+__all__ = ["explain_errors", "guard", "json_answer", "json_rows"]
+
+#: The rows in a line of an answer. The first line fills the screen.
+ROWS_OF_LINE = 500
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -22,6 +28,23 @@ POLICY = (
 def json_answer(value: Any, status: int = 200) -> Response:
     """Return *value* as JSON."""
     return Response(to_text(value), status, mimetype="application/json")
+
+
+def json_rows(head: Mapping[str, Any], rows: Iterable[Any]) -> Response:
+    """Return *head* with *rows* as JSON while they are made, many in a line.
+
+    The first line, closed by ``]}``, is JSON too: a page shows it before the others are there.
+    """
+    return Response(_lines(head, iter(rows)), mimetype="application/json")
+
+
+def _lines(head: Mapping[str, Any], rows: Iterator[Any]) -> Iterator[bytes]:
+    yield msgspec.json.encode(head)[:-1] + b',"rows":['
+    separator = b""
+    while block := [*islice(rows, ROWS_OF_LINE)]:
+        yield separator + msgspec.json.encode(block)[1:-1]
+        separator = b"\n,"
+    yield b"]}"
 
 
 def guard(app: Flask, hosts: frozenset[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask, Response, abort, request, send_from_directory
 
-from ..analysis.rows import hops
+from ..analysis.rows import head_of, rows_of
 from ..export_files import trace_document
 from ..map_layout import lay_out
 from ..store.logs import LogSearch, find_logs, logs_of_trace
@@ -20,7 +20,7 @@ from ..store.search_trace import spans_like
 from ..store.service_map import service_map
 from ..store.suggest import suggest
 from ..store.trace_store import Store
-from .answers import explain_errors, guard, json_answer
+from .answers import explain_errors, guard, json_answer, json_rows
 from .details import log_details, span_details, tick, to_bytes
 from .events import Events
 from .intake import add_intake
@@ -98,7 +98,7 @@ def _add_traces(app: Flask, store: Store) -> None:
         with store.reading() as db:
             number = _number(db, trace_id)
             trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
-            return json_answer(hops(trace, count_spans(db, number)))
+            return json_rows(head_of(trace, count_spans(db, number)), rows_of(trace))
 
     @app.get("/api/traces/<trace_id>/matches")
     def show_matches(trace_id: str) -> Response:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from telemetry.otlp.decode import Event, Link, ReceivedSpan
+from telemetry.viewer.analysis import rows
 from telemetry.viewer.analysis.hops import Elsewhere, Trace
-from telemetry.viewer.analysis.rows import hops
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 BEGIN = 1_700_000_000_000_000_000
@@ -106,9 +106,14 @@ def derived(
     return Trace(spans, ms(now), ms(arrived), Elsewhere(**elsewhere))
 
 
+def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
+    """Return the whole answer of the API for *trace*."""
+    return {**rows.head_of(trace, stored), "rows": [*rows.rows_of(trace)]}
+
+
 def rows_of(trace: Trace) -> Rows:
     """Return the rows by their ids, in their order."""
-    return {row["id"]: row for row in hops(trace)["rows"]}
+    return {row["id"]: row for row in rows.rows_of(trace)}
 
 
 def in_other_trace(it: ReceivedSpan) -> ReceivedSpan:

@@ -1,6 +1,6 @@
 // The page of one trace: its head, the waterfall and the details of a span.
 
-import { get } from "./api.js";
+import { get, getRows } from "./api.js";
 import { detail } from "./detail.js";
 import { h, loading, toast, visible } from "./dom.js";
 import { severity } from "./log_lines.js";
@@ -82,10 +82,14 @@ class TracePage {
   async read() {
     const version = ++this.version;
     try {
-      const [trace, { logs }] = await Promise.all([get(`/api/traces/${this.id}/hops`), get(`/api/traces/${this.id}/logs`)]);
-      if (this.isClosed || version !== this.version) return;
-      addLogs(trace, logs);
-      this.show(trace);
+      // The first rows fill the screen, unless it shows others.
+      const isEarly = !this.waterfall && !this.spanId && !this.saved;
+      const [answers, { logs }] = await Promise.all([getRows(`/api/traces/${this.id}/hops`, isEarly), get(`/api/traces/${this.id}/logs`)]);
+      for await (const trace of answers) {
+        if (this.isClosed || version !== this.version) return;
+        addLogs(trace, logs);
+        this.show(trace);
+      }
     } catch (error) {
       if (!this.isClosed && version === this.version) this.fail(error);
     }

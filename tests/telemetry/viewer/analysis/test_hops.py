@@ -10,11 +10,10 @@ import pytest
 
 from telemetry.otlp.decode import Link, ReceivedSpan
 from telemetry.viewer.analysis.hops import Trace
-from telemetry.viewer.analysis.rows import hops
 from telemetry.viewer.analysis.sentence import sentence
 from telemetry.viewer.analysis.summary import summarize
 
-from ..spans import TRACE, WEB, WORKER, derived, in_other_trace, ms, rows_of, run, send, span
+from ..spans import TRACE, WEB, WORKER, derived, hops, in_other_trace, ms, rows_of, run, send, span
 
 
 @pytest.fixture

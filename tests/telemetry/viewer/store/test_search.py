@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from telemetry.otlp.decode import ReceivedSpan
-from telemetry.viewer.analysis.rows import hops
 from telemetry.viewer.store import read
 from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.search import Search, find
@@ -18,7 +17,7 @@ from telemetry.viewer.store.suggest import suggest
 from telemetry.viewer.store.trace_store import Bounds, Store
 
 from ..exports import export, shown
-from ..spans import order, send
+from ..spans import hops, order, send
 
 HOUR = 3600
 

@@ -207,3 +207,43 @@ def test_a_wait_that_goes_on_grows_in_place_and_agrees_with_the_sentence(
     assert len({there for there, _ in samples}) > 1
     assert max(abs(there - here) for there, here in samples) < 0.2
     assert row.evaluate("row => row.mark") == "mine"
+
+
+#: Holds back what follows the first line of a trace's rows until the page calls ``release()``.
+HOLD = """
+const released = new Promise((resolve) => { window.release = resolve; });
+const ask = window.fetch;
+window.fetch = async (path, options) => {
+  const answer = await ask(path, options);
+  if (!path.endsWith("/hops")) return answer;
+  const text = await answer.text();
+  const end = text.indexOf("\\n") + 2;
+  const body = new ReadableStream({
+    async start(lines) {
+      const encoder = new TextEncoder();
+      lines.enqueue(encoder.encode(text.slice(0, end)));
+      await released;
+      lines.enqueue(encoder.encode(text.slice(end)));
+      lines.close();
+    },
+  });
+  return new Response(body);
+};
+"""
+
+
+def test_the_first_rows_of_a_large_trace_are_there_before_the_others(
+    page: Page, viewer: Viewer
+) -> None:
+    many = [span(f"n{number}", "web", "INTERNAL", (1, 2)) for number in range(600)]
+    page.add_init_script(HOLD)
+    show(viewer, page, [WEB, *many])
+    grid = page.get_by_role("treegrid")
+    expect(grid).to_have_attribute("aria-rowcount", "500")
+    expect(page.locator(".facts")).to_contain_text("601 spans")
+    grid.press("ArrowDown")
+    page.evaluate("release()")
+    expect(grid).to_have_attribute("aria-rowcount", "601")
+    expect(page.locator('.row[aria-selected="true"]')).to_have_attribute("aria-rowindex", "2")
+    grid.press("End")
+    expect(page.locator('.row[aria-selected="true"]')).to_be_in_viewport()
