@@ -35,7 +35,7 @@ from .viewer_spans import exports, large_trace
 #: How often each question is asked.
 TIMES = 9
 
-#: What a page shows before the rest arrives.
+#: It ends where the page can draw its first screen.
 FIRST_ROWS = "trace of 9,001 spans, first rows"
 
 QUESTIONS = {

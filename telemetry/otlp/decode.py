@@ -175,11 +175,11 @@ def decode_span(span: Span, resource: Attributes, scope: str) -> ReceivedSpan:
     )
 
 
-def _decode_event(event: trace_pb2.Span.Event) -> Event:
+def _decode_event(event: Span.Event) -> Event:
     return Event(event.name, event.time_unix_nano, decode_attributes(event.attributes))
 
 
-def _decode_link(link: trace_pb2.Span.Link) -> Link:
+def _decode_link(link: Span.Link) -> Link:
     return Link(link.trace_id.hex(), link.span_id.hex(), decode_attributes(link.attributes))
 
 
