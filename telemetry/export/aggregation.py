@@ -78,7 +78,7 @@ _HISTOGRAMS = {
 MAX_SERIES = 2_000
 
 #: How many measurements may wait until they are added up.
-MAX_WAITING = 8_192
+MAX_WAITING = 1_024
 
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
 _MAX_INT64 = 2**63 - 1
