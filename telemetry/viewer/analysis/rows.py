@@ -23,7 +23,7 @@ __all__ = ["error_of", "hops", "in_ms"]
 FOLDED = 2
 
 #: The most other traces that are listed.
-MOST_LINKED = 20
+MOST_LINKED = 10
 
 
 class Attempt(NamedTuple):
@@ -63,11 +63,13 @@ def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:
     *stored* is the number of stored spans if *trace* does not have them all.
     """
     rows = _Rows(trace)
+    linked = _linked(trace)
     return {
         "trace_id": trace.spans[0].trace_id if trace.spans else "",
         "root": _root(trace),
         "error": _first_error(trace),
-        "linked": _linked(trace),
+        "linked": linked[:MOST_LINKED],
+        "more_linked": len(linked[MOST_LINKED:]),
         "spans": len(trace.spans),
         "stored_spans": stored or len(trace.spans),
         "sentence": trace.sentence,
@@ -127,13 +129,13 @@ def _first_error(trace: Trace) -> dict[str, str] | None:
 
 
 def _linked(trace: Trace) -> list[dict[str, Any]]:
-    """Return the links from messages to other traces, one for each trace."""
+    """Return the links from messages to other traces, one for each trace, the longest first."""
     batched = (wait for batch in trace.batches.values() for wait in batch)
     links = [link for w in (*trace.all_waits, *batched) if (link := _link_of(trace, w))]
     by_trace: dict[tuple[str, str], dict[str, Any]] = {}
     for link in links:
         by_trace.setdefault((link["relation"], link["trace_id"]), link)
-    return [*by_trace.values()][:MOST_LINKED]
+    return sorted(by_trace.values(), key=lambda link: -link["later_ms"])
 
 
 def _link_of(trace: Trace, wait: Wait) -> dict[str, Any] | None:

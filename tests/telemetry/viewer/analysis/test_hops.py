@@ -146,8 +146,8 @@ def test_the_legend_rounds_as_the_sentence_does() -> None:
         (63_000, (1_000, 60_000, 2_000), "1 min 3 s: 1 s web, 1 min queue, 2 s worker"),
         (417_000, (6, 327_000, 89_994), "6 min 57 s: 5 min 27 s queue, 1 min 30 s worker"),
         (7_200_000, (0, 7_100_000, 100_000), "2 h: 1 h 58 min queue, 2 min worker"),
-        (600_000, (0, 600_000, 0), "10 min: 10 min queue"),
-        (86_400_000, (0, 86_400_000, 0), "24 h: 24 h queue"),
+        (600_000, (0, 600_000, 0), "10 min queue"),
+        (86_400_000, (0, 86_400_000, 0), "24 h queue"),
         (0, (0, 0, 0), "0 ms"),
     ],
 )
@@ -168,6 +168,8 @@ def test_a_message_that_nobody_took_yet_waits_so_far() -> None:
     assert wait["wait"]["live"]
     assert trace.status == "waiting"
     assert trace.sentence == "3.01 s so far: 0.01 web, 3.00 waiting in `celery`"
+    alone = derived(send("send", "", (0, 1)), now=201_000)
+    assert alone.sentence == "3 min 21 s waiting in `celery` so far"
 
 
 ETA, EXPIRES = "celery__task__eta", "celery__task__expires"
@@ -272,7 +274,7 @@ def test_a_message_taken_in_another_trace_does_not_wait() -> None:
     taken = in_other_trace(run("run", "", (2101, 2110), None))
     trace = derived(send("send", "", (0, 1)), now=9999, runs={"send": [taken]})
     assert (trace.live, trace.status) == ([], "ok")
-    assert trace.sentence == "2.10 s: 2.10 waiting in `celery`"
+    assert trace.sentence == "2.10 s waiting in `celery`"
     row = rows_of(trace)["wait:run"]
     assert (row["parent"], row["open"], row["wait"]["waited_ms"]) == ("send", "send", 2100)
     assert row["link"] == {
@@ -392,6 +394,8 @@ def test_a_message_that_never_ran_is_an_error_and_says_so(state: str) -> None:
     trace = derived(send("send", "", (0, 1)), run("run", "send", (9, 9), (0, 8, 0), state))
     assert trace.status == "error"
     assert rows_of(trace)["run"]["state"] == state
+    [problem] = hops(trace)["problems"]
+    assert problem.startswith("1 message for charge in `celery` did not run: ")
     assert trace.sentence == "9.0 ms: 1.0 client, 8.0 waiting in `celery`"
 
 
