@@ -209,16 +209,19 @@ def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> li
     room = MOST_SPANS_ANEW
     now = time.time_ns()
     rows = []
-    query = "SELECT id, row FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))"
-    found = dict(rows_of(db, "id, row", query, {"numbers": json.dumps(numbers)}))
+    query = "SELECT id, row, spans FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))"
+    found = rows_of(db, "id, row, spans", query, {"numbers": json.dumps(numbers)})
+    stored = {number: (row, spans) for number, row, spans in found}
     for number in numbers:
-        row: dict[str, Any] = msgspec.json.decode(found[number])
+        text, spans = stored[number]
+        row: dict[str, Any] = msgspec.json.decode(text)
         if row["live"] and row["spans"] <= room:
             room -= row["spans"]
             row = summarize(read_trace(db, number, now, stuck_after_ns)).row
         elif row["live"]:
             row = _brought_forward(db, number, row, times(now, stuck_after_ns))
-        rows.append(row)
+        # A summary knows only the spans that it was made from.
+        rows.append(row | {"spans": spans})
     return rows
 
 

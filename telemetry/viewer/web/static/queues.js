@@ -14,13 +14,18 @@ export function showQueues(view) {
   document.title = "Queues · queuehop";
   const place = h("div");
   const chosen = range("/queues", () => page.refresh());
-  view.append(h("div", { class: "page-head" }, h("h1", {}, "Queues"), chosen.element), place);
+  view.append(h("div", { class: "page-head" }, h("h1", {}, "Queues"), chosen.element, estimates()), place);
   const page = polling(place, {
     address: () => `/api/queues?since_s=${chosen.value()}`,
     seconds: 5,
     show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
   });
   return page;
+}
+
+/** The error of the percentiles: they are those of the bins of a histogram. */
+export function estimates() {
+  return h("span", { class: "where", title: "Percentiles are estimated from a histogram" }, "Percentiles ±2.2 %");
 }
 
 /** The address of the page of a queue, or of a task in it. */
