@@ -109,13 +109,14 @@ function few(number) {
 const LONG_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800].map((seconds) => seconds * 1000);
 
 /** Steps of an axis: round numbers, about `wanted` of them. */
-export function ticks(end, wanted = 5) {
-  if (!(end > 0)) return [0];
-  const rough = end / wanted;
+export function ticks(end, wanted = 5, begin = 0) {
+  const length = end - begin;
+  if (!(length > 0)) return [begin];
+  const rough = length / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const long = end > 60000 ? LONG_STEPS.find((n) => n >= rough) : undefined;
+  const long = length > 60000 ? LONG_STEPS.find((n) => n >= rough) : undefined;
   const step = long ?? [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
   const found = [];
-  for (let at = 0; at <= end * 1.0001; at += step) found.push(at);
-  return found.length > 1 ? found : [0, end];
+  for (let at = Math.ceil(begin / step) * step; at <= end + length / 1e4; at += step) found.push(at);
+  return found.length > 1 ? found : [begin, end];
 }

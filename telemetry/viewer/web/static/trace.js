@@ -166,12 +166,12 @@ class TracePage {
     if (!this.side.hidden) this.after("turn", TURN_PAUSE, () => this.choose(span));
   }
 
-  /** Show the panel again if the parent of its span has arrived, or is now missing. */
+  /** Show the panel again if it has failed, or the parent of its span has arrived or is now missing. */
   updateDetails(trace) {
     const before = this.missingParents;
     this.missingParents = new Map(trace.rows.map((row) => [row.id, row.missing_parent]));
     const shown = this.side.hidden ? undefined : this.side.dataset.span;
-    if (shown && before.get(shown) !== this.missingParents.get(shown)) this.choose(shown, false);
+    if (shown && ("failed" in this.side.dataset || before.get(shown) !== this.missingParents.get(shown))) this.choose(shown, false);
   }
 
   closeDetails() {
