@@ -14,7 +14,7 @@ from ...otlp.decode import ReceivedSpan
 from .hops import Trace
 from .messaging import broker_of, is_doctors, number, queue_of, retries_of, state_of, task_of, text
 
-__all__ = ["Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
+__all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
 
 #: Longer names are cut.
 LONGEST_NAME = 200

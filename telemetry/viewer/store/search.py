@@ -15,7 +15,7 @@ from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
 from ..analysis.summary import summarize
 from ..analysis.wait import STUCK_AFTER
-from .conditions import DURATION, LIVE, WAIT, Conditions
+from .conditions import DURATION, LIVE, WAIT, Conditions, Message
 from .database import rows_of
 from .incoming import MAX_TIME
 from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
@@ -126,7 +126,8 @@ def find(
 def _conditions(
     db: sqlite3.Connection, search: Search, terms: list[int], now_ns: int, stuck_after_ns: int
 ) -> Conditions:
-    asked = Conditions(db, now_ns, stuck_after_ns)
+    message = Message(search.broker, search.queue, search.task)
+    asked = Conditions(db, now_ns, stuck_after_ns, message)
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
     for term in others:
@@ -134,7 +135,7 @@ def _conditions(
             f"EXISTS (SELECT 1 FROM found o WHERE o.term = {term} AND o.trace = found.trace)"
         )
     if search.broker is not None:
-        asked.has_message(search.broker, search.queue, search.task)
+        asked.has_message()
     for part in search.parts:
         asked.add(part)
     if search.status:

@@ -85,10 +85,10 @@ function tiles(it, of, during) {
     tile("Out", outward),
     tile("Wait p95", p95(it.wait_ms, "wait")),
     tile("Run p95", p95(it.run_ms, "duration")),
-    tile("Failed", linked(it.failures, { ...during, status: "error" }), it.failures),
-    tile("Retried", linked(it.retries, { ...during, q: "status:retry" })),
+    tile("Failed", linked(it.failures, { ...during, status: "failure" }), it.failures),
+    tile("Retried", linked(it.retries, { ...during, status: "retry" })),
     tile("Expired", linked(it.expired + it.expired_waiting, { ...of, status: "expired" })),
-    tile("Rejected", linked(it.rejected, { ...during, q: "status:rejected" })),
+    tile("Rejected", linked(it.rejected, { ...during, status: "rejected" })),
     tile("Revoked", linked(it.revoked, { ...during, status: "revoked" })),
   );
 }
@@ -128,7 +128,7 @@ function tasks(it, broker, inQueue) {
       ...rates(task.in_per_s, task.out_per_s),
       percentiles(task.wait_ms, tracesOf({ ...of, sort: "wait" })),
       percentiles(task.run_ms, tracesOf({ ...of, sort: "duration" })),
-      linked(task.failures, { ...of, status: "error" }, { kind: "bad" }),
+      linked(task.failures, { ...of, since_s: it.since_s, status: "failure" }, { kind: "bad" }),
       count(task.retries),
     ];
   };

@@ -111,11 +111,11 @@ function row(queue, since, isAmbiguous) {
     number("In / out", ...flow(queue)),
     number("Wait", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
     number("Run", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
-    number("Failed", linked(queue.failures, { ...during, status: "error" }, { kind: "bad" })),
-    number("Retried", linked(queue.retries, { ...during, q: "status:retry" })),
+    number("Failed", linked(queue.failures, { ...during, status: "failure" }, { kind: "bad" })),
+    number("Retried", linked(queue.retries, { ...during, status: "retry" })),
     cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), ` ×${count(times)}`)))),
     number("Expired", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
-    number("Rejected", linked(queue.rejected, { ...during, q: "status:rejected" })),
+    number("Rejected", linked(queue.rejected, { ...during, status: "rejected" })),
   );
 }
 

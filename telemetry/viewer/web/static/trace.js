@@ -12,6 +12,8 @@ import { waterfall } from "./waterfall.js";
 const [READ_PAUSE, TURN_PAUSE, SAVE_PAUSE] = [300, 120, 200];
 // Milliseconds until a trace with a waiting message is read again, and the spans that cost one such time more.
 const [AGAIN, MANY] = [1000, 500];
+// On a narrow page the details are below the rows.
+const NARROW = matchMedia("(max-width: 56rem)");
 // Milliseconds after a state changes, so that it has changed.
 const MARGIN = 50;
 
@@ -119,7 +121,7 @@ class TracePage {
     this.waterfall = waterfall(trace, {
       chosen: this.spanId,
       saved: this.saved,
-      open: (span) => this.choose(span),
+      open: (span) => this.open(span),
       moved: (span) => this.follow(span),
       changed: () => this.save(),
       search: (text) => this.search(text),
@@ -153,12 +155,17 @@ class TracePage {
   choose(span, navigate = true) {
     clearTimeout(this.timers.turn);
     if (navigate) history.replaceState(history.state, "", `/trace/${this.id}/${span}`);
-    detail(this.side, this.id, span, { missingParent: this.missingParents.get(span), close: () => this.closeDetails(), copy });
+    return detail(this.side, this.id, span, { missingParent: this.missingParents.get(span), close: () => this.closeDetails(), copy });
+  }
+
+  async open(span) {
+    await this.choose(span);
+    if (NARROW.matches) this.side.scrollIntoView({ block: "start" });
   }
 
   goTo(span) {
     this.waterfall?.goTo(span);
-    this.choose(span);
+    this.open(span);
   }
 
   /** Let the open panel follow the selected row. */
