@@ -46,11 +46,11 @@ MOST_WITH_ID = 1_000
 
 
 class Message(NamedTuple):
-    """The message that a search asks for. None and empty names are not asked for."""
+    """The message that a search asks for. None means any."""
 
     broker: str | None = None
-    queue: str = ""
-    task: str = ""
+    queue: str | None = None
+    task: str | None = None
 
 
 class Conditions:
@@ -120,7 +120,7 @@ class Conditions:
                 self._attributes.append(part)
 
     def has_message(self) -> None:
-        """Require a message as it is asked for."""
+        """Require a message of this broker, queue and task."""
         self._any_of([], self._flows())
 
     def has_status(self, status: str) -> None:
@@ -135,7 +135,7 @@ class Conditions:
                 f"AND {condition} AND {self._is_asked_for('broker', 'queue', 'task')}))"
             )
         outcome = OUTCOMES.get(status.upper())
-        if any(self._message) and outcome is not None:
+        if self._message != Message() and outcome is not None:
             conditions.append(
                 "found.trace IN (SELECT trace FROM runs "
                 f"WHERE flow IN ({_list(self._flows())}) AND outcome = {outcome})"
@@ -158,7 +158,7 @@ class Conditions:
         asked = [
             f"{column} = {self.value(value)}"
             for column, value in zip(columns, self._message, strict=True)
-            if value or (value is not None and column == columns[0])
+            if value is not None
         ]
         return " AND ".join(asked) or "TRUE"
 

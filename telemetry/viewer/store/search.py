@@ -126,7 +126,7 @@ def find(
 def _conditions(
     db: sqlite3.Connection, search: Search, terms: list[int], now_ns: int, stuck_after_ns: int
 ) -> Conditions:
-    message = Message(search.broker, search.queue, search.task)
+    message = Message(search.broker, search.queue or None, search.task or None)
     asked = Conditions(db, now_ns, stuck_after_ns, message)
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
