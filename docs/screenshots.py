@@ -1,7 +1,7 @@
 """Make the screenshots in docs/images: ``python docs/screenshots.py``.
 
 Start a viewer, send it the traces of ``python -m app.demo`` and of a shop in trouble
-(``busy_shop.py``), and take a screenshot of its pages. This takes four minutes. It needs Chromium,
+(``busy_shop.py``), and take a screenshot of its pages. This takes five minutes. It needs Chromium,
 Redis, and the packages of ``make check``. With pngquant the files have a third of the size.
 """
 
@@ -63,6 +63,12 @@ def ask(url: str) -> dict[str, Any]:
     return found
 
 
+def is_busy(viewer: str) -> bool:
+    """Return whether a message still waits that is not stuck, or a trace has no summary."""
+    newest = ask(f"{viewer}/api/traces?limit=200")["traces"]
+    return ask(f"{viewer}/api/stats")["pending"] or any("waiting" in row["live"] for row in newest)
+
+
 def main() -> int:
     chromium = shutil.which("chromium")
     redis = shutil.which("redis-server") or shutil.which("valkey-server")
@@ -105,8 +111,8 @@ def main() -> int:
         time.sleep(BUSY / 2)
         mail.terminate()
         orders.wait()
-        while ask(f"{viewer}/api/stats")["pending"]:
-            time.sleep(0.1)
+        while is_busy(viewer):
+            time.sleep(0.5)
         take_all(viewer, chromium)
     return 0
 
@@ -140,10 +146,12 @@ def take_all(url: str, chromium: str) -> None:
     """Take a screenshot of each page; of some in dark or on a phone too."""
 
     def trace_of(failures: int = 0, **query: str) -> str:
-        """Return the id of a trace with this number of failed runs."""
+        """Return the id of a trace with this number of failed runs, in which no message waits."""
         rows = ask(f"{url}/api/traces?{urlencode(query)}")["traces"]
         found: str = next(
-            row["trace_id"] for row in rows if row["states"].get("FAILURE", 0) == failures
+            row["trace_id"]
+            for row in rows
+            if row["states"].get("FAILURE", 0) == failures and not row["live"]
         )
         return found
 

@@ -14,16 +14,16 @@ import graphlay
 
 from .map_labels import Box, Point, place_labels
 
-__all__ = ["lay_out"]
+__all__ = ["LABEL", "lay_out"]
 
 #: The direction of messages, by its name in the API and in graphlay.
 DIRECTIONS = {"right": "leftright", "down": "topbottom"}
 
 #: The size of a node with one line of name, and the height of each further line, in CSS pixels.
-WIDTH, HEIGHT, LINE = 172, 52, 17
+WIDTH, HEIGHT, LINE = 160, 52, 17
 
-#: The size of an edge's label: two short lines.
-LABEL = (70.0, 34.0)
+#: The size of an edge's label: one line.
+LABEL = (90.0, 14.0)
 
 #: The most characters in a line of a name at 13 px, and the most lines.
 LONGEST_LINE, MOST_LINES = 20, 3
@@ -33,10 +33,11 @@ MARGIN = 16
 
 ROUTING = {"style": "orthogonal"}
 
-#: The gap between two layers has room for a label and a part of its edge.
+#: The gap between two layers has room for a label and a part of its edge. Two edges at one side of
+#: a node have room for their labels.
 SPACING = {
-    "right": {"layer_gap": LABEL[0] + 44, "node_gap": 30.0},
-    "down": {"layer_gap": LABEL[1] + 40, "node_gap": 34.0},
+    "right": {"layer_gap": LABEL[0] + 46, "node_gap": 30.0, "port_gap": 24.0},
+    "down": {"layer_gap": LABEL[1] + 60, "node_gap": 34.0, "port_gap": 80.0},
 }
 
 Edge = tuple[str, str]

@@ -14,7 +14,7 @@ from ...otlp.decode import ReceivedSpan
 from .hops import Trace
 from .messaging import broker_of, is_doctors, number, queue_of, retries_of, state_of, task_of, text
 
-__all__ = ["Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
+__all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
 
 #: Longer names are cut.
 LONGEST_NAME = 200
@@ -166,7 +166,9 @@ def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[in
             yield max(0, at - wait.waited_ns), ("flow", *flow), [ARRIVED]
         waited = [WAITS + bin_of(wait.waited_ns) for wait in waits]
         taken = [TAKEN] * len(waits)
-        yield at, ("flow", *flow), [TOTAL, *outcome, *taken, *waited, _duration(span)]
+        # A message that expired, was revoked or rejected has a run of no length.
+        lasted = [_duration(span)] if span.end_ns > span.start_ns else []
+        yield at, ("flow", *flow), [TOTAL, *outcome, *taken, *waited, *lasted]
         yield at, ("edge", node, service), [TOTAL, *outcome, *waited]
         yield at, ("node", service), [TOTAL, *outcome]
     elif store := text(span.attributes, DB_SYSTEM_NAME, DB_SYSTEM):
@@ -224,5 +226,5 @@ def bin_of(nanoseconds: int) -> int:
 
 
 def middle_of(number: int) -> float:
-    """Return the middle of a bin, in milliseconds."""
-    return float(2 ** ((number + 0.5) / BINS) / 1000)
+    """Return the middle of a bin, in milliseconds. That of the first bin is 0."""
+    return float(2 ** ((number + 0.5) / BINS) / 1000) if number else 0.0

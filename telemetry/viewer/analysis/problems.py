@@ -1,12 +1,12 @@
 """The problems of a trace, as sentences with the likely cause."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ...otlp.decode import ReceivedSpan
 from ..duration import duration
 from .hops import Trace
-from .messaging import task_of
+from .messaging import queue_of, state_of, task_of
 from .wait import LiveState, Wait
 
 __all__ = ["missing_parent", "problems"]
@@ -16,6 +16,13 @@ SKEW = 10**6
 
 #: The most problems of each kind that are reported.
 MOST = 20
+
+#: Why a message never ran, by the state of its run.
+_NEVER_RAN = {
+    "EXPIRED": "expired",
+    "REJECTED": "rejected by the worker",
+    "UNKNOWN": "the worker does not know this task",
+}
 
 # Bits of OTLP's span flags: the exporter knows whether the parent is remote, and it is remote.
 _KNOWS_REMOTE, _IS_REMOTE = 0x100, 0x200
@@ -31,7 +38,7 @@ def problems(trace: Trace) -> list[str]:
         told.append(f"The parents of {len(trace.orphans) - MOST} more spans did not arrive.")
     if trace.circular:
         told.append("Some spans are their own ancestors. The cycle is broken at the earliest.")
-    return [*told, *_untaken(trace), *_disagreements(trace)]
+    return [*told, *_untaken(trace), *_never_ran(trace), *_disagreements(trace)]
 
 
 def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
@@ -67,10 +74,9 @@ def _untaken(trace: Trace) -> Iterator[str]:
         if wait.state in ("stuck", "expired") or not wait.knows:
             groups[wait.state, wait.queue, task_of(wait.of) or wait.of.name].append(wait)
     for (state, queue, task), waits in list(groups.items())[:MOST]:
-        is_one = len(waits) == 1
-        count = "1 message" if is_one else f"{len(waits)} messages"
-        has, they = ("has", "it") if is_one else ("have", "them")
+        has, they = ("has", "it") if len(waits) == 1 else ("have", "them")
         where = f" in `{queue}`" if queue else ""
+        count = _messages(len(waits))
         longest = duration(max(wait.waited_ns for wait in waits))
         if state == "stuck":
             yield (
@@ -84,6 +90,20 @@ def _untaken(trace: Trace) -> Iterator[str]:
                 f"{count} for {task}{where} {has} no known consumer. The producer does not "
                 "record countdowns, and the consumer may not be traced."
             )
+
+
+def _never_ran(trace: Trace) -> Iterator[str]:
+    """Yield the reasons why messages never ran. One with an error is the first error."""
+    ended = (run for run in trace.runs if run.status != "ERROR")
+    groups = Counter((state_of(r), queue_of(r), task_of(r) or r.name) for r in ended)
+    for (state, queue, task), count in groups.items():
+        if reason := _NEVER_RAN.get(state):
+            where = f" in `{queue}`" if queue else ""
+            yield f"{_messages(count)} for {task}{where} did not run: {reason}."
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _disagreements(trace: Trace) -> Iterator[str]:

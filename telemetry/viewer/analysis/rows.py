@@ -11,6 +11,7 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_MESSAGE,
     EXCEPTION_TYPE,
 )
+from opentelemetry.trace import TraceFlags
 
 from ...otlp.decode import ReceivedSpan
 from .hops import Trace
@@ -18,13 +19,13 @@ from .messaging import consumer_of, state_of, task_of, text
 from .problems import missing_parent, problems
 from .wait import Node, Wait
 
-__all__ = ["error_of", "head_of", "in_ms", "rows_of"]
+__all__ = ["error_of", "flags_of", "head_of", "in_ms", "rows_of"]
 
 #: If a message has more attempts than this, all but the last are folded into one row.
 FOLDED = 2
 
 #: The most other traces that are listed.
-MOST_LINKED = 20
+MOST_LINKED = 10
 
 
 class Attempt(NamedTuple):
@@ -67,7 +68,7 @@ def head_of(trace: Trace, stored: int | None = None) -> dict[str, Any]:
         "trace_id": trace.spans[0].trace_id if trace.spans else "",
         "root": _root(trace),
         "error": _first_error(trace),
-        "linked": _linked(trace),
+        **_linked(trace),
         "spans": len(trace.spans),
         "stored_spans": stored or len(trace.spans),
         "sentence": trace.sentence,
@@ -125,14 +126,15 @@ def _first_error(trace: Trace) -> dict[str, str] | None:
     }
 
 
-def _linked(trace: Trace) -> list[dict[str, Any]]:
-    """Return the links from messages to other traces, one for each trace."""
+def _linked(trace: Trace) -> dict[str, Any]:
+    """Return the longest links from messages to other traces, one for each trace."""
     batched = (wait for batch in trace.batches.values() for wait in batch)
     links = [link for w in (*trace.all_waits, *batched) if (link := _link_of(trace, w))]
     by_trace: dict[tuple[str, str], dict[str, Any]] = {}
     for link in links:
         by_trace.setdefault((link["relation"], link["trace_id"]), link)
-    return [*by_trace.values()][:MOST_LINKED]
+    found = sorted(by_trace.values(), key=lambda link: -link["later_ms"])
+    return {"linked": found[:MOST_LINKED], "more_linked": len(found[MOST_LINKED:])}
 
 
 def _link_of(trace: Trace, wait: Wait) -> dict[str, Any] | None:
@@ -292,7 +294,7 @@ class _Rows:
             **self._service_of(span),
             "open": span.span_id,
             "span_kind": span.kind,
-            "flags": span.flags & 0xFF,
+            "flags": flags_of(span),
             "self_ms": self._self_ms(span),
             "status": span.status.lower(),
             "state": state_of(span) or None,
@@ -367,6 +369,14 @@ def _attempts(trace: Trace) -> dict[str, Attempt]:
         if len(runs) > 1
         for at, run in enumerate(runs, 1)
     }
+
+
+def flags_of(span: ReceivedSpan) -> int:
+    """Return the flags of the traceparent of *span*.
+
+    Most exporters leave them out of OTLP. But a span that was exported was sampled.
+    """
+    return span.flags & 0xFF | TraceFlags.SAMPLED
 
 
 def error_of(span: ReceivedSpan) -> str | None:

@@ -15,14 +15,18 @@ def sentence(total: int, parts: Sequence[tuple[str, int]], so_far: bool = False)
 
     The parts are rounded like the total and still add up to it. Below a minute, they are in its
     unit: ``4 min 27 s: 4 min waiting, 27 s worker``, but ``4.27 s: 4.00 waiting, 0.27 worker``. A
-    part that rounds to 0 is left out. Parts of the same name are added.
+    part that rounds to 0 is left out. If one part is everything, its length is not repeated:
+    ``10 min waiting``. Parts of the same name are added.
     """
     sums: Counter[str] = Counter()
     for (name, _), ns in zip(parts, rounded(total, [ns for _, ns in parts]), strict=True):
         sums[name] += ns
-    shown = [f"{_length(ns, total)} {name}" for name, ns in sums.items() if ns]
-    head = duration(total) + (" so far" if so_far else "")
-    return f"{head}: {', '.join(shown)}" if shown else head
+    shown = {name: ns for name, ns in sums.items() if ns}
+    head, end = duration(total), " so far" if so_far else ""
+    if [duration(ns) for ns in shown.values()] == [head]:
+        return f"{head} {next(iter(shown))}{end}"
+    body = ", ".join(f"{_length(ns, total)} {name}" for name, ns in shown.items())
+    return f"{head}{end}: {body}" if body else head + end
 
 
 def _length(ns: int, total: int) -> str:

@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..analysis.counts import OUTCOMES
 from .attributes import has_attribute, is_possible
 from .database import rows_of
 from .incoming import MAX_TIME
@@ -11,7 +12,7 @@ from .logs import traces_with_log
 from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
 from .waiting import STATES, times
 
-__all__ = ["DURATION", "LIVE", "NAMES", "WAIT", "Conditions"]
+__all__ = ["DURATION", "LIVE", "NAMES", "WAIT", "Conditions", "Message"]
 
 #: The condition of a live trace. It must equal that of the index ``found_live`` word for word.
 LIVE = f"due_ns < {MAX_TIME} OR expiring"
@@ -44,14 +45,27 @@ SAMPLE = 2_000
 MOST_WITH_ID = 1_000
 
 
+class Message(NamedTuple):
+    """The message that a search asks for. None means any."""
+
+    broker: str | None = None
+    queue: str | None = None
+    task: str | None = None
+
+
 class Conditions:
     """The conditions of one search, joined by AND, and their parameters.
+
+    The states of messages and runs must be those of a *message* that the search asks for.
 
     ``{wait}`` and ``{duration}`` are placeholders for the wait and duration of a trace.
     """
 
-    def __init__(self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int, message: Message
+    ) -> None:
         self._db = db
+        self._message = message
         self.texts: list[str] = []
         self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
         self._attributes: list[Attribute] = []
@@ -105,32 +119,48 @@ class Conditions:
                 self.where(self._may_have(is_possible(key, value)))
                 self._attributes.append(part)
 
-    def has_message(self, broker: str, queue: str, task: str) -> None:
-        """Require a message of *broker*, and of *queue* and *task* unless they are empty."""
-        wanted = {"$[0]": broker, "$[1]": queue, "$[2]": task}
-        conditions = ["kind = 'flow'"]
-        conditions += [
-            f"json_extract(value, '{path}') = {self.value(value)}"
-            for path, value in wanted.items()
-            if value or path == "$[0]"
-        ]
-        query = f"SELECT id FROM terms WHERE {' AND '.join(conditions)}"
-        self._any_of([], [number for (number,) in self._db.execute(query, self.values)])
+    def has_message(self) -> None:
+        """Require a message of this broker, queue and task."""
+        self._any_of([], self._flows())
 
     def has_status(self, status: str) -> None:
         """Require a status of the trace, or a state of one of its messages or runs."""
+        conditions = []
         live = next((condition for state, condition in STATES.items() if state == status), None)
-        ran = self._equal("state", status.upper()) if status in CELERY_STATES else []
         if live is not None:
             # ``found`` has a column due_ns, too.
             condition = live.replace("due_ns", "waiting.due_ns")
-            known = (
-                f"(({LIVE}) AND EXISTS (SELECT 1 FROM waiting "
-                f"WHERE waiting.trace = found.trace AND {condition}))"
+            conditions.append(
+                f"(({LIVE}) AND EXISTS (SELECT 1 FROM waiting WHERE waiting.trace = found.trace "
+                f"AND {condition} AND {self._is_asked_for('broker', 'queue', 'task')}))"
+            )
+        outcome = OUTCOMES.get(status.upper())
+        if self._message != Message() and outcome is not None:
+            conditions.append(
+                "found.trace IN (SELECT trace FROM runs "
+                f"WHERE flow IN ({_list(self._flows())}) AND outcome = {outcome})"
             )
         else:
-            known = f"status = {self.value(status)}"
-        self.texts.append(f"({known} OR {self._has_term(ran)})" if ran else known)
+            if live is None:
+                conditions.append(f"status = {self.value(status)}")
+            if ran := self._equal("state", status.upper()) if status in CELERY_STATES else []:
+                conditions.append(self._has_term(ran))
+        self.texts.append(f"({' OR '.join(conditions)})")
+
+    def _flows(self) -> list[int]:
+        """Return the terms of the broker, queue and task of the message."""
+        asked = self._is_asked_for(*(f"json_extract(value, '$[{at}]')" for at in range(3)))
+        query = f"SELECT id FROM terms WHERE kind = 'flow' AND {asked}"
+        return [number for (number,) in self._db.execute(query, self.values)]
+
+    def _is_asked_for(self, *columns: str) -> str:
+        """Return the condition that *columns*, of broker, queue and task, are the message's."""
+        asked = [
+            f"{column} = {self.value(value)}"
+            for column, value in zip(columns, self._message, strict=True)
+            if value is not None
+        ]
+        return " AND ".join(asked) or "TRUE"
 
     def _any_of(self, traces: list[int], terms: list[int] | None = None) -> None:
         """Require one of *traces*, or a trace that has one of *terms*."""

@@ -199,7 +199,7 @@ def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
                 "runs": len(its),
                 "share": len(its) / len(runs),
                 "failures": sum(run.outcome == counts.FAILURES for run in its),
-                "run_p50_ms": _percentile([run.duration_ns for run in its], 50),
+                "run_p50_ms": _percentile([r.duration_ns for r in its if r.duration_ns], 50),
                 "prefetch_p50_ms": _percentile([run.prefetch_ns for run in its], 50),
                 "prefetch_p95_ms": _percentile([run.prefetch_ns for run in its], 95),
                 "last_run_ns": str(its[0].start_ns),
@@ -208,8 +208,10 @@ def _workers(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
     return found
 
 
-def _percentile(values: list[int], percent: int) -> float:
+def _percentile(values: list[int], percent: int) -> float | None:
     """Return a percentile of *values*, which are nanoseconds, in milliseconds."""
+    if not values:
+        return None
     values.sort()
     return values[min(len(values) - 1, len(values) * percent // 100)] / 1e6
 
@@ -274,7 +276,8 @@ def _slowest(db: sqlite3.Connection, runs: list[Ran]) -> dict[str, list[dict[str
         }
 
     by_wait = heapq.nlargest(MOST_ROWS, runs, key=lambda run: run.wait_ns or 0)
-    by_run = heapq.nlargest(MOST_ROWS, runs, key=lambda run: run.duration_ns)
+    ran = [run for run in runs if run.duration_ns]
+    by_run = heapq.nlargest(MOST_ROWS, ran, key=lambda run: run.duration_ns)
     return {"wait": [row(run) for run in by_wait], "run": [row(run) for run in by_run]}
 
 

@@ -15,7 +15,7 @@ from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
 from ..analysis.summary import summarize
 from ..analysis.wait import STUCK_AFTER
-from .conditions import DURATION, LIVE, WAIT, Conditions
+from .conditions import DURATION, LIVE, WAIT, Conditions, Message
 from .database import rows_of
 from .incoming import MAX_TIME
 from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
@@ -126,7 +126,8 @@ def find(
 def _conditions(
     db: sqlite3.Connection, search: Search, terms: list[int], now_ns: int, stuck_after_ns: int
 ) -> Conditions:
-    asked = Conditions(db, now_ns, stuck_after_ns)
+    message = Message(search.broker, search.queue or None, search.task or None)
+    asked = Conditions(db, now_ns, stuck_after_ns, message)
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
     for term in others:
@@ -134,7 +135,7 @@ def _conditions(
             f"EXISTS (SELECT 1 FROM found o WHERE o.term = {term} AND o.trace = found.trace)"
         )
     if search.broker is not None:
-        asked.has_message(search.broker, search.queue, search.task)
+        asked.has_message()
     for part in search.parts:
         asked.add(part)
     if search.status:
@@ -209,16 +210,19 @@ def _rows(db: sqlite3.Connection, numbers: list[int], stuck_after_ns: int) -> li
     room = MOST_SPANS_ANEW
     now = time.time_ns()
     rows = []
-    query = "SELECT id, row FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))"
-    found = dict(rows_of(db, "id, row", query, {"numbers": json.dumps(numbers)}))
+    query = "SELECT id, row, spans FROM traces WHERE id IN (SELECT value FROM json_each(:numbers))"
+    found = rows_of(db, "id, row, spans", query, {"numbers": json.dumps(numbers)})
+    stored = {number: (row, spans) for number, row, spans in found}
     for number in numbers:
-        row: dict[str, Any] = msgspec.json.decode(found[number])
+        text, spans = stored[number]
+        row: dict[str, Any] = msgspec.json.decode(text)
         if row["live"] and row["spans"] <= room:
             room -= row["spans"]
             row = summarize(read_trace(db, number, now, stuck_after_ns)).row
         elif row["live"]:
             row = _brought_forward(db, number, row, times(now, stuck_after_ns))
-        rows.append(row)
+        # A summary knows only the spans that it was made from.
+        rows.append(row | {"spans": spans})
     return rows
 
 

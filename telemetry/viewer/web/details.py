@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...otlp.decode import ReceivedSpan
+from ..analysis.rows import flags_of
 from ..store.logs import Stored
 from ..store.read import linked_from, number_of, read_spans
 
@@ -118,7 +119,7 @@ def span_details(db: sqlite3.Connection, span: ReceivedSpan) -> dict[str, Any]:
             for link in span.links
         ],
         "linked_from": _linked_from(db, span),
-        "traceparent": f"00-{span.trace_id}-{span.span_id}-{span.flags & 0xFF:02x}",
+        "traceparent": f"00-{span.trace_id}-{span.span_id}-{flags_of(span):02x}",
         "dropped": {"attributes": attributes, "events": events, "links": links},
     }
 

@@ -48,7 +48,7 @@ export async function send(file) {
 }
 
 async function read(answer) {
+  if (answer.ok) return answer.json();
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(body.error || answer.statusText), { status: answer.status, position: body.position });
-  return body;
+  throw Object.assign(new Error(body.error || answer.statusText), { status: answer.status, position: body.position });
 }

@@ -3,6 +3,8 @@
 import { h, s } from "./dom.js";
 import { ticks } from "./format.js";
 
+// On a narrow page, one chart is as wide as the page.
+const NARROW = matchMedia("(max-width: 64rem)");
 const MARGIN = { left: 70, right: 10, top: 8, bottom: 20 };
 
 /** A line through the values at `key`, with gaps where there is none. A value between two gaps is a dot. */
@@ -49,12 +51,13 @@ export function sparkline(series, lines, { label, width = 96, height = 26 }) {
 }
 
 /** A chart with axes, a legend, and the values of each moment on hover. The vertical axis reaches at least to `least`. */
-export function chart(series, lines, { title, format, tick = format, since, now, bucket, height = 180, width = 620, dots = null, least = 0.001 }) {
-  // A chart wider than the page would be scaled down, with its text.
-  width = Math.min(width, document.documentElement.clientWidth - 46);
+export function chart(series, lines, { title, format, tick = format, since, now, bucket, height = 180, isWide = false, dots = null, least = 0 }) {
+  // The width in pixels of its place, or it would be scaled with its text.
+  const room = document.documentElement.clientWidth;
+  const width = isWide || NARROW.matches ? room - 57 : room / 2 - 46;
   const begin = now - since;
   const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
-  const top = Math.max(largest(series, lines), ...(dots ?? []).map((dot) => dot.value), least);
+  const top = Math.max(largest(series, lines), ...(dots ?? []).map((dot) => dot.value), least) || 1;
   const scale = ticks(top, 4);
   // The highest line of the grid is above the highest value.
   if (scale.at(-1) < top) scale.push(2 * scale.at(-1) - scale.at(-2));

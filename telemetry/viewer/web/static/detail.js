@@ -13,12 +13,15 @@ export async function detail(side, trace, id, { missingParent, close, copy }) {
   side.hidden = false;
   side.setAttribute("aria-busy", "true");
   side.dataset.span = id;
+  delete side.dataset.failed;
   let span;
   let logs;
   try {
     [span, logs] = await Promise.all([get(`/api/traces/${trace}/spans/${id}`), get(`/api/traces/${trace}/logs?span_id=${id}`)]);
   } catch (error) {
-    if (side.dataset.span === id) side.replaceChildren(h("p", { class: "empty" }, error.message), button("Close", close));
+    if (side.dataset.span !== id) return;
+    side.dataset.failed = "";
+    side.replaceChildren(h("p", { class: "empty" }, error.message), button("Close", close));
     return;
   } finally {
     side.removeAttribute("aria-busy");

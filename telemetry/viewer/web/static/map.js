@@ -1,13 +1,15 @@
 // The map of services, queues and stores, and of calls and messages between them. The server computes the layout.
 
 import { breakable, h, nothing, s } from "./dom.js";
-import { count, duration, rate } from "./format.js";
+import { compact, count, duration, rate } from "./format.js";
 import { polling } from "./polling.js";
 import { pageOf } from "./queues.js";
 import { range } from "./range.js";
 
 const narrow = matchMedia("(max-width: 56rem)");
 const CORNER = 12;
+// The width of a letter of a label, and of the longest label.
+const [LETTER, LABEL] = [6, 90];
 
 /** Show the map in `view`. */
 export function showMap(view) {
@@ -49,7 +51,7 @@ function begin(scroller, nodes) {
 }
 
 function legend() {
-  return h("p", { class: "legend" }, ["service", "queue", "store"].map((kind) => h("span", {}, h("i", { class: `swatch kind-${kind}`, "aria-hidden": "true" }), kind)), h("span", {}, "On an edge: rate, and below it the p50 of the call, or of the wait in the queue."));
+  return h("p", { class: "legend" }, ["service", "queue", "store"].map((kind) => h("span", {}, h("i", { class: `swatch kind-${kind}`, "aria-hidden": "true" }), kind)), h("span", {}, "On an edge: rate, and p50 (±2.2 %) of the call, or of the wait in the queue."));
 }
 
 /** The address that a node links to: the page of a queue, or the traces of a service. */
@@ -77,15 +79,22 @@ function graph({ nodes, edges, width, height }, since) {
     "svg",
     { class: "map", viewBox: `0 0 ${width} ${height}`, style: { "--natural": `${width}px` }, role: "group", "aria-label": "What calls what. The table below has the same data." },
     s("defs", {}, ["", "bad-"].map((kind) => s("marker", { id: `${kind}tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" })))),
-    edges.map((edge) => line(edge)),
+    edges.map((edge) => line(edge, known)),
     nodes.map((node) => box(node, since)),
     edges.map((edge) => label(edge, known)),
   );
 }
 
-function line(edge) {
+const lengths = (edge) => [rate(edge.per_s), edge.p50_ms === null ? "" : ` ${duration(edge.p50_ms)}`];
+
+/** An edge in words. */
+function described(edge, nodes) {
+  return `${nodes.get(edge.from).name} to ${nodes.get(edge.to).name}: ${lengths(edge).join("")}, ${count(edge.count)} times, ${count(edge.errors)} failed`;
+}
+
+function line(edge, nodes) {
   const tip = edge.errors ? "bad-tip" : "tip";
-  return s("path", { class: `edge ${edge.errors ? "bad" : ""} ${edge.back ? "back" : ""}`, d: path(edge.points), "marker-end": `url(#${tip})`, "aria-hidden": "true" });
+  return s("path", { class: `edge ${edge.errors ? "bad" : ""} ${edge.back ? "back" : ""}`, d: path(edge.points), "marker-end": `url(#${tip})`, "aria-hidden": "true" }, s("title", {}, described(edge, nodes)));
 }
 
 /** A path through the points with round corners. */
@@ -107,16 +116,18 @@ function towards([x, y], [toX, toY]) {
 function label(edge, nodes) {
   if (!edge.label) return null;
   const [x, y] = edge.label;
-  const [first, second] = [rate(edge.per_s), duration(edge.p50_ms)];
-  const width = Math.min(70, 7.5 * Math.max(first.length, second.length) + 8);
-  const name = `${nodes.get(edge.from).name} to ${nodes.get(edge.to).name}: ${count(edge.count)} times, ${count(edge.errors)} failed`;
-  return s("a", { class: "edge-label", href: traces(edge, nodes), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 17, width, height: 34, rx: 4 }), s("text", { x, y: y - 3, "text-anchor": "middle" }, first), s("text", { class: "small", x, y: y + 13, "text-anchor": "middle" }, second));
+  const [first, second] = lengths(edge);
+  const width = Math.min(LABEL, LETTER * (first + second).length + 4);
+  // A text that may be wider than its place is compressed.
+  const bound = width === LABEL ? { textLength: LABEL - 4, lengthAdjust: "spacingAndGlyphs" } : {};
+  const name = described(edge, nodes);
+  return s("a", { class: "edge-label", href: traces(edge, nodes), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
 }
 
 function box(node, since) {
   const { x, y, width, height, lines } = node;
   const shape = node.kind === "queue" ? { rx: height / 2 } : node.kind === "store" ? { rx: 3, "stroke-dasharray": "4 3" } : { rx: 8 };
-  const words = `${node.kind} · ${count(node.count)}${node.errors ? ` · ${count(node.errors)} failed` : ""}`;
+  const words = [node.kind, node.count && compact(node.count), node.errors && `${compact(node.errors)} failed`].filter(Boolean).join(" · ");
   const middle = y + (height - 17 * lines.length - 17) / 2;
   const drawn = [
     s("title", {}, `${node.name}: ${words}`),

@@ -55,9 +55,17 @@ export function minimap(choose) {
       range = whole;
       if (key !== shown) {
         shown = key;
-        bars.replaceChildren(...some.map((row, index) => s("rect", { class: row.wait ? "queue" : row.status === "error" ? "error" : colorOf(row.service_index), x: scale(row.start_ms), y: (HEIGHT * index) / some.length, width: Math.max(2, scale(row.end_ms) - scale(row.start_ms)), height })));
+        const bar = (index, kind, from, to) => s("rect", { class: kind, x: scale(from), y: (HEIGHT * index) / some.length, width: Math.max(2, scale(to) - scale(from)), height });
+        bars.replaceChildren(...some.flatMap((row, index) => pieces(row).map((piece) => bar(index, ...piece))));
       }
       shade(zoom);
     },
   };
+}
+
+/** The parts of a row with their colors: a wait may have two. */
+function pieces(row) {
+  if (!row.wait) return [[row.status === "error" ? "error" : colorOf(row.service_index), row.start_ms, row.end_ms]];
+  const due = row.start_ms + (row.wait.scheduled_ms || 0);
+  return [["scheduled", row.start_ms, due], ["queue", due, row.end_ms]].filter(([, from, to]) => to > from);
 }

@@ -1,11 +1,11 @@
 // The page of one queue, or of one task in it: producers, workers, waits and failures.
 
 import { chart } from "./chart.js";
-import { breakable, h } from "./dom.js";
+import { breakable, h, nothing } from "./dom.js";
 import { clockOf, count, duration, rates, tick } from "./format.js";
 import { update } from "./morph.js";
 import { polling } from "./polling.js";
-import { brokerName, linked, NO_QUEUE, oldest, pageOf, percentiles, stateBadge, tracesOf } from "./queues.js";
+import { brokerName, estimates, linked, NO_QUEUE, oldest, pageOf, percentiles, stateBadge, tracesOf } from "./queues.js";
 import { range } from "./range.js";
 import { STATUS_WORDS } from "./status.js";
 
@@ -25,7 +25,7 @@ export function showQueue(view) {
   const trail = [h("a", { href: "/queues", "data-link": "" }, "Queues"), task === null ? null : h("a", { href: pageOf(queue, broker, given.get("since_s")), "data-link": "" }, queue || NO_QUEUE)];
   view.append(
     h("nav", { class: "trail", "aria-label": "Breadcrumb" }, h("ol", {}, trail.filter(Boolean).map((link) => h("li", {}, link)))),
-    h("div", { class: "page-head" }, h("h1", {}, title || (task === null ? NO_QUEUE : NO_TASK)), state, chosen.element),
+    h("div", { class: "page-head" }, h("h1", {}, title || (task === null ? NO_QUEUE : NO_TASK)), state, chosen.element, estimates()),
     place,
   );
   const shown = polling(place, {
@@ -37,8 +37,9 @@ export function showQueue(view) {
     },
     seconds: 5,
     show(answer) {
-      update(state, stateBadge(answer.state));
-      return page(answer, broker);
+      const isKnown = answer.brokers.length > 0;
+      update(state, isKnown ? stateBadge(answer.state) : "");
+      return isKnown ? page(answer, broker) : [nothing(task === null ? "Queue not found" : "Task not found", "No message of it is stored here. The page updates itself.")];
     },
   });
   return shown;
@@ -84,10 +85,10 @@ function tiles(it, of, during) {
     tile("Out", outward),
     tile("Wait p95", p95(it.wait_ms, "wait")),
     tile("Run p95", p95(it.run_ms, "duration")),
-    tile("Failed", linked(it.failures, { ...during, status: "error" }), it.failures),
-    tile("Retried", linked(it.retries, { ...during, q: "status:retry" })),
+    tile("Failed", linked(it.failures, { ...during, status: "failure" }), it.failures),
+    tile("Retried", linked(it.retries, { ...during, status: "retry" })),
     tile("Expired", linked(it.expired + it.expired_waiting, { ...of, status: "expired" })),
-    tile("Rejected", linked(it.rejected, { ...during, q: "status:rejected" })),
+    tile("Rejected", linked(it.rejected, { ...during, status: "rejected" })),
     tile("Revoked", linked(it.revoked, { ...during, status: "revoked" })),
   );
 }
@@ -127,7 +128,7 @@ function tasks(it, broker, inQueue) {
       ...rates(task.in_per_s, task.out_per_s),
       percentiles(task.wait_ms, tracesOf({ ...of, sort: "wait" })),
       percentiles(task.run_ms, tracesOf({ ...of, sort: "duration" })),
-      linked(task.failures, { ...of, status: "error" }, { kind: "bad" }),
+      linked(task.failures, { ...of, since_s: it.since_s, status: "failure" }, { kind: "bad" }),
       count(task.retries),
     ];
   };
@@ -171,7 +172,7 @@ function scatter(it, over) {
     { "data-key": "scatter", class: "wide" },
     h("h2", {}, "Waits"),
     dots.length
-      ? chart([], ["ok", "failed", "other"].map((name) => ({ key: name, name: `dot-${name}`, label: name === "other" ? "retried, expired or rejected" : name })), { title: "Wait of each run. A dot links to its trace.", format: duration, tick, width: 1140, height: 220, dots, ...over })
+      ? chart([], ["ok", "failed", "other"].map((name) => ({ key: name, name: `dot-${name}`, label: name === "other" ? "retried, expired or rejected" : name })), { title: "Wait of each run. A dot links to its trace.", format: duration, tick, isWide: true, height: 220, dots, ...over })
       : h("p", { class: "empty" }, "No runs with a wait in this time range."),
   );
 }

@@ -14,13 +14,18 @@ export function showQueues(view) {
   document.title = "Queues · queuehop";
   const place = h("div");
   const chosen = range("/queues", () => page.refresh());
-  view.append(h("div", { class: "page-head" }, h("h1", {}, "Queues"), chosen.element), place);
+  view.append(h("div", { class: "page-head" }, h("h1", {}, "Queues"), chosen.element, estimates()), place);
   const page = polling(place, {
     address: () => `/api/queues?since_s=${chosen.value()}`,
     seconds: 5,
     show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
   });
   return page;
+}
+
+/** The error of the percentiles: they are those of the bins of a histogram. */
+export function estimates() {
+  return h("span", { class: "where", title: "Percentiles are estimated from a histogram" }, "Percentiles ±2.2 %");
 }
 
 /** The address of the page of a queue, or of a task in it. */
@@ -106,11 +111,11 @@ function row(queue, since, isAmbiguous) {
     number("In / out", ...flow(queue)),
     number("Wait", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
     number("Run", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
-    number("Failed", linked(queue.failures, { ...during, status: "error" }, { kind: "bad" })),
-    number("Retried", linked(queue.retries, { ...during, q: "status:retry" })),
+    number("Failed", linked(queue.failures, { ...during, status: "failure" }, { kind: "bad" })),
+    number("Retried", linked(queue.retries, { ...during, status: "retry" })),
     cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), ` ×${count(times)}`)))),
     number("Expired", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
-    number("Rejected", linked(queue.rejected, { ...during, q: "status:rejected" })),
+    number("Rejected", linked(queue.rejected, { ...during, status: "rejected" })),
   );
 }
 

@@ -7,8 +7,9 @@ const PAUSE = 150;
 
 /**
  * The field, its matches, and the way from one to the next. `search(text)` finds the ids of spans by
- * their attributes, `rows()` are all rows in order, `selected()` is the id of the selected one, and
- * `goTo(id)` selects another. `changed(byHand)` is called when the matches may have changed.
+ * their attributes, `rows()` are all rows in order, `selected()` is the id of the selected one,
+ * `goTo(id)` selects another, and `leave()` focuses the rows. `changed(byHand)` is called when the
+ * matches may have changed.
  */
 export class SpanSearch {
   matches = new Set();
@@ -17,8 +18,8 @@ export class SpanSearch {
   inAttributes = new Set();
   timer = null;
 
-  constructor({ text, search, rows, selected, goTo, changed }) {
-    Object.assign(this, { search, rows, selected, goTo, changed });
+  constructor({ text, search, rows, selected, goTo, leave, changed }) {
+    Object.assign(this, { search, rows, selected, goTo, leave, changed });
     const button = (label, key, sign, by) => h("button", { type: "button", "aria-label": label, title: `${label} (${key})`, onclick: () => this.step(by) }, sign);
     this.field = h("input", { type: "search", "data-search": true, "aria-label": "Search spans", placeholder: "Search names and attributes", autocomplete: "off", spellcheck: "false", value: text, oninput: () => this.look(true), onkeydown: (event) => this.press(event) });
     this.tally = h("span", { class: "tally", role: "status" });
@@ -35,9 +36,11 @@ export class SpanSearch {
   }
 
   press(event) {
-    if (event.key !== "Enter") return;
+    if (event.key === "Enter") this.step(event.shiftKey ? -1 : 1);
+    else if (event.key === "Escape") this.leave();
+    else return;
     event.preventDefault();
-    this.step(event.shiftKey ? -1 : 1);
+    event.stopPropagation();
   }
 
   /** Search again in rows that have changed; in attributes only if there are other spans. */

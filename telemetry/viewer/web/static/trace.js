@@ -12,6 +12,8 @@ import { waterfall } from "./waterfall.js";
 const [READ_PAUSE, TURN_PAUSE, SAVE_PAUSE] = [300, 120, 200];
 // Milliseconds until a trace with a waiting message is read again, and the spans that cost one such time more.
 const [AGAIN, MANY] = [1000, 500];
+// On a narrow page the details are below the rows.
+const NARROW = matchMedia("(max-width: 56rem)");
 // Milliseconds after a state changes, so that it has changed.
 const MARGIN = 50;
 
@@ -123,7 +125,7 @@ class TracePage {
     this.waterfall = waterfall(trace, {
       chosen: this.spanId,
       saved: this.saved,
-      open: (span) => this.choose(span),
+      open: (span) => this.open(span),
       moved: (span) => this.follow(span),
       changed: () => this.save(),
       search: (text) => this.search(text),
@@ -157,12 +159,17 @@ class TracePage {
   choose(span, navigate = true) {
     clearTimeout(this.timers.turn);
     if (navigate) history.replaceState(history.state, "", `/trace/${this.id}/${span}`);
-    detail(this.side, this.id, span, { missingParent: this.missingParents.get(span), close: () => this.closeDetails(), copy });
+    return detail(this.side, this.id, span, { missingParent: this.missingParents.get(span), close: () => this.closeDetails(), copy });
+  }
+
+  async open(span) {
+    await this.choose(span);
+    if (NARROW.matches) this.side.scrollIntoView({ block: "start" });
   }
 
   goTo(span) {
     this.waterfall?.goTo(span);
-    this.choose(span);
+    this.open(span);
   }
 
   /** Let the open panel follow the selected row. */
@@ -170,12 +177,12 @@ class TracePage {
     if (!this.side.hidden) this.after("turn", TURN_PAUSE, () => this.choose(span));
   }
 
-  /** Show the panel again if the parent of its span has arrived, or is now missing. */
+  /** Show the panel again if it has failed, or the parent of its span has arrived or is now missing. */
   updateDetails(trace) {
     const before = this.missingParents;
     this.missingParents = new Map(trace.rows.map((row) => [row.id, row.missing_parent]));
     const shown = this.side.hidden ? undefined : this.side.dataset.span;
-    if (shown && before.get(shown) !== this.missingParents.get(shown)) this.choose(shown, false);
+    if (shown && ("failed" in this.side.dataset || before.get(shown) !== this.missingParents.get(shown))) this.choose(shown, false);
   }
 
   closeDetails() {

@@ -27,7 +27,7 @@ export function traceHead(id, { goTo, copyId, copyJson }) {
     legend.show([measured, others, hasLogs], () => legendOf(measured, others, hasLogs));
     facts.show([trace.status, trace.live, trace.start_ns, trace.spans, trace.stored_spans], () => factsOf(trace, id));
     error.show(trace.error, () => (trace.error ? errorOf(trace.error, id, goTo) : []));
-    linked.show(trace.linked, () => trace.linked.map(linkedTrace), { "aria-label": "Linked traces" });
+    linked.show([trace.linked, trace.more_linked], () => linksOf(trace), { "aria-label": "Linked traces" });
     problems.show(trace.problems, () => trace.problems.map((text) => h("li", {}, prose(text))), { "aria-label": "Problems" });
   }
 
@@ -84,6 +84,11 @@ function errorOf(error, id, goTo) {
   };
   const link = h("a", { href: `/trace/${id}/${error.id}`, onclick: click, title: error.name }, `${shortened(error.name)} (${shortened(error.service)})`);
   return [h("span", {}, h("strong", {}, "First error"), " in ", link, `: ${error.message || "no message"}`)];
+}
+
+function linksOf(trace) {
+  const more = trace.more_linked;
+  return [...trace.linked.map(linkedTrace), ...(more ? [h("li", {}, `${counted(more, "more trace")}: see the links in the details of the span`)] : [])];
 }
 
 function linkedTrace(link) {

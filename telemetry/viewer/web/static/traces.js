@@ -37,6 +37,8 @@ class TraceList {
   request = null;
   isClosed = false;
   isBusy = false;
+  // Whether the rows are those of the filters.
+  isCurrent = false;
   timer = null;
   changes = null;
 
@@ -64,8 +66,8 @@ class TraceList {
     const arrow = (step) => (event) => !event.target.closest?.("select, button, [role=dialog]") && this.move(step);
     return {
       heard: (kind) => kind === "trace" && this.readLater(),
-      refresh: () => (this.rows.size ? this.readAgain() : this.readAll({ isQuiet: true })),
-      keys: { j: () => this.move(1), k: () => this.move(-1), ArrowDown: arrow(1), ArrowUp: arrow(-1), r: () => (this.rows.size ? this.readAgain() : this.readAll()) },
+      refresh: () => this.readAgain(),
+      keys: { j: () => this.move(1), k: () => this.move(-1), ArrowDown: arrow(1), ArrowUp: arrow(-1), r: () => this.readAgain() },
       close: () => this.close(),
     };
   }
@@ -95,8 +97,10 @@ class TraceList {
 
   /** Read the list from its beginning. */
   async readAll({ limit = PAGE, isQuiet = false } = {}) {
+    this.isCurrent = false;
     const answer = await this.ask({ limit });
     if (!answer) return;
+    this.isCurrent = true;
     this.replace(answer.traces);
     this.fresh.hidden = true;
     this.finish(answer, isQuiet);
@@ -112,6 +116,7 @@ class TraceList {
 
   /** Read again what is shown. */
   async readAgain() {
+    if (!this.isCurrent) return this.readAll({ isQuiet: true });
     const answer = await this.ask({ limit: Math.min(LONGEST, this.rows.size + PAGE) });
     if (!answer) return;
     this.takeAgain(answer);
@@ -184,9 +189,12 @@ class TraceList {
 
   takeAgain({ traces, next }) {
     const found = new Map(traces.map((trace) => [trace.trace_id, trace]));
-    const arrived = traces.filter((trace) => !this.rows.has(trace.trace_id));
+    const isShown = (trace) => this.rows.has(trace.trace_id);
+    // What follows the last row is on the next page, and has not just arrived.
+    const last = traces.findLastIndex(isShown);
+    const arrived = (this.next && last >= 0 ? traces.slice(0, last) : traces).filter((trace) => !isShown(trace));
     // A row that is not in the answer no longer matches, or newer rows have moved it to the next page.
-    const sure = next ? traces.length - arrived.length : Infinity;
+    const sure = next ? traces.filter(isShown).length : Infinity;
     [...this.body.rows].forEach((element, at) => {
       const id = element.dataset.trace;
       if (found.has(id)) this.rows.get(id).update(found.get(id));

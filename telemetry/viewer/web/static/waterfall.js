@@ -49,6 +49,7 @@ class Waterfall {
       rows: () => this.rows,
       selected: () => this.current?.id,
       goTo: (id) => this.goTo(id),
+      leave: () => this.scroller.focus({ preventScroll: true }),
       changed: (byHand) => {
         this.draw();
         if (byHand) changed();
@@ -172,8 +173,7 @@ class Waterfall {
     const [begin, end] = this.range ?? whole;
     const percent = (ms) => (100 * (ms - begin)) / (end - begin);
     this.drawRows(from, to, percent);
-    const most = Math.max(1, Math.min(MOST_LABELS, Math.floor(this.axisWidth / LABEL)));
-    this.axis.replaceChildren(...ticks(end - begin, most).map((ms) => h("span", { style: { left: `${percent(ms + begin)}%` } }, tick(ms + begin))));
+    this.axis.replaceChildren(...labels(begin, end, Math.floor(this.axisWidth / LABEL)).map(([ms, text]) => h("span", { style: { left: `${percent(ms)}%` } }, text)));
     this.scroller.setAttribute("aria-activedescendant", this.current ? idOf(this.current) : "");
     arrowsOf(this.arrows, { canvas: this.canvas, shown: this.shown, links: this.trace.links, from, to, percent, height: rowHeight(), middle: barMiddle() });
     this.overview.draw(this.rows, whole, this.range);
@@ -342,4 +342,12 @@ class Waterfall {
     this.search.count();
     this.open(row.open);
   }
+}
+
+/** The labels of the axis: at most so many, with their times. Where times differ by less than they show, all but the first are relative to it. */
+function labels(begin, end, most) {
+  const times = ticks(end, Math.max(1, Math.min(MOST_LABELS, most)), begin);
+  const texts = times.map(tick);
+  const isClear = new Set(texts).size === texts.length;
+  return times.map((ms, at) => [ms, at && !isClear ? `+${tick(ms - times[0])}` : texts[at]]);
 }

@@ -137,6 +137,17 @@ def test_how_messages_end(kept: Kept) -> None:
     assert [queue[name] for name in counted] == [7, 1, 2, 1, 1, 1]
 
 
+def test_a_message_that_never_ran_has_a_wait_and_no_duration(kept: Kept) -> None:
+    sent, ran = message(5.0, state="EXPIRED")
+    kept.add(sent, replace(ran, end_ns=ran.start_ns), ago=5000)
+    [queue] = kept.queues()
+    assert queue["wait_ms"]["p50"] == pytest.approx(5, rel=0.03)
+    assert queue["run_ms"]["p50"] is None
+    page = kept.page("celery")
+    assert [worker["run_p50_ms"] for worker in page["workers"]] == [None]
+    assert (len(page["slowest"]["wait"]), page["slowest"]["run"]) == (1, [])
+
+
 def test_queues_of_one_name_on_two_brokers_are_two(kept: Kept) -> None:
     kept.add(*message(5.0, broker="one"), ago=5000)
     kept.add(*message(5.0, broker="two"), ago=5000)

@@ -277,6 +277,29 @@ def test_a_queue_is_found_by_its_broker_too(traces: Traces) -> None:
     assert traces.ids(q='broker:"redis://here"') == "da"
 
 
+def test_the_state_is_that_of_the_message_that_is_asked_for(traces: Traces) -> None:
+    def also(letter: str, queue: str, **run: Any) -> list[ReceivedSpan]:
+        """Return an order with a second message, in *queue* and not taken, beside its own."""
+        spans = order(letter * 32, **run)
+        facts = spans[1].attributes | {
+            "messaging.destination.name": queue,
+            "messaging.message.id": "other",
+        }
+        return [*spans, replace(spans[1], span_id="other", attributes=facts)]
+
+    traces.add(
+        also("a", "mail"), also("b", "x", state="FAILURE"), also("c", "mail", state="REJECTED")
+    )
+    assert traces.ids(status="waiting") == "cba"
+    assert traces.ids(status="waiting", queue="mail") == "ca"
+    assert traces.ids(q="status:waiting", queue="mail", task="charge") == "ca"
+    assert traces.ids(status="waiting", queue="celery") == ""
+    assert traces.ids(status="failure", queue="celery") == "b"
+    assert traces.ids(status="failure", queue="x") == ""
+    assert traces.ids(status="rejected", queue="celery", task="charge") == "c"
+    assert traces.ids(status="error", queue="mail") == "c"
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

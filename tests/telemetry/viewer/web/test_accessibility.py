@@ -49,7 +49,7 @@ PAGES = {
     "/queues": ".queues tbody tr",
     "/queue?queue=celery": ".charts svg",
     "/queue?queue=celery&task=charge": ".charts svg",
-    "/queue?queue=nowhere": ".tiles",
+    "/queue?queue=nowhere": ".nothing",
     "/map": ".node",
     "/logs": ".log-list li",
     "/logs?all=1&severity=17": ".log-list li",

@@ -260,6 +260,9 @@ def test_on_a_phone_labels_keep_clear_of_each_other(page, viewer: Viewer) -> Non
     assert len(boxes) > 1
     for left, right in pairwise(boxes):
         assert left["x"] + left["width"] <= right["x"]
+    # The details are below the rows.
+    page.locator(".row").last.click()
+    expect(page.get_by_role("heading", name="process tasks.add")).to_be_in_viewport()
     page.goto("/")
     # Two lines: what it is and how it went, then when and how long.
     row = page.locator(".traces tbody tr").first

@@ -210,4 +210,5 @@ def test_no_queue_and_an_unknown_one(page: Page) -> None:
     expect(page.get_by_text("No messages in this time range")).to_be_visible()
     page.goto("/queue?queue=nowhere")
     expect(page.get_by_role("heading", level=1)).to_have_text("nowhere")
-    expect(page.get_by_text("No run in this time range")).to_be_visible()
+    expect(page.get_by_text("Queue not found")).to_be_visible()
+    expect(page.get_by_text("OK")).to_have_count(0)

@@ -95,11 +95,16 @@ def test_data_stays_while_the_viewer_is_down(chromium: Browser, start_viewer: St
             re.compile(r"No connection to the viewer since")
         )
         assert page.locator("main").inner_text() == shown[path]
+    trace = pages[f"/trace/{'a' * 32}"]
+    trace.locator(".row").first.click()
+    details = trace.get_by_label("Span details")
+    expect(details).to_contain_text("The viewer does not answer")
     second = start_viewer(http=first.url.removeprefix("http://"))
     second.send(export(order("b" * 32)))
     for page in pages.values():
         expect(page.locator(".offline")).to_be_empty()
     row(pages["/"], "b" * 32)
+    expect(details.get_by_role("heading", level=2)).to_be_visible()
     context.close()
 
 
