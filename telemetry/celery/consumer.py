@@ -115,19 +115,19 @@ class RunTracer:
         run = Run(self._template(task, False), facts)
         run.id, run.context = facts.message[0], context
         start_time = int(started * 1e9) if started else None
-        run.start(parent, context, [RecordedLink.to(each) for each in links], start_time)
+        run.start(parent, context, links, start_time)
         return run
 
     def _origin(
         self, headers: Mapping[str, Any]
-    ) -> tuple[ParentContext | None, Context, list[ParentContext]]:
+    ) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
         """Return the run's parent, the context of its message, and the links of the run."""
         send, context = extract_parent(headers)
-        links = parse_links(headers[LINKS]) if LINKS in headers else []
+        links = list(map(RecordedLink.to, parse_links(headers[LINKS]))) if LINKS in headers else []
         relation = headers.get(RELATION, self._relation)
         if relation == "child" or (relation != "link" and self._relation == "child"):
             return send, context, links
-        return None, context, links if send is None else [send, *links]
+        return None, context, links if send is None else [RecordedLink.to(send), *links]
 
     def _start_eager(self, task: str, message: Mapping[str, Any]) -> Run:
         """Start a run that the caller waits for. It has no message, and is inside the caller."""
