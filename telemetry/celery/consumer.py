@@ -123,7 +123,8 @@ class RunTracer:
     ) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
         """Return the run's parent, the context of its message, and the links of the run."""
         send, context = extract_parent(headers)
-        links = list(map(RecordedLink.to, parse_links(headers[LINKS]))) if LINKS in headers else []
+        linked = parse_links(headers[LINKS]) if LINKS in headers else []
+        links = [RecordedLink.to(each) for each in linked]
         relation = headers.get(RELATION, self._relation)
         if relation == "child" or (relation != "link" and self._relation == "child"):
             return send, context, links
