@@ -34,7 +34,7 @@ endif
 
 .PHONY: quick
 quick: $(VENV)/.installed-dev ## run the tests that start no process, in under a minute
-	$(RUN) pytest -m quick --numprocesses=2 -q
+	$(RUN) pytest -m quick --numprocesses=4 -q
 
 .PHONY: pythons
 pythons: ## run the demo and some tests on each Python; debootstrap adds a missing 3.14 or 3.15

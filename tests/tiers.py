@@ -9,8 +9,11 @@ from . import processes
 
 #: Fixtures that start a process, and pytest's own that does.
 _STARTING = frozenset(
-    {"broker_server", "chromium", "rabbitmq", "sound", "start_viewer", "pytester"}
-)
+    {
+        "broker_server", "chromium", "prefork_worker", "pytester", "rabbitmq", "shared_start",
+        "solo_worker", "sound", "start_viewer",
+    }
+)  # fmt: skip
 
 #: Names in the namespace of a module whose tests start processes.
 _MODULES = (subprocess, processes)
@@ -23,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "quick: needs no process of its own: make quick")
     quick = config.getoption("markexpr") == "quick"
     settings.load_profile("quick" if quick else "full")
+    if quick:
+        processes.Process.__init__ = _refuse  # type: ignore[method-assign]
+
+
+def _refuse(_: processes.Process, argv: list[str], *__: object, **___: object) -> None:
+    raise AssertionError(
+        f"{argv[0]} is started in the quick tier: add its fixture to tests/tiers.py"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
