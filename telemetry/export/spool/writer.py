@@ -15,7 +15,6 @@ from collections import deque
 
 from ...config.settings import Spool
 from ...tracing.faults import RateLimit, logger
-from ...tracing.interrupts import uninterrupted
 from .directory import SpoolDirectory, tree_of
 from .frames import LARGEST, Definition, frame, seed
 from .watch import Watch
@@ -29,7 +28,7 @@ PART = 8
 LARGEST_SEGMENT = 4 * 1024 * 1024
 
 #: Seconds between two checks of the open segment.
-CHECK = 0.5
+CHECK = 0.1
 
 #: The least number of a descriptor. A daemon may close all descriptors and use their numbers again.
 #: A write to a high number then fails, and does not go into another file.
@@ -75,18 +74,27 @@ class Writer:
         if len(payload) > LARGEST:
             raise ValueError(f"a collector does not accept {len(payload)} bytes")
         now = time.monotonic()
-        try:
-            if now >= self._segment.due:
-                self._check(now)
-            if not self._waiting:
-                self._segment.write(definition, payload)
-                return
-        except OSError:
-            self._segment.due = 0.0
         with self._lock:
-            self._waiting.append((definition, payload))
-            self._bytes += len(payload)
-            self._write_waiting(now)
+            # A finalizer or a signal handler may run in the middle of this thread's own write.
+            # That write then appends this frame too.
+            if self._writing or self._waiting:
+                self._enqueue(definition, payload)
+            else:
+                self._writing = True
+                try:
+                    if now >= self._segment.due:
+                        self._check_segment(now)
+                    self._segment.write(definition, payload)
+                except BaseException as exc:  # a signal handler may raise, as a soft time limit
+                    self._enqueue(definition, payload)
+                    if not isinstance(exc, OSError):
+                        raise
+                finally:
+                    self._writing = False
+            if self._waiting:
+                self._write_waiting(now)
+        if now >= self._watch.due:
+            self._watch.look()
 
     def flush(self, timeout: float) -> bool:
         """Ask for the delivery of what this tree has written. Return whether it is all on disk.
@@ -128,9 +136,13 @@ class Writer:
     def _waits(self, name: str, end: int) -> bool:
         return min(self._directory.acknowledged(name)) < end <= self._directory.size(name)
 
+    def _enqueue(self, definition: Definition, payload: bytes) -> None:
+        self._waiting.append((definition, payload))
+        self._bytes += len(payload)
+
     def _write_waiting(self, now: float) -> None:
         """Write the frames that wait, unless this is in the middle of this thread's own write."""
-        if self._writing:  # in this thread: a finalizer or a signal handler has interrupted it
+        if self._writing:
             return
         waiting = self._waiting
         self._writing = True
@@ -167,16 +179,10 @@ class Writer:
                 self._lost,
             )
 
-    def _check(self, now: float) -> None:
-        """Check the segment, and the sender if it is time to."""
-        if now >= self._watch.due:
-            self._watch.look()
-        with self._lock:
-            self._check_segment(now)
-
     def _check_segment(self, now: float) -> None:
         """Begin a new segment if the last is full, too old or gone."""
         if not self._segment.check(now):
+            self._segment.close()
             self._number += 1
             self._directory.make()
             self._segment = self._open()
@@ -234,23 +240,25 @@ class _Segment:
         return found if os.path.samestat(found, self._opened) else None
 
     def write(self, definition: Definition, payload: bytes) -> None:
-        """Append a frame, behind its definition if that is missing. Raises OSError."""
+        """Append a frame, after its definition if that is missing. Raises OSError."""
+        if definition.id not in self._defined:
+            self._append(definition.payload)
+            self._defined.add(definition.id)
+        self._append(payload)
+
+    def _append(self, payload: bytes) -> None:
         data = frame(self._seed, payload)
-        is_defined = definition.id in self._defined
-        if not is_defined:
-            data = frame(self._seed, definition.payload) + data
         written = os.write(self._fd, data)
+        if written < len(data):
+            # The kernel wrote a part. The next call writes the rest, or raises the reason.
+            written += os.write(self._fd, data[written:])
+            if written < len(data):
+                raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
         self._room -= written
         if self._room <= 0:
             self.due = 0.0
-        if written < len(data):  # the next try raises the reason, if there is one
-            raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
-        if not is_defined:
-            self._defined.add(definition.id)
 
-    @uninterrupted  # Python swallows what is raised in it
-    def __del__(self) -> None:
-        # No earlier: another thread may be about to write, and the system uses a number again.
+    def close(self) -> None:
         if self._stat() is not None:
             os.close(self._fd)
 

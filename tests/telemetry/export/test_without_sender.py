@@ -38,13 +38,13 @@ def test_where_no_sender_stays_spans_go_on_from_memory(
     collector.start()
     process = program.run(
         f"""
-        from telemetry.export.spool import spawn, watch, writer
+        from telemetry.export.spool import spawn, watch
 
         def start(*_):
             {started}
 
         spawn.start = start
-        watch.INTERVAL = writer.CHECK = 0.01
+        watch.INTERVAL = 0.01
         for number in range(10):
             spans(1, f"first{{number}}")
             time.sleep(0.02)
