@@ -62,7 +62,7 @@ class Broker(NamedTuple):
 def broker_of(get_connection: Callable[[], Any]) -> Broker:
     """Return the broker of a kombu connection. It need not be open, and is not opened.
 
-    A connection with failover URLs may be to any of them, so only what they share is known.
+    A connection with failover URLs may use any of them. Its broker is what they share.
     """
     try:
         connection = get_connection()

@@ -327,7 +327,7 @@ def test_a_broker_that_ends_while_the_doctor_waits(doctor: Doctor, worker, tmp_p
             ]
         )
         listener.start()
-        said = doctor(*QUEUE, "--timeout", "20", CELERY_BROKER_URL=server.url)
+        said = doctor(*QUEUE, CELERY_BROKER_URL=server.url)
         listener.join()
     process.kill()
     assert codes(said) == ["broker-unreachable"]
