@@ -158,12 +158,11 @@ class _ServerHop(Hop[ServerFacts]):
     def pause(self) -> None:
         """Restore the context from outside, until ``resume``."""
         self._inside = get_current()
-        if self._token is not None:
-            detach(self._token)
+        detach(self.token)
 
     def resume(self) -> None:
         """Restore the context that the code inside left."""
-        self._token = attach(self._inside)
+        self.token = attach(self._inside)
 
     def fail_unanswered(self, exc: BaseException) -> None:
         """Mark the span as failed by *exc*, for which the server answers 500."""

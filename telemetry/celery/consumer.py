@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind
 from ..propagation import extract_parent
 from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
-from ..tracing.context import get_current, parent_in
+from ..tracing.context import detach, get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
 from ..tracing.interpret import waits_of
@@ -81,7 +81,7 @@ class RunTracer:
             run = vars(task.request).get(Run.attribute)
             if run is None or run.id != task_id:
                 return
-        run.detach()
+        detach(run.token)
         # Run, span and request are a cycle. Without this, the task's objects, such as the
         # connections of a greenlet, would live until the garbage collector runs.
         if run.request is not None:

@@ -84,10 +84,7 @@ def extract_parent(
 
 def has_parent(headers: Mapping[str, Any]) -> bool:
     """Return whether *headers* have one that names a span, well-formed or not."""
-    for name in configured_propagators().parent_fields:  # noqa: SIM110  # any() takes twice as long
-        if name in headers:
-            return True
-    return False
+    return not headers.keys().isdisjoint(configured_propagators().parent_fields)
 
 
 def add_context(headers: MutableMapping[str, Any], parent: Parent, context: Context) -> None:

@@ -53,11 +53,14 @@ else:  # without the calls in between
     get_current, attach = _variable.get, _variable.set
 
 
-def detach(token: Token[Context]) -> None:
-    """Restore the context from before ``attach`` returned *token*. A second time does nothing.
+def detach(token: Token[Context] | None) -> None:
+    """Restore the context from before ``attach`` returned *token*.
 
-    OpenTelemetry's own function would swallow the exception of a soft time limit.
+    A second call does nothing, nor does one without a token. OpenTelemetry's own function would
+    swallow the exception of a soft time limit.
     """
+    if token is None:
+        return
     if _variable is None:
         otel_context.detach(token)
         return

@@ -46,7 +46,8 @@ class Hop(Generic[F]):
     secrets: Sequence[str] = ()
     #: Describes and ends the span, if another provider has made it.
     _foreign: ForeignSpan | None = None
-    _token: Token[Context] | None = None
+    #: Restores the context from before ``attach``: see ``context.detach``.
+    token: Token[Context] | None = None
 
     def __init__(self, template: SpanTemplate, facts: F) -> None:
         self.template = template
@@ -86,16 +87,11 @@ class Hop(Generic[F]):
         return hop  # type: ignore[no-any-return]
 
     def attach(self, context: Context) -> None:
-        """Make the span current, in *context*, until ``detach``."""
+        """Make the span current, in *context*, until ``detach(token)``."""
         if self.key:
-            self._token = attach(Context({**context, SPAN: self.span, self.key: self}))
+            self.token = attach(Context({**context, SPAN: self.span, self.key: self}))
         else:
-            self._token = attach(with_span(self.span, context))
-
-    def detach(self) -> None:
-        """Restore the context from before ``attach``."""
-        if self._token is not None:
-            detach(self._token)
+            self.token = attach(with_span(self.span, context))
 
     def fail(self, exc: BaseException) -> None:
         """Mark the span as failed by *exc*: status ERROR, ``error.type``, one exception event."""
@@ -164,7 +160,7 @@ class Hop(Generic[F]):
             raise
 
     def _leave(self, exc: BaseException | None) -> None:
-        self.detach()
+        detach(self.token)
         if exc is not None:
             self.fail(exc)
         self.end()
