@@ -27,8 +27,9 @@ PART = 8
 #: A segment has no more bytes than this.
 LARGEST_SEGMENT = 4 * 1024 * 1024
 
-#: Seconds between two checks of the open segment.
-CHECK = 0.1
+#: Seconds between two checks of the open segment. If somebody removes it, what this process writes
+#: until the next check is lost with it.
+CHECK = 1.0
 
 #: The least number of a descriptor. A daemon may close all descriptors and use their numbers again.
 #: A write to a high number then fails, and does not go into another file.
@@ -103,6 +104,7 @@ class Writer:
         """
         until = time.monotonic() + timeout
         with self._lock:
+            self._segment.due = 0.0  # somebody may have removed it
             self._write_waiting(time.monotonic())
             on_disk = not self._waiting
         waiting = self._ends()
