@@ -17,8 +17,9 @@ from pathlib import Path
 
 from ...config import exporter, settings
 from ..spool.directory import SpoolDirectory, tree_of
-from ..spool.sender_files import SenderStatus, SignalStatus, wait
+from ..spool.sender_files import SenderStatus, wait
 from ..spool.spawn import LOCK
+from ..status import SignalStatus
 from .deliveries import Deliveries
 from .delivery import Delivery
 from .older import count_older_spans
