@@ -65,7 +65,7 @@ class _TracedApp:
         if outer is not None and outer.is_serving:
             return self._wsgi_app(environ, start_response)  # mounted in another: one request
         hop = environ[_HOP] = _ServerHop(_template(), ServerFacts(environ_facts(environ)))
-        parent, context, links = _inbound(environ, self._inbound)
+        parent, context, links = _origin(environ, self._inbound)
         hop.start(parent, context, links)
         wrapper = environ.get("wsgi.file_wrapper")
         if wrapper is not None and not isinstance(wrapper, type):
@@ -189,23 +189,23 @@ class _ServerHop(Hop[ServerFacts]):
             self.facts.error = self.facts.error or number
 
 
-def _inbound(
+def _origin(
     environ: Environ, inbound: Inbound
 ) -> tuple[Parent | None, Context, list[RecordedLink]]:
     """Return a request's parent, its context, and the links of its span.
 
-    The span of a WSGI middleware outside, or of code that calls the app in place, is the parent. A
-    span of another trace than the headers name is not: it has nothing to do with this request.
+    The span of a WSGI middleware outside, or of code that calls the app in place, is the parent. If
+    the headers name another trace, such a span has nothing to do with this request.
     """
     current = get_current()
     outer = parent_in(current) if current else None
-    sender, context = extract_parent(headers_in(environ), current)
+    caller, context = extract_parent(headers_in(environ), current)
     if inbound == "continue":
-        in_trace = outer is not None and (sender is None or sender.trace_id == outer.trace_id)
-        return outer if in_trace else sender, context, []
-    if outer is not None and (sender is None or sender.trace_id != outer.trace_id):
+        in_trace = outer is not None and (caller is None or caller.trace_id == outer.trace_id)
+        return outer if in_trace else caller, context, []
+    if outer is not None and (caller is None or caller.trace_id != outer.trace_id):
         return outer, current, []
-    return None, NO_CONTEXT, [RecordedLink.to(sender)] if sender and inbound == "link" else []
+    return None, NO_CONTEXT, [RecordedLink.to(caller)] if caller and inbound == "link" else []
 
 
 class _FileWrapper:

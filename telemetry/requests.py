@@ -64,7 +64,7 @@ class _TracedAdapter(BaseAdapter):
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
         outer = _RequestHop.current()
-        if outer is not None and outer.request is request:  # by an adapter around a traced one
+        if outer is not None and outer.request is request:  # an adapter around this one is traced
             return self._adapter.send(request, *args, **kwargs)
         hop = _RequestHop(request)
         with hop:
@@ -123,8 +123,8 @@ _BAGGAGE = "_queuehop_baggage"
 def _take_baggage(request: requests.PreparedRequest) -> Any:
     """Remove the baggage of *request*. Return it if another library wrote it."""
     theirs, sent = getattr(request, _BAGGAGE, (None, None))
-    there = request.headers.pop(BAGGAGE, None)
-    return theirs if there == sent else there  # equal: the request is sent again
+    found = request.headers.pop(BAGGAGE, None)
+    return theirs if found == sent else found  # equal: the request is sent again
 
 
 def _add_baggage(request: requests.PreparedRequest, theirs: Any) -> None:
