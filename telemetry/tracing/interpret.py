@@ -231,15 +231,16 @@ def _add_response(attributes: Attributes, facts: ClientFacts | ServerFacts) -> N
 @lru_cache(maxsize=256)
 def _address(scheme: str, host: str, server: str, port: str) -> tuple[str, int]:
     """Return the server's address and port: as the client named it, else as the server is bound."""
-    name, colon, named = host.rpartition(":")
-    if host and not (colon and named.isdecimal()):
-        name, named = host, ""
-    elif not host:
-        name, named = server, port
+    if not host:
+        name, number = server, port
+    else:
+        name, colon, number = host.rpartition(":")
+        if not (colon and number.isdecimal()):
+            name, number = host, ""
     default = 443 if scheme in ("https", "wss") else 80
     # A client may write anything there, and a number of many digits is not a port.
-    is_port = named.isdecimal() and len(named) <= 5
-    return name.strip("[]"), int(named) if is_port else default
+    is_port = number.isdecimal() and len(number) <= 5
+    return name.strip("[]"), int(number) if is_port else default
 
 
 #: Each adds the attributes of facts, and returns the span's name if the template does not have it.
