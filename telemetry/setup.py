@@ -212,8 +212,8 @@ def _resource(service_name: str | None) -> Resource:
     if service_name is None and SERVICE_NAME not in environment:
         service_name = DEFAULT_SERVICE_NAME
         logger.warning("no service name: set OTEL_SERVICE_NAME; using %s", service_name)
-    attributes = {SERVICE_NAME: service_name, HOST_NAME: socket.gethostname(), **environment}
-    return Resource.create({key: value for key, value in attributes.items() if value is not None})
+    attributes: dict[str, Any] = {SERVICE_NAME: service_name, HOST_NAME: socket.gethostname()}
+    return Resource.create({**attributes, **environment})
 
 
 def _environment() -> Mapping[str, Any]:
