@@ -72,7 +72,7 @@ def setup(service_name: str | None = None) -> None:
             correlate_logs()
             set_global_textmap(configured_propagators())
             if exporter.is_enabled("TRACES") and not _has_provider():
-                _provider = _start(service_name)
+                _provider = _new_provider(service_name)
                 trace.set_tracer_provider(_provider)
             elif exporter.is_enabled("LOGS"):
                 settings.reject(
@@ -156,7 +156,7 @@ def _log_other_provider() -> None:
     logger.info("a tracer provider is set already: spans go where it sends them")
 
 
-def _start(service_name: str | None) -> HopTracerProvider:
+def _new_provider(service_name: str | None) -> HopTracerProvider:
     provider = HopTracerProvider(
         settings.sampler(), _resource(service_name), settings.span_limits()
     )
