@@ -7,6 +7,7 @@ connection before a fork. A forked child begins with nothing: its parent sends w
 import os
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import NamedTuple
@@ -111,6 +112,8 @@ class MemorySink(Sink):
         self._stopped = True
         self._wake.set()
         self._close()
+        # No later line would count what was dropped since the last.
+        self._log_status(lambda kind: ".dropped" in kind)
 
     def _close(self) -> None:
         for transport in self._deliveries.transports:
@@ -183,12 +186,12 @@ class MemorySink(Sink):
             pending.popleft()
             queue.delivery.drop(1, _FULL[queue.signal])
 
-    def _log_status(self) -> None:
+    def _log_status(self, may_log: Callable[[str], bool] | None = None) -> None:
         statuses = [
             SignalStatus(each.error, each.dropped, each.reason)
             for each in self._deliveries.by_signal.values()
         ]
-        log_status("in memory", statuses, self._counted, self._may_log)
+        log_status("in memory", statuses, self._counted, may_log or self._may_log)
 
 
 class _Queue(NamedTuple):
