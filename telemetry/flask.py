@@ -2,7 +2,7 @@
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 from flask import (
@@ -34,6 +34,8 @@ EXTENSION = "queuehop"
 #: The key of a WSGI environment that holds its hop.
 _HOP = "queuehop.hop"
 
+_TEMPLATE = SpanTemplate("HTTP", SpanKind.SERVER.value, {}, hop_scope())
+
 
 def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
     """Make a SERVER span of every request to *app*. Return *app*.
@@ -64,8 +66,8 @@ class _TracedApp:
         outer = environ.get(_HOP)
         if outer is not None and outer.is_serving:
             return self._wsgi_app(environ, start_response)  # mounted in another: one request
-        hop = environ[_HOP] = _ServerHop(_template(), ServerFacts(environ_facts(environ)))
-        parent, context, links = _inbound(environ, self._inbound)
+        hop = environ[_HOP] = _ServerHop(_TEMPLATE, ServerFacts(environ_facts(environ)))
+        parent, context, links = _origin(environ, self._inbound)
         hop.start(parent, context, links)
         wrapper = environ.get("wsgi.file_wrapper")
         if wrapper is not None and not isinstance(wrapper, type):
@@ -188,23 +190,23 @@ class _ServerHop(Hop[ServerFacts]):
             self.facts.error = self.facts.error or number
 
 
-def _inbound(
+def _origin(
     environ: Environ, inbound: Inbound
 ) -> tuple[Parent | None, Context, list[RecordedLink]]:
     """Return a request's parent, its context, and the links of its span.
 
-    The span of a WSGI middleware outside, or of code that calls the app in place, is the parent. A
-    span of another trace than the headers name is not: it has nothing to do with this request.
+    The span of a WSGI middleware outside, or of code that calls the app in place, is the parent. If
+    the headers name another trace, such a span has nothing to do with this request.
     """
     current = get_current()
     outer = parent_in(current) if current else None
-    sender, context = extract_parent(headers_in(environ), current)
+    caller, context = extract_parent(headers_in(environ), current)
     if inbound == "continue":
-        in_trace = outer is not None and (sender is None or sender.trace_id == outer.trace_id)
-        return outer if in_trace else sender, context, []
-    if outer is not None and (sender is None or sender.trace_id != outer.trace_id):
+        in_trace = outer is not None and (caller is None or caller.trace_id == outer.trace_id)
+        return outer if in_trace else caller, context, []
+    if outer is not None and (caller is None or caller.trace_id != outer.trace_id):
         return outer, current, []
-    return None, NO_CONTEXT, [RecordedLink.to(sender)] if sender and inbound == "link" else []
+    return None, NO_CONTEXT, [RecordedLink.to(caller)] if caller and inbound == "link" else []
 
 
 class _FileWrapper:
@@ -237,11 +239,6 @@ def _is_end_of_websocket(exc: BaseException, environ: Environ) -> bool:
     """
     is_websocket = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
     return isinstance(exc, StopIteration) or (is_websocket and isinstance(exc, ConnectionError))
-
-
-@cache
-def _template() -> SpanTemplate:
-    return SpanTemplate("HTTP", SpanKind.SERVER.value, {}, hop_scope())
 
 
 def _note_request(app: Flask, **_: Any) -> None:

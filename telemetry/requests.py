@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from copy import copy
-from functools import cache
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,6 +17,8 @@ from .tracing.record import ClientFacts, SpanTemplate
 from .tracing.scope import hop_scope
 
 __all__ = ["traced_session"]
+
+_TEMPLATE = SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
 
 
 def traced_session(session: requests.Session | None = None) -> requests.Session:
@@ -64,7 +65,7 @@ class _TracedAdapter(BaseAdapter):
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
         outer = _RequestHop.current()
-        if outer is not None and outer.request is request:  # by an adapter around a traced one
+        if outer is not None and outer.request is request:  # an adapter around this one is traced
             return self._adapter.send(request, *args, **kwargs)
         hop = _RequestHop(request)
         with hop:
@@ -111,11 +112,6 @@ class _TracedAdapter(BaseAdapter):
         return _TracedAdapter, (self._adapter,)
 
 
-@cache
-def _template() -> SpanTemplate:
-    return SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
-
-
 #: The baggage of a request before it was sent, and the baggage that was sent.
 _BAGGAGE = "_queuehop_baggage"
 
@@ -123,8 +119,8 @@ _BAGGAGE = "_queuehop_baggage"
 def _take_baggage(request: requests.PreparedRequest) -> Any:
     """Remove the baggage of *request*. Return it if another library wrote it."""
     theirs, sent = getattr(request, _BAGGAGE, (None, None))
-    there = request.headers.pop(BAGGAGE, None)
-    return theirs if there == sent else there  # equal: the request is sent again
+    found = request.headers.pop(BAGGAGE, None)
+    return theirs if found == sent else found  # equal: the request is sent again
 
 
 def _add_baggage(request: requests.PreparedRequest, theirs: Any) -> None:
@@ -147,7 +143,7 @@ class _RequestHop(Hop[ClientFacts]):
         address = url.netloc.rpartition("@")[2]
         public_url = f"{url.scheme}://{address}{url.path}"
         facts = ClientFacts(request.method or "GET", public_url, url.hostname or "", _port(url))
-        super().__init__(_template(), facts)
+        super().__init__(_TEMPLATE, facts)
         self.request = request
         self.secrets = _secrets(url)
 

@@ -72,7 +72,7 @@ def setup(service_name: str | None = None) -> None:
             correlate_logs()
             set_global_textmap(configured_propagators())
             if exporter.is_enabled("TRACES") and not _has_provider():
-                _provider = _start(service_name)
+                _provider = _new_provider(service_name)
                 trace.set_tracer_provider(_provider)
             elif exporter.is_enabled("LOGS"):
                 settings.reject(
@@ -156,7 +156,7 @@ def _log_other_provider() -> None:
     logger.info("a tracer provider is set already: spans go where it sends them")
 
 
-def _start(service_name: str | None) -> HopTracerProvider:
+def _new_provider(service_name: str | None) -> HopTracerProvider:
     provider = HopTracerProvider(
         settings.sampler(), _resource(service_name), settings.span_limits()
     )
@@ -212,8 +212,8 @@ def _resource(service_name: str | None) -> Resource:
     if service_name is None and SERVICE_NAME not in environment:
         service_name = DEFAULT_SERVICE_NAME
         logger.warning("no service name: set OTEL_SERVICE_NAME; using %s", service_name)
-    attributes = {SERVICE_NAME: service_name, HOST_NAME: socket.gethostname(), **environment}
-    return Resource.create({key: value for key, value in attributes.items() if value is not None})
+    attributes: dict[str, Any] = {SERVICE_NAME: service_name, HOST_NAME: socket.gethostname()}
+    return Resource.create({**attributes, **environment})
 
 
 def _environment() -> Mapping[str, Any]:

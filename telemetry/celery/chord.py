@@ -5,10 +5,10 @@ traceparent beside the results, and the last one reads them. Other backends publ
 task of their own that polls, and do not expose its parts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property, wraps
+from functools import cache, wraps
 from typing import Any
 
 from ..propagation.traceparent import format_traceparent, parse_links
@@ -19,25 +19,9 @@ from ..tracing.record import ParentContext
 __all__ = ["headers_of_chord", "watch_chord"]
 
 
-class _Part:
-    """A part of a chord whose result is being stored. Each part stores its traceparent at *key*."""
-
-    def __init__(self, backend: Any, key: str) -> None:
-        self._backend = backend
-        self._key = key
-
-    @cached_property
-    def runs(self) -> list[ParentContext]:
-        """The runs of all parts, for the last part. A body that is a group reads them often."""
-        with self._backend.client.pipeline() as pipe:
-            pipe.lrange(self._key, 0, -1)
-            pipe.delete(self._key)
-            runs, _ = pipe.execute()
-        return parse_links(b",".join(runs))
-
-
-#: The part whose result this task is storing, or None.
-_joining: ContextVar[_Part | None] = ContextVar("queuehop_chord", default=None)
+#: While the result of a part is stored: takes the runs of all parts from the backend.
+_take_runs: ContextVar[Callable[[], list[ParentContext]] | None]
+_take_runs = ContextVar("queuehop_chord", default=None)
 
 _MARK = "queuehop_watched"
 
@@ -75,20 +59,29 @@ def _handing_in(backend: Any, request: Any) -> Iterator[None]:
             pipe.execute()
     except Exception:
         log_internal_error("store the traceparent of a part of a chord")
-    token = _joining.set(_Part(backend, key))
+
+    @cache  # a body that is a group reads them often
+    def take_runs() -> list[ParentContext]:
+        with backend.client.pipeline() as pipe:
+            pipe.lrange(key, 0, -1)
+            pipe.delete(key)
+            runs, _ = pipe.execute()
+        return parse_links(b",".join(runs))
+
+    token = _take_runs.set(take_runs)
     try:
         yield
     finally:
-        _joining.reset(token)
+        _take_runs.reset(token)
 
 
 def headers_of_chord() -> list[ParentContext]:
     """Return the runs of the parts, if the message being published is a chord's body."""
-    part = _joining.get()
-    if part is None:
+    take_runs = _take_runs.get()
+    if take_runs is None:
         return []
     try:
-        return part.runs
+        return take_runs()
     except Exception:
         log_internal_error("collect the headers of a chord")
         return []

@@ -137,7 +137,7 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
         reject(LS_ACCESS_TOKEN, "is not printable ASCII", "sending none")
         token = ""
     headers = dict(_headers(signal, protocol))
-    variable, endpoint = _of(signal, "ENDPOINT")
+    variable, endpoint = _setting(signal, "ENDPOINT")
     endpoint = endpoint or (LIGHTSTEP_ENDPOINT if token else DEFAULT_ENDPOINTS[protocol])
     if protocol == "grpc":
         target = _address(signal, variable, endpoint)
@@ -148,7 +148,7 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
     address, insecure = target
     if token and not insecure:
         headers.setdefault(LIGHTSTEP_HEADER, token)
-    variable, _ = _of(signal, "TIMEOUT")
+    variable, _ = _setting(signal, "TIMEOUT")
     certificates = {} if insecure else _certificates(signal)
     return Otlp(
         endpoint=address,
@@ -163,7 +163,7 @@ def otlp(signal: Signal = "TRACES") -> Otlp | None:
 
 def _protocol(signal: Signal) -> Protocol | None:
     """Return the protocol to send with, None if its library is missing."""
-    variable, value = _of(signal, "PROTOCOL")
+    variable, value = _setting(signal, "PROTOCOL")
     protocol = value.lower()
     if protocol in ("", "grpc"):
         return "grpc"
@@ -213,7 +213,7 @@ def _url(
 def _address(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
     """Return the gRPC target of *endpoint* and whether it is plain text."""
     if "://" not in endpoint or is_grpc_target(endpoint):
-        _, insecure = _of(signal, "INSECURE")
+        _, insecure = _setting(signal, "INSECURE")
         return _absolute(endpoint), insecure.lower() == "true"
     takes = "http:// or https://host:port, or a target of gRPC such as unix:/path"
     url = _split(variable, endpoint, "gRPC", takes)
@@ -263,7 +263,7 @@ def _absolute(target: str) -> str:
 
 def _headers(signal: Signal, protocol: Protocol) -> Mapping[str, str]:
     """Read the headers: ``key=value`` pairs, comma-separated, values percent-encoded."""
-    variable, value = _of(signal, "HEADERS")
+    variable, value = _setting(signal, "HEADERS")
     headers = {}
     for pair in filter(str.strip, value.split(",")):
         name, equals, content = pair.partition("=")
@@ -286,7 +286,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _gzip(signal: Signal) -> bool:
-    variable, value = _of(signal, "COMPRESSION")
+    variable, value = _setting(signal, "COMPRESSION")
     if value.lower() not in ("", "none", "gzip"):
         reject(variable, f"is {value!r}, not gzip or none", "sending uncompressed")
     return value.lower() == "gzip"
@@ -295,7 +295,7 @@ def _gzip(signal: Signal) -> bool:
 def _certificates(signal: Signal) -> dict[str, bytes]:
     certificates = {}
     for name in ("certificate", "client_key", "client_certificate"):
-        variable, path = _of(signal, name.upper())
+        variable, path = _setting(signal, name.upper())
         if not path:
             continue
         try:
@@ -307,10 +307,10 @@ def _certificates(signal: Signal) -> dict[str, bytes]:
 
 def variable_of(name: str) -> str:
     """Return the variable that decides *name*, such as ``ENDPOINT``, for traces."""
-    return _of("TRACES", name)[0]
+    return _setting("TRACES", name)[0]
 
 
-def _of(signal: Signal, name: str) -> tuple[str, str]:
+def _setting(signal: Signal, name: str) -> tuple[str, str]:
     """Return the variable that decides *name* for *signal*, and its value."""
     general = f"OTEL_EXPORTER_OTLP_{name}"
     for variable in (f"OTEL_EXPORTER_OTLP_{signal}_{name}", general):

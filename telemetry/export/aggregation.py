@@ -153,8 +153,9 @@ def spans_dropped(resource: Resource, count: int, since: int) -> MetricsData:
 
 
 def _metrics_data(resource: Resource, metrics: Sequence[Metric]) -> MetricsData:
-    name, version, schema_url = hop_scope().name, hop_scope().version, hop_scope().schema_url
-    in_scope = ScopeMetrics(InstrumentationScope(name, version, schema_url), metrics, schema_url)
+    hops = hop_scope()
+    scope = InstrumentationScope(hops.name, hops.version, hops.schema_url)
+    in_scope = ScopeMetrics(scope, metrics, hops.schema_url)
     return MetricsData([ResourceMetrics(resource, [in_scope], resource.schema_url)])
 
 

@@ -7,19 +7,21 @@ connection before a fork. A forked child begins with nothing: its parent sends w
 import os
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..config.exporter import NAMES, Signal, Targets
+from ..config.exporter import Signal, Targets
 from ..config.settings import Batch, DeliverySettings
-from ..tracing.faults import RateLimit, log_internal_error, logger
+from ..tracing.faults import RateLimit, log_internal_error
 from ..tracing.logs import unrecorded
 from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.sink import Sink
 from .outgoing import FIELDS, LOGS, Content, OriginOf, outgoing
 from .sender.deliveries import Deliveries
 from .sender.delivery import Delivery, Source
+from .status import SignalStatus, log_status
 
 __all__ = ["MemorySink"]
 
@@ -61,8 +63,8 @@ class MemorySink(Sink):
         self._paused = False
         self._stopped = False
         self._may_log = RateLimit()
-        #: How many items of each signal are logged as dropped.
-        self._logged: Counter[Signal] = Counter()
+        #: How many dropped items of each signal have been logged.
+        self._counted: Counter[str] = Counter()
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Leave *record* to the thread that sends."""
@@ -110,6 +112,8 @@ class MemorySink(Sink):
         self._stopped = True
         self._wake.set()
         self._close()
+        # No later line would count what was dropped since the last.
+        self._log_status(lambda kind: ".dropped" in kind)
 
     def _close(self) -> None:
         for transport in self._deliveries.transports:
@@ -182,18 +186,12 @@ class MemorySink(Sink):
             pending.popleft()
             queue.delivery.drop(1, _FULL[queue.signal])
 
-    def _log_status(self) -> None:
-        errors = {""}
-        for signal, delivery in self._deliveries.by_signal.items():
-            name, error, reason = NAMES[signal], delivery.error, delivery.reason
-            # A collector that is down is one problem, not one for each signal.
-            if error not in errors and self._may_log(f"{signal} error"):
-                logger.warning("%s are not delivered, and wait in memory: %s", name, error)
-            errors.add(error)
-            dropped = delivery.dropped - self._logged[signal]
-            if dropped and self._may_log(f"{signal} dropped: {reason}"):
-                logger.warning("dropped %d %s: %s", dropped, name, reason)
-                self._logged[signal] = delivery.dropped
+    def _log_status(self, may_log: Callable[[str], bool] | None = None) -> None:
+        statuses = [
+            SignalStatus(each.error, each.dropped, each.reason)
+            for each in self._deliveries.by_signal.values()
+        ]
+        log_status("in memory", statuses, self._counted, may_log or self._may_log)
 
 
 class _Queue(NamedTuple):

@@ -105,18 +105,13 @@ def outgoing(origin: Origin, content: Content) -> Outgoing:
     span = None
     if content.flags & Record.SAMPLED:
         span = resource, scope, encode_span(template, content, interpretation)
-    found = measurement(template, content, interpretation.facts)
-    if found is None:
+    measured = measurement(template, content, interpretation.facts)
+    if measured is None:
         return Outgoing(span)
-    _check(found)
-    return Outgoing(span, (stream, found))
-
-
-def _check(found: Measurement) -> None:
-    """Raise for values that would spoil the sums of all others."""
-    for value in found.values:
-        if not 0 <= value < LARGEST_VALUE:
+    for value in measured.values:
+        if not 0 <= value < LARGEST_VALUE:  # it would spoil the sums of all others
             raise ValueError(f"a measurement of {value}")
+    return Outgoing(span, (stream, measured))
 
 
 @lru_cache(maxsize=1024)

@@ -98,14 +98,14 @@ def encode_log(log: RecordedLog) -> bytes:
     if number := severity_number(log.level):
         add(b"\x10" + _varint(number))
     add(_text(_THIRD, severity_text(log.level_name)))
-    add(_field(_NAME, _value(log.body)))
+    add(_field(b"\x2a", _value(log.body)))
     add(_attributes(b"\x32", log_attributes(log)))
     if log.dropped_attributes:
         add(b"\x38" + _varint(log.dropped_attributes))
     if log.flags:
         add(b"\x45" + _fixed32(log.flags))
     if log.span_id:
-        add(_field(_ATTRIBUTE, log.trace_id) + b"\x52\x08" + _id(log.span_id))
+        add(_field(b"\x4a", log.trace_id) + b"\x52\x08" + _id(log.span_id))
     add(b"\x59" + _fixed64(log.time))
     return b"".join(parts)
 

@@ -23,9 +23,9 @@ class CurrentSpan:
     def __init__(
         self,
         start: Callable[[], Span],
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-        end_on_exit: bool = True,
+        record_exception: bool,
+        set_status_on_exception: bool,
+        end_on_exit: bool,
     ) -> None:
         self._start = start
         self._on_exception = record_exception, set_status_on_exception

@@ -17,8 +17,7 @@ INTERVAL = 60.0
 class RateLimit:
     """Lets the first of each kind pass, then one an interval."""
 
-    def __init__(self, interval: float = INTERVAL) -> None:
-        self._interval = interval
+    def __init__(self) -> None:
         # No lock, which a finalizer could need while its own thread has it: at worst two threads
         # log the same.
         self._next: dict[str, float] = {}
@@ -28,10 +27,10 @@ class RateLimit:
         now = time.monotonic()
         if now < self._next.get(kind, 0.0):
             return False
-        # Kinds are written in the source, so there are few; the bound is against a mistake.
+        # A kind may have a text of a collector, so there may be any number.
         if len(self._next) >= 256:
             self._next.clear()
-        self._next[kind] = now + self._interval
+        self._next[kind] = now + INTERVAL
         return True
 
 

@@ -99,13 +99,13 @@ def interpret(template: SpanTemplate, record: Record) -> Interpretation:
     name, attributes = template.name, Attributes()
     links: Sequence[RecordedLink] = record.links or ()
     if facts is not None:
-        name = _INTERPRETERS[type(facts)](template, record, facts, attributes)
+        name = _INTERPRETERS[type(facts)](record, facts, attributes) or name
         if isinstance(facts, RunFacts) and facts.linked and not record.limited:
             links = [RecordedLink(record.trace_id, record.parent_id, is_remote=True), *links]
     return Interpretation(record.name or name, attributes, links)
 
 
-def _send(template: SpanTemplate, record: Record, facts: SendFacts, attributes: Attributes) -> str:
+def _send(record: Record, facts: SendFacts, attributes: Attributes) -> None:
     if facts.queue:
         attributes[MESSAGING_DESTINATION_NAME] = facts.queue
     if facts.routing_key is not None:
@@ -118,10 +118,9 @@ def _send(template: SpanTemplate, record: Record, facts: SendFacts, attributes: 
             attributes[CELERY_TASK_EXPIRES] = expires
     if facts.error:
         attributes[ERROR_TYPE] = facts.error
-    return template.name
 
 
-def _run(template: SpanTemplate, record: Record, facts: RunFacts, attributes: Attributes) -> str:
+def _run(record: Record, facts: RunFacts, attributes: Attributes) -> None:
     if isinstance(facts.queue, str) and facts.queue:
         attributes[MESSAGING_DESTINATION_NAME] = facts.queue
     _add_message(attributes, facts.message)
@@ -143,7 +142,6 @@ def _run(template: SpanTemplate, record: Record, facts: RunFacts, attributes: At
         attributes[ERROR_TYPE] = facts.error
     if facts.state:
         attributes[CELERY_TASK_STATE] = facts.state
-    return template.name
 
 
 _INT64 = 1 << 63
@@ -189,9 +187,7 @@ def _add_method(attributes: Attributes, method: Any) -> str:
     return "HTTP"
 
 
-def _client(
-    template: SpanTemplate, record: Record, facts: ClientFacts, attributes: Attributes
-) -> str:
+def _client(record: Record, facts: ClientFacts, attributes: Attributes) -> str:
     name = _add_method(attributes, facts.method)
     attributes[SERVER_ADDRESS] = facts.host
     attributes[SERVER_PORT] = facts.port
@@ -200,9 +196,7 @@ def _client(
     return name
 
 
-def _server(
-    template: SpanTemplate, record: Record, facts: ServerFacts, attributes: Attributes
-) -> str:
+def _server(record: Record, facts: ServerFacts, attributes: Attributes) -> str:
     environ = [value if isinstance(value, str) else "" for value in facts.environ]
     method, scheme, host, server, port, protocol, mount, path, peer, agent = environ
     scheme = scheme or "http"
@@ -237,19 +231,20 @@ def _add_response(attributes: Attributes, facts: ClientFacts | ServerFacts) -> N
 @lru_cache(maxsize=256)
 def _address(scheme: str, host: str, server: str, port: str) -> tuple[str, int]:
     """Return the server's address and port: as the client named it, else as the server is bound."""
-    name, colon, named = host.rpartition(":")
-    if host and not (colon and named.isdecimal()):
-        name, named = host, ""
-    elif not host:
-        name, named = server, port
+    if not host:
+        name, number = server, port
+    else:
+        name, colon, number = host.rpartition(":")
+        if not (colon and number.isdecimal()):
+            name, number = host, ""
     default = 443 if scheme in ("https", "wss") else 80
     # A client may write anything there, and a number of many digits is not a port.
-    is_port = named.isdecimal() and len(named) <= 5
-    return name.strip("[]"), int(named) if is_port else default
+    is_port = number.isdecimal() and len(number) <= 5
+    return name.strip("[]"), int(number) if is_port else default
 
 
-_Interpreter = Callable[[SpanTemplate, Record, Any, Attributes], str]
-_INTERPRETERS: Mapping[type, _Interpreter] = {
+#: Each adds the attributes of facts, and returns the span's name if the template does not have it.
+_INTERPRETERS: Mapping[type, Callable[[Record, Any, Attributes], str | None]] = {
     SendFacts: _send,
     RunFacts: _run,
     ServerFacts: _server,

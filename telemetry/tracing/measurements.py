@@ -6,7 +6,7 @@ three waits of a run.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_DESTINATION_NAME,
@@ -32,7 +32,6 @@ from opentelemetry.semconv.metrics.http_metrics import (
     HTTP_CLIENT_REQUEST_DURATION,
     HTTP_SERVER_REQUEST_DURATION,
 )
-from opentelemetry.util.types import AttributeValue
 
 from .interpret import CELERY_TASK_NAME, CELERY_TASK_STATE, Attributes
 from .record import ClientFacts, Record, RunFacts, SendFacts, ServerFacts, SpanTemplate
@@ -88,9 +87,11 @@ def measurement(
         series = _messages(template, _SEND, facts.queue, facts.error)
         return Measurement(series, (1, seconds), exemplar)
     if isinstance(facts, ServerFacts):
-        return Measurement(_requests(_SERVED, _OF_A_SERVER, attributes), (seconds,), exemplar)
+        series = _requests(_SERVED, _OF_A_SERVER, tuple(map(attributes.get, _OF_A_SERVER)))
+        return Measurement(series, (seconds,), exemplar)
     if isinstance(facts, ClientFacts):
-        return Measurement(_requests(_SENT, _OF_A_CLIENT, attributes), (seconds,), exemplar)
+        series = _requests(_SENT, _OF_A_CLIENT, tuple(map(attributes.get, _OF_A_CLIENT)))
+        return Measurement(series, (seconds,), exemplar)
     return None
 
 
@@ -133,14 +134,7 @@ def _messages(
     return Series(instruments, attributes)
 
 
-def _requests(instruments: tuple[str], names: tuple[str, ...], attributes: Attributes) -> Series:
-    return _request_series(
-        instruments, tuple([(name, attributes[name]) for name in names if name in attributes])
-    )
-
-
 @lru_cache(maxsize=1024)
-def _request_series(
-    instruments: tuple[str], attributes: tuple[tuple[str, AttributeValue], ...]
-) -> Series:
-    return Series(instruments, dict(attributes))
+def _requests(instruments: Sequence[str], names: Sequence[str], values: Sequence[Any]) -> Series:
+    pairs = zip(names, values, strict=True)
+    return Series(instruments, {name: value for name, value in pairs if value is not None})

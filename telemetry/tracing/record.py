@@ -1,10 +1,11 @@
 """One finished hop, or one log line, as a record: its facts, unchanged.
 
-A hop records facts and interprets nothing. ``interpret`` turns a record into a span and
-its measurements: in the sender, or earlier in the process, if something reads the span.
+A hop records facts and interprets nothing. ``interpret`` turns a record into a span, and
+``measurements`` into its measurements: in the sender, or earlier in the process, if something reads
+the span.
 
 The bytes are MessagePack. Every struct is an array, so the order of its fields is the format:
-append new fields at the end and raise ``export.FORMAT``.
+append new fields at the end, with a default. For any other change, raise ``spool.sink.FORMAT``.
 """
 
 from collections.abc import Callable, Mapping

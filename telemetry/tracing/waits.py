@@ -3,13 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["SKEWED", "Waits", "waits"]
+__all__ = ["PREFETCH", "QUEUE", "SCHEDULED", "SKEWED", "Waits", "parse_eta", "parse_time", "waits"]
 
 SCHEDULED = "celery.wait.scheduled"
 QUEUE = "celery.wait.queue"
 PREFETCH = "celery.wait.prefetch"
 SKEWED = "celery.wait.skewed"
-
 
 #: Seconds scheduled, in the queue and prefetched, never negative, None if unknown;
 #: and whether the clocks disagree. A plain tuple: a named one takes three times as long to make.

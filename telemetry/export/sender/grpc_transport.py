@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
+from grpc import StatusCode as Code
 
 from ...config.exporter import Otlp, Signal
 from .transport import ExportResult, Outcome, Transport, delivered, one_line
@@ -21,26 +22,13 @@ _METHODS: dict[Signal, str] = {
 _DETAILS = "grpc-status-details-bin"
 
 #: The request is the reason: the collector would refuse it again.
-_REFUSED = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.ALREADY_EXISTS,
-    }
-)
+_REFUSED = (Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.ALREADY_EXISTS)
 
 #: Somebody must first correct something.
-_SLOW = frozenset(
-    {
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.NOT_FOUND,
-    }
-)
+_SLOW = (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED, Code.UNIMPLEMENTED, Code.NOT_FOUND)
 
 #: A passing failure, or a request that makes the collector fail.
-_DOUBTFUL = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+_DOUBTFUL = (Code.UNKNOWN, Code.INTERNAL)
 
 _RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -99,9 +87,7 @@ def _result(error: Any, endpoint: str) -> ExportResult:
     code = error.code()
     details = one_line(error.details() or "")
     text = f"{endpoint} answers {code.name}: {details}"
-    if code in _REFUSED or (
-        code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" in details
-    ):
+    if code in _REFUSED or (code is Code.RESOURCE_EXHAUSTED and "larger than" in details):
         return ExportResult(Outcome.REFUSED, text)
     return ExportResult(
         Outcome.RETRY,
@@ -109,7 +95,7 @@ def _result(error: Any, endpoint: str) -> ExportResult:
         wait=_retry_delay(error),
         slow=code in _SLOW,
         doubtful=code in _DOUBTFUL,
-        missing=code is grpc.StatusCode.UNIMPLEMENTED,
+        missing=code is Code.UNIMPLEMENTED,
     )
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from ...config import exporter, settings
 from ..spool.directory import SpoolDirectory, tree_of
-from ..spool.sender_files import SenderStatus, SignalStatus, wait
+from ..spool.sender_files import SenderStatus, wait
 from ..spool.spawn import LOCK
+from ..status import SignalStatus
 from .deliveries import Deliveries
 from .delivery import Delivery
 from .older import count_older_spans
@@ -99,7 +100,7 @@ class Sender:
         oldest = time.time() - self._bounds.max_age
         for segment in self._segments.values():
             size = segment.undelivered
-            if size and segment.written < oldest:
+            if size and segment.written_at < oldest:
                 self._drop(*segment.give_up(), f"older than {self._bounds.max_age:g} seconds")
                 waiting -= size
             elif size and waiting > self._bounds.max_bytes:
@@ -199,13 +200,13 @@ def main(path: str) -> None:
     targets, bounds = exporter.targets(), settings.spool()
     if targets is None or bounds is None:
         return
-    delivery = settings.delivery(schedule_delay=DELAY)
-    deliveries = Deliveries(targets, delivery)
+    delivery_settings = settings.delivery(schedule_delay=DELAY)
+    deliveries = Deliveries(targets, delivery_settings)
     os.chdir("/")  # so that no file system is in use
     older = count_older_spans(directory)
     deliveries.spans.drop(older, "written by an older version of queuehop, in another format")
     _sweep(directory, bounds.max_age)
-    Sender(directory, deliveries, bounds, delivery.schedule_delay).run()
+    Sender(directory, deliveries, bounds, delivery_settings.schedule_delay).run()
 
 
 def _signal_status(before: SignalStatus, delivery: Delivery) -> SignalStatus:

@@ -35,10 +35,10 @@ class Cursor(Buffer):
         self._size = 0
 
     @property
-    def done(self) -> int:
+    def length_if_done(self) -> int:
         """The length of the segment, if all of it is read and acknowledged; else 0.
 
-        The length includes a torn frame at its end, which is never read.
+        It includes a torn frame at the end, which is never read.
         """
         return self._size if self.acknowledged >= self._position and not self.pending else 0
 
@@ -112,7 +112,7 @@ class Segment(Source):
         return max(0, os.fstat(self._fd).st_size - acknowledged)
 
     @property
-    def written(self) -> float:
+    def written_at(self) -> float:
         """The Unix time of the last write."""
         return os.fstat(self._fd).st_mtime
 
@@ -141,8 +141,8 @@ class Segment(Source):
 
     def remove_if_done(self) -> bool:
         """Remove it if all is delivered and no process can add to it. Return whether it is gone."""
-        done = min(cursor.done for cursor in self._cursors)
-        return bool(done) and self._directory.remove(self.name, self._fd, done)
+        length = min(cursor.length_if_done for cursor in self._cursors)
+        return length > 0 and self._directory.remove(self.name, self._fd, length)
 
     def give_up(self) -> tuple[int, int]:
         """Drop all spans and log records in it. Return how many there were of each."""

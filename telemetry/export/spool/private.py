@@ -11,15 +11,14 @@ __all__ = ["open_private", "private_directory", "read_private"]
 _MOST = 64 * 1024
 
 
-def private_directory(path: Path) -> Path:
-    """Make *path*, private to this user, and return it. Raises OSError if it cannot be."""
+def private_directory(path: Path) -> None:
+    """Make *path*, private to this user. Raises OSError if it cannot be."""
     path.mkdir(mode=0o700, exist_ok=True)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise PermissionError(f"{path} is not a directory of this user")
     if found.st_mode & 0o077:
         path.chmod(0o700)
-    return path
 
 
 def open_private(path: Path, flags: int, kind: int = stat.S_IFREG) -> int:

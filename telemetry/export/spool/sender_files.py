@@ -6,27 +6,19 @@ import os
 import select
 import stat
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from ..status import SignalStatus
 from .private import open_private, read_private
 
-__all__ = ["SenderFiles", "SenderStatus", "SignalStatus", "wait"]
+__all__ = ["SenderFiles", "SenderStatus", "wait"]
 
-#: Seconds between two log lines, of any process, about one subject.
+#: Seconds between two log lines, of any process, of one kind.
 LOG_INTERVAL = 60.0
-
-
-class SignalStatus(NamedTuple):
-    """The sender's report about one signal."""
-
-    #: Why its exports fail at the moment; empty if they do not.
-    error: str = ""
-    #: How many items will not be delivered, and why the last of them.
-    dropped: int = 0
-    reason: str = ""
 
 
 class SenderStatus(NamedTuple):
@@ -48,6 +40,7 @@ class SenderFiles:
         self._directory = directory
         self._wake = directory / "wake"
         self._status = directory / "status.json"
+        self._counted = directory / "counted.json"
         self._stderr = directory / "sender.stderr"
 
     def lock(self) -> int | None:
@@ -77,9 +70,12 @@ class SenderFiles:
         except OSError:
             return False
 
-    def may_log(self, subject: str) -> bool:
-        """Return whether no process has logged a line about *subject* within a minute."""
-        marker = self._directory / f"logged.{subject}"
+    def may_log(self, kind: str) -> bool:
+        """Return whether no process has logged a line of this *kind* within a minute.
+
+        A kind names a file, up to its colon: any text may follow that.
+        """
+        marker = self._directory / f"logged.{kind.partition(':')[0]}"
         with contextlib.suppress(OSError):
             if 0 <= time.time() - marker.stat().st_mtime < LOG_INTERVAL:
                 return False
@@ -117,14 +113,20 @@ class SenderFiles:
             return SenderStatus()
 
     def write_status(self, status: SenderStatus) -> None:
-        """Replace the status, as a whole."""
-        fresh = self._status.with_suffix(".new")
-        fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        """Replace the status. Raises OSError."""
+        _replace(self._status, msgspec.json.encode(status))
+
+    def counted(self) -> Counter[str]:
+        """Return how many dropped items of each signal have been logged, by any process."""
         try:
-            os.write(fd, msgspec.json.encode(status))
-        finally:
-            os.close(fd)
-        fresh.replace(self._status)
+            return Counter(msgspec.json.decode(read_private(self._counted), type=dict[str, int]))
+        except (OSError, msgspec.DecodeError):
+            return Counter()
+
+    def write_counted(self, counted: Counter[str]) -> None:
+        """Replace ``counted``, unless the disk is full."""
+        with contextlib.suppress(OSError):
+            _replace(self._counted, msgspec.json.encode(counted))
 
     def begin_stderr(self) -> str:
         """Return the path for the next sender's standard error: an empty file, or /dev/null."""
@@ -142,6 +144,17 @@ class SenderFiles:
             return ""
         lines = text.strip().splitlines()
         return lines[-1][:500] if "Traceback" in text else ""
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace the file at *path*, as a whole. Raises OSError."""
+    fresh = path.with_suffix(".new")
+    fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+    fresh.replace(path)
 
 
 def wait(listening: list[int], seconds: float) -> bool:

@@ -47,9 +47,7 @@ def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> N
 
     Raises OSError if the system does not allow it.
     """
-    python = interpreter()
-    if python is None:
-        raise FileNotFoundError(f"{sys.executable or 'this process'} is not a Python interpreter")
+    python = interpreter() or sys.executable  # which may have been removed since ``DiskSink`` began
     # In a daemon that has closed its descriptors, the lock may have a number that is opened below.
     high = fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, LOCK + 1)
     # An error that ends the sender, even in its imports, is written there.

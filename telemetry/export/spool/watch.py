@@ -2,10 +2,11 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 
-from ...config.exporter import NAMES, SIGNALS
 from ...tracing.faults import logger
+from ..status import log_status
 from . import spawn
 from .directory import SpoolDirectory
 
@@ -34,8 +35,10 @@ class Watch:
         self.due = 0.0
         self._started = float("-inf")
         self._short_lives = 0
-        # Segments that were unreadable before this process are logged once more.
-        self._status = self._sender.status()._replace(unreadable="")
+        #: How many dropped items of each signal have been logged, by any process.
+        self._counted: Counter[str] = Counter()
+        #: The unreadable segments that this process has logged.
+        self._unreadable = ""
 
     def look(self) -> None:
         """Start a sender if none runs. If one runs, log its problems."""
@@ -68,19 +71,15 @@ class Watch:
         self._started = time.monotonic()
 
     def _log_status(self) -> None:
-        before, self._status = self._status, self._sender.status()
-        may_log = self._sender.may_log
-        errors = {""}
-        for signal, was, now in zip(SIGNALS, before.signals, self._status.signals, strict=True):
-            name = NAMES[signal]
-            # A collector that is down is one problem, not one for each signal.
-            if now.error not in errors and may_log(f"{signal}.error"):
-                logger.warning("%s are not delivered, and wait on disk: %s", name, now.error)
-            errors.add(now.error)
-            if now.dropped > was.dropped and may_log(f"{signal}.dropped"):
-                logger.warning("dropped %d %s: %s", now.dropped - was.dropped, name, now.reason)
-        unreadable = self._status.unreadable
-        if unreadable != before.unreadable and may_log("unreadable"):
+        status, may_log = self._sender.status(), self._sender.may_log
+        counted = self._sender.counted()
+        self._counted |= counted  # the larger number of each: a full disk does not take new ones
+        log_status("on disk", status.signals, self._counted, may_log)
+        if self._counted != counted:
+            self._sender.write_counted(self._counted)
+        unreadable = status.unreadable
+        if unreadable not in ("", self._unreadable) and may_log("unreadable"):
+            self._unreadable = unreadable
             logger.warning(
                 "these segments in %s cannot be read and are not delivered: %s; remove them",
                 self._directory.directory,

@@ -39,7 +39,10 @@ def unreadable(path: Path) -> None:
 
 
 ODD: list[Callable[[Path], None]] = [fifo, directory, link, link_to_nothing, garbage, unreadable]
-NAMES = ("odd.000001.spool", "wake", "status.json", "status.new", "sender.stderr")
+NAMES = (
+    *("odd.000001.spool", "wake", "sender.stderr"),
+    *("status.json", "status.new", "counted.json", "counted.new"),
+)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.export.spool.sender_files import SenderFiles, SignalStatus
+from telemetry.export.spool.sender_files import SenderFiles
+from telemetry.export.status import SignalStatus
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port

@@ -1,6 +1,7 @@
 """If MessagePack or OTLP cannot represent a value, the record is delivered without it."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_what_memory_drops_is_logged_once(
     sink.append(TEMPLATE, record(None))  # logs what is new, not all so far
     said = "dropped 1 spans: tracing is shut down in this process"
     assert caplog.messages == [said, said]
+
+
+def test_what_memory_drops_in_its_last_minute_is_logged_at_the_end(program: Program) -> None:
+    process = program.run(
+        "spans(50)",
+        QUEUEHOP_SPOOL="memory",
+        OTEL_BSP_MAX_QUEUE_SIZE="2",
+        OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2",
+    )
+    lines = re.findall(r"dropped (\d+) spans: the queue of .+ is full", process.output)
+    assert sum(map(int, lines)) == 48  # no collector has taken the last two
 
 
 @pytest.mark.parametrize("spool", ["disk", "memory"])
