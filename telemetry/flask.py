@@ -2,7 +2,7 @@
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from flask import (
@@ -34,8 +34,6 @@ EXTENSION = "queuehop"
 #: The key of a WSGI environment that holds its hop.
 _HOP = "queuehop.hop"
 
-_TEMPLATE = SpanTemplate("HTTP", SpanKind.SERVER.value, {}, hop_scope())
-
 
 def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
     """Make a SERVER span of every request to *app*. Return *app*.
@@ -66,7 +64,7 @@ class _TracedApp:
         outer = environ.get(_HOP)
         if outer is not None and outer.is_serving:
             return self._wsgi_app(environ, start_response)  # mounted in another: one request
-        hop = environ[_HOP] = _ServerHop(_TEMPLATE, ServerFacts(environ_facts(environ)))
+        hop = environ[_HOP] = _ServerHop(_template(), ServerFacts(environ_facts(environ)))
         parent, context, links = _origin(environ, self._inbound)
         hop.start(parent, context, links)
         wrapper = environ.get("wsgi.file_wrapper")
@@ -239,6 +237,11 @@ def _is_end_of_websocket(exc: BaseException, environ: Environ) -> bool:
     """
     is_websocket = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
     return isinstance(exc, StopIteration) or (is_websocket and isinstance(exc, ConnectionError))
+
+
+@cache
+def _template() -> SpanTemplate:
+    return SpanTemplate("HTTP", SpanKind.SERVER.value, {}, hop_scope())
 
 
 def _note_request(app: Flask, **_: Any) -> None:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from copy import copy
+from functools import cache
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,8 +18,6 @@ from .tracing.record import ClientFacts, SpanTemplate
 from .tracing.scope import hop_scope
 
 __all__ = ["traced_session"]
-
-_TEMPLATE = SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
 
 
 def traced_session(session: requests.Session | None = None) -> requests.Session:
@@ -112,6 +111,11 @@ class _TracedAdapter(BaseAdapter):
         return _TracedAdapter, (self._adapter,)
 
 
+@cache
+def _template() -> SpanTemplate:
+    return SpanTemplate("HTTP", SpanKind.CLIENT.value, {}, hop_scope())
+
+
 #: The baggage of a request before it was sent, and the baggage that was sent.
 _BAGGAGE = "_queuehop_baggage"
 
@@ -143,7 +147,7 @@ class _RequestHop(Hop[ClientFacts]):
         address = url.netloc.rpartition("@")[2]
         public_url = f"{url.scheme}://{address}{url.path}"
         facts = ClientFacts(request.method or "GET", public_url, url.hostname or "", _port(url))
-        super().__init__(_TEMPLATE, facts)
+        super().__init__(_template(), facts)
         self.request = request
         self.secrets = _secrets(url)
 
