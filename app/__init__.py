@@ -31,7 +31,7 @@ def create_app() -> Flask:
     # Imported here, because the client is in this package too and needs no queue.
     from workers.celery import app as celery
 
-    from .broker import Broker
+    from .task_queue import TaskQueue
     from .views import views
 
     telemetry.setup("queuehop-web")
@@ -39,7 +39,7 @@ def create_app() -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions["broker"] = Broker(celery)
+    app.extensions["broker"] = TaskQueue(celery)
     app.register_blueprint(views)
     app.after_request(_finish)
     return instrument_flask(app)

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from workers import tasks
 
-from .broker import Broker, Result, Unreachable
+from .task_queue import Result, TaskQueue, Unreachable
 
 __all__ = ["views"]
 
@@ -59,8 +59,8 @@ def health() -> tuple[Response, int]:
     return jsonify(broker=broker, worker=worker), 200 if broker and worker else 503
 
 
-def _broker() -> Broker:
-    broker: Broker = current_app.extensions["broker"]
+def _broker() -> TaskQueue:
+    broker: TaskQueue = current_app.extensions["broker"]
     return broker
 
 

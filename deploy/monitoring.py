@@ -27,7 +27,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from telemetry.export.aggregation import SPANS_DROPPED, Aggregation, spans_dropped
 from telemetry.tracing.interpret import CELERY_TASK_NAME, CELERY_TASK_STATE
 from telemetry.tracing.measurements import Measurement, Series
-from telemetry.tracing.waits import PREFETCH, QUEUE, SCHEDULED
+from telemetry.tracing.waits import CELERY_WAIT_PREFETCH, CELERY_WAIT_QUEUE, CELERY_WAIT_SCHEDULED
 
 __all__ = ["DASHBOARD", "RULES", "dashboard", "prometheus_names", "rules"]
 
@@ -57,7 +57,7 @@ def prometheus_names() -> dict[str, str]:
     """
     aggregation, resource = Aggregation(Resource({})), Resource({})
     aggregation.add(Measurement(Series([_SENT], {}), [1]))
-    names = (_TAKEN, _RUN, SCHEDULED, QUEUE, PREFETCH)
+    names = (_TAKEN, _RUN, CELERY_WAIT_SCHEDULED, CELERY_WAIT_QUEUE, CELERY_WAIT_PREFETCH)
     aggregation.add(Measurement(Series(names, {}), [1] * len(names)))
     found = {}
     for data in (aggregation.collect(), spans_dropped(resource, 0, 0)):
@@ -168,7 +168,7 @@ def _queue_rules() -> Iterator[Rule]:
     yield Rule(
         _TAKEN_SO_FAR,
         f"{last(names[_TAKEN])}\n- {last(names[_RUN] + '_count')}\n"
-        f"+ {last(names[QUEUE] + '_count')}",
+        f"+ {last(names[CELERY_WAIT_QUEUE] + '_count')}",
         "Only messages that queuehop sent: a run measures its wait only if the message has the time"
         " when it was sent.",
     )
@@ -195,7 +195,7 @@ def _queue_rules() -> Iterator[Rule]:
         "\nor ".join([*steps, f"0 * {WAITING}"]),
         "If more messages wait than were sent in a window, the oldest is older than the window.",
     )
-    ended = f"(histogram_quantile(1, {_rate_by_le(names[QUEUE])}) >= 0)"
+    ended = f"(histogram_quantile(1, {_rate_by_le(names[CELERY_WAIT_QUEUE])}) >= 0)"
     yield Rule(
         LONGEST,
         f"{ended} > {OLDEST}\nor {OLDEST}\nor {ended}",
@@ -220,7 +220,7 @@ def _rate_by_le(histogram: str, selector: str = "", window: str = "5m", by: str 
 
 def _run_rules() -> Iterator[Rule]:
     names = prometheus_names()
-    for name, histogram in ((WAIT_P95, QUEUE), (PREFETCH_P95, PREFETCH)):
+    for name, histogram in ((WAIT_P95, CELERY_WAIT_QUEUE), (PREFETCH_P95, CELERY_WAIT_PREFETCH)):
         yield Rule(name, f"histogram_quantile(0.95, {_rate_by_le(names[histogram])}) >= 0")
     count = f"{names[_RUN]}_count"
 
@@ -327,17 +327,17 @@ def dashboard() -> str:
             "Waits",
             [
                 _graph("Wait in queue", "s", {
-                    f"p50 {by_queue}": quantile(QUEUE, 0.5, _QUEUE_LABEL, both),
-                    f"p95 {by_queue}": quantile(QUEUE, 0.95, _QUEUE_LABEL, both),
+                    f"p50 {by_queue}": quantile(CELERY_WAIT_QUEUE, 0.5, _QUEUE_LABEL, both),
+                    f"p95 {by_queue}": quantile(CELERY_WAIT_QUEUE, 0.95, _QUEUE_LABEL, both),
                 }, exemplars=True),
                 _graph("Wait in worker, before a process was free", "s", {
-                    f"p95 {by_queue}": quantile(PREFETCH, 0.95, _QUEUE_LABEL, both),
+                    f"p95 {by_queue}": quantile(CELERY_WAIT_PREFETCH, 0.95, _QUEUE_LABEL, both),
                 }, exemplars=True),
                 _graph("Messages waiting", "short", {by_queue: f"{WAITING}{{{chosen}}}"}),
                 _graph("Longest wait", "s", {by_queue: f"{LONGEST}{{{chosen}}}"}),
                 _graph("Sent", "cps", {by_task: rate(names[_SENT], _BY_TASK, both)}),
                 _graph("Scheduled: countdown, eta, retry", "s", {
-                    f"p95 {by_task}": quantile(SCHEDULED, 0.95, _BY_TASK, both),
+                    f"p95 {by_task}": quantile(CELERY_WAIT_SCHEDULED, 0.95, _BY_TASK, both),
                 }),
             ],
         ),

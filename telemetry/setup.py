@@ -193,7 +193,7 @@ def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
     if spool is None:
         return in_memory()
     try:
-        from .export.spool.sink import DiskSink
+        from .export.spool.disk_sink import DiskSink
 
         return DiskSink(origin, targets, spool, in_memory)
     except (ImportError, OSError) as exc:

@@ -15,7 +15,7 @@ from ..propagation import extract_parent
 from ..propagation.message import trace_headers
 from ..tracing.context import SPAN, attach, detach
 from ..tracing.faults import log_internal_error
-from .queues import queue_of_delivery
+from .destination import queue_of_delivery
 from .run import QUEUE, RECEIVED_AT
 
 __all__ = ["headers_of", "note_arrival", "queue_of"]

@@ -16,7 +16,7 @@ from ..tracing.context import get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.record import ParentContext
 
-__all__ = ["headers_of_chord", "watch_chord"]
+__all__ = ["chord_header_runs", "watch_chord"]
 
 
 #: While the result of a part is stored: takes the runs of all parts from the backend.
@@ -75,7 +75,7 @@ def _handing_in(backend: Any, request: Any) -> Iterator[None]:
         _take_runs.reset(token)
 
 
-def headers_of_chord() -> list[ParentContext]:
+def chord_header_runs() -> list[ParentContext]:
     """Return the runs of the parts, if the message being published is a chord's body."""
     take_runs = _take_runs.get()
     if take_runs is None:

@@ -18,9 +18,9 @@ from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
 from ..tracing.record import Parent, RecordedLink, SendFacts, SpanTemplate, message_facts
 from ..tracing.tracestate import TRACESTATE
-from .chord import headers_of_chord
+from .chord import chord_header_runs
+from .destination import destination
 from .message import Broker, broker_of, message_template
-from .queues import destination
 from .run import QUEUE, RECEIVED_AT, Run, current_run
 
 __all__ = ["PRODUCER", "Producer", "trace_sends"]
@@ -45,15 +45,15 @@ class Producer:
     def __init__(self, app: Celery) -> None:
         self._app = app
         # A template has everything that is the same for all messages of a task, so it is made once.
-        self.template = lru_cache(maxsize=1024)(self._template)
+        self._template = lru_cache(maxsize=1024)(self._make_template)
 
-    def send(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
+    def hop(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
         """Return the hop of a message for *task* with the caller's *headers*.
 
         *broker* is given only if it is not the app's.
         """
         is_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
-        send = Send(self.template(task, is_given, broker), SendFacts())
+        send = Send(self._template(task, is_given, broker), SendFacts())
         send.producer = self
         # The context that the message has already: a retry's, or the caller's own.
         if is_given and (parent := extract_parent(headers)[0]) is not None:
@@ -64,7 +64,7 @@ class Producer:
     def _broker(self) -> Broker:
         return broker_of(self._app.connection_for_write)
 
-    def _template(self, task: str, is_given: bool, broker: Broker | None) -> SpanTemplate:
+    def _make_template(self, task: str, is_given: bool, broker: Broker | None) -> SpanTemplate:
         # The message has another context than this send, so its run is not under it: CLIENT.
         kind = SpanKind.CLIENT if is_given else SpanKind.PRODUCER
         return message_template("send", task, kind, broker or self._broker)
@@ -107,7 +107,7 @@ def trace_sends(app: Celery, producer: Producer) -> None:
         if headers or options.get("retries"):
             headers = options["headers"] = _headers_of_send(options)
         broker = _broker_of_caller(options)
-        with producer.send(args[0] if args else options.get("name"), headers, broker):
+        with producer.hop(args[0] if args else options.get("name"), headers, broker):
             return send_task(self, *args, **options)
 
     setattr(send, _MARK, True)
@@ -130,8 +130,8 @@ def inject_into_message(
         parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
         if parent is not None:
             headers[LINKS] = format_links([parent])
-    if after := headers_of_chord():
-        headers[LINKS] = format_links(after)
+    if header_runs := chord_header_runs():
+        headers[LINKS] = format_links(header_runs)
     if RECEIVED_AT in headers:  # passed on from the message of a run
         headers.pop(RECEIVED_AT)
         headers.pop(QUEUE, None)

@@ -149,8 +149,8 @@ def _check_queue(
 
 def _check_export() -> Iterator[Finding]:
     from ..selfcheck import describe_process
-    from .directory import check_directory
-    from .exporter import check_exporter
+    from .collector import check_exporter
+    from .spool_directory import check_directory
 
     if broken := check_exporter():
         yield broken

@@ -12,13 +12,13 @@ from opentelemetry import trace
 from ..propagation.configured import configured_propagators
 from ..selfcheck import Process
 from .broker import is_lost, reason, refusal
-from .directory import check_directory
 from .finding import Finding
 from .mailbox import Mailbox
 from .nobody import nobody
 from .origin import origin
 from .publishing import check_send
 from .results import check_result
+from .spool_directory import check_directory
 from .web_process import check_process
 from .workers import SET_UP, Workers
 

@@ -9,8 +9,8 @@ from celery import Celery
 from ..celery import probe
 from ..selfcheck import Process
 from ..tracing.scope import hop_scope
-from .directory import check_directory
 from .finding import Finding
+from .spool_directory import check_directory
 from .web_process import check_process
 
 __all__ = ["SET_UP", "Workers", "ask", "check_worker"]

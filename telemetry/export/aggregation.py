@@ -39,7 +39,7 @@ from opentelemetry.semconv.metrics.http_metrics import (
 
 from ..tracing.measurements import Measurement, Series
 from ..tracing.scope import hop_scope
-from ..tracing.waits import PREFETCH, QUEUE, SCHEDULED
+from ..tracing.waits import CELERY_WAIT_PREFETCH, CELERY_WAIT_QUEUE, CELERY_WAIT_SCHEDULED
 
 __all__ = ["SPANS_DROPPED", "Aggregation", "spans_dropped"]
 
@@ -67,9 +67,9 @@ _HISTOGRAMS = {
     HTTP_SERVER_REQUEST_DURATION: ("Duration of HTTP requests served.", _DURATIONS),
     MESSAGING_CLIENT_OPERATION_DURATION: ("Duration of a send.", _DURATIONS),
     MESSAGING_PROCESS_DURATION: ("Duration of a run.", _DURATIONS),
-    SCHEDULED: ("Time until a message was due.", _WAITS),
-    QUEUE: ("Time in the broker, once due.", _WAITS),
-    PREFETCH: ("Time in the worker before a process was free.", _WAITS),
+    CELERY_WAIT_SCHEDULED: ("Time until a message was due.", _WAITS),
+    CELERY_WAIT_QUEUE: ("Time in the broker, once due.", _WAITS),
+    CELERY_WAIT_PREFETCH: ("Time in the worker before a process was free.", _WAITS),
 }
 
 

@@ -52,7 +52,16 @@ from .record import (
     ServerFacts,
     SpanTemplate,
 )
-from .waits import PREFETCH, QUEUE, SCHEDULED, SKEWED, Waits, parse_eta, parse_time, waits
+from .waits import (
+    CELERY_WAIT_PREFETCH,
+    CELERY_WAIT_QUEUE,
+    CELERY_WAIT_SCHEDULED,
+    CELERY_WAIT_SKEWED,
+    Waits,
+    parse_eta,
+    parse_time,
+    waits,
+)
 
 __all__ = [
     "CELERY_TASK_NAME",
@@ -126,12 +135,12 @@ def _run(record: Record, facts: RunFacts, attributes: Attributes) -> None:
     _add_message(attributes, facts.message)
     if not facts.eager:
         scheduled, queue, prefetch, skewed = waits_of(facts, record.start_time / 1e9)
-        attributes[SCHEDULED] = scheduled
+        attributes[CELERY_WAIT_SCHEDULED] = scheduled
         if queue is not None:
-            attributes[QUEUE] = queue
-        attributes[PREFETCH] = prefetch
+            attributes[CELERY_WAIT_QUEUE] = queue
+        attributes[CELERY_WAIT_PREFETCH] = prefetch
         if skewed:
-            attributes[SKEWED] = True
+            attributes[CELERY_WAIT_SKEWED] = True
     if facts.messages is not None:
         attributes[MESSAGING_BATCH_MESSAGE_COUNT] = facts.messages
     if facts.redelivered:

@@ -35,7 +35,7 @@ from opentelemetry.semconv.metrics.http_metrics import (
 
 from .interpret import CELERY_TASK_NAME, CELERY_TASK_STATE, Attributes
 from .record import ClientFacts, Record, RunFacts, SendFacts, ServerFacts, SpanTemplate
-from .waits import PREFETCH, QUEUE, SCHEDULED
+from .waits import CELERY_WAIT_PREFETCH, CELERY_WAIT_QUEUE, CELERY_WAIT_SCHEDULED
 
 __all__ = ["Measurement", "Series", "measurement"]
 
@@ -78,7 +78,7 @@ def measurement(
     if isinstance(facts, RunFacts):
         if facts.eager or not facts.measured:
             return None
-        instruments = _RUN if QUEUE in attributes else _RUN_UNSENT
+        instruments = _RUN if CELERY_WAIT_QUEUE in attributes else _RUN_UNSENT
         values = (facts.messages or 1, seconds, *[attributes[name] for name in instruments[2:]])
         queue = attributes.get(MESSAGING_DESTINATION_NAME)
         series = _messages(template, instruments, queue, facts.error, facts.state)
@@ -97,8 +97,8 @@ def measurement(
 
 _SEND = (MESSAGING_CLIENT_SENT_MESSAGES, MESSAGING_CLIENT_OPERATION_DURATION)
 _RUN_COUNT = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
-_RUN_UNSENT = (*_RUN_COUNT, SCHEDULED, PREFETCH)
-_RUN = (*_RUN_COUNT, SCHEDULED, QUEUE, PREFETCH)
+_RUN_UNSENT = (*_RUN_COUNT, CELERY_WAIT_SCHEDULED, CELERY_WAIT_PREFETCH)
+_RUN = (*_RUN_COUNT, CELERY_WAIT_SCHEDULED, CELERY_WAIT_QUEUE, CELERY_WAIT_PREFETCH)
 
 _SERVED, _SENT = (HTTP_SERVER_REQUEST_DURATION,), (HTTP_CLIENT_REQUEST_DURATION,)
 

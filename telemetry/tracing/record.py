@@ -5,7 +5,8 @@ A hop records facts and interprets nothing. ``interpret`` turns a record into a 
 the span.
 
 The bytes are MessagePack. Every struct is an array, so the order of its fields is the format:
-append new fields at the end, with a default. For any other change, raise ``spool.sink.FORMAT``.
+append new fields at the end, with a default. For any other change, raise ``FORMAT`` in
+``export.spool.disk_sink``.
 """
 
 from collections.abc import Callable, Mapping

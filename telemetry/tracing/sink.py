@@ -10,7 +10,7 @@ __all__ = ["Sink"]
 class Sink:
     """Receives the records of one process. This base class drops them.
 
-    ``export.spool.sink.DiskSink`` and ``export.memory.MemorySink`` deliver them.
+    ``export.spool.disk_sink.DiskSink`` and ``export.memory.MemorySink`` deliver them.
     """
 
     #: Whether it wants records of spans that are sampled out, for the metrics.

@@ -3,12 +3,21 @@
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["PREFETCH", "QUEUE", "SCHEDULED", "SKEWED", "Waits", "parse_eta", "parse_time", "waits"]
+__all__ = [
+    "CELERY_WAIT_PREFETCH",
+    "CELERY_WAIT_QUEUE",
+    "CELERY_WAIT_SCHEDULED",
+    "CELERY_WAIT_SKEWED",
+    "Waits",
+    "parse_eta",
+    "parse_time",
+    "waits",
+]
 
-SCHEDULED = "celery.wait.scheduled"
-QUEUE = "celery.wait.queue"
-PREFETCH = "celery.wait.prefetch"
-SKEWED = "celery.wait.skewed"
+CELERY_WAIT_SCHEDULED = "celery.wait.scheduled"
+CELERY_WAIT_QUEUE = "celery.wait.queue"
+CELERY_WAIT_PREFETCH = "celery.wait.prefetch"
+CELERY_WAIT_SKEWED = "celery.wait.skewed"
 
 #: Seconds scheduled, in the queue and prefetched, never negative, None if unknown;
 #: and whether the clocks disagree. A plain tuple: a named one takes three times as long to make.

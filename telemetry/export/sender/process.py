@@ -229,4 +229,4 @@ def _sweep(directory: SpoolDirectory, max_age: float) -> None:
     for other in directory.others():
         with contextlib.suppress(OSError):
             if other.is_abandoned(time.time() - max_age):
-                shutil.rmtree(other.directory, ignore_errors=True)
+                shutil.rmtree(other.path, ignore_errors=True)

@@ -25,7 +25,7 @@ _SEGMENT = ".spool"
 _ACKNOWLEDGED = ".ack"
 _OFFSETS = struct.Struct("<QQQ")
 
-#: The name of the directory of a destination: see ``spool.sink``.
+#: The name of the directory of a destination: see ``spool.disk_sink``.
 _NAME = re.compile("[0-9a-f]{16}")
 
 
@@ -45,38 +45,38 @@ def tree_of(segment: str) -> str:
 class SpoolDirectory:
     """The directory of one destination."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.sender = SenderFiles(directory)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sender = SenderFiles(path)
 
     def make(self) -> None:
         """Make the directory. Raises OSError if this user cannot write in it."""
         # A parent that exists may belong to the system, such as /var/spool, and is left as it is.
-        for parent in reversed(self.directory.parents):
+        for parent in reversed(self.path.parents):
             if not parent.exists():
                 parent.mkdir(mode=0o700, exist_ok=True)
-        private_directory(self.directory)
-        if not os.access(self.directory, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.directory))
+        private_directory(self.path)
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
 
     def is_ours(self) -> bool:
         """Return whether this is the directory of a destination, and of this user."""
-        if not (_NAME.fullmatch(self.directory.name) and self.sender.lock_file.is_file()):
+        if not (_NAME.fullmatch(self.path.name) and self.sender.lock_file.is_file()):
             return False
-        found = os.lstat(self.directory)
+        found = os.lstat(self.path)
         return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
     def is_abandoned(self, since: float) -> bool:
         """Return whether nothing was written here after *since* (Unix time) and no sender runs."""
         if any(self.segment(name).stat().st_mtime >= since for name in self.segments()):
             return False
-        if self.directory.stat().st_mtime >= since:
+        if self.path.stat().st_mtime >= since:
             return False
         return not self.sender.is_running()
 
     def segment(self, name: str) -> Path:
         """Return the path of the segment *name*."""
-        return self.directory / (name + _SEGMENT)
+        return self.path / (name + _SEGMENT)
 
     def segments(self) -> list[str]:
         """Return the names of the segments, the least recently written first."""
@@ -88,20 +88,20 @@ class SpoolDirectory:
         The parent may contain directories of others: /var/spool has cron's.
         """
         try:
-            paths = list(self.directory.parent.iterdir())
+            paths = list(self.path.parent.iterdir())
         except OSError:  # the user may enter it, and not list it
             return
         for path in paths:
             other = SpoolDirectory(path)
             with contextlib.suppress(OSError):
-                if path != self.directory and other.is_ours():
+                if path != self.path and other.is_ours():
                     yield other
 
     def scan(self) -> tuple[list[str], list[str]]:
         """Return ``segments()``, and the names of those that are not regular files."""
         found: list[tuple[int, str]] = []
         others: list[str] = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:
                 if not entry.name.endswith(_SEGMENT):
                     continue
@@ -210,4 +210,4 @@ class SpoolDirectory:
             os.close(fd)
 
     def _acknowledged(self, name: str) -> Path:
-        return self.directory / (name + _ACKNOWLEDGED)
+        return self.path / (name + _ACKNOWLEDGED)

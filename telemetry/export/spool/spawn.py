@@ -56,7 +56,7 @@ def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> N
     try:
         pid = os.posix_spawn(
             python,
-            [python, "-P", "-c", _BOOT, _SENDER, str(directory.directory)],
+            [python, "-P", "-c", _BOOT, _SENDER, str(directory.path)],
             {**environ, "PYTHONPATH": os.pathsep.join(_path())},
             setsid=True,
             file_actions=[

@@ -82,6 +82,6 @@ class Watch:
             self._unreadable = unreadable
             logger.warning(
                 "these segments in %s cannot be read and are not delivered: %s; remove them",
-                self._directory.directory,
+                self._directory.path,
                 unreadable,
             )

@@ -197,7 +197,7 @@ class Writer:
             logger.warning(
                 "dropped %d bytes of undelivered spans in %s: size limit reached",
                 removed,
-                self._directory.directory,
+                self._directory.path,
             )
 
     def _open(self) -> "_Segment":

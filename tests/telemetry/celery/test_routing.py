@@ -9,7 +9,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from telemetry.celery import instrument_celery
-from telemetry.celery.queues import destination
+from telemetry.celery.destination import destination
 from telemetry.otlp.decode import ReceivedSpan
 from telemetry.otlp.receiver import Receiver
 

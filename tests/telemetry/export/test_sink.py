@@ -14,7 +14,7 @@ from telemetry.export.outgoing import origin_of, outgoing
 from telemetry.export.sender.segment import Segment
 from telemetry.export.spool import spawn
 from telemetry.export.spool.directory import SpoolDirectory
-from telemetry.export.spool.sink import DiskSink
+from telemetry.export.spool.disk_sink import DiskSink
 from telemetry.tracing.record import Facts, Record, RunFacts, SpanTemplate
 from telemetry.tracing.scope import Scope
 

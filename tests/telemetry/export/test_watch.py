@@ -35,7 +35,7 @@ def drop(directory: SpoolDirectory, spans: int, unreadable: str = "") -> None:
 
 def pass_a_minute(directory: SpoolDirectory) -> None:
     past = time.time() - LOG_INTERVAL
-    for marker in directory.directory.glob("logged.*"):
+    for marker in directory.path.glob("logged.*"):
         os.utime(marker, (past, past))
 
 

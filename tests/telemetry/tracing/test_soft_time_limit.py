@@ -21,7 +21,7 @@ from telemetry.config.exporter import Targets
 from telemetry.config.sdk import SpanLimits
 from telemetry.config.settings import Spool, sampler
 from telemetry.export.outgoing import origin_of
-from telemetry.export.spool.sink import DiskSink
+from telemetry.export.spool.disk_sink import DiskSink
 from telemetry.export.spool.watch import Watch
 from telemetry.requests import traced_session
 from telemetry.tracing.interrupts import is_uninterrupted

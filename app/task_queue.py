@@ -20,7 +20,7 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from kombu.messaging import Producer
 
-__all__ = ["Broker", "Result", "Unreachable"]
+__all__ = ["Result", "TaskQueue", "Unreachable"]
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Result:
         return self.state in states.READY_STATES
 
 
-class Broker:
+class TaskQueue:
     """The queue as *celery* reaches it from a web process."""
 
     def __init__(self, celery: Celery) -> None:

@@ -103,7 +103,7 @@ class DiskSink(Sink):
                 "the process that sends spans cannot be started (%s): this process sends them from "
                 "memory, and loses them if it is killed; what was written before waits in %s",
                 reason,
-                self._directory.directory,
+                self._directory.path,
             )
         if not self._gave_up:
             self._memory = self._in_memory()
