@@ -7,7 +7,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..otlp.otlp_json import grouped, to_json
-from .store.logs import stored_logs
+from .store.log_table import stored_logs
 from .store.read import stored_spans
 
 __all__ = ["trace_document"]

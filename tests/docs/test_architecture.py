@@ -1,6 +1,7 @@
 """The diagram of the architecture page is that of the tree, and its arrows point down."""
 
 import re
+from collections import Counter
 
 from ..processes import ROOT
 from .blocks import WRITE, fill
@@ -41,6 +42,12 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 
 def test_no_part_imports_itself_by_way_of_others() -> None:
     assert circle(parts(imports())) == []
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names = Counter(path.stem for path in modules().values() if path.stem != "__init__")
+    # One has the headers of a Celery message, the other the template of its spans.
+    assert {name for name, count in names.items() if count > 1} == {"message"}
 
 
 def test_the_arrows_point_down() -> None:

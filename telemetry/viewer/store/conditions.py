@@ -8,7 +8,7 @@ from ..analysis.counts import OUTCOMES
 from .attributes import has_attribute, is_possible
 from .database import rows_of
 from .incoming import MAX_TIME
-from .logs import traces_with_log
+from .log_table import traces_with_log
 from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
 from .waiting import STATES, times
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ...config.settings import state_directory
-from . import logs, sources
+from . import log_table, sources
 
 __all__ = ["MEMORY", "Database", "Unusable", "default_path", "rows_of"]
 
@@ -210,7 +210,7 @@ class Database:
         db.execute("PRAGMA temp_store = MEMORY")
         if version == 0:
             db.executescript(
-                f"BEGIN; {SCHEMA} {sources.SCHEMA} {logs.SCHEMA} "
+                f"BEGIN; {SCHEMA} {sources.SCHEMA} {log_table.SCHEMA} "
                 f"PRAGMA user_version = {VERSION}; COMMIT;"
             )
 

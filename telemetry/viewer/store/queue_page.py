@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from ..analysis import counts
 from ..analysis.counts import DURATIONS, WAITS, Flow, queue_node
 from ..analysis.rows import error_of
-from .counts import Metrics, Range, percentiles, points, terms, totals
 from .database import rows_of
 from .queues import Backlog, backlogs, facts, flows, queue_state, series_of, sum_of
 from .read import read_spans
+from .stored_counts import Metrics, Range, percentiles, points, terms, totals
 from .waiting import STATE, times
 
 __all__ = ["Asked", "queue_page"]

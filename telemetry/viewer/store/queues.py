@@ -9,8 +9,8 @@ from typing import Any
 
 from ..analysis import counts
 from ..analysis.counts import DURATIONS, WAITS, Flow
-from .counts import Metrics, Range, percentiles, points, terms, totals
 from .database import rows_of
+from .stored_counts import Metrics, Range, percentiles, points, terms, totals
 from .waiting import BACKLOG, STATES, times
 
 __all__ = ["Backlog", "backlogs", "facts", "flows", "queue_state", "queues", "series_of", "sum_of"]

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from ..analysis.counts import DURATIONS, FAILURES, TOTAL, WAITS
-from .counts import Metrics, Range, percentiles, terms, totals
+from .stored_counts import Metrics, Range, percentiles, terms, totals
 
 __all__ = ["service_map"]
 

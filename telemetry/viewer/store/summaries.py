@@ -10,9 +10,9 @@ from ..analysis.hops import Trace
 from ..analysis.summary import Summary, to_text
 from ..analysis.wait import NEVER
 from .attributes import write_attributes
-from .counts import Change
 from .incoming import MAX_TIME
 from .runs import write_runs
+from .stored_counts import Change
 from .terms import TermTable
 from .waiting import earliest_due, write_waiting
 

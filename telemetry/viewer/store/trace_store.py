@@ -14,7 +14,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ..analysis.summary import Summary, summarize
 from ..analysis.wait import STUCK_AFTER
-from .counts import Change, add_counts, delete_counts
 from .database import Database
 from .incoming import (
     MAX_TIME,
@@ -25,9 +24,10 @@ from .incoming import (
     incoming,
     incoming_logs,
 )
-from .logs import LogTable
+from .log_table import LogTable
 from .read import read_trace
 from .sources import SourceTable
+from .stored_counts import Change, add_counts, delete_counts
 from .summaries import write_summary
 from .terms import TermTable
 

@@ -11,7 +11,7 @@ from flask import Flask, Response, abort, request, send_from_directory
 from ..analysis.rows import head_of, rows_of
 from ..export_files import trace_document
 from ..map_layout import lay_out
-from ..store.logs import LogSearch, find_logs, logs_of_trace
+from ..store.log_table import LogSearch, find_logs, logs_of_trace
 from ..store.queue_page import Asked, queue_page
 from ..store.queues import queues
 from ..store.read import count_spans, number_of, read_spans, read_trace

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...otlp.decode import ReceivedSpan
 from ..analysis.rows import flags_of
-from ..store.logs import Stored
+from ..store.log_table import Stored
 from ..store.read import linked_from, number_of, read_spans
 
 __all__ = ["log_details", "span_details", "tick", "to_bytes"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from telemetry.viewer.store.database import MEMORY, Database
-from telemetry.viewer.store.logs import LogSearch, find_logs, logs_of_trace
+from telemetry.viewer.store.log_table import LogSearch, find_logs, logs_of_trace
 from telemetry.viewer.store.search import Search, find
 from telemetry.viewer.store.trace_store import Bounds, Store
 
