@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,7 +101,8 @@ def start_load(
 ) -> tuple[multiprocessing.Process, "multiprocessing.Queue[tuple[int, int, float]]"]:
     """Start to send from a process of its own; return it, and the queue of its result."""
     result: multiprocessing.Queue[tuple[int, int, float]] = multiprocessing.Queue()
-    sender = multiprocessing.Process(target=send, args=(address, count, rate, result))
+    arguments = (address, count, rate, result)
+    sender = multiprocessing.Process(target=send, args=arguments, daemon=True)
     sender.start()
     return sender, result
 
@@ -181,7 +183,9 @@ def started(db: str, most: int) -> Iterator[Viewer]:
         try:
             yield Viewer(process.pid, address, f"http://{http}")
         finally:
+            # After Ctrl-C, Popen waits only a moment. The next run needs the database.
             process.terminate()
+            process.wait()
 
 
 def main() -> int:
@@ -194,6 +198,7 @@ def main() -> int:
     parser.add_argument("--pages", action="store_true", help="measure only the queries")
     parser.add_argument("--db", metavar="FILE", help="keep the database in this file")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # end the viewer, too
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as directory:
         db = options.db or f"{directory}/traces.db"

@@ -13,7 +13,7 @@ import msgspec
 from ...config.settings import state_directory
 from . import logs, sources
 
-__all__ = ["MEMORY", "Database", "Unusable", "default_path", "rows_of"]
+__all__ = ["MEMORY", "Database", "Unusable", "default_path", "make_private", "rows_of"]
 
 MEMORY = ":memory:"
 
@@ -179,7 +179,7 @@ class Database:
         self._lock = threading.RLock() if self._in_memory else nullcontext()
         try:
             if not self._in_memory:
-                _make_private(Path(self.path))
+                make_private(Path(self.path))
             self._writer = self._connect()
             self._prepare()
         except (OSError, sqlite3.Error) as exc:
@@ -269,7 +269,8 @@ def rows_of(
     return found
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
+    """Make the file at *path*, readable only by its owner, unless it exists."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
