@@ -41,6 +41,7 @@ FIRST_ROWS = "trace of 9,001 spans, first rows"
 
 QUESTIONS = {
     "recent": "/api/traces",
+    "last received": "/api/traces?sort=received",
     "one task": "/api/traces?task=shop.tasks.task7",
     "one service, slowest": "/api/traces?service=shop-worker&sort=duration",
     "task and queue, longest wait": "/api/traces?task=shop.tasks.task7&queue=mail&sort=wait",
@@ -52,6 +53,8 @@ QUESTIONS = {
     "part of a name, longest wait": "/api/traces?q=TASK1&sort=wait",
     "a word that is nowhere": "/api/traces?q=nothing-like-it",
     "task id (none)": "/api/traces?q=5f0c2b7e-6a0e-4d0e-9a55-0f7f2d3b6c11",
+    "task id, prefix (none)": "/api/traces?q=5f0c2b7e",
+    "without a queue (none)": "/api/traces?q=queue%3A%22%22",
     "span id (none)": "/api/traces?q=00f067aa0ba902b7",
     "attribute": "/api/traces?q=db.system.name%3Dpostgresql",
     "attribute (none)": "/api/traces?q=user.id%3D7",

@@ -30,7 +30,7 @@ WAIT = (
 )
 
 #: A condition that no trace meets.
-NONE = "found.trace < 0"
+NONE = "FALSE"
 
 #: The kinds of terms that a word matches.
 NAMES = ("service", "task", "queue", "broker", "route", "name")

@@ -105,7 +105,7 @@ async function importFile(file) {
     const { accepted, logs, traces, trace_id: trace } = await send(file);
     const imported = [accepted ? counted(accepted, "span") : "", logs ? counted(logs, "log record") : ""].filter(Boolean).join(" and ");
     toast(`Imported ${imported}${traces > 1 ? ` in ${counted(traces, "trace")}` : ""} from ${file.name}`);
-    go(!accepted ? "/logs?all=1" : traces === 1 ? `/trace/${trace}` : "/");
+    go(!accepted ? "/logs?all=1" : traces === 1 ? `/trace/${trace}` : "/?sort=received");
   } catch (error) {
     toast(`Cannot import ${file.name}: ${error.message}`);
   }
