@@ -18,7 +18,7 @@ from ..analysis.wait import STUCK_AFTER
 from .conditions import DURATION, LIVE, WAIT, Conditions, Message
 from .database import rows_of
 from .incoming import MAX_TIME
-from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
+from .query import CELERY_STATES, STATUSES, Bound, Field, Id, Part, parse_query
 from .read import read_trace
 from .waiting import STATE, times
 
@@ -127,6 +127,8 @@ def _conditions(
     db: sqlite3.Connection, search: Search, terms: list[int], now_ns: int, stuck_after_ns: int
 ) -> Conditions:
     message = Message(search.broker, search.queue or None, search.task or None)
+    nameless = [part for part in search.parts if isinstance(part, Field) and not part.text]
+    message = message._replace(**{part.name: "" for part in nameless})
     asked = Conditions(db, now_ns, stuck_after_ns, message)
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
