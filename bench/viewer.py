@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -40,6 +41,7 @@ FIRST_ROWS = "trace of 9,001 spans, first rows"
 
 QUESTIONS = {
     "recent": "/api/traces",
+    "last received": "/api/traces?sort=received",
     "one task": "/api/traces?task=shop.tasks.task7",
     "one service, slowest": "/api/traces?service=shop-worker&sort=duration",
     "task and queue, longest wait": "/api/traces?task=shop.tasks.task7&queue=mail&sort=wait",
@@ -51,6 +53,8 @@ QUESTIONS = {
     "part of a name, longest wait": "/api/traces?q=TASK1&sort=wait",
     "a word that is nowhere": "/api/traces?q=nothing-like-it",
     "task id (none)": "/api/traces?q=5f0c2b7e-6a0e-4d0e-9a55-0f7f2d3b6c11",
+    "task id, prefix (none)": "/api/traces?q=5f0c2b7e",
+    "without a queue (none)": "/api/traces?q=queue%3A%22%22",
     "span id (none)": "/api/traces?q=00f067aa0ba902b7",
     "attribute": "/api/traces?q=db.system.name%3Dpostgresql",
     "attribute (none)": "/api/traces?q=user.id%3D7",
@@ -100,7 +104,8 @@ def start_load(
 ) -> tuple[multiprocessing.Process, "multiprocessing.Queue[tuple[int, int, float]]"]:
     """Start to send from a process of its own; return it, and the queue of its result."""
     result: multiprocessing.Queue[tuple[int, int, float]] = multiprocessing.Queue()
-    sender = multiprocessing.Process(target=send, args=(address, count, rate, result))
+    arguments = (address, count, rate, result)
+    sender = multiprocessing.Process(target=send, args=arguments, daemon=True)
     sender.start()
     return sender, result
 
@@ -181,7 +186,9 @@ def started(db: str, most: int) -> Iterator[Viewer]:
         try:
             yield Viewer(process.pid, address, f"http://{http}")
         finally:
+            # After Ctrl-C, Popen waits only a moment. The next run needs the database.
             process.terminate()
+            process.wait()
 
 
 def main() -> int:
@@ -194,6 +201,7 @@ def main() -> int:
     parser.add_argument("--pages", action="store_true", help="measure only the queries")
     parser.add_argument("--db", metavar="FILE", help="keep the database in this file")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # end the viewer, too
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as directory:
         db = options.db or f"{directory}/traces.db"

@@ -26,6 +26,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from ..otlp.server import Take, grpc_server
 from .analysis.summary import Summary
 from .store.database import MEMORY, Database, Unusable
+from .store.exclusive import exclusive
 from .store.read import number_of, read_spans
 from .store.trace_store import Bounds, Store
 from .terminal import render_tree
@@ -106,6 +107,7 @@ def _serve(options: argparse.Namespace) -> int:
 def serve(options: argparse.Namespace) -> Iterator[tuple[Store, str]]:
     """Receive and show traces; yield the store, and the address of the pages."""
     with ExitStack() as running:
+        running.enter_context(exclusive(options.db))
         store = Store(
             Database(options.db),
             Bounds(options.max_spans, options.max_age),

@@ -47,7 +47,7 @@ def lay_out(found: Mapping[str, Any], direction: str = "right") -> dict[str, Any
     """Return the ``nodes`` and ``edges`` of *found* with their positions in CSS pixels.
 
     A node gets ``x`` and ``y`` of its upper left corner, ``width``, ``height`` and the ``lines`` of
-    its name. An edge gets its ``points``, whether it points ``back``, and the middle of its
+    its label. An edge gets its ``points``, whether it points ``back``, and the middle of its
     ``label``, or None if the label has no room. *direction* is ``right`` or ``down``. Raises
     ValueError for any other.
     """
@@ -56,7 +56,7 @@ def lay_out(found: Mapping[str, Any], direction: str = "right") -> dict[str, Any
     if not found["nodes"]:
         return {**found, "width": 0, "height": 0}
     drawing = _draw(
-        tuple((node["id"], node.get("label") or node["name"]) for node in found["nodes"]),
+        tuple((node["id"], node["label"]) for node in found["nodes"]),
         tuple((edge["from"], edge["to"]) for edge in found["edges"]),
         direction,
     )

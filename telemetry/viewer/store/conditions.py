@@ -1,6 +1,8 @@
 """The conditions of a search, in SQL over the rows of ``found``."""
 
+import re
 import sqlite3
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -30,10 +32,13 @@ WAIT = (
 )
 
 #: A condition that no trace meets.
-NONE = "found.trace < 0"
+NONE = "FALSE"
 
 #: The kinds of terms that a word matches.
 NAMES = ("service", "task", "queue", "broker", "route", "name")
+
+#: The beginning of a trace id, or of a task id with the dashes of a UUID.
+BEGINNING = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}", re.I)
 
 #: If fewer traces have a term, the condition lists them. Otherwise it tests each trace.
 FEW = 3_000
@@ -46,7 +51,7 @@ MOST_WITH_ID = 1_000
 
 
 class Message(NamedTuple):
-    """The message that a search asks for. None means any."""
+    """The message that a search asks for. None means any, and ``""`` that it has no such name."""
 
     broker: str | None = None
     queue: str | None = None
@@ -96,20 +101,22 @@ class Conditions:
         match part:
             case Word(text):
                 traces = self._with_message(text)
-                if len(text) >= 8 and set(text.lower()) <= set("0123456789abcdef"):
-                    traces += self._with_trace_id(text.lower())
+                if BEGINNING.fullmatch(text):
+                    traces += self._with_beginning(text.lower())
                 self._any_of(traces, self._containing(NAMES, text))
             case Id("trace", text):
                 traces = self._with_trace_id(text)
                 self._any_of(traces if len(text) < 32 else traces + self._with_message(text))
             case Id("span", text):
-                self._any_of(self._with_span(text) + self._with_trace_id(text))
+                self._any_of(self._with_span(text) + self._with_beginning(text))
             case Id(_, text):
                 self._any_of(self._with_message(text))
             case Field("log", text):
                 self._any_of(traces_with_log(self._db, text))
             case Field("status", text):
                 self.has_status(text)
+            case Field(_, "", True):
+                self.has_message()
             case Field(name, text, exact):
                 terms = self._equal(name, text) if exact else self._containing((name,), text)
                 self._any_of([], terms)
@@ -210,6 +217,12 @@ class Conditions:
         query = "SELECT id FROM terms WHERE kind = ? AND value = ?"
         return [number for (number,) in self._db.execute(query, (kind, text))]
 
+    def _with_beginning(self, text: str) -> list[int]:
+        """Return the traces with an id, of theirs or of a message, that begins with *text*."""
+        query = "SELECT DISTINCT trace FROM messages WHERE message_id BETWEEN ? AND ?"
+        found = self._traces(query, text, text + chr(sys.maxunicode))
+        return found if "-" in text or len(text) > 32 else found + self._with_trace_id(text)
+
     def _with_trace_id(self, prefix: str) -> list[int]:
         low, high = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
         return self._traces("SELECT id FROM traces WHERE trace_id BETWEEN ? AND ?", low, high)
@@ -218,7 +231,9 @@ class Conditions:
         return self._traces("SELECT trace FROM spans WHERE span_id = ?", bytes.fromhex(span_id))
 
     def _with_message(self, message_id: str) -> list[int]:
-        return self._traces("SELECT trace FROM messages WHERE message_id = ?", message_id)
+        return self._traces(
+            "SELECT trace FROM messages WHERE message_id IN (?1, lower(?1))", message_id
+        )
 
     def _traces(self, query: str, *values: Any) -> list[int]:
         rows = self._db.execute(f"{query} LIMIT {MOST_WITH_ID}", values)

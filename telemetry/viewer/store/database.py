@@ -13,12 +13,12 @@ import msgspec
 from ...config.settings import state_directory
 from . import log_table, sources
 
-__all__ = ["MEMORY", "Database", "Unusable", "default_path", "rows_of"]
+__all__ = ["MEMORY", "Database", "Unusable", "default_path", "make_private", "rows_of"]
 
 MEMORY = ":memory:"
 
 #: The version of the schema. Databases of other versions are not read.
-VERSION = 7
+VERSION = 8
 
 #: The most idle connections that stay open.
 IDLE_READERS = 8
@@ -106,11 +106,11 @@ CREATE TABLE terms (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
 );
 
--- A search reads these narrow rows, by term. Every trace has the term 0. duration_ns, wait_ns (the
--- longest of its messages) and status are those of the last summary. Their current values follow
--- from due_ns, the earliest of the waiting messages without an expiry (the largest integer if there
--- is none), and from expiring, whether waiting messages have an expiry. status is '' if it depends
--- on the time.
+-- A search reads these narrow rows, by term and start. Every trace has the term 0. duration_ns,
+-- wait_ns (the longest of its messages) and status are those of the last summary. Their current
+-- values follow from due_ns, the earliest of the waiting messages without an expiry (the largest
+-- integer if there is none), and from expiring, whether waiting messages have an expiry. status is
+-- '' if it depends on the time.
 CREATE TABLE found (
     term INTEGER NOT NULL,
     trace INTEGER NOT NULL,
@@ -120,10 +120,11 @@ CREATE TABLE found (
     status TEXT NOT NULL,
     due_ns INTEGER NOT NULL,
     expiring INTEGER NOT NULL,
-    PRIMARY KEY (term, trace)
+    PRIMARY KEY (term, start_ns, trace)
 ) WITHOUT ROWID;
-CREATE INDEX found_trace ON found (trace);
--- The sort orders of the list, and the traces that depend on the time.
+CREATE INDEX found_trace ON found (trace, term);
+-- The other sort orders of the list, and the traces that depend on the time.
+CREATE INDEX found_received ON found (trace) WHERE term = 0;
 CREATE INDEX found_wait ON found (wait_ns, trace) WHERE term = 0;
 CREATE INDEX found_duration ON found (duration_ns, trace) WHERE term = 0;
 CREATE INDEX found_live ON found (term, trace)
@@ -179,7 +180,7 @@ class Database:
         self._lock = threading.RLock() if self._in_memory else nullcontext()
         try:
             if not self._in_memory:
-                _make_private(Path(self.path))
+                make_private(Path(self.path))
             self._writer = self._connect()
             self._prepare()
         except (OSError, sqlite3.Error) as exc:
@@ -269,7 +270,8 @@ def rows_of(
     return found
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
+    """Make the file at *path*, readable only by its owner, unless it exists."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

@@ -1,7 +1,7 @@
 """Parse the text of the search field: words, ids, fields, bounds and attributes.
 
 Parts are separated by spaces, and a trace must match all of them. Double quotes protect spaces, and
-make a field exact: ``queue:"mail"``.
+make a field exact: ``queue:"mail"``. ``queue:""`` is a message without a name of its queue.
 """
 
 import re
@@ -13,6 +13,7 @@ from ..analysis.hops import LIVE_STATES
 __all__ = [
     "CELERY_STATES",
     "FIELDS",
+    "NAMES_OF_MESSAGES",
     "STATUSES",
     "Attribute",
     "Bound",
@@ -26,6 +27,9 @@ __all__ = [
 
 #: The fields of names, as in ``queue:mail``.
 FIELDS = ("service", "task", "queue", "broker", "route")
+
+#: The fields of a message. ``queue:""`` finds the messages without a name of their queue.
+NAMES_OF_MESSAGES = ("broker", "queue", "task")
 
 STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
 
@@ -60,7 +64,7 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Part of any name, ignoring case, or a whole id."""
+    """Part of any name, ignoring case, or an id, or its beginning."""
 
     text: str
 
@@ -75,7 +79,7 @@ class Id:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Part of a name of one kind, or the whole name if *exact*, or a status."""
+    """Part of a name of one kind, or the whole name if *exact* (``""``: no name), or a status."""
 
     name: str
     text: str
@@ -156,6 +160,8 @@ def _part(token: str, position: int) -> list[Part]:
 
 def _field(name: str, value: str, position: int) -> Part:
     bare = value.replace('"', "")
+    if value and not bare and name in NAMES_OF_MESSAGES:
+        return Field(name, "", exact=True)
     if not bare:
         raise QueryError(position, f"write what to look for after {name}:")
     if name == "id":

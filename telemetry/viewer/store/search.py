@@ -18,7 +18,7 @@ from ..analysis.wait import STUCK_AFTER
 from .conditions import DURATION, LIVE, WAIT, Conditions, Message
 from .database import rows_of
 from .incoming import MAX_TIME
-from .query import CELERY_STATES, STATUSES, Bound, Id, Part, parse_query
+from .query import CELERY_STATES, STATUSES, Bound, Field, Id, Part, parse_query
 from .read import read_trace
 from .waiting import STATE, times
 
@@ -27,7 +27,7 @@ __all__ = ["Search", "facets", "find"]
 FACETS = {"services": "service", "tasks": "task", "queues": "queue", "routes": "route"}
 MOST_FACETS = 500
 
-_SORTS = ("recent", "duration", "wait")
+_SORTS = ("recent", "received", "duration", "wait")
 LONGEST_PAGE = 200
 
 #: The most spans of live traces that are summarized again for one page of the list. For the other
@@ -127,6 +127,8 @@ def _conditions(
     db: sqlite3.Connection, search: Search, terms: list[int], now_ns: int, stuck_after_ns: int
 ) -> Conditions:
     message = Message(search.broker, search.queue or None, search.task or None)
+    nameless = [part for part in search.parts if isinstance(part, Field) and not part.text]
+    message = message._replace(**{part.name: "" for part in nameless})
     asked = Conditions(db, now_ns, stuck_after_ns, message)
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
@@ -156,15 +158,23 @@ def _in_order(
     db: sqlite3.Connection, search: Search, asked: Conditions, is_of_all: bool
 ) -> Iterator[tuple[int, int]]:
     """Yield the sort value and the number of each trace, the largest first."""
-    settled = {"wait": "wait_ns", "duration": "duration_ns", "recent": "found.trace"}
-    live = {"wait": WAIT, "duration": DURATION, "recent": "found.trace"}
-    # An index sorts the settled traces. The sort values of live traces, which are few, depend on
-    # the time. INDEXED BY: without statistics SQLite would sort all rows.
-    index = f"INDEXED BY found_{search.sort}" if is_of_all and not asked.is_narrow else ""
+    settled = {
+        # The primary key sorts by start. "+": look up listed traces instead of reading all.
+        "recent": "+start_ns" if asked.is_narrow else "start_ns",
+        "received": "found.trace",
+        "wait": "wait_ns",
+        "duration": "duration_ns",
+    }
+    live = {**settled, "wait": WAIT, "duration": DURATION}
+    # INDEXED BY: without statistics SQLite would sort all rows.
+    is_whole = is_of_all and not asked.is_narrow and not search.since_s
+    index = f"INDEXED BY found_{search.sort}" if is_whole and search.sort != "recent" else ""
+    # An index sorts the settled traces. The wait and duration of live traces, which are few, depend
+    # on the time.
     kinds = (
-        [(live, "", "1")]
-        if search.sort == "recent"
-        else [(settled, index, f"NOT ({LIVE})"), (live, "INDEXED BY found_live", f"({LIVE})")]
+        [(settled, index, f"NOT ({LIVE})"), (live, "INDEXED BY found_live", f"({LIVE})")]
+        if search.sort in ("wait", "duration")
+        else [(live, index, "1")]
     )
     limit = "" if asked.has_attributes else f"LIMIT {search.limit + 1}"
     queries = (

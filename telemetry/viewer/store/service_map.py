@@ -28,9 +28,10 @@ def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
     drawn = [_node(node, metrics) for node, metrics in sorted(nodes.items())]
     names_of_queues = Counter(node["name"] for node in drawn if node["kind"] == "queue")
     for node in drawn:
+        node["label"] = node["name"] or f"(no {node['kind']} name)"
         if node["broker"] and names_of_queues[node["name"]] > 1:
             # The broker distinguishes two queues of the same name.
-            node["label"] = f"{node['name']} {node['broker'].partition('://')[2] or node['broker']}"
+            node["label"] += f" {node['broker'].partition('://')[2] or node['broker']}"
     return {
         "nodes": drawn,
         "edges": [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .database import rows_of
-from .query import CELERY_STATES, FIELDS, LONGEST, STATUSES
+from .query import CELERY_STATES, FIELDS, LONGEST, NAMES_OF_MESSAGES, STATUSES
 
 __all__ = ["suggest"]
 
@@ -57,6 +57,8 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
         return
     if colon and name.lower() in FIELDS:
         kind = name.lower()
+        if kind in NAMES_OF_MESSAGES and not wanted and _is_missing(db, kind):
+            yield f'{kind}:""', f"no {kind} name"
         yield from ((f'{kind}:"{v}"', kind) for _, v in _names(db, (kind,), wanted))
         return
     wanted = typed.replace('"', "").casefold()
@@ -72,6 +74,13 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
             yield (f'"{value}"' if re.search(r"\s", value) else value), "span"
     for _, key in _names(db, ("key",), wanted):
         yield f"{key}=", "attribute"
+
+
+def _is_missing(db: sqlite3.Connection, kind: str) -> bool:
+    """Return whether there are messages without a name of this *kind*."""
+    at = NAMES_OF_MESSAGES.index(kind)
+    query = "SELECT 1 FROM terms WHERE kind = 'flow' AND json_extract(value, ?) = '' LIMIT 1"
+    return db.execute(query, (f"$[{at}]",)).fetchone() is not None
 
 
 def _names(

@@ -106,7 +106,7 @@ class Store:
         self._terms = TermTable()
         self._next_prune = 0.0
         with database.reading() as db:
-            (self.spans,) = db.execute("SELECT coalesce(sum(spans), 0) FROM traces").fetchone()
+            (self.spans,) = db.execute("SELECT count(*) FROM spans").fetchone()
             (self.traces,) = db.execute("SELECT count(*) FROM traces").fetchone()
             self._logs = LogTable(db, self._sources, self.bounds.max_spans, self.bounds.max_age)
         self._thread = threading.Thread(target=self._run, name="store")

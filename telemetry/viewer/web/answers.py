@@ -1,7 +1,9 @@
 """The answers of the HTTP server: JSON, headers, and errors in words."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,12 +69,18 @@ def guard(app: Flask, hosts: frozenset[str]) -> None:
         return response
 
 
-def explain_errors(app: Flask) -> None:
-    """Answer errors in JSON."""
+def explain_errors(app: Flask, page: Path) -> None:
+    """Answer errors in JSON, and tell a browser that a path is unknown with the file *page*."""
 
     @app.errorhandler(HTTPException)
     def explain(exc: HTTPException) -> Response:
-        answer = json_answer({"error": exc.description}, exc.code or 500)
+        status = exc.code or 500
+        if not _is_for_reading():
+            answer = json_answer({"error": exc.description}, status)
+        elif status == HTTPStatus.NOT_FOUND and page.is_file():
+            answer = Response(page.read_bytes(), status, mimetype="text/html")
+        else:
+            answer = Response(exc.description, status, mimetype="text/plain")
         answer.headers.extend((k, v) for k, v in exc.get_headers() if k in ("Allow", "Retry-After"))
         return answer
 
@@ -93,3 +101,10 @@ def explain_errors(app: Flask) -> None:
     @app.errorhandler(ValueError)
     def explain_value(exc: ValueError) -> Response:
         return json_answer({"error": str(exc)}, 400)
+
+
+def _is_for_reading() -> bool:
+    """Return whether a browser shows the answer to a person, beyond the API."""
+    accepted = request.accept_mimetypes
+    is_page = accepted["text/html"] > accepted["application/json"]
+    return is_page and not request.path.startswith(("/api/", "/v1/"))

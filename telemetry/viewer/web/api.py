@@ -1,5 +1,6 @@
 """The HTTP server of the viewer: its page and its API. See docs/viewer.md."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -28,6 +29,9 @@ from .intake import add_intake
 __all__ = ["create_app"]
 
 STATIC = Path(__file__).parent / "static"
+PAGE = STATIC / "index.html"
+
+TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
 
 #: The largest request body before decompression, in bytes.
 MAX_BODY = 64 * 1024 * 1024
@@ -38,7 +42,7 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     guard(app, hosts)
-    explain_errors(app)
+    explain_errors(app, PAGE)
     _add_page(app)
     _add_traces(app, store)
     _add_logs(app, store)
@@ -50,9 +54,9 @@ def create_app(store: Store, events: Events, hosts: frozenset[str]) -> Flask:
 
 def _add_page(app: Flask) -> None:
     def page(**_: str) -> Response:
-        if not (STATIC / "index.html").is_file():
+        if not PAGE.is_file():
             abort(404, "the files of the page are not installed; the API is at /api/traces")
-        return send_from_directory(STATIC, "index.html")
+        return send_from_directory(STATIC, PAGE.name)
 
     for rule in (
         "/",
@@ -137,6 +141,8 @@ def _add_logs(app: Flask, store: Store) -> None:
 
 
 def _number(db: Any, trace_id: str) -> int:
+    if not TRACE_ID.fullmatch(trace_id):
+        abort(404, f"{trace_id[:100]!r} is not a trace id: it has 32 hexadecimal digits")
     number = number_of(db, trace_id)
     if number is None:
         abort(404, f"trace {trace_id[:100]} not found: it was deleted or has not arrived")

@@ -4,9 +4,13 @@ import signal
 import socket
 import sqlite3
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from telemetry.viewer.store.exclusive import exclusive
 
 from ...processes import ROOT, Process
 from .conftest import StartViewer
@@ -76,6 +80,33 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     [line] = process.lines
     assert str(path) in line
     assert "--db" in line
+
+
+def test_a_database_that_another_viewer_uses(start_viewer: StartViewer, tmp_path: Path) -> None:
+    db = str(tmp_path / "traces.db")
+    viewer = start_viewer()
+    other = command("view", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--db", db)
+    assert other.wait() == 1
+    assert other.lines == [
+        f"{db} is used by another viewer (process {viewer.process.pid}): stop it, or choose "
+        "another file with --db"
+    ]
+    viewer.send(export(order()))
+    viewer.settled(4)
+    assert viewer.process.stop() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["traces.db"]
+
+
+def test_it_waits_for_a_viewer_that_is_about_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = str(tmp_path / "traces.db")
+    with ExitStack() as other:
+        other.enter_context(exclusive(db))
+        monkeypatch.setattr(time, "sleep", lambda _: other.close())
+        with exclusive(db):
+            assert {path.name for path in tmp_path.iterdir()} == {"traces.db", "traces.db-viewer"}
+    assert [path.name for path in tmp_path.iterdir()] == ["traces.db"]
 
 
 def test_a_database_of_another_version(tmp_path: Path) -> None:

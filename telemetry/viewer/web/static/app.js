@@ -1,7 +1,7 @@
 // The frame around every page: routes, live events, import of files, keys and theme.
 
 import { send } from "./api.js";
-import { h, toast } from "./dom.js";
+import { h, notFound, toast } from "./dom.js";
 import { clock, counted, rate } from "./format.js";
 import { keyboard } from "./keys.js";
 import { showLogs } from "./logs.js";
@@ -16,7 +16,7 @@ import { showTraces } from "./traces.js";
 
 const ROUTES = [
   [/^\/$/, "traces", showTraces],
-  [/^\/trace\/([0-9a-fA-F]+)(?:\/([0-9a-fA-F]+))?$/, "trace", showTrace],
+  [/^\/trace\/([^/]+)(?:\/([^/]+))?$/, "trace", showTrace],
   [/^\/queues$/, "queues", showQueues],
   [/^\/queue$/, "queues", showQueue],
   [/^\/map$/, "map", showMap],
@@ -28,7 +28,7 @@ const PATIENCE = 300;
 
 const view = document.getElementById("view");
 const places = keepPlace();
-let page = null;
+let page;
 let isOpen = false;
 
 /** Go to an address of the viewer, as a link does. */
@@ -44,22 +44,20 @@ function start() {
 
 function show() {
   isOpen = true;
-  const path = location.pathname;
   page?.close?.();
-  for (const [pattern, name, open] of ROUTES) {
-    const match = pattern.exec(path);
-    if (!match) continue;
-    for (const link of document.querySelectorAll("[data-page]")) {
-      if (link.dataset.page === name) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
-    }
-    view.replaceChildren();
-    page = open(view, match.slice(1), go);
-    return;
+  const path = location.pathname;
+  const [pattern, name, open] = ROUTES.find(([route]) => route.test(path)) ?? [/.*/, "", showNothing];
+  for (const link of document.querySelectorAll("[data-page]")) {
+    if (link.dataset.page === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
-  document.title = "queuehop";
-  view.replaceChildren(h("p", { class: "empty" }, "Page not found. ", h("a", { href: "/", "data-link": "" }, "All traces")));
-  page = null;
+  view.replaceChildren();
+  page = open(view, pattern.exec(path).slice(1), go);
+}
+
+function showNothing(view) {
+  document.title = "Page not found · queuehop";
+  view.append(notFound("Page not found", `${location.pathname} is not a page of the viewer.`));
 }
 
 document.addEventListener("click", (event) => {
@@ -105,7 +103,7 @@ async function importFile(file) {
     const { accepted, logs, traces, trace_id: trace } = await send(file);
     const imported = [accepted ? counted(accepted, "span") : "", logs ? counted(logs, "log record") : ""].filter(Boolean).join(" and ");
     toast(`Imported ${imported}${traces > 1 ? ` in ${counted(traces, "trace")}` : ""} from ${file.name}`);
-    go(!accepted ? "/logs?all=1" : traces === 1 ? `/trace/${trace}` : "/");
+    go(!accepted ? "/logs?all=1" : traces === 1 ? `/trace/${trace}` : "/?sort=received");
   } catch (error) {
     toast(`Cannot import ${file.name}: ${error.message}`);
   }

@@ -47,6 +47,11 @@ export function nothing(title, ...advice) {
   return h("div", { class: "nothing" }, h("h2", {}, title), h("div", {}, advice));
 }
 
+/** A title and the reason why there is nothing at this address, with the way to the traces. */
+export function notFound(title, ...reason) {
+  return h("div", { class: "nothing" }, h("h1", {}, title), h("p", {}, reason), h("p", {}, h("a", { href: "/", "data-link": "" }, "All traces")));
+}
+
 // The most characters of a name within a line of others.
 const LONGEST_NAME = 80;
 

@@ -8,7 +8,7 @@ import { STATUS_WORDS } from "./status.js";
 
 const FACETS = [["service", "Service", "services"], ["task", "Task", "tasks"], ["queue", "Queue", "queues"], ["route", "Route", "routes"]];
 const STATUSES = ["stuck", "waiting", "overdue", "scheduled", "expired", "error", "revoked", "broken", "ok"].map((status) => [status, STATUS_WORDS[status]]);
-const SORTS = [["recent", "Most recent"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
+const SORTS = [["recent", "Most recent"], ["received", "Last received"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
 // Filters of links on other pages, which have no field of their own.
 const OTHERS = [["broker", "Broker"], ["min_ms", "Duration from (ms)"], ["min_wait_ms", "Wait from (ms)"], ["trace_id", "Trace id"]];
 const EXAMPLES = ["status:stuck", "wait>2s", "queue:mail", "duration>500ms", "log:timeout"];

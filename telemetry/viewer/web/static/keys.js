@@ -10,11 +10,12 @@ const SHEET = [
 
 const SEARCHES = [
   ["charge", "part of the name of a service, task, queue, route or span"],
-  ["3f1c…", "a task id, trace id, span id or traceparent"],
+  ["3f1c9a02", "a task id or trace id, or its first 8 characters or more"],
   ["user.id=7", "an attribute"],
   ["wait>2s duration<=200ms", "comparisons"],
   ["status:stuck", "the state of a trace, message or run"],
   ["queue:mail task: service: route:", "part of such a name"],
+  ['queue:""', "messages without a queue name"],
   ['log:"card declined"', "text in the log records of the trace"],
 ];
 

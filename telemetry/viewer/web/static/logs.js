@@ -92,13 +92,18 @@ class LogList {
     if (!this.isWanted(version)) return;
     this.next = answer.next;
     this.older.hidden = this.next === null;
-    const items = answer.logs.map(item);
-    if (before) this.list.append(...items);
-    else this.list.replaceChildren(...items);
+    if (!before) this.list.replaceChildren();
+    this.add(answer.logs);
     this.state.replaceChildren(...(this.list.childElementCount ? [] : [this.empty()]));
   }
 
-  /** Add newer log records at the top. Those on the page stay, with what is open in them. */
+  /** Add log records where their times belong. Pages are in the order of arrival, so the next may have later times. */
+  add(logs) {
+    const isBefore = (log) => (element) => BigInt(element.dataset.time) < BigInt(log.time_ns);
+    for (const log of logs) this.list.insertBefore(item(log), [...this.list.children].find(isBefore(log)) ?? null);
+  }
+
+  /** Add newer log records. Those on the page stay, with what is open in them. */
   async readNewer() {
     const version = this.version;
     const answer = await get(`/api/logs?${this.query()}`).catch(() => null);
@@ -107,7 +112,7 @@ class LogList {
     const fresh = answer.logs.filter((log) => !known.has(String(log.id)));
     if (!fresh.length) return;
     if (!known.size || fresh.length === answer.logs.length) this.read();
-    else this.list.prepend(...fresh.map(item));
+    else this.add(fresh);
   }
 
   isWanted(version) {
@@ -124,7 +129,7 @@ class LogList {
 
 function item(log) {
   const source = [log.service, log.logger].filter(Boolean).join(" · ");
-  return h("li", { "data-key": log.id }, logLine(log, timeOf(log.time_ns)), h("span", { class: "where" }, source, source && log.trace_id ? " · " : "", traceOf(log)));
+  return h("li", { "data-key": log.id, "data-time": log.time_ns }, logLine(log, timeOf(log.time_ns)), h("span", { class: "where" }, source, source && log.trace_id ? " · " : "", traceOf(log)));
 }
 
 function traceOf(log) {

@@ -3,7 +3,7 @@
 import { breakable, h, nothing, s } from "./dom.js";
 import { compact, count, duration, rate } from "./format.js";
 import { polling } from "./polling.js";
-import { pageOf } from "./queues.js";
+import { pageOf, tracesOf } from "./queues.js";
 import { range } from "./range.js";
 
 const narrow = matchMedia("(max-width: 56rem)");
@@ -57,20 +57,16 @@ function legend() {
 /** The address that a node links to: the page of a queue, or the traces of a service. */
 function address(node, since) {
   if (node.kind === "queue") return pageOf(node.name, node.broker, since);
-  if (node.kind === "service") return `/?${new URLSearchParams({ service: node.name })}`;
+  if (node.kind === "service" && node.name) return tracesOf({ service: node.name, since_s: since });
   return null;
 }
 
 /** The address of the traces with this edge. */
-function traces(edge, nodes) {
+function traces(edge, nodes, since) {
   const ends = [edge.from, edge.to].map((id) => nodes.get(id));
-  const asked = new URLSearchParams();
   const queue = ends.find((node) => node.kind === "queue");
   const service = ends.findLast((node) => node.kind === "service");
-  if (service) asked.set("service", service.name);
-  if (queue) asked.set("queue", queue.name);
-  if (queue?.broker) asked.set("broker", queue.broker);
-  return `/?${asked}`;
+  return tracesOf({ service: service?.name || null, queue: queue?.name, broker: queue?.broker, since_s: since });
 }
 
 function graph({ nodes, edges, width, height }, since) {
@@ -81,7 +77,7 @@ function graph({ nodes, edges, width, height }, since) {
     s("defs", {}, ["", "bad-"].map((kind) => s("marker", { id: `${kind}tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" })))),
     edges.map((edge) => line(edge, known)),
     nodes.map((node) => box(node, since)),
-    edges.map((edge) => label(edge, known)),
+    edges.map((edge) => label(edge, known, since)),
   );
 }
 
@@ -89,7 +85,7 @@ const lengths = (edge) => [rate(edge.per_s), edge.p50_ms === null ? "" : ` ${dur
 
 /** An edge in words. */
 function described(edge, nodes) {
-  return `${nodes.get(edge.from).name} to ${nodes.get(edge.to).name}: ${lengths(edge).join("")}, ${count(edge.count)} times, ${count(edge.errors)} failed`;
+  return `${nodes.get(edge.from).label} to ${nodes.get(edge.to).label}: ${lengths(edge).join("")}, ${count(edge.count)} times, ${count(edge.errors)} failed`;
 }
 
 function line(edge, nodes) {
@@ -113,7 +109,7 @@ function towards([x, y], [toX, toY]) {
   return [x + (toX - x) * share, y + (toY - y) * share].map((value) => value.toFixed(1));
 }
 
-function label(edge, nodes) {
+function label(edge, nodes, since) {
   if (!edge.label) return null;
   const [x, y] = edge.label;
   const [first, second] = lengths(edge);
@@ -121,7 +117,7 @@ function label(edge, nodes) {
   // A text that may be wider than its place is compressed.
   const bound = width === LABEL ? { textLength: LABEL - 4, lengthAdjust: "spacingAndGlyphs" } : {};
   const name = described(edge, nodes);
-  return s("a", { class: "edge-label", href: traces(edge, nodes), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
+  return s("a", { class: "edge-label", href: traces(edge, nodes, since), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
 }
 
 function box(node, since) {
@@ -130,14 +126,14 @@ function box(node, since) {
   const words = [node.kind, node.count && compact(node.count), node.errors && `${compact(node.errors)} failed`].filter(Boolean).join(" · ");
   const middle = y + (height - 17 * lines.length - 17) / 2;
   const drawn = [
-    s("title", {}, `${node.name}: ${words}`),
+    s("title", {}, `${node.label}: ${words}`),
     s("rect", { x, y, width, height, ...shape }),
     lines.map((text, at) => s("text", { x: x + width / 2, y: middle + 13 + 17 * at, "text-anchor": "middle" }, text)),
     s("text", { class: "small", x: x + width / 2, y: middle + 17 * lines.length + 13, "text-anchor": "middle" }, words),
   ];
   const kind = `node ${node.kind} ${node.errors ? "bad" : ""}`;
   const href = address(node, since);
-  return href ? s("a", { class: kind, href, "data-link": "", "data-key": node.id, "aria-label": `${node.name}, ${words}` }, drawn) : s("g", { class: kind }, drawn);
+  return href ? s("a", { class: kind, href, "data-link": "", "data-key": node.id, "aria-label": `${node.label}, ${words}` }, drawn) : s("g", { class: kind }, drawn);
 }
 
 function table({ nodes, edges }, since) {
@@ -145,13 +141,13 @@ function table({ nodes, edges }, since) {
   const name = (id) => {
     const node = known.get(id);
     const href = address(node, since);
-    return href ? h("a", { href, "data-link": "", "data-key": `table ${id}` }, breakable(node.name)) : breakable(node.name);
+    return href ? h("a", { href, "data-link": "", "data-key": `table ${id}` }, breakable(node.label)) : breakable(node.label);
   };
   return h(
     "table",
     { class: "edges" },
     h("caption", {}, "Calls and messages"),
     h("thead", {}, h("tr", {}, ["From", "To", "Count", "Rate", "Failed", "p50"].map((text, at) => h("th", { scope: "col", class: at > 1 ? "number" : null }, text)))),
-    h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, h("a", { href: traces(edge, known), "data-link": "", "data-key": `table ${edge.from} ${edge.to}` }, count(edge.count))), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: `number ${edge.errors ? "bad" : ""}` }, count(edge.errors)), h("td", { class: "number" }, duration(edge.p50_ms))))),
+    h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, h("a", { href: traces(edge, known, since), "data-link": "", "data-key": `table ${edge.from} ${edge.to}` }, count(edge.count))), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: `number ${edge.errors ? "bad" : ""}` }, count(edge.errors)), h("td", { class: "number" }, duration(edge.p50_ms))))),
   );
 }

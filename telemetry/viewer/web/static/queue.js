@@ -47,7 +47,7 @@ export function showQueue(view) {
 
 function page(it, broker) {
   const inQueue = { queue: it.queue, broker };
-  const of = { ...inQueue, task: it.task ?? "" };
+  const of = { ...inQueue, task: it.task };
   const during = { ...of, since_s: it.since_s };
   const over = { since: it.since_s, now: it.now, bucket: it.bucket_s };
   return [
@@ -58,10 +58,10 @@ function page(it, broker) {
     oldestMessages(it),
     failures(it, during),
     it.task === null ? tasks(it, broker, inQueue) : "",
-    workers(it, of),
+    workers(it, during),
     list("Longest waits", it.slowest.wait, SLOWEST, slow),
     list("Longest runs", it.slowest.run, SLOWEST, slow),
-    producers(it, of),
+    producers(it, during),
     it.complete ? "" : h("p", { class: "where", "data-key": "bound" }, `Waits of single runs, failures, workers and the longest waits and runs are those of the newest ${count(it.looked_at)} runs.`),
   ];
 }
@@ -121,14 +121,15 @@ const TASKS = [["Task"], ["Depth", "number"], ["Oldest", "number"], ["In", "numb
 function tasks(it, broker, inQueue) {
   const cells = (task) => {
     const of = { ...inQueue, task: task.task };
+    const during = { ...of, since_s: it.since_s };
     return [
       h("a", { href: pageOf(it.queue, broker, it.since_s, task.task), "data-link": "" }, breakable(task.task || NO_TASK)),
       linked(task.depth, { ...of, status: "waiting" }),
       task.oldest_ms === null ? "–" : duration(task.oldest_ms),
       ...rates(task.in_per_s, task.out_per_s),
-      percentiles(task.wait_ms, tracesOf({ ...of, sort: "wait" })),
-      percentiles(task.run_ms, tracesOf({ ...of, sort: "duration" })),
-      linked(task.failures, { ...of, since_s: it.since_s, status: "failure" }, { kind: "bad" }),
+      percentiles(task.wait_ms, tracesOf({ ...during, sort: "wait" })),
+      percentiles(task.run_ms, tracesOf({ ...during, sort: "duration" })),
+      linked(task.failures, { ...during, status: "failure" }, { kind: "bad" }),
       count(task.retries),
     ];
   };
@@ -137,9 +138,9 @@ function tasks(it, broker, inQueue) {
 
 const WORKERS = [["Worker"], ["Share", "number"], ["Runs", "number"], ["Run p50", "number"], ["Prefetch p50", "number"], ["Prefetch p95", "number"], ["Failed", "number"], ["Last run"]];
 
-function workers(it, of) {
+function workers(it, during) {
   const cells = (worker) => [
-    [serviceLink(worker.service, of), h("span", { class: "where" }, worker.worker)],
+    [serviceLink(worker.service, during), h("span", { class: "where" }, worker.worker)],
     `${Math.round(worker.share * 100)} %`,
     count(worker.runs),
     duration(worker.run_p50_ms),
@@ -151,8 +152,8 @@ function workers(it, of) {
   return list("Workers", it.workers, WORKERS, cells, { isWide: true });
 }
 
-function producers(it, of) {
-  const cells = (producer) => [serviceLink(producer.service, of), count(producer.sent), count(producer.failures)];
+function producers(it, during) {
+  const cells = (producer) => [serviceLink(producer.service, during), count(producer.sent), count(producer.failures)];
   return list("Producers", it.producers, [["Service"], ["Sent", "number"], ["Failed to send", "number"]], cells);
 }
 
@@ -196,8 +197,8 @@ function bucket(seconds) {
 
 const whole = (value) => count(Math.round((value ?? 0) * 10) / 10);
 
-function serviceLink(service, of) {
-  return h("a", { href: tracesOf({ ...of, service }), "data-link": "" }, service || "(no service name)");
+function serviceLink(service, during) {
+  return service ? h("a", { href: tracesOf({ ...during, service }), "data-link": "" }, service) : "(no service name)";
 }
 
 function trace({ trace_id: id, span_id: span }) {

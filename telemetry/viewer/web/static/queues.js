@@ -31,15 +31,19 @@ export function estimates() {
 /** The address of the page of a queue, or of a task in it. */
 export function pageOf(queue, broker, since, task) {
   const asked = new URLSearchParams({ queue });
-  if (broker) asked.set("broker", broker);
+  if (broker !== null) asked.set("broker", broker);
   if (task !== undefined) asked.set("task", task);
   if (since) asked.set("since_s", since);
   return `/queue?${asked}`;
 }
 
-/** The address of the traces that a number counts. */
-export function tracesOf(facts) {
-  return `/?${new URLSearchParams(Object.entries(facts).filter(([, value]) => value))}`;
+/** The address of the traces that a number counts. An empty name stands for messages without one, and null for all. */
+export function tracesOf({ q, ...facts }) {
+  const asked = new URLSearchParams(Object.entries(facts).filter(([, value]) => value));
+  const nameless = Object.keys(facts).filter((name) => facts[name] === "");
+  const terms = [...nameless.map((name) => `${name}:""`), q].filter(Boolean);
+  if (terms.length) asked.set("q", terms.join(" "));
+  return `/?${asked}`;
 }
 
 /** A number with a link to the traces that it counts; 0 has no link. */

@@ -2,7 +2,7 @@
 
 import { get, getRows } from "./api.js";
 import { detail } from "./detail.js";
-import { h, loading, toast, visible } from "./dom.js";
+import { h, loading, notFound, toast, visible } from "./dom.js";
 import { severity } from "./log_lines.js";
 import { traceHead } from "./trace_head.js";
 import { backToList } from "./traces.js";
@@ -107,7 +107,7 @@ class TracePage {
   fail(error) {
     if (!this.waterfall) {
       const title = error.status === 404 ? "Trace not found" : "Cannot show the trace";
-      this.body.replaceChildren(h("div", { class: "empty" }, h("h1", {}, title), h("p", {}, error.message), h("p", {}, h("a", { href: "/", "data-link": "" }, "All traces"))));
+      this.body.replaceChildren(notFound(title, error.message));
     } else if (error.status) toast(error.message);
     else if (!error.unreachable) throw error;
   }

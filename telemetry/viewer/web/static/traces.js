@@ -189,26 +189,30 @@ class TraceList {
 
   takeAgain({ traces, next }) {
     const found = new Map(traces.map((trace) => [trace.trace_id, trace]));
-    const isShown = (trace) => this.rows.has(trace.trace_id);
+    const shown = traces.filter((trace) => this.rows.has(trace.trace_id));
     // What follows the last row is on the next page, and has not just arrived.
-    const last = traces.findLastIndex(isShown);
-    const arrived = (this.next && last >= 0 ? traces.slice(0, last) : traces).filter((trace) => !isShown(trace));
+    const last = [...this.body.rows].findLast((element) => found.has(element.dataset.trace))?.dataset.trace;
+    const end = this.next && last ? traces.indexOf(found.get(last)) : Infinity;
+    const arrived = traces.slice(0, end).filter((trace) => !this.rows.has(trace.trace_id));
     // A row that is not in the answer no longer matches, or newer rows have moved it to the next page.
-    const sure = next ? traces.filter(isShown).length : Infinity;
+    const sure = next ? shown.length : Infinity;
     [...this.body.rows].forEach((element, at) => {
       const id = element.dataset.trace;
       if (found.has(id)) this.rows.get(id).update(found.get(id));
       else if (at < sure) this.drop(id);
     });
+    const isInOrder = shown.every((trace, at) => this.body.rows[at].dataset.trace === trace.trace_id);
     if (!arrived.length) this.fresh.hidden = true;
-    else if (this.rows.size && this.isInUse()) this.offer(arrived.length, next);
-    else this.insert(traces);
+    if (!arrived.length && isInOrder) return;
+    if (!this.rows.size || !this.isInUse()) this.insert(traces, next);
+    else if (arrived.length) this.offer(arrived.length, next);
   }
 
-  insert(traces) {
+  insert(traces, next) {
     const length = Math.max(PAGE, this.rows.size);
     this.replace(traces.slice(0, length));
     if (traces.length > length) this.readAll({ isQuiet: true, limit: Math.min(length, LONGEST) });
+    else this.next = next;
     this.fresh.hidden = true;
   }
 

@@ -85,15 +85,81 @@ def messages(traces: Traces) -> Traces:
     return traces
 
 
+def test_the_newest_start_is_first_whenever_a_trace_arrives(traces: Traces) -> None:
+    traces.add(order("a" * 32, -2000), order("b" * 32, -4000), order("c" * 32, -1000))
+    assert traces.ids() == traces.ids(q="charge") == traces.ids(task="charge") == "cab"
+    assert traces.ids(sort="received") == traces.ids(sort="received", task="charge") == "cba"
+    # A span that started before the others arrives last.
+    [web, *_] = order("c" * 32, -9000)
+    traces.add([replace(web, span_id="client", name="GET")])
+    assert traces.ids() == traces.ids(q="charge") == traces.ids(task="charge") == "abc"
+    assert traces.ids(since_s=8) == "ab"
+
+
+def test_pages_have_each_trace_once_also_if_all_start_at_once(traces: Traces) -> None:
+    spans = order("1" * 32, paid=True)
+    letters = "abcdef0"
+    ids = (letter.ljust(32, "1") for letter in letters)
+    traces.add(*([replace(span, trace_id=trace_id) for span in spans] for trace_id in ids))
+
+    def pages(**asked: str) -> Iterator[str]:
+        before = ""
+        while before is not None:
+            with traces.store.database.reading() as db:
+                page = find(db, Search.parse({**asked, "before": before, "limit": "2"}))
+            yield "".join(row["trace_id"][0] for row in page["traces"])
+            before = page["next"]
+
+    for sort in ("recent", "received", "duration", "wait"):
+        for text in ("", "charge", "paid=true"):
+            assert [*pages(sort=sort, q=text)] == ["0f", "ed", "cb", "a"]
+
+
+def test_a_task_id_without_dashes_is_found_by_its_beginning(traces: Traces) -> None:
+    task = TASK.replace("-", "")
+    traces.add(order("a" * 32, messaging__message__id=task), order("b" * 32))
+    for length in (8, 12, 16, 20, 32):
+        assert traces.ids(q=task[:length]) == "a"
+        assert traces.ids(q=task[:length].upper()) == "a"
+    assert traces.ids(q=task[:7]) == ""
+
+
+def test_messages_without_a_name_are_found(traces: Traces) -> None:
+    """The message of each trace lacks one of the names; the last has two messages."""
+
+    def without(letter: str, name: str) -> list[ReceivedSpan]:
+        web, sent = untaken(letter, 2 * HOUR, **{"messaging.system": "redis"})
+        known = {key: value for key, value in sent.attributes.items() if key != name}
+        return [web, replace(sent, attributes=known)]
+
+    queue, task, broker = "messaging.destination.name", "celery.task.name", "messaging.system"
+    one_each = [without("a", queue), without("b", task), without("c", broker)]
+    both, (_, later) = without("d", ""), without("d", queue)
+    later = replace(later, span_id="later", attributes=later.attributes | {ETA: at(HOUR)})
+    traces.add(*one_each, [*both, later])
+    assert traces.ids(q='queue:""') == "da"
+    assert traces.ids(q='task:""') == "b"
+    assert traces.ids(q='broker:""') == "c"
+    assert traces.ids(q='queue:"" task:""') == ""
+    assert traces.ids(q='queue:""', status="scheduled") == "d"
+    assert traces.ids(q='queue:"" status:stuck') == "a"
+    assert traces.ids(q='queue:""', task="charge", broker="redis") == "da"
+    assert traces.ids(q='queue:"celery"') == "dcb"
+    with traces.store.database.reading() as db:
+        first = suggest(db, "queue:")["suggestions"][0]
+        assert first == {"text": 'queue:""', "kind": "no queue name"}
+        assert 'route:""' not in [found["text"] for found in suggest(db, "route:")["suggestions"]]
+
+
 def test_waiting_is_what_a_worker_could_take_and_stuck_a_part_of_it(messages: Traces) -> None:
     assert messages.ids(status="stuck") == "b"
-    assert messages.ids(status="waiting") == "ecb"
+    assert messages.ids(status="waiting") == "ceb"
     assert messages.ids(status="scheduled") == "d"
     assert messages.ids(status="overdue") == "e"
     assert messages.ids(status="expired") == "f"
     assert messages.ids(status="ok") == "a"
     assert [row["status"] for row in messages.rows()] == [
-        *("expired", "overdue", "scheduled", "waiting", "stuck", "ok")
+        *("ok", "waiting", "expired", "overdue", "scheduled", "stuck")
     ]
 
 
@@ -162,6 +228,15 @@ TASK = "5f0c2b7e-6a0e-4d0e-9a55-0f7f2d3b6c11"
         ("f" * 16, ""),
         (f"00-{'c' * 32}-{shown('run')}-01", "c"),
         (TASK, "b"),
+        (TASK.upper(), "b"),
+        (TASK[:8], "b"),
+        (TASK[:8].upper(), "b"),
+        (TASK[:9], "b"),
+        (TASK[:13], "b"),
+        (TASK[:-1], "b"),
+        (TASK[:7], ""),
+        (TASK[9:], ""),
+        ("5f0c2b7f", ""),
         ("order-42", "c"),
         ("id:order-42", "c"),
         ("id:order-4", ""),
@@ -198,13 +273,14 @@ def test_one_field_finds_all_of_it(searched: Traces, text: str, found: str) -> N
 def searched() -> Iterator[Traces]:
     """Three orders: one with attributes, one that failed in another queue, one with an id."""
     facts = {"user__id": 7, "paid": True, "tags": ["gift", "eu"], "ratio": 0.5}
-    failed = order("b" * 32, error="OSError: gone", messaging__message__id=TASK)
+    failed = order("b" * 32, 1, error="OSError: gone", messaging__message__id=TASK)
     report = {"celery.task.name": "report", "messaging.destination.name": "slow"}
     for at in (1, 2):
         attributes = {**failed[at].attributes, **report}
         name = failed[at].name.replace("charge", "report")
         failed[at] = replace(failed[at], name=name, attributes=attributes)
-    orders = [order("a" * 32, **facts), failed, order("c" * 32, messaging__message__id="order-42")]
+    last = order("c" * 32, 2, messaging__message__id="order-42")
+    orders = [order("a" * 32, **facts), failed, last]
     found = Traces()
     try:
         found.add(*orders)
@@ -239,6 +315,7 @@ def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
         ("charge st", 7, "status:"),
         ("status:st", 0, "status:stuck"),
         ("status:stuck", 0, None),
+        ("queue:", 0, 'queue:"celery"'),
         ("queue:SL", 0, 'queue:"slow"'),
         ("wait>1s rep", 8, 'task:"report"'),
         ('"process', 0, '"process charge"'),
@@ -267,14 +344,15 @@ def test_a_queue_is_found_by_its_broker_too(traces: Traces) -> None:
     other = replace(mail, span_id="b", attributes={**mail.attributes, "server.address": "here"})
     elsewhere = replace(other, attributes={**other.attributes, "messaging.destination.name": "x"})
     traces.add(sent("a", "here"), sent("b", "there"), sent("c", ""), [web, mail, elsewhere])
-    assert traces.ids(queue="mail") == "dcba"
+    assert traces.ids(queue="mail") == "cbad"
     assert traces.ids(queue="mail", broker="redis://here") == "a"
-    assert traces.ids(queue="mail", broker="redis://there", task="charge") == "db"
+    assert traces.ids(queue="mail", broker="redis://there", task="charge") == "bd"
     assert traces.ids(queue="mail", broker="redis://there", task="other") == ""
     assert traces.ids(queue="mail", broker="") == "c"
-    assert traces.ids(broker="redis://here") == "da"
-    assert traces.ids(q="broker:HERE") == "dba"
-    assert traces.ids(q='broker:"redis://here"') == "da"
+    assert traces.ids(broker="redis://here") == "ad"
+    assert traces.ids(q="broker:HERE") == "bad"
+    assert traces.ids(q='broker:"redis://here"') == "ad"
+    assert traces.ids(q='broker:""') == "c"
 
 
 def test_the_state_is_that_of_the_message_that_is_asked_for(traces: Traces) -> None:

@@ -59,6 +59,14 @@ def test_spans_that_were_taken_are_there_after_it_was_killed(start_viewer: Start
     assert row["sentence"] == SENTENCE
 
 
+def test_spans_that_are_not_summarized_yet_are_counted_after_a_restart(tmp_path: Path) -> None:
+    with closing(Store(Database(tmp_path / "traces.db"))) as store:
+        store.take(export(order()))
+        assert store.wait_until_written(30) == ""
+    with closing(Store(Database(tmp_path / "traces.db"))) as store:
+        assert store.spans == 4
+
+
 def test_of_too_many_spans_the_oldest_traces_go(start_viewer: StartViewer) -> None:
     viewer = start_viewer("--max-spans", "40")
     viewer.send(*map(export, many(30)))

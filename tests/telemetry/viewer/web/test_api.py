@@ -233,7 +233,7 @@ def test_a_span_in_full(viewer: Viewer) -> None:
     assert found["traceparent"] == f"00-{TRACE}-{shown('run')}-01"
     assert "no span" in viewer.get(f"/api/traces/{TRACE}/spans/{'0' * 16}", 404)["error"]
     assert "not found" in viewer.get(f"/api/traces/{'0' * 32}/hops", 404)["error"]
-    assert "not found" in viewer.get("/api/traces/nothing/hops", 404)["error"]
+    assert "not a trace id" in viewer.get("/api/traces/nothing/hops", 404)["error"]
 
 
 def test_spans_in_a_trace_are_found_by_a_text(viewer: Viewer) -> None:

@@ -1,11 +1,13 @@
 """The list of traces: its search field, its rows as traces arrive, and its keys."""
 
+import json
 import re
+from dataclasses import replace
 
 from playwright.sync_api import Page, expect
 
 from ..conftest import Viewer
-from ..exports import export
+from ..exports import as_json, export
 from ..spans import order
 from .pages import WEB, message, now
 
@@ -132,3 +134,60 @@ def test_the_whole_row_opens_its_trace_and_u_goes_back_to_the_filter(
     expect(page.get_by_role("treegrid")).to_be_focused()
     page.go_back()
     expect(link).to_be_focused()
+
+
+def expect_rows(page: Page, letters: str) -> None:
+    """Wait until the rows are those of the traces with ids of these letters."""
+    rows = page.locator(".traces tbody tr")
+    expect(rows).to_have_count(len(letters))
+    for at, letter in enumerate(letters):
+        expect(rows.nth(at)).to_have_attribute("data-trace", letter * 32)
+
+
+def test_rows_are_where_their_start_belongs(page: Page, viewer: Viewer) -> None:
+    viewer.send(export(order("a" * 32, -10_000)), export(order("b" * 32, -30_000)))
+    page.goto("/")
+    expect_rows(page, "ab")
+    viewer.send(export(order("c" * 32, -20_000)))
+    expect_rows(page, "acb")
+    # A span that started before the others arrives last.
+    [web, *_] = order("c" * 32, -40_000)
+    viewer.send(export([replace(web, span_id="client", name="GET")]))
+    expect_rows(page, "abc")
+    page.get_by_label("Sort by").select_option("Last received")
+    expect_rows(page, "cba")
+
+
+def test_imported_traces_are_at_the_top(page: Page, viewer: Viewer) -> None:
+    ping(viewer)
+    page.goto("/")
+    expect(page.get_by_role("link", name="GET /ping")).to_be_visible()
+    hour = -3_600_000
+    spans = [*order("a" * 32, hour), *order("b" * 32, hour)]
+    content = json.dumps(as_json(export(spans))).encode()
+    file = {"name": "orders.json", "mimeType": "application/json", "buffer": content}
+    page.get_by_label("Open a file").set_input_files(file)  # type: ignore[arg-type]
+    names = page.locator(".traces tbody tr th a")
+    expect(names).to_have_text(["POST /orders", "POST /orders", "GET /ping"])
+    expect(page.get_by_label("Sort by")).to_have_value("received")
+
+
+def test_a_long_list_has_no_gap_after_a_trace_arrives(page: Page, viewer: Viewer) -> None:
+    viewer.send(*(export(order(f"{number:032x}")) for number in range(1, 256)))
+    viewer.settled(4 * 255)
+    page.goto("/")
+    rows = page.locator(".traces tbody tr")
+    more = page.get_by_role("button", name="Show more")
+    for count in (50, 100, 150, 200, 250):
+        expect(rows).to_have_count(count)
+        more.click()
+    expect(rows).to_have_count(255)
+    page.mouse.move(0, 0)
+    page.evaluate("scrollTo(0, 0)")
+    viewer.send(export(order("f" * 32)))
+    expect(rows.first).to_have_attribute("data-trace", "f" * 32)
+    more.click()
+    expect(rows).to_have_count(250)
+    more.click()
+    expect(rows).to_have_count(256)
+    expect(more).to_be_hidden()

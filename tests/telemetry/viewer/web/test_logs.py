@@ -119,6 +119,23 @@ def test_new_ones_go_on_top_and_what_is_open_stays(page: Page, viewer: Viewer) -
     expect(items.get_by_role("cell", name="7", exact=True)).to_be_visible()
 
 
+def test_log_records_are_where_their_time_belongs(page: Page, viewer: Viewer) -> None:
+    begin = time.time() - 1000
+    # The first page of the server has the last 100 to arrive, and they are the older half.
+    post(viewer, *(log(f"{second}", at=begin + second) for second in range(101, 200)))
+    post(viewer, *(log(f"{second}", at=begin + second) for second in range(100)))
+    viewer.wait_for(lambda: len(viewer.get("/api/logs", limit=200)["logs"]), lambda n: n == 199)
+    page.goto("/logs")
+    items = page.locator(".log-list > li")
+    expect(items).to_have_count(100)
+    page.get_by_role("button", name="Show older").click()
+    expect(items).to_have_count(199)
+    post(viewer, log("100", at=begin + 100))
+    expect(items).to_have_count(200, timeout=20_000)
+    texts = page.locator(".log-list .log-text").all_text_contents()
+    assert texts == [str(second) for second in reversed(range(200))]
+
+
 def test_logs_come_over_grpc_too(viewer: Viewer) -> None:
     with grpc.insecure_channel(viewer.grpc.removeprefix("http://")) as channel:
         request = export_logs([log("over gRPC"), log("odd", "ab")])

@@ -171,17 +171,19 @@ def test_the_demo_from_left_to_right_and_its_retry_back(page: Page, viewer: View
 def test_nodes_and_edges_lead_on(page: Page, viewer: Viewer) -> None:
     show(viewer, page, DEMO)
     page.get_by_role("link", name="queuehop-worker to celery").click()
-    expect(page).to_have_url(f"{viewer.url}/?service=queuehop-worker&queue=celery&broker=redis")
+    expect(page).to_have_url(
+        f"{viewer.url}/?service=queuehop-worker&queue=celery&broker=redis&since_s=3600"
+    )
     page.go_back()
     node = page.get_by_role("link", name="queuehop-web, service")
     node.focus()
     page.keyboard.press("Enter")
-    expect(page).to_have_url(f"{viewer.url}/?service=queuehop-web")
+    expect(page).to_have_url(f"{viewer.url}/?service=queuehop-web&since_s=3600")
 
 
 def graph(*edges: Edge, direction: str = "right") -> dict[str, Any]:
     names = dict.fromkeys(end for edge in edges for end in edge)
-    nodes = [{"id": name, "name": name.partition(":")[2]} for name in names]
+    nodes = [{"id": name, "label": name.partition(":")[2]} for name in names]
     found = {"nodes": nodes, "edges": [{"from": a, "to": b} for a, b in edges]}
     return lay_out(found, direction)
 

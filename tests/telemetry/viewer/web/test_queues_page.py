@@ -8,6 +8,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from telemetry.otlp.decode import ReceivedSpan
+
 from ..conftest import Viewer
 from ..exports import export
 from ..spans import WORKER, order
@@ -160,6 +162,17 @@ def test_on_a_phone_a_queue_is_readable(page: Page, viewer: Viewer) -> None:
     assert box["height"] < 130
 
 
+def test_on_a_tablet_everything_has_room(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    page.set_viewport_size({"width": 820, "height": 1000})
+    page.goto(f"/queue?queue={quote(ODD)}")
+    oldest = page.locator(".tile").filter(has_text="Oldest").locator("dd")
+    expect(oldest).to_have_text(re.compile("min"))
+    assert oldest.evaluate("one => one.scrollWidth <= one.clientWidth")
+    tops = page.locator("#theme, #help").evaluate_all("all => all.map(one => one.offsetTop)")
+    assert tops[0] == tops[1]
+
+
 def test_the_numbers_of_a_queue_lead_to_the_traces_of_its_broker(
     page: Page, viewer: Viewer
 ) -> None:
@@ -203,6 +216,72 @@ def test_the_numbers_of_a_queue_lead_to_the_traces_of_its_broker(
     edges.get_by_role("row").filter(has_text="celery").get_by_role("link", name="2").click()
     expect(page).to_have_url(filtered)
     expect(listed).to_have_count(2)
+
+
+def test_what_has_no_name_is_found_from_its_number(page: Page, viewer: Viewer) -> None:
+    """Messages without a queue, and one without a task, beside those that have both."""
+
+    def without(letter: str, *names: str) -> list[ReceivedSpan]:
+        web, sent, *_ = order(letter * 32)
+        known = {key: value for key, value in sent.attributes.items() if key not in names}
+        return [web, replace(sent, attributes={**known, "messaging.system": "redis"})]
+
+    queue, task = "messaging.destination.name", "celery.task.name"
+    viewer.send(*map(export, [order("a" * 32), without("b", queue), without("c", queue, task)]))
+    viewer.settled(8)
+    listed = page.locator(".traces tbody tr")
+    search = page.get_by_role("combobox", name="Search traces")
+
+    page.goto("/queues")
+    row = page.locator(".queues tbody tr").filter(has_text="(no queue name)")
+    row.locator('[data-label="Depth"]').get_by_role("link", name="2", exact=True).click()
+    expect(listed).to_have_count(2)
+    expect(search).to_have_value('queue:""')
+    page.go_back()
+    row.get_by_role("link", name="(no queue name)").click()
+    page.get_by_role("link", name="All traces").click()
+    expect(listed).to_have_count(2)
+    page.go_back()
+    tasks = page.get_by_role("region", name="Tasks")
+    nameless = tasks.get_by_role("row").filter(has_text="(no task name)")
+    nameless.get_by_role("link", name="1", exact=True).click()
+    expect(listed).to_have_count(1)
+    expect(search).to_have_value('queue:"" task:""')
+    page.go_back()
+    nameless.get_by_role("link", name="(no task name)").click()
+    page.get_by_role("link", name="All traces").click()
+    expect(listed).to_have_count(1)
+
+    page.goto("/map")
+    expect(page.locator(".node.queue").filter(has_text="(no queue name)")).to_be_visible()
+    edges = page.get_by_role("region", name="Map as a table")
+    to_nameless = edges.get_by_role("row").filter(has_text="(no queue name)")
+    to_nameless.get_by_role("link", name="2", exact=True).click()
+    expect(listed).to_have_count(2)
+
+    search.fill("queue:")
+    option = page.get_by_role("option").first
+    expect(option).to_contain_text("no queue name")
+    option.click()
+    expect(search).to_have_value('queue:"" ')
+    expect(listed).to_have_count(2)
+
+
+def test_a_queue_without_a_broker_is_not_that_of_a_broker(page: Page, viewer: Viewer) -> None:
+    [web, sent, *_] = order("a" * 32)
+    broker = {**sent.attributes, "messaging.system": "redis"}
+    viewer.send(export([web, replace(sent, attributes=broker)]), export(order("b" * 32)[:2]))
+    viewer.settled(4)
+    listed = page.locator(".traces tbody tr")
+    page.goto("/queues")
+    row = page.locator(".queues tbody tr").filter(has_not_text="redis")
+    row.locator('[data-label="Depth"]').get_by_role("link", name="1", exact=True).click()
+    expect(listed).to_have_count(1)
+    expect(listed).to_have_attribute("data-trace", "b" * 32)
+    page.go_back()
+    row.get_by_role("link", name="celery").click()
+    oldest = page.locator("section").filter(has=page.get_by_role("heading", name="Oldest messages"))
+    expect(oldest.locator("tbody tr")).to_have_count(1)
 
 
 def test_no_queue_and_an_unknown_one(page: Page) -> None:
