@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.decode import Link, ReceivedSpan
 from telemetry.viewer.store import read
 from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.search import Search, find
@@ -114,6 +114,17 @@ def test_a_message_that_is_taken_waits_no_longer(traces: Traces) -> None:
     traces.add(order("b" * 32, -2 * HOUR * 1e3)[2:])
     assert traces.ids(status="stuck") == traces.ids(status="waiting") == ""
     assert traces.ids(status="ok") == "b"
+
+
+def test_a_wait_for_a_run_in_another_trace_is_found_and_sorted_too(traces: Traces) -> None:
+    web, sent, ran, _ = order("b" * 32)
+    link = Link("b" * 32, "send", {})
+    alone = replace(ran, trace_id="c" * 32, parent_id="", links=(link,))
+    traces.add(order("a" * 32)[:1], [web, sent], [alone])
+    waits = {row["trace_id"][0]: row["wait_ms"] for row in traces.rows()}
+    assert waits["b"] == waits["c"] == pytest.approx(380)
+    assert set(traces.ids(q="wait>300ms")) == {"b", "c"}
+    assert traces.ids(sort="wait")[2] == "a"
 
 
 def test_a_trace_with_an_error_shows_what_is_stuck_in_it_too(traces: Traces) -> None:
