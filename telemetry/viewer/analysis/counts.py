@@ -14,7 +14,7 @@ from ...otlp.decode import ReceivedSpan
 from .hops import Trace
 from .messaging import broker_of, is_doctors, number, queue_of, retries_of, state_of, task_of, text
 
-__all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
+__all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "exception_of", "queue_node", "runs_of"]
 
 #: Longer names are cut.
 LONGEST_NAME = 200
@@ -103,7 +103,7 @@ def runs_of(trace: Trace) -> list[Run]:
                 prefetch_ns=wait.prefetch_ns if wait else 0,
                 duration_ns=max(0, span.end_ns - span.start_ns),
                 outcome=outcome,
-                failure=_failure(span) if outcome in (FAILURES, RETRIES) else "",
+                failure=exception_of(span) if outcome in (FAILURES, RETRIES) else "",
                 worker=(cut(span.service), cut(_worker(span))),
                 producer=cut(send.service) if send else "",
             )
@@ -195,11 +195,12 @@ def _outcome(run: ReceivedSpan) -> int:
     return RETRIES if not state and retries_of(run) else 0
 
 
-def _failure(run: ReceivedSpan) -> str:
-    for event in reversed(run.events):
+def exception_of(span: ReceivedSpan) -> str:
+    """Return the type of the last exception of *span*, or else its ``error.type``, or ``""``."""
+    for event in reversed(span.events):
         if kind := text(event.attributes, EXCEPTION_TYPE):
             return cut(kind)
-    return cut(text(run.attributes, ERROR_TYPE))
+    return cut(text(span.attributes, ERROR_TYPE))
 
 
 def _worker(run: ReceivedSpan) -> str:

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 #: The fields of names, as in ``queue:mail``.
-FIELDS = ("service", "task", "queue", "broker", "route")
+FIELDS = ("service", "task", "queue", "broker", "route", "exception")
 
 STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
 

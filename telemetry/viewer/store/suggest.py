@@ -22,6 +22,7 @@ _BEGINNINGS = {
     "broker:": "broker",
     "service:": "service",
     "route:": "route",
+    "exception:": "type of an exception",
     "log:": "text of a log record",
 }
 

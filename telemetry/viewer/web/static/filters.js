@@ -10,7 +10,7 @@ const FACETS = [["service", "Service", "services"], ["task", "Task", "tasks"], [
 const STATUSES = ["stuck", "waiting", "overdue", "scheduled", "expired", "error", "revoked", "broken", "ok"].map((status) => [status, STATUS_WORDS[status]]);
 const SORTS = [["recent", "Most recent"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
 // Filters of links on other pages, which have no field of their own.
-const OTHERS = [["broker", "Broker"], ["min_ms", "Duration from (ms)"], ["min_wait_ms", "Wait from (ms)"], ["trace_id", "Trace id"]];
+const OTHERS = [["broker", "Broker"], ["exception", "Exception"], ["min_ms", "Duration from (ms)"], ["min_wait_ms", "Wait from (ms)"], ["trace_id", "Trace id"]];
 const EXAMPLES = ["status:stuck", "wait>2s", "queue:mail", "duration>500ms", "log:timeout"];
 
 /** Make the filters with the values `given` in the address. `changed(done)` is called after a change; `done` is false while somebody types. */

@@ -9,12 +9,12 @@ const SHEET = [
 ];
 
 const SEARCHES = [
-  ["charge", "part of the name of a service, task, queue, route or span"],
+  ["charge", "part of the name of a service, task, queue, route, exception or span"],
   ["3f1c…", "a task id, trace id, span id or traceparent"],
   ["user.id=7", "an attribute"],
   ["wait>2s duration<=200ms", "comparisons"],
   ["status:stuck", "the state of a trace, message or run"],
-  ["queue:mail task: service: route:", "part of such a name"],
+  ["queue:mail task: service: route: exception:", "part of such a name"],
   ['log:"card declined"', "text in the log records of the trace"],
 ];
 

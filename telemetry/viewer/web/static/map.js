@@ -3,7 +3,7 @@
 import { breakable, h, nothing, s } from "./dom.js";
 import { compact, count, duration, rate } from "./format.js";
 import { polling } from "./polling.js";
-import { pageOf } from "./queues.js";
+import { linked, pageOf, tracesOf } from "./queues.js";
 import { range } from "./range.js";
 
 const narrow = matchMedia("(max-width: 56rem)");
@@ -57,20 +57,22 @@ function legend() {
 /** The address that a node links to: the page of a queue, or the traces of a service. */
 function address(node, since) {
   if (node.kind === "queue") return pageOf(node.name, node.broker, since);
-  if (node.kind === "service") return `/?${new URLSearchParams({ service: node.name })}`;
+  if (node.kind === "service") return tracesOf({ service: node.name, since_s: since });
   return null;
 }
 
-/** The address of the traces with this edge. */
-function traces(edge, nodes) {
+/** What the traces with this edge have. */
+function factsOf(edge, nodes, since) {
   const ends = [edge.from, edge.to].map((id) => nodes.get(id));
-  const asked = new URLSearchParams();
   const queue = ends.find((node) => node.kind === "queue");
   const service = ends.findLast((node) => node.kind === "service");
-  if (service) asked.set("service", service.name);
-  if (queue) asked.set("queue", queue.name);
-  if (queue?.broker) asked.set("broker", queue.broker);
-  return `/?${asked}`;
+  return { service: service?.name, queue: queue?.name, broker: queue?.broker, since_s: since };
+}
+
+/** The number of failures of an edge, with a link: those of runs, or else of requests. */
+function failures(edge, nodes, since) {
+  const status = nodes.get(edge.from).kind === "queue" ? "failure" : "error";
+  return linked(edge.errors, { ...factsOf(edge, nodes, since), status }, { key: `failed ${edge.from} ${edge.to}`, kind: "bad" });
 }
 
 function graph({ nodes, edges, width, height }, since) {
@@ -81,7 +83,7 @@ function graph({ nodes, edges, width, height }, since) {
     s("defs", {}, ["", "bad-"].map((kind) => s("marker", { id: `${kind}tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" })))),
     edges.map((edge) => line(edge, known)),
     nodes.map((node) => box(node, since)),
-    edges.map((edge) => label(edge, known)),
+    edges.map((edge) => label(edge, known, since)),
   );
 }
 
@@ -113,7 +115,7 @@ function towards([x, y], [toX, toY]) {
   return [x + (toX - x) * share, y + (toY - y) * share].map((value) => value.toFixed(1));
 }
 
-function label(edge, nodes) {
+function label(edge, nodes, since) {
   if (!edge.label) return null;
   const [x, y] = edge.label;
   const [first, second] = lengths(edge);
@@ -121,7 +123,7 @@ function label(edge, nodes) {
   // A text that may be wider than its place is compressed.
   const bound = width === LABEL ? { textLength: LABEL - 4, lengthAdjust: "spacingAndGlyphs" } : {};
   const name = described(edge, nodes);
-  return s("a", { class: "edge-label", href: traces(edge, nodes), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
+  return s("a", { class: "edge-label", href: tracesOf(factsOf(edge, nodes, since)), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
 }
 
 function box(node, since) {
@@ -152,6 +154,6 @@ function table({ nodes, edges }, since) {
     { class: "edges" },
     h("caption", {}, "Calls and messages"),
     h("thead", {}, h("tr", {}, ["From", "To", "Count", "Rate", "Failed", "p50"].map((text, at) => h("th", { scope: "col", class: at > 1 ? "number" : null }, text)))),
-    h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, h("a", { href: traces(edge, known), "data-link": "", "data-key": `table ${edge.from} ${edge.to}` }, count(edge.count))), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: `number ${edge.errors ? "bad" : ""}` }, count(edge.errors)), h("td", { class: "number" }, duration(edge.p50_ms))))),
+    h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, linked(edge.count, factsOf(edge, known, since), { key: `table ${edge.from} ${edge.to}` })), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: "number" }, failures(edge, known, since)), h("td", { class: "number" }, duration(edge.p50_ms))))),
   );
 }

@@ -28,6 +28,9 @@ export function estimates() {
   return h("span", { class: "where", title: "Percentiles are estimated from a histogram" }, "Percentiles ±2.2 %");
 }
 
+// Sections of the page of a queue, which its numbers link to.
+export const [OLDEST, WAITS, RUNS] = ["oldest-messages", "longest-waits", "longest-runs"];
+
 /** The address of the page of a queue, or of a task in it. */
 export function pageOf(queue, broker, since, task) {
   const asked = new URLSearchParams({ queue });
@@ -101,20 +104,21 @@ function row(queue, since, isAmbiguous) {
   const number = (label, ...children) => cell(label, "number", ...children);
   const of = { queue: queue.queue, broker: queue.broker };
   const during = { ...of, since_s: since };
+  const page = pageOf(queue.queue, queue.broker, since);
   return h(
     "tr",
     { "data-key": JSON.stringify([queue.broker, queue.queue]), class: `is-${queue.state}` },
     nameCell(queue, since, isAmbiguous),
     cell("State", "", stateBadge(queue.state)),
     number("Depth", ...depth(queue, of)),
-    number("Oldest", oldest(queue, of)),
+    number("Oldest", oldest(queue, page)),
     number("In / out", ...flow(queue)),
-    number("Wait", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
-    number("Run", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
+    number("Wait", percentiles(queue.wait_ms, `${page}#${WAITS}`)),
+    number("Run", percentiles(queue.run_ms, `${page}#${RUNS}`)),
     number("Failed", linked(queue.failures, { ...during, status: "failure" }, { kind: "bad" })),
     number("Retried", linked(queue.retries, { ...during, status: "retry" })),
-    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), ` ×${count(times)}`)))),
-    number("Expired", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
+    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), " ", h("a", { href: tracesOf({ ...during, exception: type }), "data-link": "" }, `×${count(times)}`))))),
+    number("Expired", linked(queue.expired + queue.expired_waiting, { ...during, status: "expired" })),
     number("Rejected", linked(queue.rejected, { ...during, status: "rejected" })),
   );
 }
@@ -132,10 +136,10 @@ function depth(queue, of) {
   ];
 }
 
-/** The age of the oldest message, with a link to the traces of the messages that wait. */
-export function oldest(queue, of) {
+/** The age of the oldest message, with a link to the oldest messages on the page of the queue. */
+export function oldest(queue, page = "") {
   if (queue.oldest_ms === null) return h("span", { class: "none" }, "–");
-  return h("a", { href: tracesOf({ ...of, status: queue.stuck ? "stuck" : "waiting", sort: "wait" }), "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms));
+  return h("a", { href: `${page}#${OLDEST}`, "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms));
 }
 
 function flow(queue) {
@@ -151,7 +155,7 @@ function tasks(names) {
   return named.length > MOST_TASKS ? `${shown} and ${counted(named.length - MOST_TASKS, "more task")}` : shown;
 }
 
-/** Three percentiles, one a line. The upper two link to the slowest traces. */
+/** Three percentiles, one a line. The upper two link to the longest ones. */
 export function percentiles(values, href) {
   if (values.p50 === null) return h("span", { class: "none" }, "–");
   return h("dl", { class: "percentiles" }, ["p50", "p95", "p99"].map((name) => [h("dt", { class: name }, name), h("dd", { class: name }, name === "p50" ? duration(values[name]) : h("a", { href, "data-link": "" }, duration(values[name])))]));

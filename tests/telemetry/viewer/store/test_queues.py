@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.store import queue_page as queue_pages
 from telemetry.viewer.store.database import Database
 from telemetry.viewer.store.queue_page import Asked, queue_page
 from telemetry.viewer.store.queues import queues
@@ -129,6 +130,16 @@ def test_a_countdown_is_no_backlog(kept: Kept) -> None:
     assert waits["state"] == "scheduled"
 
 
+def test_what_expired_before_the_time_range_is_not_in_it(kept: Kept) -> None:
+    for minutes in (5, 90):
+        expires = datetime.fromtimestamp(time.time() - 60 * minutes, UTC).isoformat()
+        kept.add(*message(None, sent={"celery__task__expires": expires}), ago=100 * MINUTE)
+    kept.add(*message(None, "old", sent={"celery__task__expires": expires}), ago=100 * MINUTE)
+    [queue] = kept.queues()
+    assert (queue["queue"], queue["expired_waiting"]) == ("celery", 1)
+    assert [q["expired_waiting"] for q in kept.queues(3 * 3600)] == [2, 1]
+
+
 def test_how_messages_end(kept: Kept) -> None:
     for state in ("EXPIRED", "REJECTED", "UNKNOWN", "REVOKED", "RETRY", "FAILURE", "SUCCESS"):
         kept.add(*message(5.0, state=state), ago=5000)
@@ -199,6 +210,20 @@ def test_the_page_of_a_queue(kept: Kept) -> None:
     task = kept.page("celery", task="refund")
     assert (task["runs"], task["depth"], task["tasks"]) == (1, 0, [])
     assert [(p["service"], p["sent"]) for p in task["producers"]] == [(WEB, 1)]
+
+
+def test_the_exceptions_of_a_queue_are_those_of_all_its_runs(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_pages, "MOST_RUNS", 2)
+    for number in range(4):
+        kept.add(*message(5.0, error="OSError: gone", state="RETRY"), ago=9000 - number)
+    newest = kept.add(*message(5.0, error="OSError: late", state="FAILURE"), ago=1000)
+    [failure] = kept.page("celery")["exceptions"]
+    assert (failure["count"], failure["retried"]) == (5, 4)
+    assert (failure["message"], failure["trace_id"]) == ("OSError: late", newest)
+    [queue] = kept.queues()
+    assert queue["exceptions"] == [{"type": "OSError", "count": 5}]
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,9 @@ TASK = "5f0c2b7e-6a0e-4d0e-9a55-0f7f2d3b6c11"
         ("tags=gift", "a"),
         ("ratio=0.5", "a"),
         ("exception.type=OSError", "b"),
+        ("oserr", "b"),
+        ("exception:OS", "b"),
+        ('exception:"OS"', ""),
         ("service.name=shop-worker", "cba"),
         ("db.system.name=redis", "cba"),
         ("service.name=shop-worker user.id=7 task:charge wait>300ms", "a"),
@@ -254,6 +257,7 @@ def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
         ("wait>1s rep", 8, 'task:"report"'),
         ('"process', 0, '"process charge"'),
         ("celery.task.n", 0, "celery.task.name="),
+        ("OSE", 0, 'exception:"OSError"'),
         ("nothing-like-it", 0, None),
     ],
 )
@@ -309,6 +313,53 @@ def test_the_state_is_that_of_the_message_that_is_asked_for(traces: Traces) -> N
     assert traces.ids(status="failure", queue="x") == ""
     assert traces.ids(status="rejected", queue="celery", task="charge") == "c"
     assert traces.ids(status="error", queue="mail") == "c"
+
+
+def test_a_time_range_has_what_began_before_it_and_went_on(traces: Traces) -> None:
+    """The numbers of a queue count runs by their time, and their messages may have waited."""
+
+    def waited(letter: str, seconds: float, state: str) -> list[ReceivedSpan]:
+        web, sent, ran, _ = order(letter * 32, -seconds * 1e3, state=state)
+        later = int(seconds * 1e9)
+        return [web, sent, replace(ran, start_ns=ran.start_ns + later, end_ns=ran.end_ns + later)]
+
+    failed_early = order("c" * 32, -2 * HOUR * 1e3, state="FAILURE")
+    goes_on = untaken("c", 2 * HOUR)[1]
+    traces.add(
+        waited("a", 2 * HOUR, "FAILURE"),
+        order("b" * 32, -2 * HOUR * 1e3, state="FAILURE"),
+        [*failed_early, replace(goes_on, span_id="other")],
+        untaken("d", 2 * HOUR, **{EXPIRES: at(-HOUR)}),
+        untaken("e", 2 * HOUR, **{EXPIRES: at(-60)}),
+    )
+    assert traces.ids(since_s=600) == "eca"
+    assert traces.ids(since_s=600, sort="wait") == "cea"
+    assert traces.ids(since_s=600, queue="celery", status="failure") == "a"
+    assert traces.ids(queue="celery", status="failure") == "cba"
+    assert traces.ids(since_s=600, status="expired") == "e"
+    assert traces.ids(status="expired") == "ed"
+
+
+def test_the_exception_is_that_of_a_run_that_is_asked_for(traces: Traces) -> None:
+    def failed(letter: str, queue: str, **run: Any) -> list[ReceivedSpan]:
+        spans = order(letter * 32, **run)
+        named = {"messaging.destination.name": queue}
+        return [replace(s, attributes=s.attributes | named) for s in spans]
+
+    web, *rest = failed("c", "celery")
+    traces.add(
+        failed("a", "celery", error="OSError: gone", state="FAILURE"),
+        failed("b", "mail", error="OSError: gone", state="RETRY"),
+        [replace(web, events=failed("d", "", error="OSError: x")[2].events), *rest],
+        # The conventions allow an error without an exception.
+        failed("e", "celery", state="FAILURE", error__type="OSError"),
+    )
+    assert traces.ids(exception="OSError") == "eba"
+    assert traces.ids(exception="OSError", queue="celery") == "ea"
+    assert traces.ids(exception="OSError", status="retry", queue="mail") == "b"
+    assert traces.ids(exception="OSError", status="retry", queue="celery") == ""
+    assert traces.ids(exception="KeyError") == ""
+    assert traces.ids(q="exception:oserror") == "ecba"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from ..conftest import Viewer
 from ..exports import export
 from ..spans import WORKER, order
 
+HOUR = 3_600_000.0
+
 #: A queue with a name that needs care in an address.
 ODD = "mail/high priority&more"
 
@@ -91,6 +93,51 @@ def test_the_page_of_a_queue_says_who_and_why(page: Page, viewer: Viewer) -> Non
     assert dots.count() > 10
     dots.last.click()
     expect(page).to_have_url(re.compile("/trace/"))
+
+
+def test_a_percentile_leads_to_the_longest_and_an_age_to_the_oldest(
+    page: Page, viewer: Viewer
+) -> None:
+    """A list of traces would be sorted by their longest wait, which may be in another queue."""
+    incident(viewer)
+    page.goto("/queues")
+    stalled, failing = page.locator(".queues tbody tr").all()
+    stalled.locator('[data-label="Oldest"]').get_by_role("link").click()
+    expect(page.locator("#oldest-messages")).to_be_focused()
+    expect(page.locator("#oldest-messages")).to_be_in_viewport()
+    page.go_back()
+    failing.locator('[data-label="Wait"]').get_by_role("link").last.click()
+    waits = page.locator("#longest-waits")
+    expect(waits).to_be_focused()
+    expect(waits).to_be_in_viewport()
+    expect(waits.locator("tbody tr")).to_have_count(10)
+    # On the same page, the link only scrolls.
+    page.evaluate("window.scrollTo(0, 0)")
+    element = waits.element_handle()
+    page.locator(".tile").filter(has_text="Run p95").get_by_role("link").click()
+    expect(page.locator("#longest-runs")).to_be_focused()
+    assert waits.evaluate("(one, before) => one === before", element)
+    page.go_back()
+    expect(page.locator(".queues tbody tr")).to_have_count(2)
+
+
+def test_a_failure_of_the_time_range_leads_to_a_trace_that_began_before_it(
+    page: Page, viewer: Viewer
+) -> None:
+    web, send, run, _ = order("a" * 32, -HOUR, state="FAILURE", error="OSError: gone")
+    later = int(HOUR * 1e6)
+    late = [replace(run, start_ns=run.start_ns + later, end_ns=run.end_ns + later)]
+    other = order("b" * 32, -HOUR, state="FAILURE", error="OSError: gone")
+    for spans in ([web, send, *late], other):
+        viewer.send(export(spans))
+    viewer.settled(7)
+    page.goto("/queues?since_s=300")
+    row = page.locator(".queues tbody tr")
+    for label, count in (("Failed", "1"), ("Exceptions", "\u00d71")):
+        row.locator(f'[data-label="{label}"]').get_by_role("link", name=count, exact=True).click()
+        expect(page.locator(".traces tbody tr")).to_have_count(1)
+        expect(page.locator('.traces tr[data-trace^="a"]')).to_be_visible()
+        page.go_back()
 
 
 def test_an_update_changes_numbers_and_nothing_else(page: Page, viewer: Viewer) -> None:
