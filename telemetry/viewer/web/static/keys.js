@@ -55,7 +55,11 @@ export function keyboard({ go, page, help, dialog }) {
     if (event.ctrlKey || event.metaKey || event.altKey || dialog.open) return;
     const field = event.target.closest?.("input, select, textarea");
     if (field) {
-      if (event.key === "Escape") field.blur();
+      if (event.key === "Escape") {
+        // The browser would empty the field, and the list would follow the next time it is read.
+        event.preventDefault();
+        field.blur();
+      }
       return;
     }
     const key = prefix + event.key;
