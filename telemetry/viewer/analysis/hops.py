@@ -144,7 +144,7 @@ class Trace:
             span, in_run, made_good = pending.pop()
             is_run = self.roles[span.span_id] == "run"
             in_run = in_run or is_run
-            # A retry makes good its own attempt. A run below it is a later attempt, or another task.
+            # A retry makes good its own attempt. A run below it is a later one, or another task.
             made_good = state_of(span) == "RETRY" or (made_good and not is_run)
             self._in_run[span.span_id] = in_run
             if made_good:

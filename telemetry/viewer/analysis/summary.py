@@ -28,8 +28,8 @@ class Summary:
     """The summary of one trace.
 
     *terms* are the values of the filters of the list. *names* are further search terms: names of
-    spans, states of runs and exceptions. *keys* are the keys of attributes. *counts* are by bucket (Unix
-    seconds), key and metric.
+    spans, states of runs and exceptions. *keys* are the keys of attributes. *counts* are by bucket
+    (Unix seconds), key and metric.
     """
 
     row: dict[str, Any]

@@ -53,8 +53,7 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
     name, colon, value = typed.partition(":")
     wanted = value.replace('"', "").casefold()
     if colon and name.lower() == "status":
-        states = dict.fromkeys((*STATUSES, *CELERY_STATES))
-        yield from ((f"status:{state}", "status") for state in states if state.startswith(wanted))
+        yield from _states(wanted)
         return
     if colon and name.lower() in FIELDS:
         kind = name.lower()
@@ -66,6 +65,7 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
             yield beginning, means
     if not wanted:
         return
+    yield from _states(wanted)
     for kind, value in _names(db, (*FIELDS, "name"), wanted):
         if kind != "name":
             yield f'{kind}:"{value}"', kind
@@ -73,6 +73,12 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
             yield (f'"{value}"' if re.search(r"\s", value) else value), "span"
     for _, key in _names(db, ("key",), wanted):
         yield f"{key}=", "attribute"
+
+
+def _states(wanted: str) -> Iterator[tuple[str, str]]:
+    for state in dict.fromkeys((*STATUSES, *CELERY_STATES)):
+        if state.startswith(wanted):
+            yield f"status:{state}", "status"
 
 
 def _names(

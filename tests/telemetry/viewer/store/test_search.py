@@ -257,6 +257,7 @@ def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
         ("wait>1s rep", 8, 'task:"report"'),
         ('"process', 0, '"process charge"'),
         ("celery.task.n", 0, "celery.task.name="),
+        ("expi", 0, "status:expired"),
         ("OSE", 0, 'exception:"OSError"'),
         ("nothing-like-it", 0, None),
     ],

@@ -170,9 +170,7 @@ def test_after_an_error_the_list_is_read_again(page: Page, viewer: Viewer) -> No
     expect(found).to_be_visible()
 
 
-def test_the_way_back_leads_to_the_same_row_while_traces_arrive(
-    page: Page, viewer: Viewer
-) -> None:
+def test_the_way_back_leads_to_the_same_row_while_traces_arrive(page: Page, viewer: Viewer) -> None:
     def orders(*numbers: int) -> None:
         viewer.send(*(export(order(f"{number:032x}")) for number in numbers))
 
