@@ -183,15 +183,18 @@ def series_of(
     asked: Range, over_time: Sequence[Mapping[int, Metrics]], backlog: Backlog
 ) -> list[dict[str, Any]]:
     """Return for each bucket the messages sent, the runs, and the depth at its end."""
-    merged = {
-        bucket: sum_of(found[bucket] for found in over_time if bucket in found)
-        for bucket in asked.buckets
-    }
+    merged: dict[int, Metrics] = defaultdict(Counter)
+    for found in over_time:
+        for bucket, metrics in found.items():
+            merged[bucket].update(metrics)
+    none: Metrics = Counter()
     return [
         {
             "t": bucket,
             "depth": depth,
-            **{name: merged[bucket][NAMES[name]] for name in ("sent", "runs", "failures")},
+            **{
+                name: merged.get(bucket, none)[NAMES[name]] for name in ("sent", "runs", "failures")
+            },
         }
         for bucket, depth in zip(asked.buckets, depths(asked, over_time, backlog), strict=True)
     ]

@@ -8,17 +8,24 @@ import { range } from "./range.js";
 
 const MOST_EXCEPTIONS = 3;
 const MOST_TASKS = 3;
+// Queues that are shown at first: the most urgent. Thousands would keep the browser busy.
+const MOST_QUEUES = 200;
 
 /** Show the queues in `view`. */
 export function showQueues(view) {
   document.title = "Queues · queuehop";
   const place = h("div");
   const chosen = range("/queues", () => page.refresh());
+  let most = MOST_QUEUES;
+  const showAll = () => {
+    most = Infinity;
+    page.refresh();
+  };
   view.append(h("div", { class: "page-head" }, h("h1", {}, "Queues"), chosen.element, estimates()), place);
   const page = polling(place, {
     address: () => `/api/queues?since_s=${chosen.value()}`,
     seconds: 5,
-    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
+    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer, most), rest(answer.queues, most, showAll)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
   });
   return page;
 }
@@ -83,7 +90,13 @@ function headline(queues) {
 
 const COLUMNS = [["Queue"], ["State"], ["Depth", "number"], ["Oldest", "number"], ["In / out", "number"], ["Wait", "number"], ["Run", "number"], ["Failed", "number"], ["Retried", "number"], ["Exceptions"], ["Expired", "number"], ["Rejected", "number"]];
 
-function table({ queues, since_s: since }) {
+/** The button that shows the queues beyond the first `most`. */
+function rest(queues, most, showAll) {
+  if (queues.length <= most) return "";
+  return h("button", { type: "button", class: "more", "data-key": "rest", onclick: showAll }, `Show all ${count(queues.length)} queues`);
+}
+
+function table({ queues, since_s: since }, most) {
   const names = new Map();
   for (const { queue } of queues) names.set(queue, (names.get(queue) || 0) + 1);
   return h(
@@ -94,7 +107,7 @@ function table({ queues, since_s: since }) {
       { class: "queues" },
       h("caption", { class: "hidden" }, "Queues, stalled ones first"),
       h("thead", {}, h("tr", {}, COLUMNS.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))),
-      h("tbody", {}, queues.map((queue) => row(queue, since, names.get(queue.queue) > 1))),
+      h("tbody", {}, queues.slice(0, most).map((queue) => row(queue, since, names.get(queue.queue) > 1))),
     ),
   );
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from ..conftest import Viewer
 from ..exports import export
@@ -173,6 +173,43 @@ def test_an_answer_that_fails_leaves_what_is_there(page: Page, viewer: Viewer) -
     expect(rows).to_have_count(2)
     viewer.send(export(order("a" * 32, error="KeyError: 'x'")))
     expect(rows.nth(1)).to_contain_text("KeyError \u00d71", timeout=20_000)
+
+
+def test_an_answer_that_takes_long_is_waited_for(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    held: list[Route] = []
+    page.clock.install()
+    page.route("**/api/queues?*", lambda route: held.append(route))
+    page.goto("/queues")
+    expect(page.get_by_text("Loading")).to_be_visible()
+    page.clock.run_for(20_000)
+    assert len(held) == 1
+    # Another time range is asked for at once.
+    page.get_by_label("Time range").select_option("21600")
+    viewer.wait_for(lambda: page.evaluate("1") and len(held), lambda count: count == 2)
+    held[1].continue_()
+    expect(page.locator(".queues tbody tr")).to_have_count(2)
+
+
+def test_of_very_many_queues_the_most_urgent_are_shown_first(page: Page, viewer: Viewer) -> None:
+    many = [
+        replace(
+            s,
+            trace_id=f"{n:032x}",
+            attributes={**s.attributes, "messaging.destination.name": f"q{n}"},
+        )
+        for n in range(1, 251)
+        for s in order("a" * 32, -600_000.0 if n == 250 else 0.0)[1:2]
+    ]
+    viewer.send(export(many))
+    viewer.settled(250)
+    page.goto("/queues")
+    rows = page.locator(".queues tbody tr")
+    expect(rows).to_have_count(200)
+    expect(rows.first).to_contain_text("q250")
+    expect(page.locator(".headline")).to_contain_text("250 messages wait")
+    page.get_by_role("button", name="Show all 250 queues").click()
+    expect(rows).to_have_count(250)
 
 
 def test_back_is_where_one_was(page: Page, viewer: Viewer) -> None:
