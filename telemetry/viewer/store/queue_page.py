@@ -70,7 +70,7 @@ def queue_page(
     db: sqlite3.Connection, asked: Asked, since_s: float, stuck_after_ns: int
 ) -> dict[str, Any]:
     """Return the content of the page of a queue or task."""
-    during = Range.last(since_s)
+    during = Range.last(db, since_s)
     names = {number: flow for number, flow in flows(db).items() if asked.matches(flow)}
     waiting = {
         flow: backlog

@@ -70,7 +70,7 @@ class Backlog:
 
 def queues(db: sqlite3.Connection, since_s: float, stuck_after_ns: int) -> dict[str, Any]:
     """Return each queue with its tasks, the most urgent first."""
-    asked = Range.last(since_s)
+    asked = Range.last(db, since_s)
     names = flows(db)
     waiting = backlogs(db, asked, stuck_after_ns)
     counted = totals(db, asked, names)
@@ -125,9 +125,9 @@ def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
         "stuck": backlog.stuck,
         "expired_waiting": backlog.expired,
         **{name: metrics[metric] for name, metric in NAMES.items()},
-        "in_per_s": metrics[counts.SENT] / asked.since_s,
+        "in_per_s": metrics[counts.SENT] / asked.counted_s,
         # A run may take several messages.
-        "out_per_s": max(metrics[counts.TOTAL], metrics[counts.TAKEN]) / asked.since_s,
+        "out_per_s": max(metrics[counts.TOTAL], metrics[counts.TAKEN]) / asked.counted_s,
         "wait_ms": percentiles(metrics, WAITS),
         "run_ms": percentiles(metrics, DURATIONS),
     }

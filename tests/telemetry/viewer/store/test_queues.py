@@ -140,6 +140,21 @@ def test_what_expired_before_the_time_range_is_not_in_it(kept: Kept) -> None:
     assert [q["expired_waiting"] for q in kept.queues(3 * 3600)] == [2, 1]
 
 
+def test_rates_are_over_the_time_that_the_viewer_knows_of(kept: Kept) -> None:
+    for number in range(30):
+        kept.add(*message(5.0), ago=120_000 - number * 4000)
+    [queue] = kept.queues()
+    assert queue["in_per_s"] == queue["out_per_s"]
+    assert 30 / 190 < queue["in_per_s"] < 30 / 110  # the first minute may have begun earlier
+    with kept.store.database.reading() as db:
+        rates = [edge["per_s"] for edge in service_map(db, 3600)["edges"]]
+    assert rates == pytest.approx([queue["in_per_s"]] * 2, rel=0.01)
+    # What is known of any queue counts for all.
+    kept.add(*message(5.0, "other"), ago=3500_000)
+    busy, _ = sorted(kept.queues(), key=lambda queue: -queue["sent"])
+    assert busy["in_per_s"] == pytest.approx(30 / 3500, rel=0.05)
+
+
 def test_how_messages_end(kept: Kept) -> None:
     for state in ("EXPIRED", "REJECTED", "UNKNOWN", "REVOKED", "RETRY", "FAILURE", "SUCCESS"):
         kept.add(*message(5.0, state=state), ago=5000)
