@@ -1,6 +1,7 @@
 """The list of traces: its search field, its rows as traces arrive, and its keys."""
 
 import re
+from dataclasses import replace
 
 from playwright.sync_api import Page, Route, expect
 
@@ -208,3 +209,22 @@ def test_a_row_that_is_far_down_shows_how_its_trace_went_on(page: Page, viewer: 
     viewer.settled(253)
     viewer.send(export(rest))
     expect(row.locator(".badge")).to_have_text("OK")
+
+
+def test_a_queue_that_is_new_can_be_chosen(page: Page, viewer: Viewer) -> None:
+    def sent(letter: str, queue: str) -> None:
+        web, send, *_ = order(letter * 32)
+        named = {**send.attributes, "messaging.destination.name": queue}
+        viewer.send(export([web, replace(send, attributes=named)]))
+
+    sent("b", "mail")
+    viewer.settled(2)
+    page.clock.install()
+    page.goto("/?queue=mail")
+    queues = page.get_by_label("Queue").get_by_role("option")
+    expect(queues).to_have_text(["Any", "mail"])
+    sent("a", "images")
+    viewer.settled(4)
+    page.clock.run_for(30_000)
+    expect(queues).to_have_text(["Any", "images", "mail"])
+    expect(page.get_by_label("Queue")).to_have_value("mail")

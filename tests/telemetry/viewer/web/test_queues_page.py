@@ -228,6 +228,18 @@ def test_back_is_where_one_was(page: Page, viewer: Viewer) -> None:
     assert abs(page.evaluate("window.scrollY") - before) < 2
 
 
+@pytest.mark.parametrize("locale", ["en-US", "ar-EG"])
+def test_midnight_is_the_hour_zero(chromium: Browser, viewer: Viewer, locale: str) -> None:
+    incident(viewer)
+    context = chromium.new_context(base_url=viewer.url, locale=locale, timezone_id="Asia/Kolkata")
+    page = context.new_page()
+    page.goto("/queue?queue=celery&since_s=86400")
+    times = page.locator(".chart").first.locator(".tick").filter(has_text=":")
+    expect(times.filter(has_text="00:00")).to_have_count(1)
+    assert all(re.fullmatch(r"[0-2]\d:00", text) for text in times.all_text_contents())
+    context.close()
+
+
 def test_on_a_phone_a_queue_is_readable(page: Page, viewer: Viewer) -> None:
     incident(viewer)
     page.set_viewport_size({"width": 390, "height": 844})
