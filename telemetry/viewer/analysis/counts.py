@@ -19,9 +19,10 @@ __all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "exception_of", "queue_n
 #: Longer names are cut.
 LONGEST_NAME = 200
 
-#: The metrics. For a message that a worker took, ARRIVED counts when it was due, and TAKEN when it
-#: was taken. The numbers from WAITS and DURATIONS on are the bins of two histograms.
-SENT, TOTAL, FAILURES, RETRIES, ARRIVED, TAKEN, EXPIRED, REJECTED, REVOKED = range(9)
+#: The metrics. UNSENT counts messages that could not be sent. For a message that a worker took,
+#: ARRIVED counts when it was due, and TAKEN when it was taken. The numbers from WAITS and DURATIONS
+#: on are the bins of two histograms.
+SENT, TOTAL, FAILURES, RETRIES, ARRIVED, TAKEN, EXPIRED, REJECTED, REVOKED, UNSENT = range(10)
 WAITS, DURATIONS = 1000, 3000
 
 #: Histogram bins per doubling. The error of a bin is at most 2.2 %.
@@ -155,7 +156,7 @@ def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[in
         flow = flows.of(span)
         node = queue_node(flow[0], flow[1])
     if role == "send":
-        yield at, ("flow", *flow), [SENT]
+        yield at, ("flow", *flow), [SENT, *([UNSENT] if failed else [])]
         # A worker publishes a retry itself, so the retry is also an edge from worker to queue.
         yield at, ("edge", service, node), [TOTAL, *failed, _duration(span)]
         yield at, ("node", node), [TOTAL, *failed]

@@ -101,6 +101,8 @@ def _searched(trace: Trace) -> Iterator[tuple[str, str]]:
     spans = dict.fromkeys(cut(span.name) for span in trace.spans)
     yield from (("name", name) for name in [*spans][:MOST_SEARCHED] if name)
     yield from (("state", cut(state)) for run in trace.runs if (state := state_of(run)))
+    if any(send.status == "ERROR" for send in trace.sends):
+        yield "state", "UNSENT"
     yield from (("exception", found) for found in _names(map(exception_of, trace.spans)))
 
 

@@ -29,9 +29,10 @@ FIELDS = ("service", "task", "queue", "broker", "route", "exception")
 
 STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
 
-#: The states of runs, which ``status:`` finds too.
+#: The states of runs, and of messages that could not be sent, which ``status:`` finds too.
 CELERY_STATES = (
     *("success", "failure", "retry", "ignored", "expired", "rejected", "unknown", "revoked"),
+    "unsent",
 )
 
 #: The length of each unit in nanoseconds. A number without a unit is in seconds.

@@ -21,6 +21,7 @@ MOST_GROUPS = 20
 #: The metrics by their names in the API.
 NAMES = {
     "sent": counts.SENT,
+    "unsent": counts.UNSENT,
     "runs": counts.TOTAL,
     "failures": counts.FAILURES,
     "retries": counts.RETRIES,

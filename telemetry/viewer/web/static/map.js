@@ -69,9 +69,9 @@ function factsOf(edge, nodes, since) {
   return { service: service?.name, queue: queue?.name, broker: queue?.broker, since_s: since };
 }
 
-/** The number of failures of an edge, with a link: those of runs, or else of requests. */
+/** The number of failures of an edge, with a link: those of runs, of sends, or of calls. */
 function failures(edge, nodes, since) {
-  const status = nodes.get(edge.from).kind === "queue" ? "failure" : "error";
+  const status = nodes.get(edge.from).kind === "queue" ? "failure" : nodes.get(edge.to).kind === "queue" ? "unsent" : "error";
   return linked(edge.errors, { ...factsOf(edge, nodes, since), status }, { key: `failed ${edge.from} ${edge.to}`, kind: "bad" });
 }
 

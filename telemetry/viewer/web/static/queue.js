@@ -66,7 +66,7 @@ function page(it, broker) {
     workers(it, of),
     list("Longest waits", it.slowest.wait, SLOWEST, slow),
     list("Longest runs", it.slowest.run, SLOWEST, slow),
-    producers(it, of),
+    producers(it, of, during),
     it.complete ? "" : h("p", { class: "where", "data-key": "bound" }, `Waits of single runs, workers and the longest waits and runs are those of the newest ${count(it.looked_at)} runs.`),
   ];
 }
@@ -95,6 +95,7 @@ function tiles(it, of, during) {
     tile("Expired", linked(it.expired + it.expired_waiting, { ...during, status: "expired" })),
     tile("Rejected", linked(it.rejected, { ...during, status: "rejected" })),
     tile("Revoked", linked(it.revoked, { ...during, status: "revoked" })),
+    it.unsent ? tile("Failed to send", linked(it.unsent, { ...during, status: "unsent" }), true) : "",
   );
 }
 
@@ -158,8 +159,8 @@ function workers(it, of) {
   return list("Workers", it.workers, WORKERS, cells, { isWide: true });
 }
 
-function producers(it, of) {
-  const cells = (producer) => [serviceLink(producer.service, of), count(producer.sent), count(producer.failures)];
+function producers(it, of, during) {
+  const cells = (producer) => [serviceLink(producer.service, of), count(producer.sent), linked(producer.failures, { ...during, service: producer.service, status: "unsent" }, { kind: "bad" })];
   return list("Producers", it.producers, [["Service"], ["Sent", "number"], ["Failed to send", "number"]], cells);
 }
 

@@ -78,10 +78,12 @@ export function brokerName(broker) {
 function headline(queues) {
   const of = (state) => queues.filter((queue) => queue.state === state).length;
   const depth = queues.reduce((sum, queue) => sum + queue.depth, 0);
+  const unsent = queues.reduce((sum, queue) => sum + queue.unsent, 0);
   const oldest = Math.max(0, ...queues.map((queue) => queue.oldest_ms ?? 0));
   const parts = [
     of("stalled") ? h("strong", { class: "bad" }, `${of("stalled")} stalled`) : null,
     of("growing") ? h("strong", { class: "late" }, `${of("growing")} growing`) : null,
+    unsent ? h("strong", { class: "bad" }, `${counted(unsent, "message")} failed to send`) : null,
     depth ? `${counted(depth, "message waits", "messages wait")}, the oldest for ${duration(oldest)}` : "No message waits",
     counted(queues.length, "queue"),
   ].filter(Boolean);
@@ -125,7 +127,7 @@ function row(queue, since, isAmbiguous) {
     cell("State", "", stateBadge(queue.state)),
     number("Depth", ...depth(queue, of)),
     number("Oldest", oldest(queue, page)),
-    number("In / out", ...flow(queue)),
+    number("In / out", ...flow(queue, during)),
     number("Wait", percentiles(queue.wait_ms, `${page}#${WAITS}`)),
     number("Run", percentiles(queue.run_ms, `${page}#${RUNS}`)),
     number("Failed", linked(queue.failures, { ...during, status: "failure" }, { kind: "bad" })),
@@ -155,9 +157,10 @@ export function oldest(queue, page = "") {
   return h("a", { href: `${page}#${OLDEST}`, "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms));
 }
 
-function flow(queue) {
+function flow(queue, during) {
   return [
     h("span", {}, ratesTogether(queue.in_per_s, queue.out_per_s)),
+    queue.unsent ? h("span", { class: "where" }, linked(queue.unsent, { ...during, status: "unsent" }, { kind: "bad" }), " failed to send") : "",
     sparkline(queue.series, [{ key: "sent", name: "sent" }, { key: "runs", name: "runs" }], { label: `In and out over time: ${count(queue.sent)} in, ${count(queue.runs)} out` }),
   ];
 }

@@ -14,6 +14,7 @@ from telemetry.viewer.store import queue_page as queue_pages
 from telemetry.viewer.store.database import Database
 from telemetry.viewer.store.queue_page import Asked, queue_page
 from telemetry.viewer.store.queues import queues
+from telemetry.viewer.store.search import Search, find
 from telemetry.viewer.store.service_map import service_map
 from telemetry.viewer.store.trace_store import Store
 
@@ -128,6 +129,17 @@ def test_a_countdown_is_no_backlog(kept: Kept) -> None:
     assert (queue["depth"], queue["scheduled"], queue["state"]) == (0, 1, "ok")
     [waits] = kept.page("celery")["oldest"]
     assert waits["state"] == "scheduled"
+
+
+def test_a_message_that_could_not_be_sent_is_counted(kept: Kept) -> None:
+    sent, _ = message(5.0)
+    lost = kept.add(replace(sent, status="ERROR"), ago=5000)
+    kept.add(*message(5.0), ago=5000)
+    [queue] = kept.queues()
+    assert (queue["sent"], queue["unsent"], queue["depth"]) == (2, 1, 0)
+    with kept.store.database.reading() as db:
+        rows = find(db, Search.parse({"queue": "celery", "status": "unsent"}))["traces"]
+    assert [row["trace_id"] for row in rows] == [lost]
 
 
 def test_what_expired_before_the_time_range_is_not_in_it(kept: Kept) -> None:

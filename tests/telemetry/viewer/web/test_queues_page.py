@@ -140,6 +140,22 @@ def test_a_failure_of_the_time_range_leads_to_a_trace_that_began_before_it(
         page.go_back()
 
 
+def test_a_broker_that_is_down_is_seen(page: Page, viewer: Viewer) -> None:
+    web, send, *_ = order("a" * 32)
+    viewer.send(export([web, replace(send, status="ERROR")]), export(order("b" * 32)))
+    viewer.settled(6)
+    page.goto("/queues")
+    expect(page.locator(".headline")).to_contain_text("1 message failed to send")
+    row = page.locator(".queues tbody tr")
+    row.locator('[data-label="In / out"]').get_by_role("link", name="1", exact=True).click()
+    expect(page.locator(".traces tbody tr")).to_have_count(1)
+    for path, region in (("/queue?queue=celery", "Producers"), ("/map", "Map as a table")):
+        page.goto(path)
+        page.get_by_role("region", name=region).locator("a.bad").click()
+        expect(page).to_have_url(re.compile("status=unsent"))
+        expect(page.locator(".traces tbody tr")).to_have_count(1)
+
+
 def test_an_update_changes_numbers_and_nothing_else(page: Page, viewer: Viewer) -> None:
     incident(viewer)
     page.set_viewport_size({"width": 700, "height": 300})
