@@ -224,7 +224,7 @@ def test_what_is_stuck_says_where_to_look() -> None:
     sends = [send(f"s{at}", "", (0, at), messaging__message__id=f"{at}") for at in (1, 2)]
     assert hops(derived(*sends, now=48 * HOUR))["problems"] == [
         "2 messages for charge have been stuck in `celery` for 2 d. "
-        "Check that a worker consumes from this queue."
+        "Check that a worker consumes from this queue. A task that still runs counts as waiting."
     ]
 
 
