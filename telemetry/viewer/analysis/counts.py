@@ -14,14 +14,15 @@ from ...otlp.decode import ReceivedSpan
 from .hops import Trace
 from .messaging import broker_of, is_doctors, number, queue_of, retries_of, state_of, task_of, text
 
-__all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "queue_node", "runs_of"]
+__all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "exception_of", "queue_node", "runs_of"]
 
 #: Longer names are cut.
 LONGEST_NAME = 200
 
-#: The metrics. For a message that a worker took, ARRIVED counts when it was due, and TAKEN when it
-#: was taken. The numbers from WAITS and DURATIONS on are the bins of two histograms.
-SENT, TOTAL, FAILURES, RETRIES, ARRIVED, TAKEN, EXPIRED, REJECTED, REVOKED = range(9)
+#: The metrics. UNSENT counts messages that could not be sent. For a message that a worker took,
+#: ARRIVED counts when it was due, and TAKEN when it was taken. The numbers from WAITS and DURATIONS
+#: on are the bins of two histograms.
+SENT, TOTAL, FAILURES, RETRIES, ARRIVED, TAKEN, EXPIRED, REJECTED, REVOKED, UNSENT = range(10)
 WAITS, DURATIONS = 1000, 3000
 
 #: Histogram bins per doubling. The error of a bin is at most 2.2 %.
@@ -103,7 +104,7 @@ def runs_of(trace: Trace) -> list[Run]:
                 prefetch_ns=wait.prefetch_ns if wait else 0,
                 duration_ns=max(0, span.end_ns - span.start_ns),
                 outcome=outcome,
-                failure=_failure(span) if outcome in (FAILURES, RETRIES) else "",
+                failure=exception_of(span) if outcome in (FAILURES, RETRIES) else "",
                 worker=(cut(span.service), cut(_worker(span))),
                 producer=cut(send.service) if send else "",
             )
@@ -155,7 +156,7 @@ def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[in
         flow = flows.of(span)
         node = queue_node(flow[0], flow[1])
     if role == "send":
-        yield at, ("flow", *flow), [SENT]
+        yield at, ("flow", *flow), [SENT, *([UNSENT] if failed else [])]
         # A worker publishes a retry itself, so the retry is also an edge from worker to queue.
         yield at, ("edge", service, node), [TOTAL, *failed, _duration(span)]
         yield at, ("node", node), [TOTAL, *failed]
@@ -195,11 +196,12 @@ def _outcome(run: ReceivedSpan) -> int:
     return RETRIES if not state and retries_of(run) else 0
 
 
-def _failure(run: ReceivedSpan) -> str:
-    for event in reversed(run.events):
+def exception_of(span: ReceivedSpan) -> str:
+    """Return the type of the last exception of *span*, or else its ``error.type``, or ``""``."""
+    for event in reversed(span.events):
         if kind := text(event.attributes, EXCEPTION_TYPE):
             return cut(kind)
-    return cut(text(run.attributes, ERROR_TYPE))
+    return cut(text(span.attributes, ERROR_TYPE))
 
 
 def _worker(run: ReceivedSpan) -> str:

@@ -142,8 +142,10 @@ class Trace:
         pending = [(root, False, False)]
         while pending:
             span, in_run, made_good = pending.pop()
-            in_run = in_run or self.roles[span.span_id] == "run"
-            made_good = made_good or state_of(span) == "RETRY"
+            is_run = self.roles[span.span_id] == "run"
+            in_run = in_run or is_run
+            # A retry makes good its own attempt. A run below it is a later one, or another task.
+            made_good = state_of(span) == "RETRY" or (made_good and not is_run)
             self._in_run[span.span_id] = in_run
             if made_good:
                 self._made_good.add(span.span_id)
@@ -335,9 +337,14 @@ class Trace:
         return {name: at for at, name in enumerate(dict.fromkeys(span.service for span in spans))}
 
     @property
+    def ended_waits(self) -> list[Wait]:
+        """The waits of its messages that a run took, in this trace or in another."""
+        return [*self.waits.values(), *self.picked_up]
+
+    @property
     def all_waits(self) -> list[Wait]:
-        """All waits of its messages: finished, live, and those with a run in another trace."""
-        return [*self.waits.values(), *self.live, *self.picked_up]
+        """All waits of its messages, ended and live."""
+        return [*self.ended_waits, *self.live]
 
     @property
     def lasting_status(self) -> Status | None:

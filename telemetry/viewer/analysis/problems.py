@@ -81,7 +81,7 @@ def _untaken(trace: Trace) -> Iterator[str]:
         if state == "stuck":
             yield (
                 f"{count} for {task} {has} been stuck{where} for {longest}. Check that a worker "
-                "consumes from this queue."
+                "consumes from this queue. A task that still runs counts as waiting."
             )
         elif state == "expired":
             yield f"{count} for {task}{where} expired before a worker took {they}."

@@ -307,7 +307,7 @@ class _Rows:
 
     def _wait_row(self, wait: Wait) -> dict[str, Any]:
         return {
-            "id": wait.id,
+            "id": self._id_of(wait),
             "kind": "wait",
             "name": f"waiting in {wait.queue}" if wait.queue else "waiting",
             **self._service_of(wait.of),
@@ -326,6 +326,13 @@ class _Rows:
             "link": _link_of(self._trace, wait),
             "missing_parent": None,
         }
+
+    def _id_of(self, wait: Wait) -> str:
+        """Return the id of the row of *wait*. A run of another trace may take several messages."""
+        found = f"wait:{wait.of.span_id}"
+        if wait.run is None or wait.send is None or wait.run.span_id in self._trace.known:
+            return found
+        return f"{found}:{wait.send.span_id}"
 
     def _number_of(self, run: ReceivedSpan) -> int | None:
         attempt = self._attempts.get(run.span_id)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_ROUTE
 
-from .counts import LONGEST_NAME, Key, Run, counted, cut, runs_of
+from .counts import LONGEST_NAME, Key, Run, counted, cut, exception_of, runs_of
 from .hops import Trace
 from .messaging import is_doctors, queue_of, state_of, task_of, text
 from .rows import in_ms
@@ -28,8 +28,8 @@ class Summary:
     """The summary of one trace.
 
     *terms* are the values of the filters of the list. *names* are further search terms: names of
-    spans and states of runs. *keys* are the keys of attributes. *counts* are by bucket (Unix
-    seconds), key and metric.
+    spans, states of runs and exceptions. *keys* are the keys of attributes. *counts* are by bucket
+    (Unix seconds), key and metric.
     """
 
     row: dict[str, Any]
@@ -101,6 +101,9 @@ def _searched(trace: Trace) -> Iterator[tuple[str, str]]:
     spans = dict.fromkeys(cut(span.name) for span in trace.spans)
     yield from (("name", name) for name in [*spans][:MOST_SEARCHED] if name)
     yield from (("state", cut(state)) for run in trace.runs if (state := state_of(run)))
+    if any(send.status == "ERROR" for send in trace.sends):
+        yield "state", "UNSENT"
+    yield from (("exception", found) for found in _names(map(exception_of, trace.spans)))
 
 
 def _names(names: Iterable[str]) -> list[str]:

@@ -70,10 +70,6 @@ class Wait:
         return self.run is None
 
     @property
-    def id(self) -> str:
-        return f"wait:{self.of.span_id}"
-
-    @property
     def of(self) -> ReceivedSpan:
         """The run, or the send if there is no run yet."""
         span = self.run or self.send

@@ -35,7 +35,7 @@ WAIT = (
 NONE = "FALSE"
 
 #: The kinds of terms that a word matches.
-NAMES = ("service", "task", "queue", "broker", "route", "name")
+NAMES = ("service", "task", "queue", "broker", "route", "exception", "name")
 
 #: The beginning of a trace id, or of a task id with the dashes of a UUID.
 BEGINNING = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}", re.I)
@@ -51,28 +51,47 @@ MOST_WITH_ID = 1_000
 
 
 class Message(NamedTuple):
-    """The message that a search asks for. None means any, and ``""`` that it has no such name."""
+    """The message that a search asks for, and the exception of its run.
+
+    None means any, and ``""`` that the message has no such name.
+    """
 
     broker: str | None = None
     queue: str | None = None
     task: str | None = None
+    exception: str | None = None
+
+    @property
+    def flow(self) -> tuple[str | None, str | None, str | None]:
+        return self[:3]
 
 
 class Conditions:
     """The conditions of one search, joined by AND, and their parameters.
 
-    The states of messages and runs must be those of a *message* that the search asks for.
+    The states of messages and runs must be those of a *message* that the search asks for, since
+    *since_ns*.
 
     ``{wait}`` and ``{duration}`` are placeholders for the wait and duration of a trace.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, now_ns: int, stuck_after_ns: int, message: Message
+        self,
+        db: sqlite3.Connection,
+        now_ns: int,
+        stuck_after_ns: int,
+        message: Message,
+        since_ns: int = 0,
     ) -> None:
         self._db = db
         self._message = message
-        self.texts: list[str] = []
-        self.values: dict[str, Any] = {"never": MAX_TIME, **times(now_ns, stuck_after_ns)}
+        #: A trace that began before the time range, and goes on in it, is in it.
+        self.texts = ["start_ns + {duration} >= :since"] if since_ns else []
+        self.values: dict[str, Any] = {
+            "never": MAX_TIME,
+            "since": since_ns,
+            **times(now_ns, stuck_after_ns),
+        }
         self._attributes: list[Attribute] = []
         #: Whether a condition lists the traces, so that few rows are read.
         self.is_narrow = False
@@ -130,6 +149,10 @@ class Conditions:
         """Require a message of this broker, queue and task."""
         self._any_of([], self._flows())
 
+    def has_exception(self) -> None:
+        """Require a run that ended by the exception."""
+        self.where(self._has_run())
+
     def has_status(self, status: str) -> None:
         """Require a status of the trace, or a state of one of its messages or runs."""
         conditions = []
@@ -137,22 +160,31 @@ class Conditions:
         if live is not None:
             # ``found`` has a column due_ns, too.
             condition = live.replace("due_ns", "waiting.due_ns")
+            if status == "expired":
+                condition += " AND expires_ns >= :since"
             conditions.append(
                 f"(({LIVE}) AND EXISTS (SELECT 1 FROM waiting WHERE waiting.trace = found.trace "
                 f"AND {condition} AND {self._is_asked_for('broker', 'queue', 'task')}))"
             )
         outcome = OUTCOMES.get(status.upper())
         if self._message != Message() and outcome is not None:
-            conditions.append(
-                "found.trace IN (SELECT trace FROM runs "
-                f"WHERE flow IN ({_list(self._flows())}) AND outcome = {outcome})"
-            )
+            conditions.append(self._has_run(f"outcome = {outcome}"))
         else:
             if live is None:
                 conditions.append(f"status = {self.value(status)}")
             if ran := self._equal("state", status.upper()) if status in CELERY_STATES else []:
                 conditions.append(self._has_term(ran))
         self.texts.append(f"({' OR '.join(conditions)})")
+
+    def _has_run(self, *more: str) -> str:
+        """Return the condition that a trace has a run of the message in the time range."""
+        conditions = ["start_ns >= :since", *more]
+        if any(part is not None for part in self._message.flow):
+            conditions.append(f"flow IN ({_list(self._flows())})")
+        if self._message.exception is not None:
+            ended_by = self._equal("exception", self._message.exception)
+            conditions.append(f"failure <> 0 AND failure IN ({_list(ended_by)})")
+        return f"found.trace IN (SELECT trace FROM runs WHERE {' AND '.join(conditions)})"
 
     def _flows(self) -> list[int]:
         """Return the terms of the broker, queue and task of the message."""
@@ -164,7 +196,7 @@ class Conditions:
         """Return the condition that *columns*, of broker, queue and task, are the message's."""
         asked = [
             f"{column} = {self.value(value)}"
-            for column, value in zip(columns, self._message, strict=True)
+            for column, value in zip(columns, self._message.flow, strict=True)
             if value is not None
         ]
         return " AND ".join(asked) or "TRUE"

@@ -130,7 +130,7 @@ CREATE INDEX found_duration ON found (duration_ns, trace) WHERE term = 0;
 CREATE INDEX found_live ON found (term, trace)
     WHERE due_ns < 9223372036854775807 OR expiring;
 
--- The terms of each trace. Beyond those of found, names of spans and states of runs.
+-- The terms of each trace. Beyond those of found, names of spans, states of runs, and exceptions.
 CREATE TABLE named (
     term INTEGER NOT NULL, trace INTEGER NOT NULL, PRIMARY KEY (term, trace)
 ) WITHOUT ROWID;

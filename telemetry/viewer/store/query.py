@@ -26,32 +26,56 @@ __all__ = [
 ]
 
 #: The fields of names, as in ``queue:mail``.
-FIELDS = ("service", "task", "queue", "broker", "route")
+FIELDS = ("service", "task", "queue", "broker", "route", "exception")
 
 #: The fields of a message. ``queue:""`` finds the messages without a name of their queue.
 NAMES_OF_MESSAGES = ("broker", "queue", "task")
 
 STATUSES = ("ok", "error", *LIVE_STATES, "broken", "revoked")
 
-#: The states of runs, which ``status:`` finds too.
+#: The states of runs, and of messages that could not be sent, which ``status:`` finds too.
 CELERY_STATES = (
     *("success", "failure", "retry", "ignored", "expired", "rejected", "unknown", "revoked"),
+    "unsent",
 )
 
 #: The length of each unit in nanoseconds. A number without a unit is in seconds.
 _UNITS = {
-    **{"": 10**9, "s": 10**9, "sec": 10**9, "ms": 10**6, "us": 1000, "µs": 1000, "ns": 1},
-    **{"m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9},
+    **{"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6},
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 10**9),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60 * 10**9),
+    **dict.fromkeys(("h", "hour", "hours"), 3600 * 10**9),
+    **dict.fromkeys(("d", "day", "days"), 86_400 * 10**9),
 }
+
+#: The names that logs and other tools use for fields.
+_ALIASES = {
+    **dict.fromkeys(("trace_id", "traceid"), "trace"),
+    **dict.fromkeys(("span_id", "spanid"), "span"),
+    **{"task_id": "id", "state": "status"},
+}
+
+#: Words of other query languages. In quotes, they are searched for.
+_OPERATORS = frozenset({"AND", "OR", "NOT", "&&", "||"})
 
 LONGEST = 2_000
 
-_DURATION = re.compile(r"(\d+(?:[.,]\d+)?|[.,]\d+) ?([a-zµ]*)", re.I)
-_BOUND = re.compile(r"([A-Za-z_.]+)\s*(>=|<=|>|<)\s*(.*)", re.S)
+_DURATION = re.compile(r"(\d+(?:[.,]\d+)?|[.,]\d+)\s*([a-zµ]*)", re.I)
+_BOUND = re.compile(r"([A-Za-z_.]+)\s*:?\s*(>=|<=|>|<)\s*(.*)", re.S)
 _ATTRIBUTE = re.compile(r"([^\s=<>\"]+)=(.*)", re.S)
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.I)
+_TRACEPARENT = re.compile(
+    r"(?:traceparent:\s*)?[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.I
+)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
-_TOKEN = re.compile(r'(?:wait|duration)\s*[<>]=?\s*[^\s"]*(?=\s|$)|(?:"[^"]*"|[^\s"])+|"', re.I)
+#: A task with its id, as in the log of a worker.
+_LOGGED = re.compile(rf"[^\s\[\]\"]*\[({_UUID.pattern})\]:?", re.I)
+_BOUNDS = ("wait", "duration")
+_TOKEN = re.compile(
+    rf"(?:{'|'.join(_BOUNDS)})\s*:?\s*[<>]=?\s*"
+    rf"(?:[\d.,]+\s+(?:{'|'.join(filter(None, _UNITS))})|[^\s\"]*)(?=\s|$)"
+    r'|traceparent:\s*\S+|(?:"[^"]*"|[^\s"])+|"',
+    re.I,
+)
 
 
 class QueryError(ValueError):
@@ -110,10 +134,10 @@ def parse_query(text: str) -> list[Part]:
     """Return the parts of *text*. Raises QueryError with the position and the problem."""
     if len(text) > LONGEST:
         raise QueryError(LONGEST, f"a search can have at most {LONGEST} characters")
+    if text.count('"') % 2:
+        raise QueryError(text.rindex('"'), 'this quote is not closed: add a "')
     parts: list[Part] = []
     for found in _TOKEN.finditer(text):
-        if found[0].count('"') % 2:
-            raise QueryError(found.start(), 'this quote is not closed: add a "')
         parts += _part(found[0], found.start())
     return parts
 
@@ -124,20 +148,28 @@ def _part(token: str, position: int) -> list[Part]:
         raise QueryError(position, "there is nothing between the quotes")
     if token.startswith('"'):
         return [Word(bare)]
+    if token in _OPERATORS:
+        raise QueryError(
+            position,
+            f'{token} is not supported: a trace must match all parts. The word is "{token}"',
+        )
     if found := _TRACEPARENT.fullmatch(token):
         return [Id("trace", found[1].lower()), Id("span", found[2].lower())]
     if _UUID.fullmatch(token):
         return [Id("message", token)]
+    if found := _LOGGED.fullmatch(token):
+        return [Id("message", found[1])]
     if re.fullmatch(r"[0-9a-fA-F]{32}", token):
         return [Id("trace", token.lower())]
     if re.fullmatch(r"[0-9a-fA-F]{16}", token):
         return [Id("span", token.lower())]
     name, colon, value = token.partition(":")
-    if colon and name.lower() in (*FIELDS, "log", "status", "trace", "span", "id"):
-        return [_field(name.lower(), value, position + len(name) + 1)]
+    field = _ALIASES.get(name.lower(), name.lower())
+    if colon and field in (*FIELDS, "log", "status", "trace", "span", "id"):
+        return [_field(field, value, position + len(name) + 1)]
     if found := _BOUND.fullmatch(token):
         known = found[1].lower()
-        if known == "wait" or known == "duration":
+        if known in _BOUNDS:
             at = position + found.start(3)
             ns = _nanoseconds(found[3].replace('"', ""), at)
             return [Bound("wait" if known == "wait" else "duration", found[2], ns)]
@@ -145,15 +177,21 @@ def _part(token: str, position: int) -> list[Part]:
             raise QueryError(
                 position, f"{found[1]} cannot be compared; wait and duration can: wait>2s"
             )
+    if colon and field in _BOUNDS:
+        raise QueryError(position, f"compare {field} with > or <: {field}>{value or '2s'}")
     if found := _ATTRIBUTE.fullmatch(token):
         value = found[2].replace('"', "")
+        if found[1].endswith("!"):
+            raise QueryError(position, "!= is not supported: a search cannot exclude traces")
         if not value:
             raise QueryError(position + len(token), f"write the value after {found[1]}=")
-        known = found[1].lower()
-        if known in ("wait", "duration"):
+        known = _ALIASES.get(found[1].lower(), found[1].lower())
+        if known in _BOUNDS:
             raise QueryError(position, f"compare {known} with > or <: {known}>{value}")
+        if known in ("trace", "span") or (known == "id" and _UUID.fullmatch(value)):
+            return [_field(known, value, position + len(found[1]) + 1)]
         if known in (*FIELDS, "status"):
-            return [_field(known, f'"{value}"', position + len(known) + 1)]
+            return [_field(known, f'"{value}"', position + len(found[1]) + 1)]
         return [Attribute(found[1], value)]
     return [Word(bare)]
 

@@ -60,7 +60,6 @@ class Ran(NamedTuple):
     prefetch_ns: int
     duration_ns: int
     outcome: int
-    failure: int
     worker: int
     producer: int
     trace: int
@@ -71,7 +70,7 @@ def queue_page(
     db: sqlite3.Connection, asked: Asked, since_s: float, stuck_after_ns: int
 ) -> dict[str, Any]:
     """Return the content of the page of a queue or task."""
-    during = Range.last(since_s)
+    during = Range.last(db, since_s)
     names = {number: flow for number, flow in flows(db).items() if asked.matches(flow)}
     waiting = {
         flow: backlog
@@ -104,7 +103,7 @@ def queue_page(
         "complete": len(runs) < MOST_RUNS,
         "workers": _workers(db, runs),
         "workers_in_all": len({run.worker for run in runs}),
-        "exceptions": _exceptions(db, runs),
+        "exceptions": _exceptions(db, during, names),
         "scatter": _scatter(db, during, runs),
         "slowest": _slowest(db, runs),
         "oldest": _oldest(db, asked, int(during.now * 1e9), stuck_after_ns),
@@ -149,8 +148,8 @@ def _runs(db: sqlite3.Connection, during: Range, numbers: Iterable[int]) -> list
         )
         found += rows_of(
             db,
-            "start_ns, wait_ns, prefetch_ns, duration_ns, outcome, failure, worker, producer, "
-            "trace, lower(hex(span_id))",
+            "start_ns, wait_ns, prefetch_ns, duration_ns, outcome, worker, producer, trace, "
+            "lower(hex(span_id))",
             f"{of_flows} ORDER BY start_ns DESC LIMIT :most",
             {"first": during.first_ns, "most": MOST_RUNS},
         )
@@ -216,24 +215,36 @@ def _percentile(values: list[int], percent: int) -> float | None:
     return values[min(len(values) - 1, len(values) * percent // 100)] / 1e6
 
 
-def _exceptions(db: sqlite3.Connection, runs: list[Ran]) -> list[dict[str, Any]]:
+def _exceptions(
+    db: sqlite3.Connection, during: Range, numbers: Iterable[int]
+) -> list[dict[str, Any]]:
     """Return the exceptions, the most frequent first, each with its newest run."""
-    groups: dict[int, list[Ran]] = defaultdict(list)
-    for run in runs:
-        if run.failure:
-            groups[run.failure].append(run)
-    names = _names(db, groups)
+    # Of the columns without an aggregate, SQLite returns those of the row with max(start_ns).
+    rows = db.execute(
+        "SELECT failure, count(*) AS n, sum(outcome = :retried) AS retried, "
+        "max(start_ns) AS newest, trace, span_id FROM json_each(:flows) AS one CROSS JOIN runs "
+        "WHERE flow = one.value AND start_ns >= :first AND failure <> 0 "
+        "GROUP BY failure ORDER BY n DESC, failure LIMIT :most",
+        {
+            "retried": counts.RETRIES,
+            "flows": json.dumps(list(numbers)),
+            "first": during.first_ns,
+            "most": MOST_ROWS,
+        },
+    ).fetchall()
+    names = _names(db, (row[0] for row in rows))
+    trace_ids = _trace_ids(db, (row[4] for row in rows))
     found = []
-    for failure, its in sorted(groups.items(), key=lambda group: -len(group[1]))[:MOST_ROWS]:
-        newest = its[0]
-        spans = list(read_spans(db, newest.trace, bytes.fromhex(newest.span_id)))
+    for failure, count, retried, _, trace, span_id in rows:
+        spans = list(read_spans(db, trace, span_id))
         found.append(
             {
                 "type": names[failure],
-                "count": len(its),
-                "retried": sum(run.outcome == counts.RETRIES for run in its),
+                "count": count,
+                "retried": retried,
                 "message": (error_of(spans[0]) or "")[:300] if spans else "",
-                **_link(db, newest),
+                "trace_id": trace_ids.get(trace, ""),
+                "span_id": span_id.hex(),
             }
         )
     return found

@@ -21,6 +21,7 @@ MOST_GROUPS = 20
 #: The metrics by their names in the API.
 NAMES = {
     "sent": counts.SENT,
+    "unsent": counts.UNSENT,
     "runs": counts.TOTAL,
     "failures": counts.FAILURES,
     "retries": counts.RETRIES,
@@ -70,7 +71,7 @@ class Backlog:
 
 def queues(db: sqlite3.Connection, since_s: float, stuck_after_ns: int) -> dict[str, Any]:
     """Return each queue with its tasks, the most urgent first."""
-    asked = Range.last(since_s)
+    asked = Range.last(db, since_s)
     names = flows(db)
     waiting = backlogs(db, asked, stuck_after_ns)
     counted = totals(db, asked, names)
@@ -125,16 +126,16 @@ def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
         "stuck": backlog.stuck,
         "expired_waiting": backlog.expired,
         **{name: metrics[metric] for name, metric in NAMES.items()},
-        "in_per_s": metrics[counts.SENT] / asked.since_s,
+        "in_per_s": metrics[counts.SENT] / asked.counted_s,
         # A run may take several messages.
-        "out_per_s": max(metrics[counts.TOTAL], metrics[counts.TAKEN]) / asked.since_s,
+        "out_per_s": max(metrics[counts.TOTAL], metrics[counts.TAKEN]) / asked.counted_s,
         "wait_ms": percentiles(metrics, WAITS),
         "run_ms": percentiles(metrics, DURATIONS),
     }
 
 
 def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[Flow, Backlog]:
-    """Return the messages that no worker has taken, by flow."""
+    """Return the messages that no worker has taken, by flow. Of the expired, those of the range."""
     states = ", ".join(
         f"sum({STATES[state]}) AS {state}" for state in ("scheduled", "stuck", "expired")
     )
@@ -143,10 +144,11 @@ def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[
         "broker, queue, task, bucket, depth, oldest, scheduled, stuck, expired",
         "SELECT broker, queue, task, max(due_ns / 1000000000 / :step * :step, :first) AS bucket, "
         f"sum({BACKLOG}) AS depth, min(iif({BACKLOG}, due_ns, NULL)) AS oldest, {states} "
-        "FROM waiting GROUP BY broker, queue, task, bucket",
+        "FROM waiting WHERE expires_ns >= :begin GROUP BY broker, queue, task, bucket",
         {
             "step": asked.step,
             "first": asked.first,
+            "begin": asked.first_ns,
             **times(int(asked.now * 1e9), stuck_after_ns),
         },
     )
@@ -182,15 +184,18 @@ def series_of(
     asked: Range, over_time: Sequence[Mapping[int, Metrics]], backlog: Backlog
 ) -> list[dict[str, Any]]:
     """Return for each bucket the messages sent, the runs, and the depth at its end."""
-    merged = {
-        bucket: sum_of(found[bucket] for found in over_time if bucket in found)
-        for bucket in asked.buckets
-    }
+    merged: dict[int, Metrics] = defaultdict(Counter)
+    for found in over_time:
+        for bucket, metrics in found.items():
+            merged[bucket].update(metrics)
+    none: Metrics = Counter()
     return [
         {
             "t": bucket,
             "depth": depth,
-            **{name: merged[bucket][NAMES[name]] for name in ("sent", "runs", "failures")},
+            **{
+                name: merged.get(bucket, none)[NAMES[name]] for name in ("sent", "runs", "failures")
+            },
         }
         for bucket, depth in zip(asked.buckets, depths(asked, over_time, backlog), strict=True)
     ]

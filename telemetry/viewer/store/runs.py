@@ -27,7 +27,7 @@ def write_runs(db: sqlite3.Connection, trace: int, runs: Iterable[Run], terms: T
                 min(run.prefetch_ns, MAX_TIME),
                 min(run.duration_ns, MAX_TIME),
                 run.outcome,
-                term(db, "failure", run.failure) if run.failure else 0,
+                term(db, "exception", run.failure) if run.failure else 0,
                 term(db, "worker", to_text(run.worker)),
                 term(db, "producer", run.producer) if run.producer else 0,
             )

@@ -40,7 +40,8 @@ class Search:
     """The conditions of a search. Strings are exact, but *trace_id* is a prefix. Times are in ms.
 
     *parts* come from the search field. *since_s* is in seconds. With a *broker*, one message must
-    have the broker, the queue and the task.
+    have the broker, the queue and the task. With an *exception*, it must have ended a run of the
+    queue and the task.
     """
 
     parts: tuple[Part, ...] = ()
@@ -49,6 +50,7 @@ class Search:
     queue: str = ""
     broker: str | None = None
     route: str = ""
+    exception: str = ""
     status: str = ""
     min_ms: float = 0.0
     min_wait_ms: float = 0.0
@@ -77,6 +79,7 @@ class Search:
             queue=query.get("queue", ""),
             broker=query.get("broker"),
             route=query.get("route", ""),
+            exception=query.get("exception", ""),
             min_ms=_number("min_ms", query.get("min_ms")),
             min_wait_ms=_number("min_wait_ms", query.get("min_wait_ms")),
             since_s=_number("since_s", query.get("since_s")),
@@ -126,10 +129,15 @@ def find(
 def _conditions(
     db: sqlite3.Connection, search: Search, terms: list[int], now_ns: int, stuck_after_ns: int
 ) -> Conditions:
-    message = Message(search.broker, search.queue or None, search.task or None)
+    message = Message(
+        search.broker, search.queue or None, search.task or None, search.exception or None
+    )
     nameless = [part for part in search.parts if isinstance(part, Field) and not part.text]
     message = message._replace(**{part.name: "" for part in nameless})
-    asked = Conditions(db, now_ns, stuck_after_ns, message)
+    since = max(now_ns - int(search.since_s * 1e9), 0) if search.since_s else 0
+    asked = Conditions(db, now_ns, stuck_after_ns, message, since)
+    if since:  # a range of the primary key
+        asked.where(f"found.start_ns >= {asked.value(_earliest(db, since))}")
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
     for term in others:
@@ -138,6 +146,8 @@ def _conditions(
         )
     if search.broker is not None:
         asked.has_message()
+    if search.exception:
+        asked.has_exception()
     for part in search.parts:
         asked.add(part)
     if search.status:
@@ -146,12 +156,18 @@ def _conditions(
         asked.add(Bound("duration", ">=", min(int(search.min_ms * 1e6), MAX_TIME)))
     if search.min_wait_ms:
         asked.add(Bound("wait", ">=", min(int(search.min_wait_ms * 1e6), MAX_TIME)))
-    if search.since_s:
-        oldest = max(time.time_ns() - int(search.since_s * 1e9), 0)
-        asked.where(f"start_ns >= {asked.value(oldest)}")
     if search.trace_id:
         asked.add(Id("trace", search.trace_id))
     return asked
+
+
+def _earliest(db: sqlite3.Connection, since_ns: int) -> int:
+    """Return a time so early that no trace began before it and was active at *since_ns*."""
+    longest, first_live = db.execute(
+        "SELECT (SELECT max(duration_ns) FROM found INDEXED BY found_duration WHERE term = 0), "
+        f"(SELECT min(start_ns) FROM found INDEXED BY found_live WHERE term = 0 AND ({LIVE}))"
+    ).fetchone()
+    return min(since_ns - (longest or 0), MAX_TIME if first_live is None else first_live)
 
 
 def _in_order(

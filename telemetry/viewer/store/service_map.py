@@ -12,7 +12,7 @@ __all__ = ["service_map"]
 
 def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
     """Return the nodes (services, queues and stores) and the edges between them."""
-    asked = Range.last(since_s)
+    asked = Range.last(db, since_s)
     names = terms(db, "node")
     nodes: dict[str, Metrics] = {
         names[number][0]: metrics for number, metrics in totals(db, asked, names, WAITS).items()
@@ -35,7 +35,7 @@ def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
     return {
         "nodes": drawn,
         "edges": [
-            _edge(start, end, metrics, asked.since_s)
+            _edge(start, end, metrics, asked.counted_s)
             for (start, end), metrics in sorted(edges.items())
         ],
     }
@@ -54,14 +54,14 @@ def _node(node: str, metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def _edge(start: str, end: str, metrics: Metrics, since_s: float) -> dict[str, Any]:
+def _edge(start: str, end: str, metrics: Metrics, counted_s: float) -> dict[str, Any]:
     # An edge from a queue shows the wait, any other the duration of the call.
     base = WAITS if start.startswith("queue:") else DURATIONS
     return {
         "from": start,
         "to": end,
         "count": metrics[TOTAL],
-        "per_s": metrics[TOTAL] / since_s,
+        "per_s": metrics[TOTAL] / counted_s,
         "errors": metrics[FAILURES],
         "p50_ms": percentiles(metrics, base, (50,))["p50"],
     }

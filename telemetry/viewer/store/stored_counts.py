@@ -62,16 +62,21 @@ def delete_counts(db: sqlite3.Connection, oldest_ns: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The last *since_s* seconds until *now*, in buckets of *step* seconds, from *first* on."""
+    """The last *since_s* seconds until *now*, in buckets of *step* seconds, from *first* on.
+
+    *counted_s* is the part since the first count of anything, which rates are averaged over: a
+    viewer that was just started knows nothing of the time before.
+    """
 
     since_s: float
+    counted_s: float
     now: float
     resolution: int
     step: int
     first: int
 
     @classmethod
-    def last(cls, since_s: float) -> "Range":
+    def last(cls, db: sqlite3.Connection, since_s: float) -> "Range":
         """Return the range of the last *since_s* seconds, a minute to a year."""
         since_s = max(60.0, min(since_s, 366 * 86_400.0))
         kept = [r for r, seconds in RESOLUTIONS if seconds is None or since_s <= seconds]
@@ -79,7 +84,13 @@ class Range:
         resolution = next((r for r in reversed(kept) if since_s / r >= FEWEST_POINTS), kept[0])
         step = resolution * max(1, -int(-since_s / resolution // MOST_POINTS))
         now = time.time()
-        return cls(since_s, now, resolution, step, int(now - since_s) // step * step)
+        first = int(now - since_s) // step * step
+        (counted,) = db.execute(
+            "SELECT min(bucket) FROM counts WHERE resolution = ? AND bucket >= ?",
+            (resolution, first),
+        ).fetchone()
+        counted_s = since_s if counted is None else min(since_s, max(now - counted, resolution))
+        return cls(since_s, counted_s, now, resolution, step, first)
 
     @property
     def buckets(self) -> range:

@@ -22,6 +22,7 @@ _BEGINNINGS = {
     "broker:": "broker",
     "service:": "service",
     "route:": "route",
+    "exception:": "type of an exception",
     "log:": "text of a log record",
 }
 
@@ -52,8 +53,7 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
     name, colon, value = typed.partition(":")
     wanted = value.replace('"', "").casefold()
     if colon and name.lower() == "status":
-        states = dict.fromkeys((*STATUSES, *CELERY_STATES))
-        yield from ((f"status:{state}", "status") for state in states if state.startswith(wanted))
+        yield from _states(wanted)
         return
     if colon and name.lower() in FIELDS:
         kind = name.lower()
@@ -67,6 +67,7 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
             yield beginning, means
     if not wanted:
         return
+    yield from _states(wanted)
     for kind, value in _names(db, (*FIELDS, "name"), wanted):
         if kind != "name":
             yield f'{kind}:"{value}"', kind
@@ -81,6 +82,12 @@ def _is_missing(db: sqlite3.Connection, kind: str) -> bool:
     at = NAMES_OF_MESSAGES.index(kind)
     query = "SELECT 1 FROM terms WHERE kind = 'flow' AND json_extract(value, ?) = '' LIMIT 1"
     return db.execute(query, (f"$[{at}]",)).fetchone() is not None
+
+
+def _states(wanted: str) -> Iterator[tuple[str, str]]:
+    for state in dict.fromkeys((*STATUSES, *CELERY_STATES)):
+        if state.startswith(wanted):
+            yield f"status:{state}", "status"
 
 
 def _names(

@@ -94,7 +94,7 @@ def _write_terms(
     facts = (
         min(trace.start_ns, MAX_TIME),
         min(trace.duration_ns, MAX_TIME),
-        min(max((w.waited_ns for w in trace.waits.values()), default=0), MAX_TIME),
+        min(max((wait.waited_ns for wait in trace.ended_waits), default=0), MAX_TIME),
         trace.lasting_status or "",
         earliest_due(summary.untaken),
         any(wait.expires_ns < NEVER for wait in summary.untaken),

@@ -11,7 +11,10 @@ __all__ = ["TermTable"]
 #: The most names in each pool. Further names are stored as OTHER. Spans and workers can have many
 #: names, so they have their own pools and do not displace services, tasks and queues.
 POOLS = {"names": 20_000, "searched": 50_000, "workers": 20_000}
-POOL_OF = {"name": "searched", "state": "searched", "key": "searched", "worker": "workers"}
+POOL_OF = {
+    **dict.fromkeys(("name", "state", "key", "exception"), "searched"),
+    "worker": "workers",
+}
 OTHER = "(other)"
 
 #: The kind of names that is deleted from a full pool, and the condition of an unused one.

@@ -8,7 +8,7 @@ import { showLogs } from "./logs.js";
 import { showMap } from "./map.js";
 import { showQueue } from "./queue.js";
 import { showQueues } from "./queues.js";
-import { keepPlace } from "./scrolling.js";
+import { keepPlace, reach } from "./scrolling.js";
 import { listen } from "./stream.js";
 import { theme } from "./theme.js";
 import { showTrace } from "./trace.js";
@@ -61,10 +61,13 @@ function showNothing(view) {
 }
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest?.("a[data-link]");
+  const link = event.target.closest?.('a[data-link], a[href^="#"]');
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  go(link.getAttribute("href"));
+  const href = link.getAttribute("href");
+  // The browser would report a part of this page as another page.
+  if (href.startsWith("#")) return reach(href.slice(1));
+  go(href);
   // Screen readers and Tab go on from the top of the new page.
   view.focus({ preventScroll: true });
 });

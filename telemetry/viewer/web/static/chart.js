@@ -96,10 +96,10 @@ function times(begin, end, most) {
   const step = steps.find((seconds) => (end - begin) / seconds <= most) ?? 604800;
   const shift = new Date(begin * 1000).getTimezoneOffset() * 60;
   const found = [];
-  for (let t = Math.ceil((begin - shift) / step) * step + shift; t <= end; t += step) found.push({ t, text: step >= 86400 ? new Date(t * 1000).toLocaleDateString(undefined, { month: "short", day: "numeric" }) : clock(t) });
+  for (let t = Math.ceil((begin - shift) / step) * step + shift; t <= end; t += step) found.push({ t, text: step >= 86400 ? new Date(t * 1000).toLocaleDateString("en", { month: "short", day: "numeric" }) : clock(t) });
   return found;
 }
 
 function clock(t) {
-  return new Date(t * 1000).toLocaleTimeString(undefined, { hour12: false, hour: "2-digit", minute: "2-digit" });
+  return new Date(t * 1000).toLocaleTimeString("en", { hourCycle: "h23", hour: "2-digit", minute: "2-digit" });
 }

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { h } from "./dom.js";
+import { everySeconds } from "./polling.js";
 import { RANGES } from "./range.js";
 import { SearchField } from "./search.js";
 import { STATUS_WORDS } from "./status.js";
@@ -10,7 +11,9 @@ const FACETS = [["service", "Service", "services"], ["task", "Task", "tasks"], [
 const STATUSES = ["stuck", "waiting", "overdue", "scheduled", "expired", "error", "revoked", "broken", "ok"].map((status) => [status, STATUS_WORDS[status]]);
 const SORTS = [["recent", "Most recent"], ["received", "Last received"], ["wait", "Longest wait"], ["duration", "Longest duration"]];
 // Filters of links on other pages, which have no field of their own.
-const OTHERS = [["broker", "Broker"], ["min_ms", "Duration from (ms)"], ["min_wait_ms", "Wait from (ms)"], ["trace_id", "Trace id"]];
+const OTHERS = [["broker", "Broker"], ["exception", "Exception"], ["min_ms", "Duration from (ms)"], ["min_wait_ms", "Wait from (ms)"], ["trace_id", "Trace id"]];
+// Seconds between two readings of the values of the filters.
+const AGAIN = 30;
 const EXAMPLES = ["status:stuck", "wait>2s", "queue:mail", "duration>500ms", "log:timeout"];
 
 /** Make the filters with the values `given` in the address. `changed(done)` is called after a change; `done` is false while somebody types. */
@@ -25,7 +28,9 @@ export function filters(given, changed) {
     changed(true);
   }
 
-  get("/api/facets").then((known) => FACETS.forEach(([name, , key]) => addOptions(element.elements[name], known[key] ?? [])), () => {});
+  const read = () => get("/api/facets").then((known) => FACETS.forEach(([name, , key]) => addOptions(element.elements[name], known[key] ?? [])), () => {});
+  read();
+  const stop = everySeconds(AGAIN, read);
 
   const parameters = () => {
     const found = new URLSearchParams();
@@ -40,7 +45,10 @@ export function filters(given, changed) {
     element,
     parameters,
     complain: (text, position) => field.complain(text, position),
-    close: () => field.close(),
+    close() {
+      stop();
+      field.close();
+    },
     isFiltered: () => [...parameters().keys()].some((name) => name !== "sort"),
   };
 }
@@ -63,9 +71,11 @@ function withGiven(options, given) {
   return given && !options.some(([value]) => value === given) ? [...options, [given, given]] : options;
 }
 
+/** Add the values that are new, all in their order. */
 function addOptions(select, values) {
-  const known = new Set([...select.options].map((option) => option.value));
-  select.append(...values.filter((value) => !known.has(value)).map((value) => h("option", { value }, value)));
+  const known = new Map([...select.options].map((option) => [option.value, option]));
+  if (values.every((value) => known.has(value))) return;
+  for (const value of values) select.append(known.get(value) ?? h("option", { value }, value));
 }
 
 /** Example searches, as links. */

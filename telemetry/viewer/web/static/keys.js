@@ -9,12 +9,12 @@ const SHEET = [
 ];
 
 const SEARCHES = [
-  ["charge", "part of the name of a service, task, queue, route or span"],
+  ["charge", "part of the name of a service, task, queue, route, exception or span"],
   ["3f1c9a02", "a task id or trace id, or its first 8 characters or more"],
   ["user.id=7", "an attribute"],
   ["wait>2s duration<=200ms", "comparisons"],
   ["status:stuck", "the state of a trace, message or run"],
-  ["queue:mail task: service: route:", "part of such a name"],
+  ["queue:mail task: service: route: exception:", "part of such a name"],
   ['queue:""', "messages without a queue name"],
   ['log:"card declined"', "text in the log records of the trace"],
 ];
@@ -56,7 +56,11 @@ export function keyboard({ go, page, help, dialog }) {
     if (event.ctrlKey || event.metaKey || event.altKey || dialog.open) return;
     const field = event.target.closest?.("input, select, textarea");
     if (field) {
-      if (event.key === "Escape") field.blur();
+      if (event.key === "Escape") {
+        // The browser would empty the field, and the list would follow the next time it is read.
+        event.preventDefault();
+        field.blur();
+      }
       return;
     }
     const key = prefix + event.key;

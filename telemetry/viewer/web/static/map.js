@@ -3,7 +3,7 @@
 import { breakable, h, nothing, s } from "./dom.js";
 import { compact, count, duration, rate } from "./format.js";
 import { polling } from "./polling.js";
-import { pageOf, tracesOf } from "./queues.js";
+import { linked, pageOf, tracesOf } from "./queues.js";
 import { range } from "./range.js";
 
 const narrow = matchMedia("(max-width: 56rem)");
@@ -61,12 +61,18 @@ function address(node, since) {
   return null;
 }
 
-/** The address of the traces with this edge. */
-function traces(edge, nodes, since) {
+/** What the traces with this edge have. */
+function factsOf(edge, nodes, since) {
   const ends = [edge.from, edge.to].map((id) => nodes.get(id));
   const queue = ends.find((node) => node.kind === "queue");
   const service = ends.findLast((node) => node.kind === "service");
-  return tracesOf({ service: service?.name || null, queue: queue?.name, broker: queue?.broker, since_s: since });
+  return { service: service?.name || null, queue: queue?.name, broker: queue?.broker, since_s: since };
+}
+
+/** The number of failures of an edge, with a link: those of runs, of sends, or of calls. */
+function failures(edge, nodes, since) {
+  const status = nodes.get(edge.from).kind === "queue" ? "failure" : nodes.get(edge.to).kind === "queue" ? "unsent" : "error";
+  return linked(edge.errors, { ...factsOf(edge, nodes, since), status }, { key: `failed ${edge.from} ${edge.to}`, kind: "bad" });
 }
 
 function graph({ nodes, edges, width, height }, since) {
@@ -117,7 +123,7 @@ function label(edge, nodes, since) {
   // A text that may be wider than its place is compressed.
   const bound = width === LABEL ? { textLength: LABEL - 4, lengthAdjust: "spacingAndGlyphs" } : {};
   const name = described(edge, nodes);
-  return s("a", { class: "edge-label", href: traces(edge, nodes, since), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
+  return s("a", { class: "edge-label", href: tracesOf(factsOf(edge, nodes, since)), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
 }
 
 function box(node, since) {
@@ -148,6 +154,6 @@ function table({ nodes, edges }, since) {
     { class: "edges" },
     h("caption", {}, "Calls and messages"),
     h("thead", {}, h("tr", {}, ["From", "To", "Count", "Rate", "Failed", "p50"].map((text, at) => h("th", { scope: "col", class: at > 1 ? "number" : null }, text)))),
-    h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, h("a", { href: traces(edge, known, since), "data-link": "", "data-key": `table ${edge.from} ${edge.to}` }, count(edge.count))), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: `number ${edge.errors ? "bad" : ""}` }, count(edge.errors)), h("td", { class: "number" }, duration(edge.p50_ms))))),
+    h("tbody", {}, edges.toSorted((a, b) => b.count - a.count).map((edge) => h("tr", {}, h("td", {}, name(edge.from)), h("td", {}, name(edge.to)), h("td", { class: "number" }, linked(edge.count, factsOf(edge, known, since), { key: `table ${edge.from} ${edge.to}` })), h("td", { class: "number" }, rate(edge.per_s)), h("td", { class: "number" }, failures(edge, known, since)), h("td", { class: "number" }, duration(edge.p50_ms))))),
   );
 }

@@ -9,17 +9,20 @@ export function polling(place, { address, seconds, show }) {
   let closed = false;
   let isRead = false;
   let isOld = false;
+  let isBusy = false;
   let request = null;
   place.append(loading());
 
   async function read() {
     request?.abort();
     request = new AbortController();
+    isBusy = true;
     let answer;
     try {
       answer = await get(address(), request.signal);
     } catch (error) {
       if (closed || error.name === "AbortError") return;
+      isBusy = false;
       // The data on the page stays. While the viewer is down, the frame shows that.
       if (!isRead) update(place, h("p", { class: "empty", role: "alert" }, error.message));
       else if (!isOld && !error.unreachable) toast(error.message);
@@ -28,12 +31,13 @@ export function polling(place, { address, seconds, show }) {
     }
     if (closed) return;
     isRead = true;
-    isOld = false;
+    isOld = isBusy = false;
     update(place, ...show(answer));
   }
 
   read();
-  const stop = everySeconds(seconds, read);
+  // An answer that takes longer than that is waited for.
+  const stop = everySeconds(seconds, () => isBusy || read());
   return {
     refresh: read,
     keys: { r: read },

@@ -5,8 +5,9 @@ import { breakable, h, nothing } from "./dom.js";
 import { clockOf, count, duration, rates, tick } from "./format.js";
 import { update } from "./morph.js";
 import { polling } from "./polling.js";
-import { brokerName, estimates, linked, NO_QUEUE, oldest, pageOf, percentiles, stateBadge, tracesOf } from "./queues.js";
+import { brokerName, estimates, linked, NO_QUEUE, oldest, pageOf, percentiles, RUNS, stateBadge, tracesOf, WAITS } from "./queues.js";
 import { range } from "./range.js";
+import { reach } from "./scrolling.js";
 import { STATUS_WORDS } from "./status.js";
 
 const PERCENTILES = ["50", "95", "99"];
@@ -28,6 +29,7 @@ export function showQueue(view) {
     h("div", { class: "page-head" }, h("h1", {}, title || (task === null ? NO_QUEUE : NO_TASK)), state, chosen.element, estimates()),
     place,
   );
+  let isPlaced = false;
   const shown = polling(place, {
     address() {
       const asked = new URLSearchParams({ queue, since_s: chosen.value() });
@@ -38,6 +40,9 @@ export function showQueue(view) {
     seconds: 5,
     show(answer) {
       const isKnown = answer.brokers.length > 0;
+      // The section that the address names is there from now on.
+      if (!isPlaced) requestAnimationFrame(() => reach(location.hash.slice(1)));
+      isPlaced = true;
       update(state, isKnown ? stateBadge(answer.state) : "");
       return isKnown ? page(answer, broker) : [nothing(task === null ? "Queue not found" : "Task not found", "No message of it is stored here. The page updates itself.")];
     },
@@ -62,7 +67,7 @@ function page(it, broker) {
     list("Longest waits", it.slowest.wait, SLOWEST, slow),
     list("Longest runs", it.slowest.run, SLOWEST, slow),
     producers(it, during),
-    it.complete ? "" : h("p", { class: "where", "data-key": "bound" }, `Waits of single runs, failures, workers and the longest waits and runs are those of the newest ${count(it.looked_at)} runs.`),
+    it.complete ? "" : h("p", { class: "where", "data-key": "bound" }, `Waits of single runs, workers and the longest waits and runs are those of the newest ${count(it.looked_at)} runs.`),
   ];
 }
 
@@ -73,23 +78,24 @@ function facts(it, of) {
 
 function tiles(it, of, during) {
   const tile = (name, value, isAlarm = false) => h("div", { class: `tile ${isAlarm ? "alarm" : ""}` }, h("dt", {}, name), h("dd", {}, value));
-  const p95 = (values, sort) => (values.p95 === null ? h("span", { class: "none" }, "–") : h("a", { href: tracesOf({ ...during, sort }), "data-link": "" }, duration(values.p95)));
+  const p95 = (values, section) => (values.p95 === null ? h("span", { class: "none" }, "–") : h("a", { href: `#${section}` }, duration(values.p95)));
   const [inward, outward] = rates(it.in_per_s, it.out_per_s);
   return h(
     "dl",
     { class: "tiles", "data-key": "tiles" },
     tile("Depth", linked(it.depth, { ...of, status: "waiting" }), it.state === "stalled"),
-    tile("Oldest", oldest(it, of), it.stuck),
+    tile("Oldest", oldest(it), it.stuck),
     tile("Scheduled", linked(it.scheduled, { ...of, status: "scheduled" })),
     tile("In", inward),
     tile("Out", outward),
-    tile("Wait p95", p95(it.wait_ms, "wait")),
-    tile("Run p95", p95(it.run_ms, "duration")),
+    tile("Wait p95", p95(it.wait_ms, WAITS)),
+    tile("Run p95", p95(it.run_ms, RUNS)),
     tile("Failed", linked(it.failures, { ...during, status: "failure" }), it.failures),
     tile("Retried", linked(it.retries, { ...during, status: "retry" })),
-    tile("Expired", linked(it.expired + it.expired_waiting, { ...of, status: "expired" })),
+    tile("Expired", linked(it.expired + it.expired_waiting, { ...during, status: "expired" })),
     tile("Rejected", linked(it.rejected, { ...during, status: "rejected" })),
     tile("Revoked", linked(it.revoked, { ...during, status: "revoked" })),
+    it.unsent ? tile("Failed to send", linked(it.unsent, { ...during, status: "unsent" }), true) : "",
   );
 }
 
@@ -112,7 +118,7 @@ function oldestMessages(it) {
 }
 
 function failures(it, during) {
-  const cells = (failure) => [h("code", {}, breakable(failure.type)), linked(failure.count, { ...during, q: `exception.type="${failure.type.replaceAll('"', "")}"` }), count(failure.retried), h("span", { class: "words" }, message(failure)), trace(failure)];
+  const cells = (failure) => [h("code", {}, breakable(failure.type)), linked(failure.count, { ...during, exception: failure.type }), linked(failure.retried, { ...during, exception: failure.type, status: "retry" }), h("span", { class: "words" }, message(failure)), trace(failure)];
   return list("Failures", it.exceptions, [["Exception"], ["Count", "number"], ["Retried", "number"], ["Latest message"], ["Latest trace"]], cells);
 }
 
@@ -122,15 +128,16 @@ function tasks(it, broker, inQueue) {
   const cells = (task) => {
     const of = { ...inQueue, task: task.task };
     const during = { ...of, since_s: it.since_s };
+    const page = pageOf(it.queue, broker, it.since_s, task.task);
     return [
-      h("a", { href: pageOf(it.queue, broker, it.since_s, task.task), "data-link": "" }, breakable(task.task || NO_TASK)),
+      h("a", { href: page, "data-link": "" }, breakable(task.task || NO_TASK)),
       linked(task.depth, { ...of, status: "waiting" }),
-      task.oldest_ms === null ? "–" : duration(task.oldest_ms),
+      oldest(task, page),
       ...rates(task.in_per_s, task.out_per_s),
-      percentiles(task.wait_ms, tracesOf({ ...during, sort: "wait" })),
-      percentiles(task.run_ms, tracesOf({ ...during, sort: "duration" })),
+      percentiles(task.wait_ms, `${page}#${WAITS}`),
+      percentiles(task.run_ms, `${page}#${RUNS}`),
       linked(task.failures, { ...during, status: "failure" }, { kind: "bad" }),
-      count(task.retries),
+      linked(task.retries, { ...during, status: "retry" }),
     ];
   };
   return list("Tasks", it.tasks, TASKS, cells, { isWide: true });
@@ -153,7 +160,7 @@ function workers(it, during) {
 }
 
 function producers(it, during) {
-  const cells = (producer) => [serviceLink(producer.service, during), count(producer.sent), count(producer.failures)];
+  const cells = (producer) => [serviceLink(producer.service, during), count(producer.sent), linked(producer.failures, { ...during, service: producer.service || null, status: "unsent" }, { kind: "bad" })];
   return list("Producers", it.producers, [["Service"], ["Sent", "number"], ["Failed to send", "number"]], cells);
 }
 
@@ -185,7 +192,7 @@ function list(title, rows, columns, cells, { isWide = false, none = "None in thi
   const table = () => h("table", { class: "list" }, head, h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map(cell)))));
   return h(
     "section",
-    { "data-key": title, class: isWide ? "wide" : null },
+    { "data-key": title, id: title.toLowerCase().replace(" ", "-"), tabindex: "-1", class: isWide ? "wide" : null },
     h("h2", {}, title),
     rows.length ? h("div", { class: "scroll sticky-first", tabindex: "0", role: "region", "aria-label": title }, table()) : h("p", { class: "empty" }, none),
   );

@@ -8,17 +8,24 @@ import { range } from "./range.js";
 
 const MOST_EXCEPTIONS = 3;
 const MOST_TASKS = 3;
+// Queues that are shown at first: the most urgent. Thousands would keep the browser busy.
+const MOST_QUEUES = 200;
 
 /** Show the queues in `view`. */
 export function showQueues(view) {
   document.title = "Queues · queuehop";
   const place = h("div");
   const chosen = range("/queues", () => page.refresh());
+  let most = MOST_QUEUES;
+  const showAll = () => {
+    most = Infinity;
+    page.refresh();
+  };
   view.append(h("div", { class: "page-head" }, h("h1", {}, "Queues"), chosen.element, estimates()), place);
   const page = polling(place, {
     address: () => `/api/queues?since_s=${chosen.value()}`,
     seconds: 5,
-    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
+    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer, most), rest(answer.queues, most, showAll)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
   });
   return page;
 }
@@ -27,6 +34,9 @@ export function showQueues(view) {
 export function estimates() {
   return h("span", { class: "where", title: "Percentiles are estimated from a histogram" }, "Percentiles ±2.2 %");
 }
+
+// Sections of the page of a queue, which its numbers link to.
+export const [OLDEST, WAITS, RUNS] = ["oldest-messages", "longest-waits", "longest-runs"];
 
 /** The address of the page of a queue, or of a task in it. */
 export function pageOf(queue, broker, since, task) {
@@ -72,10 +82,12 @@ export function brokerName(broker) {
 function headline(queues) {
   const of = (state) => queues.filter((queue) => queue.state === state).length;
   const depth = queues.reduce((sum, queue) => sum + queue.depth, 0);
+  const unsent = queues.reduce((sum, queue) => sum + queue.unsent, 0);
   const oldest = Math.max(0, ...queues.map((queue) => queue.oldest_ms ?? 0));
   const parts = [
     of("stalled") ? h("strong", { class: "bad" }, `${of("stalled")} stalled`) : null,
     of("growing") ? h("strong", { class: "late" }, `${of("growing")} growing`) : null,
+    unsent ? h("strong", { class: "bad" }, `${counted(unsent, "message")} failed to send`) : null,
     depth ? `${counted(depth, "message waits", "messages wait")}, the oldest for ${duration(oldest)}` : "No message waits",
     counted(queues.length, "queue"),
   ].filter(Boolean);
@@ -84,7 +96,13 @@ function headline(queues) {
 
 const COLUMNS = [["Queue"], ["State"], ["Depth", "number"], ["Oldest", "number"], ["In / out", "number"], ["Wait", "number"], ["Run", "number"], ["Failed", "number"], ["Retried", "number"], ["Exceptions"], ["Expired", "number"], ["Rejected", "number"]];
 
-function table({ queues, since_s: since }) {
+/** The button that shows the queues beyond the first `most`. */
+function rest(queues, most, showAll) {
+  if (queues.length <= most) return "";
+  return h("button", { type: "button", class: "more", "data-key": "rest", onclick: showAll }, `Show all ${count(queues.length)} queues`);
+}
+
+function table({ queues, since_s: since }, most) {
   const names = new Map();
   for (const { queue } of queues) names.set(queue, (names.get(queue) || 0) + 1);
   return h(
@@ -95,7 +113,7 @@ function table({ queues, since_s: since }) {
       { class: "queues" },
       h("caption", { class: "hidden" }, "Queues, stalled ones first"),
       h("thead", {}, h("tr", {}, COLUMNS.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))),
-      h("tbody", {}, queues.map((queue) => row(queue, since, names.get(queue.queue) > 1))),
+      h("tbody", {}, queues.slice(0, most).map((queue) => row(queue, since, names.get(queue.queue) > 1))),
     ),
   );
 }
@@ -105,20 +123,21 @@ function row(queue, since, isAmbiguous) {
   const number = (label, ...children) => cell(label, "number", ...children);
   const of = { queue: queue.queue, broker: queue.broker };
   const during = { ...of, since_s: since };
+  const page = pageOf(queue.queue, queue.broker, since);
   return h(
     "tr",
     { "data-key": JSON.stringify([queue.broker, queue.queue]), class: `is-${queue.state}` },
     nameCell(queue, since, isAmbiguous),
     cell("State", "", stateBadge(queue.state)),
     number("Depth", ...depth(queue, of)),
-    number("Oldest", oldest(queue, of)),
-    number("In / out", ...flow(queue)),
-    number("Wait", percentiles(queue.wait_ms, tracesOf({ ...during, sort: "wait" }))),
-    number("Run", percentiles(queue.run_ms, tracesOf({ ...during, sort: "duration" }))),
+    number("Oldest", oldest(queue, page)),
+    number("In / out", ...flow(queue, during)),
+    number("Wait", percentiles(queue.wait_ms, `${page}#${WAITS}`)),
+    number("Run", percentiles(queue.run_ms, `${page}#${RUNS}`)),
     number("Failed", linked(queue.failures, { ...during, status: "failure" }, { kind: "bad" })),
     number("Retried", linked(queue.retries, { ...during, status: "retry" })),
-    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), ` ×${count(times)}`)))),
-    number("Expired", linked(queue.expired + queue.expired_waiting, { ...of, status: "expired" })),
+    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), " ", h("a", { href: tracesOf({ ...during, exception: type }), "data-link": "" }, `×${count(times)}`))))),
+    number("Expired", linked(queue.expired + queue.expired_waiting, { ...during, status: "expired" })),
     number("Rejected", linked(queue.rejected, { ...during, status: "rejected" })),
   );
 }
@@ -136,15 +155,16 @@ function depth(queue, of) {
   ];
 }
 
-/** The age of the oldest message, with a link to the traces of the messages that wait. */
-export function oldest(queue, of) {
+/** The age of the oldest message, with a link to the oldest messages on the page of the queue. */
+export function oldest(queue, page = "") {
   if (queue.oldest_ms === null) return h("span", { class: "none" }, "–");
-  return h("a", { href: tracesOf({ ...of, status: queue.stuck ? "stuck" : "waiting", sort: "wait" }), "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms));
+  return h("a", { href: `${page}#${OLDEST}`, "data-link": "", class: queue.stuck ? "bad" : "" }, duration(queue.oldest_ms));
 }
 
-function flow(queue) {
+function flow(queue, during) {
   return [
     h("span", {}, ratesTogether(queue.in_per_s, queue.out_per_s)),
+    queue.unsent ? h("span", { class: "where" }, linked(queue.unsent, { ...during, status: "unsent" }, { kind: "bad" }), " failed to send") : "",
     sparkline(queue.series, [{ key: "sent", name: "sent" }, { key: "runs", name: "runs" }], { label: `In and out over time: ${count(queue.sent)} in, ${count(queue.runs)} out` }),
   ];
 }
@@ -155,7 +175,7 @@ function tasks(names) {
   return named.length > MOST_TASKS ? `${shown} and ${counted(named.length - MOST_TASKS, "more task")}` : shown;
 }
 
-/** Three percentiles, one a line. The upper two link to the slowest traces. */
+/** Three percentiles, one a line. The upper two link to the longest ones. */
 export function percentiles(values, href) {
   if (values.p50 === null) return h("span", { class: "none" }, "–");
   return h("dl", { class: "percentiles" }, ["p50", "p95", "p99"].map((name) => [h("dt", { class: name }, name), h("dd", { class: name }, name === "p50" ? duration(values[name]) : h("a", { href, "data-link": "" }, duration(values[name])))]));

@@ -2,6 +2,13 @@
 
 const LONGEST = 3000;
 
+/** Scroll to the element with this id, and focus it, as a link to a part of a page does. */
+export function reach(id) {
+  const place = document.getElementById(id);
+  place?.scrollIntoView();
+  place?.focus({ preventScroll: true });
+}
+
 /** Remember the scroll position of each address. `restore` scrolls there when the content is long enough. */
 export function keepPlace() {
   history.scrollRestoration = "manual";

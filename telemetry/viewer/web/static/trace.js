@@ -10,6 +10,8 @@ import { waterfall } from "./waterfall.js";
 
 // Milliseconds from an event, a moved row, or a change of the waterfall to what follows it.
 const [READ_PAUSE, TURN_PAUSE, SAVE_PAUSE] = [300, 120, 200];
+// Milliseconds after an error of the server.
+const RETRY = 2000;
 // Milliseconds until a trace with a waiting message is read again, and the spans that cost one such time more.
 const [AGAIN, MANY] = [1000, 500];
 // On a narrow page the details are below the rows.
@@ -26,6 +28,8 @@ export function showTrace(view, [traceId, spanId], go) {
 class TracePage {
   waterfall = null;
   isClosed = false;
+  // Whether the last request failed.
+  isOld = false;
   version = 0;
   timers = {};
   missingParents = new Map();
@@ -89,6 +93,7 @@ class TracePage {
       const [answers, { logs }] = await Promise.all([getRows(`/api/traces/${this.id}/hops`, isEarly), get(`/api/traces/${this.id}/logs`)]);
       for await (const trace of answers) {
         if (this.isClosed || version !== this.version) return;
+        this.isOld = false;
         addLogs(trace, logs);
         this.show(trace);
       }
@@ -108,8 +113,10 @@ class TracePage {
     if (!this.waterfall) {
       const title = error.status === 404 ? "Trace not found" : "Cannot show the trace";
       this.body.replaceChildren(notFound(title, error.message));
-    } else if (error.status) toast(error.message);
-    else if (!error.unreachable) throw error;
+    } else if (!error.status && !error.unreachable) throw error;
+    else if (error.status && !this.isOld) toast(error.message);
+    this.isOld = true;
+    if (error.status >= 500) this.after("watch", RETRY, () => this.read());
   }
 
   show(trace) {

@@ -12,7 +12,7 @@ const SHARES = [["work", ["client", "web", "worker"]], ["scheduled", ["scheduled
 
 export const COLUMNS = [["Start"], ["Trace"], ["Duration", "number"], ["Longest wait", "number"], ["Spans", "number"], ["Status"]];
 
-/** Make the row of `trace`. `update` shows another state of the trace in the same element; `changes` returns in how many milliseconds to read it again. */
+/** Make the row of `trace`. `update` shows another state of the trace in the same element, `current` returns the one that is shown, and `changes` in how many milliseconds to read it again. */
 export function traceRow(trace) {
   const cells = COLUMNS.map(([, kind], at) => (at === 1 ? h("th", { role: "rowheader", scope: "row" }) : h("td", { role: "cell", class: kind })));
   const [start, name, lasted, waited, spans, status] = cells;
@@ -49,7 +49,7 @@ export function traceRow(trace) {
   }
 
   update(trace);
-  return { element, update, changes };
+  return { element, update, current: () => current, changes };
 }
 
 const hasWaits = (trace) => trace.queues.length > 0 || trace.wait_ms > 0;

@@ -1,24 +1,24 @@
 // The list of traces: searched and filtered, and updated as traces arrive.
 
 import { get } from "./api.js";
-import { h, loading, nothing } from "./dom.js";
+import { h, loading, nothing, toast } from "./dom.js";
 import { count, counted } from "./format.js";
 import { examples, filters } from "./filters.js";
 import { COLUMNS, traceRow } from "./trace_row.js";
 
 const PAGE = 50;
 const LONGEST = 200;
-// Milliseconds from an event to the next reading of the list.
-const PAUSE = 700;
+// Milliseconds from an event, or from an error of the server, to the next reading of the list.
+const [PAUSE, RETRY] = [700, 2000];
 // Limits in milliseconds of the time until a row with a waiting message is read again.
 const [SOONEST, LATEST] = [500, 10_000];
 // Pixels from the top of the page within which nobody has scrolled yet.
 const TOP = 40;
 
-// The list as somebody left it, for the way back by a key.
+// The list as somebody left it, for the way back: its address, its rows, and the trace that was opened.
 let left = null;
 
-/** Go back to the list as it was left: its filters, its length, and the row. */
+/** Go back to the list as it was left: its filters, its rows, and the focus. */
 export function backToList(go) {
   const back = left;
   go(back?.address ?? "/");
@@ -37,6 +37,8 @@ class TraceList {
   request = null;
   isClosed = false;
   isBusy = false;
+  // Whether the last request failed.
+  isOld = false;
   // Whether the rows are those of the filters.
   isCurrent = false;
   timer = null;
@@ -44,7 +46,8 @@ class TraceList {
 
   constructor(view) {
     const address = location.pathname + location.search;
-    const back = history.state?.shown ? history.state : left?.address === address ? left : null;
+    const state = history.state?.shown ? history.state : null;
+    const back = left?.address === address && (!state || state.trace === left.trace) ? left : state;
     left = null;
     this.filters = filters(new URLSearchParams(location.search), (done) => this.filter(done));
     this.body = h("tbody", { role: "rowgroup" });
@@ -65,7 +68,7 @@ class TraceList {
   page() {
     const arrow = (step) => (event) => !event.target.closest?.("select, button, [role=dialog]") && this.move(step);
     return {
-      heard: (kind) => kind === "trace" && this.readLater(),
+      heard: (kind, trace) => kind === "trace" && this.hear(trace),
       refresh: () => this.readAgain(),
       keys: { j: () => this.move(1), k: () => this.move(-1), ArrowDown: arrow(1), ArrowUp: arrow(-1), r: () => this.readAgain() },
       close: () => this.close(),
@@ -83,13 +86,18 @@ class TraceList {
   // Reading
 
   filter(done) {
+    this.isCurrent = false;
     const text = this.filters.parameters().toString();
     history[done ? "pushState" : "replaceState"]({}, "", text ? `/?${text}` : "/");
     this.readAll();
   }
 
   async readFirst(back) {
-    await this.readAll({ limit: Math.min(LONGEST, Math.max(PAGE, back?.shown ?? 0)), isQuiet: true });
+    if (back?.list) {
+      // Newer traces would move the row to another place, or out of the list.
+      this.take(back.list);
+      this.readLater(0);
+    } else await this.readAll({ limit: Math.min(LONGEST, Math.max(PAGE, back?.shown ?? 0)), isQuiet: true });
     // Do not take the focus from somebody who types.
     if (!back?.trace || document.activeElement?.matches("input, select, textarea")) return;
     this.rows.get(back.trace)?.element.querySelector("a").focus({ preventScroll: Boolean(history.state?.shown) });
@@ -97,9 +105,11 @@ class TraceList {
 
   /** Read the list from its beginning. */
   async readAll({ limit = PAGE, isQuiet = false } = {}) {
-    this.isCurrent = false;
     const answer = await this.ask({ limit });
-    if (!answer) return;
+    if (answer) this.take(answer, isQuiet);
+  }
+
+  take(answer, isQuiet = true) {
     this.isCurrent = true;
     this.replace(answer.traces);
     this.fresh.hidden = true;
@@ -123,6 +133,12 @@ class TraceList {
     this.showState();
   }
 
+  /** Show the new state of a trace: far down, its row is not read again. */
+  hear(trace) {
+    this.rows.get(trace.trace_id)?.update(trace);
+    this.readLater();
+  }
+
   readLater(pause = PAUSE) {
     this.timer ??= setTimeout(() => {
       this.timer = null;
@@ -142,7 +158,7 @@ class TraceList {
     try {
       const answer = await get(`/api/traces?${parameters}`, this.request.signal);
       if (this.isClosed) return null;
-      this.isBusy = false;
+      this.isBusy = this.isOld = false;
       this.filters.complain("");
       return answer;
     } catch (error) {
@@ -153,13 +169,21 @@ class TraceList {
 
   fail(error) {
     this.isBusy = false;
-    if (error.status === 400) {
+    if (!this.isCurrent) {
       // The rows on the page do not match the search that is now in the field.
-      this.filters.complain(error.message, error.position);
       this.replace([]);
-      this.state.replaceChildren(examples());
       this.more.hidden = this.fresh.hidden = true;
-    } else if (!this.rows.size) this.state.replaceChildren(h("p", { class: "empty" }, error.message));
+    }
+    if (error.status === 400) {
+      this.filters.complain(error.message, error.position);
+      this.state.replaceChildren(examples());
+      return;
+    }
+    if (!this.rows.size) this.state.replaceChildren(h("p", { class: "empty" }, error.message));
+    else if (!this.isOld && !error.unreachable) toast(error.message);
+    this.isOld = true;
+    // When an unreachable viewer is back, the stream tells it.
+    if (!error.unreachable) this.readLater(RETRY);
   }
 
   // Showing
@@ -218,7 +242,7 @@ class TraceList {
 
   /** Offer the rows that have arrived, as a button. */
   offer(arrived, next) {
-    const text = `Show ${arrived > PAGE && next ? `${PAGE} or more` : count(arrived)} more ${arrived === 1 ? "trace" : "traces"}`;
+    const text = `Show ${arrived > PAGE && next ? `${count(PAGE)}+` : count(arrived)} more ${arrived === 1 ? "trace" : "traces"}`;
     if (this.fresh.textContent !== text) this.fresh.textContent = text;
     this.fresh.hidden = false;
   }
@@ -285,7 +309,8 @@ class TraceList {
   }
 
   leave(element) {
-    left = { address: location.pathname + location.search, shown: this.rows.size, trace: element.dataset.trace };
+    const traces = [...this.body.rows].map((row) => this.rows.get(row.dataset.trace).current());
+    left = { address: location.pathname + location.search, shown: this.rows.size, trace: element.dataset.trace, list: { traces, next: this.next } };
     history.replaceState({ shown: left.shown, trace: left.trace }, "");
   }
 }

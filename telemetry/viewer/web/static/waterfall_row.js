@@ -21,7 +21,7 @@ const CHANGING = new Set(["start_ms", "end_ms", "self_ms", "waited_ms", "schedul
 /** Return a text that differs when a row needs other elements. */
 export const formOf = (row) => JSON.stringify(row, (key, value) => (CHANGING.has(key) ? null : key === "critical" ? value.length : value));
 
-export const idOf = (row) => `row-${row.id.replace(":", "-")}`;
+export const idOf = (row) => `row-${row.id.replaceAll(":", "-")}`;
 
 /** Make the element of a row. `place(row, …)` moves and updates it for a row of the same form. */
 export function waterfallRow(row) {

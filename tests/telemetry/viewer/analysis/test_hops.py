@@ -224,7 +224,7 @@ def test_what_is_stuck_says_where_to_look() -> None:
     sends = [send(f"s{at}", "", (0, at), messaging__message__id=f"{at}") for at in (1, 2)]
     assert hops(derived(*sends, now=48 * HOUR))["problems"] == [
         "2 messages for charge have been stuck in `celery` for 2 d. "
-        "Check that a worker consumes from this queue."
+        "Check that a worker consumes from this queue. A task that still runs counts as waiting."
     ]
 
 
@@ -274,13 +274,24 @@ def test_a_message_taken_in_another_trace_does_not_wait() -> None:
     trace = derived(send("send", "", (0, 1)), now=9999, runs={"send": [taken]})
     assert (trace.live, trace.status) == ([], "ok")
     assert trace.sentence == "2.10 s waiting in `celery`"
-    row = rows_of(trace)["wait:run"]
+    row = rows_of(trace)["wait:run:send"]
     assert (row["parent"], row["open"], row["wait"]["waited_ms"]) == ("send", "send", 2100)
     assert row["link"] == {
         **{"relation": "picked up by", "trace_id": "f" * 32, "span_id": "run"},
         **{"name": "process charge", "service": WORKER, "later_ms": 2100},
     }
     assert hops(trace)["linked"] == [row["link"]]
+
+
+def test_each_message_that_one_run_of_another_trace_took_has_a_row() -> None:
+    sends = [send(f"send{n}", "", (n, n + 1), messaging__message__id=f"m{n}") for n in range(3)]
+    batch = in_other_trace(run("batch", "", (100, 110), None))
+    trace = derived(*sends, runs={s.span_id: [batch] for s in sends})
+    rows = [row for row in hops(trace)["rows"] if row["kind"] == "wait"]
+    assert [(row["parent"], row["wait"]["waited_ms"]) for row in rows] == [
+        *[("send0", 99), ("send1", 98), ("send2", 97)],
+    ]
+    assert len({row["id"] for row in rows}) == 3
 
 
 def test_what_outlives_a_deep_stack_of_calls_is_found_in_linear_time() -> None:
@@ -359,6 +370,31 @@ def test_a_retry_that_fails_for_good_is_an_error() -> None:
     spans = retried()
     spans[3] = replace(spans[3], status="ERROR")
     assert derived(*spans).status == "error"
+
+
+def test_attempts_below_each_other_end_as_the_last_one_does() -> None:
+    """As contrib for Celery draws them: a run publishes its retry, and the retry is below it."""
+    first = [
+        send("send", "", (0, 1)),
+        run("one", "send", (5, 9), None, "RETRY", error="OSError: no"),
+        send("again", "one", (7, 8)),
+    ]
+    last = run("two", "again", (20, 30), None)
+    assert derived(*first, last).status == "ok"
+    trace = derived(*first, replace(last, status="ERROR"))
+    assert trace.status == "error"
+    assert hops(trace)["error"]["id"] == "two"
+
+
+def test_a_retry_does_not_make_good_another_task() -> None:
+    trace = derived(
+        send("send", "", (0, 1)),
+        run("one", "send", (5, 9), state="RETRY"),
+        send("other", "one", (6, 7), messaging__message__id="o", celery__task__name="mail"),
+        run("mail", "other", (10, 11), error="OSError: no", messaging__message__id="o"),
+        run("two", "send", (20, 30), celery__task__retries=1),
+    )
+    assert trace.status == "error"
 
 
 def test_several_consumers_of_one_message_are_no_attempts() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.store import queue_page as queue_pages
 from telemetry.viewer.store.database import Database
 from telemetry.viewer.store.queue_page import Asked, queue_page
 from telemetry.viewer.store.queues import queues
+from telemetry.viewer.store.search import Search, find
 from telemetry.viewer.store.service_map import service_map
 from telemetry.viewer.store.trace_store import Store
 
@@ -129,6 +131,42 @@ def test_a_countdown_is_no_backlog(kept: Kept) -> None:
     assert waits["state"] == "scheduled"
 
 
+def test_a_message_that_could_not_be_sent_is_counted(kept: Kept) -> None:
+    sent, _ = message(5.0)
+    lost = kept.add(replace(sent, status="ERROR"), ago=5000)
+    kept.add(*message(5.0), ago=5000)
+    [queue] = kept.queues()
+    assert (queue["sent"], queue["unsent"], queue["depth"]) == (2, 1, 0)
+    with kept.store.database.reading() as db:
+        rows = find(db, Search.parse({"queue": "celery", "status": "unsent"}))["traces"]
+    assert [row["trace_id"] for row in rows] == [lost]
+
+
+def test_what_expired_before_the_time_range_is_not_in_it(kept: Kept) -> None:
+    for minutes in (5, 90):
+        expires = datetime.fromtimestamp(time.time() - 60 * minutes, UTC).isoformat()
+        kept.add(*message(None, sent={"celery__task__expires": expires}), ago=100 * MINUTE)
+    kept.add(*message(None, "old", sent={"celery__task__expires": expires}), ago=100 * MINUTE)
+    [queue] = kept.queues()
+    assert (queue["queue"], queue["expired_waiting"]) == ("celery", 1)
+    assert [q["expired_waiting"] for q in kept.queues(3 * 3600)] == [2, 1]
+
+
+def test_rates_are_over_the_time_that_the_viewer_knows_of(kept: Kept) -> None:
+    for number in range(30):
+        kept.add(*message(5.0), ago=120_000 - number * 4000)
+    [queue] = kept.queues()
+    assert queue["in_per_s"] == queue["out_per_s"]
+    assert 30 / 190 < queue["in_per_s"] < 30 / 110  # the first minute may have begun earlier
+    with kept.store.database.reading() as db:
+        rates = [edge["per_s"] for edge in service_map(db, 3600)["edges"]]
+    assert rates == pytest.approx([queue["in_per_s"]] * 2, rel=0.01)
+    # Data of any queue counts for all.
+    kept.add(*message(5.0, "other"), ago=3500_000)
+    busy, _ = sorted(kept.queues(), key=lambda queue: -queue["sent"])
+    assert busy["in_per_s"] == pytest.approx(30 / 3500, rel=0.05)
+
+
 def test_how_messages_end(kept: Kept) -> None:
     for state in ("EXPIRED", "REJECTED", "UNKNOWN", "REVOKED", "RETRY", "FAILURE", "SUCCESS"):
         kept.add(*message(5.0, state=state), ago=5000)
@@ -199,6 +237,20 @@ def test_the_page_of_a_queue(kept: Kept) -> None:
     task = kept.page("celery", task="refund")
     assert (task["runs"], task["depth"], task["tasks"]) == (1, 0, [])
     assert [(p["service"], p["sent"]) for p in task["producers"]] == [(WEB, 1)]
+
+
+def test_the_exceptions_of_a_queue_are_those_of_all_its_runs(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_pages, "MOST_RUNS", 2)
+    for number in range(4):
+        kept.add(*message(5.0, error="OSError: gone", state="RETRY"), ago=9000 - number)
+    newest = kept.add(*message(5.0, error="OSError: late", state="FAILURE"), ago=1000)
+    [failure] = kept.page("celery")["exceptions"]
+    assert (failure["count"], failure["retried"]) == (5, 4)
+    assert (failure["message"], failure["trace_id"]) == ("OSError: late", newest)
+    [queue] = kept.queues()
+    assert queue["exceptions"] == [{"type": "OSError", "count": 5}]
 
 
 @pytest.mark.parametrize(

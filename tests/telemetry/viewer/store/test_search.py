@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from telemetry.otlp.decode import ReceivedSpan
+from telemetry.otlp.decode import Link, ReceivedSpan
 from telemetry.viewer.store import read
 from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.search import Search, find
@@ -182,6 +182,17 @@ def test_a_message_that_is_taken_waits_no_longer(traces: Traces) -> None:
     assert traces.ids(status="ok") == "b"
 
 
+def test_a_wait_for_a_run_in_another_trace_is_found_and_sorted_too(traces: Traces) -> None:
+    web, sent, ran, _ = order("b" * 32)
+    link = Link("b" * 32, "send", {})
+    alone = replace(ran, trace_id="c" * 32, parent_id="", links=(link,))
+    traces.add(order("a" * 32)[:1], [web, sent], [alone])
+    waits = {row["trace_id"][0]: row["wait_ms"] for row in traces.rows()}
+    assert waits["b"] == waits["c"] == pytest.approx(380)
+    assert set(traces.ids(q="wait>300ms")) == {"b", "c"}
+    assert traces.ids(sort="wait")[2] == "a"
+
+
 def test_a_trace_with_an_error_shows_what_is_stuck_in_it_too(traces: Traces) -> None:
     web, sent = untaken("b", 2 * HOUR)
     traces.add([replace(web, status="ERROR"), sent])
@@ -259,6 +270,9 @@ TASK = "5f0c2b7e-6a0e-4d0e-9a55-0f7f2d3b6c11"
         ("tags=gift", "a"),
         ("ratio=0.5", "a"),
         ("exception.type=OSError", "b"),
+        ("oserr", "b"),
+        ("exception:OS", "b"),
+        ('exception:"OS"', ""),
         ("service.name=shop-worker", "cba"),
         ("db.system.name=redis", "cba"),
         ("service.name=shop-worker user.id=7 task:charge wait>300ms", "a"),
@@ -320,6 +334,8 @@ def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
         ("wait>1s rep", 8, 'task:"report"'),
         ('"process', 0, '"process charge"'),
         ("celery.task.n", 0, "celery.task.name="),
+        ("expi", 0, "status:expired"),
+        ("OSE", 0, 'exception:"OSError"'),
         ("nothing-like-it", 0, None),
     ],
 )
@@ -376,6 +392,53 @@ def test_the_state_is_that_of_the_message_that_is_asked_for(traces: Traces) -> N
     assert traces.ids(status="failure", queue="x") == ""
     assert traces.ids(status="rejected", queue="celery", task="charge") == "c"
     assert traces.ids(status="error", queue="mail") == "c"
+
+
+def test_a_time_range_has_what_began_before_it_and_went_on(traces: Traces) -> None:
+    """The numbers of a queue count runs by their time, and their messages may have waited."""
+
+    def waited(letter: str, seconds: float, state: str) -> list[ReceivedSpan]:
+        web, sent, ran, _ = order(letter * 32, -seconds * 1e3, state=state)
+        later = int(seconds * 1e9)
+        return [web, sent, replace(ran, start_ns=ran.start_ns + later, end_ns=ran.end_ns + later)]
+
+    failed_early = order("c" * 32, -2 * HOUR * 1e3, state="FAILURE")
+    goes_on = untaken("c", 2 * HOUR)[1]
+    traces.add(
+        waited("a", 2 * HOUR, "FAILURE"),
+        order("b" * 32, -2 * HOUR * 1e3, state="FAILURE"),
+        [*failed_early, replace(goes_on, span_id="other")],
+        untaken("d", 2 * HOUR, **{EXPIRES: at(-HOUR)}),
+        untaken("e", 2 * HOUR, **{EXPIRES: at(-60)}),
+    )
+    assert traces.ids(since_s=600) == "eca"
+    assert traces.ids(since_s=600, sort="wait") == "cea"
+    assert traces.ids(since_s=600, queue="celery", status="failure") == "a"
+    assert traces.ids(queue="celery", status="failure") == "cba"
+    assert traces.ids(since_s=600, status="expired") == "e"
+    assert traces.ids(status="expired") == "ed"
+
+
+def test_the_exception_is_that_of_a_run_that_is_asked_for(traces: Traces) -> None:
+    def failed(letter: str, queue: str, **run: Any) -> list[ReceivedSpan]:
+        spans = order(letter * 32, **run)
+        named = {"messaging.destination.name": queue}
+        return [replace(s, attributes=s.attributes | named) for s in spans]
+
+    web, *rest = failed("c", "celery")
+    traces.add(
+        failed("a", "celery", error="OSError: gone", state="FAILURE"),
+        failed("b", "mail", error="OSError: gone", state="RETRY"),
+        [replace(web, events=failed("d", "", error="OSError: x")[2].events), *rest],
+        # The conventions allow an error without an exception.
+        failed("e", "celery", state="FAILURE", error__type="OSError"),
+    )
+    assert traces.ids(exception="OSError") == "eba"
+    assert traces.ids(exception="OSError", queue="celery") == "ea"
+    assert traces.ids(exception="OSError", status="retry", queue="mail") == "b"
+    assert traces.ids(exception="OSError", status="retry", queue="celery") == ""
+    assert traces.ids(exception="KeyError") == ""
+    assert traces.ids(q="exception:oserror") == "ecba"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A real browser, whose pages must log no error."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -34,8 +35,8 @@ def page(chromium: Browser, viewer: Viewer) -> Iterator[Page]:
     said: list[str] = []
 
     def note(line: ConsoleMessage) -> None:
-        # The browser's own line for a search that the server refuses, as it should.
-        if line.type == "error" and "status of 400" not in line.text:
+        # The browser has a line of its own for each answer 400, as to a wrong search, or 503.
+        if line.type == "error" and not re.search("status of (400|503)", line.text):
             said.append(line.text)
 
     page.on("console", note)

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from ..conftest import Viewer
 from ..exports import as_json, export
@@ -191,3 +191,98 @@ def test_a_long_list_has_no_gap_after_a_trace_arrives(page: Page, viewer: Viewer
     more.click()
     expect(rows).to_have_count(256)
     expect(more).to_be_hidden()
+
+
+def test_escape_leaves_the_field_with_its_search(page: Page, viewer: Viewer) -> None:
+    ping(viewer)
+    page.goto("/?q=nothing-like-it")
+    field = page.get_by_role("combobox", name="Search traces")
+    field.focus()
+    page.keyboard.press("Escape")
+    expect(field).not_to_be_focused()
+    expect(field).to_have_value("nothing-like-it")
+    page.keyboard.press("r")
+    expect(page.get_by_role("heading", name="No traces match")).to_be_visible()
+
+
+def test_after_an_error_the_list_is_read_again(page: Page, viewer: Viewer) -> None:
+    ping(viewer)
+    found = page.get_by_role("link", name="GET /ping")
+    said = page.get_by_text("the database is busy")
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=503, json={"error": "the database is busy"})
+
+    page.goto("/queues")  # no trace arrives any more that would have the list read
+    page.route("**/api/traces?*", refuse)
+    page.get_by_role("link", name="Traces", exact=True).click()
+    expect(said).to_be_visible()
+    page.unroute("**/api/traces?*")
+    expect(found).to_be_visible()
+
+    page.route("**/api/traces?*", refuse)
+    page.get_by_role("combobox", name="Search traces").fill("add")
+    # The rows are those of another search.
+    expect(found).to_have_count(0)
+    expect(said).to_be_visible()
+    page.unroute("**/api/traces?*")
+    expect(found).to_be_visible()
+
+
+def test_the_way_back_leads_to_the_same_row_while_traces_arrive(page: Page, viewer: Viewer) -> None:
+    def orders(*numbers: int) -> None:
+        viewer.send(*(export(order(f"{number:032x}")) for number in numbers))
+
+    orders(*range(1, 61))
+    viewer.settled(240)
+    page.goto("/")
+    rows = page.locator(".traces tbody tr")
+    expect(rows).to_have_count(50)
+    link = page.get_by_role("link", name="POST /orders").nth(30)
+    address = str(link.get_attribute("href"))
+    same = page.locator(f'.traces a[href="{address}"]')
+    before = 60
+    for go_back in (lambda: page.keyboard.press("u"), page.go_back):
+        same.click()
+        expect(page.get_by_role("treegrid")).to_be_focused()
+        orders(*range(before + 1, before + 61))
+        before += 60
+        viewer.settled(4 * before)
+        go_back()
+        expect(same).to_be_focused()
+        expect(same).to_be_in_viewport()
+        expect(page.get_by_role("button", name="Show 50+ more traces")).to_be_in_viewport()
+
+
+def test_a_row_that_is_far_down_shows_how_its_trace_went_on(page: Page, viewer: Viewer) -> None:
+    """The list reads again no more than its newest 200 traces."""
+    web, send, *rest = order("f" * 32, -10_000)
+    viewer.send(export([web, send]))
+    page.goto("/")
+    row = page.locator(f'tr[data-trace="{"f" * 32}"]')
+    expect(row.locator(".badge")).to_have_text("Waiting")
+    row.get_by_role("link").focus()
+    viewer.send(*(export(order(f"{number:032x}")[:1]) for number in range(1, 252)))
+    expect(page.get_by_role("button", name="Show 50+ more traces")).to_be_visible()
+    viewer.settled(253)
+    viewer.send(export(rest))
+    expect(row.locator(".badge")).to_have_text("OK")
+
+
+def test_a_queue_that_is_new_can_be_chosen(page: Page, viewer: Viewer) -> None:
+    def sent(letter: str, queue: str) -> None:
+        web, send, *_ = order(letter * 32)
+        named = {**send.attributes, "messaging.destination.name": queue}
+        viewer.send(export([web, replace(send, attributes=named)]))
+
+    sent("b", "mail")
+    viewer.settled(2)
+    page.clock.install()
+    page.goto("/?queue=mail")
+    queues = page.get_by_label("Queue").get_by_role("option")
+    expect(queues).to_have_text(["Any", "mail"])
+    sent("a", "images")
+    viewer.settled(4)
+    page.clock.run_for(30_000)
+    expect(queues).to_have_text(["Any", "images", "mail"])
+    expect(page.get_by_label("Queue")).to_have_value("mail")

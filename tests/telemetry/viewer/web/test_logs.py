@@ -136,6 +136,18 @@ def test_log_records_are_where_their_time_belongs(page: Page, viewer: Viewer) ->
     assert texts == [str(second) for second in reversed(range(200))]
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_long_record_is_cut_until_it_is_opened(page: Page, viewer: Viewer, width: int) -> None:
+    post(viewer, log("first", at=time.time()), log("long " * 5000, at=time.time() + 1))
+    viewer.wait_for(lambda: viewer.get("/api/logs")["logs"], bool)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/logs")
+    items = page.locator(".log-list > li")
+    expect(items.last).to_be_in_viewport()
+    items.first.locator("summary").click()
+    expect(items.last).not_to_be_in_viewport()
+
+
 def test_logs_come_over_grpc_too(viewer: Viewer) -> None:
     with grpc.insecure_channel(viewer.grpc.removeprefix("http://")) as channel:
         request = export_logs([log("over gRPC"), log("odd", "ab")])

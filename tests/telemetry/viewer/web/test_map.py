@@ -1,5 +1,6 @@
 """The map as a person sees it: in the order of the messages, and every label readable."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from telemetry.viewer.map_layout import LABEL, lay_out
 
 from ..conftest import Viewer
 from ..exports import export
-from ..spans import span
+from ..spans import order, span
 
 Edge = tuple[str, str]
 
@@ -171,14 +172,24 @@ def test_the_demo_from_left_to_right_and_its_retry_back(page: Page, viewer: View
 def test_nodes_and_edges_lead_on(page: Page, viewer: Viewer) -> None:
     show(viewer, page, DEMO)
     page.get_by_role("link", name="queuehop-worker to celery").click()
-    expect(page).to_have_url(
-        f"{viewer.url}/?service=queuehop-worker&queue=celery&broker=redis&since_s=3600"
-    )
+    asked = "service=queuehop-worker&queue=celery&broker=redis&since_s=3600"
+    expect(page).to_have_url(f"{viewer.url}/?{asked}")
     page.go_back()
     node = page.get_by_role("link", name="queuehop-web, service")
     node.focus()
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{viewer.url}/?service=queuehop-web&since_s=3600")
+
+
+def test_the_failures_of_an_edge_lead_to_their_traces(page: Page, viewer: Viewer) -> None:
+    for letter, state in (("a", "SUCCESS"), ("b", "FAILURE"), ("c", "FAILURE")):
+        viewer.send(export(order(letter * 32, state=state)))
+    viewer.settled(12)
+    page.goto("/map")
+    edges = page.get_by_role("region", name="Map as a table")
+    edges.get_by_role("link", name="2", exact=True).click()
+    expect(page).to_have_url(re.compile("queue=celery.*status=failure"))
+    expect(page.locator(".traces tbody tr")).to_have_count(2)
 
 
 def graph(*edges: Edge, direction: str = "right") -> dict[str, Any]:

@@ -6,13 +6,15 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from telemetry.otlp.decode import ReceivedSpan
 
 from ..conftest import Viewer
 from ..exports import export
 from ..spans import WORKER, order
+
+HOUR = 3_600_000.0
 
 #: A queue with a name that needs care in an address.
 ODD = "mail/high priority&more"
@@ -95,6 +97,67 @@ def test_the_page_of_a_queue_says_who_and_why(page: Page, viewer: Viewer) -> Non
     expect(page).to_have_url(re.compile("/trace/"))
 
 
+def test_a_percentile_leads_to_the_longest_and_an_age_to_the_oldest(
+    page: Page, viewer: Viewer
+) -> None:
+    """A list of traces would be sorted by their longest wait, which may be in another queue."""
+    incident(viewer)
+    page.goto("/queues")
+    stalled, failing = page.locator(".queues tbody tr").all()
+    stalled.locator('[data-label="Oldest"]').get_by_role("link").click()
+    expect(page.locator("#oldest-messages")).to_be_focused()
+    expect(page.locator("#oldest-messages")).to_be_in_viewport()
+    page.go_back()
+    failing.locator('[data-label="Wait"]').get_by_role("link").last.click()
+    waits = page.locator("#longest-waits")
+    expect(waits).to_be_focused()
+    expect(waits).to_be_in_viewport()
+    expect(waits.locator("tbody tr")).to_have_count(10)
+    # The page stays open, the link only scrolls.
+    page.evaluate("window.scrollTo(0, 0)")
+    element = waits.element_handle()
+    page.locator(".tile").filter(has_text="Run p95").get_by_role("link").click()
+    expect(page.locator("#longest-runs")).to_be_focused()
+    assert waits.evaluate("(one, before) => one === before", element)
+    page.go_back()
+    expect(page.locator(".queues tbody tr")).to_have_count(2)
+
+
+def test_a_failure_of_the_time_range_leads_to_a_trace_that_began_before_it(
+    page: Page, viewer: Viewer
+) -> None:
+    web, send, run, _ = order("a" * 32, -HOUR, state="FAILURE", error="OSError: gone")
+    later = int(HOUR * 1e6)
+    late = [replace(run, start_ns=run.start_ns + later, end_ns=run.end_ns + later)]
+    other = order("b" * 32, -HOUR, state="FAILURE", error="OSError: gone")
+    for spans in ([web, send, *late], other):
+        viewer.send(export(spans))
+    viewer.settled(7)
+    page.goto("/queues?since_s=300")
+    row = page.locator(".queues tbody tr")
+    for label, count in (("Failed", "1"), ("Exceptions", "\u00d71")):
+        row.locator(f'[data-label="{label}"]').get_by_role("link", name=count, exact=True).click()
+        expect(page.locator(".traces tbody tr")).to_have_count(1)
+        expect(page.locator('.traces tr[data-trace^="a"]')).to_be_visible()
+        page.go_back()
+
+
+def test_a_broker_that_is_down_is_seen(page: Page, viewer: Viewer) -> None:
+    web, send, *_ = order("a" * 32)
+    viewer.send(export([web, replace(send, status="ERROR")]), export(order("b" * 32)))
+    viewer.settled(6)
+    page.goto("/queues")
+    expect(page.locator(".headline")).to_contain_text("1 message failed to send")
+    row = page.locator(".queues tbody tr")
+    row.locator('[data-label="In / out"]').get_by_role("link", name="1", exact=True).click()
+    expect(page.locator(".traces tbody tr")).to_have_count(1)
+    for path, region in (("/queue?queue=celery", "Producers"), ("/map", "Map as a table")):
+        page.goto(path)
+        page.get_by_role("region", name=region).locator("a.bad").click()
+        expect(page).to_have_url(re.compile("status=unsent"))
+        expect(page.locator(".traces tbody tr")).to_have_count(1)
+
+
 def test_an_update_changes_numbers_and_nothing_else(page: Page, viewer: Viewer) -> None:
     incident(viewer)
     page.set_viewport_size({"width": 700, "height": 300})
@@ -130,6 +193,43 @@ def test_an_answer_that_fails_leaves_what_is_there(page: Page, viewer: Viewer) -
     expect(rows.nth(1)).to_contain_text("KeyError \u00d71", timeout=20_000)
 
 
+def test_an_answer_that_takes_long_is_waited_for(page: Page, viewer: Viewer) -> None:
+    incident(viewer)
+    held: list[Route] = []
+    page.clock.install()
+    page.route("**/api/queues?*", lambda route: held.append(route))
+    page.goto("/queues")
+    expect(page.get_by_text("Loading")).to_be_visible()
+    page.clock.run_for(20_000)
+    assert len(held) == 1
+    # Another time range is asked for at once.
+    page.get_by_label("Time range").select_option("21600")
+    viewer.wait_for(lambda: page.evaluate("1") and len(held), lambda count: count == 2)
+    held[1].continue_()
+    expect(page.locator(".queues tbody tr")).to_have_count(2)
+
+
+def test_of_very_many_queues_the_most_urgent_are_shown_first(page: Page, viewer: Viewer) -> None:
+    many = [
+        replace(
+            s,
+            trace_id=f"{n:032x}",
+            attributes={**s.attributes, "messaging.destination.name": f"q{n}"},
+        )
+        for n in range(1, 251)
+        for s in order("a" * 32, -600_000.0 if n == 250 else 0.0)[1:2]
+    ]
+    viewer.send(export(many))
+    viewer.settled(250)
+    page.goto("/queues")
+    rows = page.locator(".queues tbody tr")
+    expect(rows).to_have_count(200)
+    expect(rows.first).to_contain_text("q250")
+    expect(page.locator(".headline")).to_contain_text("250 messages wait")
+    page.get_by_role("button", name="Show all 250 queues").click()
+    expect(rows).to_have_count(250)
+
+
 def test_back_is_where_one_was(page: Page, viewer: Viewer) -> None:
     incident(viewer)
     page.set_viewport_size({"width": 1280, "height": 400})
@@ -144,6 +244,18 @@ def test_back_is_where_one_was(page: Page, viewer: Viewer) -> None:
     page.go_back()
     expect(link).to_be_in_viewport()
     assert abs(page.evaluate("window.scrollY") - before) < 2
+
+
+@pytest.mark.parametrize("locale", ["en-US", "ar-EG"])
+def test_midnight_is_the_hour_zero(chromium: Browser, viewer: Viewer, locale: str) -> None:
+    incident(viewer)
+    context = chromium.new_context(base_url=viewer.url, locale=locale, timezone_id="Asia/Kolkata")
+    page = context.new_page()
+    page.goto("/queue?queue=celery&since_s=86400")
+    times = page.locator(".chart").first.locator(".tick").filter(has_text=":")
+    expect(times.filter(has_text="00:00")).to_have_count(1)
+    assert all(re.fullmatch(r"[0-2]\d:00", text) for text in times.all_text_contents())
+    context.close()
 
 
 def test_on_a_phone_a_queue_is_readable(page: Page, viewer: Viewer) -> None:
