@@ -27,6 +27,7 @@ __all__ = [
     "decode_log",
     "decode_logs",
     "decode_span",
+    "decode_value",
 ]
 
 Attributes = Mapping[str, Any]
@@ -147,31 +148,34 @@ def _decode_items(
     return items
 
 
-def decode_span(span: Span, resource: Attributes, scope: str) -> ReceivedSpan:
-    """Return one span of an export in plain Python."""
+def decode_span(
+    span: Span,
+    resource: Attributes,
+    scope: str,
+    attributes_of: Callable[[Any], Attributes] | None = None,
+) -> ReceivedSpan:
+    """Return one span of an export in plain Python. *attributes_of* decodes its attributes."""
+    status = span.status
+    # Without keywords, since they would take a third of the time.
     return ReceivedSpan(
-        trace_id=span.trace_id.hex(),
-        span_id=span.span_id.hex(),
-        parent_id=span.parent_span_id.hex(),
-        name=span.name,
-        kind=_KINDS.get(span.kind, "INTERNAL"),
-        start_ns=span.start_time_unix_nano,
-        end_ns=span.end_time_unix_nano,
-        status=_STATUSES.get(span.status.code, "UNSET"),
-        status_message=span.status.message,
-        attributes=decode_attributes(span.attributes),
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.name,
+        _KINDS.get(span.kind, "INTERNAL"),
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        _STATUSES.get(status.code, "UNSET"),
+        status.message,
+        (attributes_of or decode_attributes)(span.attributes),
         # Most spans have no events, and protobuf takes long to iterate over nothing.
-        events=tuple(map(_decode_event, span.events)) if span.events else (),
-        links=tuple(map(_decode_link, span.links)) if span.links else (),
-        trace_state=span.trace_state,
-        flags=span.flags,
-        scope=scope,
-        resource=resource,
-        dropped=(
-            span.dropped_attributes_count,
-            span.dropped_events_count,
-            span.dropped_links_count,
-        ),
+        tuple(map(_decode_event, span.events)) if span.events else (),
+        tuple(map(_decode_link, span.links)) if span.links else (),
+        span.trace_state,
+        span.flags,
+        scope,
+        resource,
+        (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count),
     )
 
 

@@ -69,7 +69,8 @@ class Trace:
 
     Spans may be in any order and may repeat. *children* are by span id. *roots* are the spans
     without a parent in the trace, and *orphans* those roots that name a parent. *roles* marks sends
-    and runs. *waits* are by run, and *live* are the waits of messages that no worker has taken.
+    and runs. *states* and *waits* are by run, and *live* are the waits of messages that no worker
+    has taken.
     """
 
     def __init__(
@@ -86,12 +87,12 @@ class Trace:
         #: Whether more spans may still arrive.
         self.arriving = now_ns - arrived_ns < GRACE
         self._arrived_ns = arrived_ns
-        by_id = {span.span_id: span for span in spans}
-        self.spans = sorted(by_id.values(), key=lambda span: (span.start_ns, -span.end_ns))
-        self.known = {span.span_id: span for span in self.spans}
+        self.known = {span.span_id: span for span in spans}
+        self.spans = sorted(self.known.values(), key=lambda span: (span.start_ns, -span.end_ns))
         self.roles = self._find_roles()
         self.runs = [span for span in self.spans if self.roles[span.span_id] == "run"]
         self.sends = [span for span in self.spans if self.roles[span.span_id] == "send"]
+        self.states = {run.span_id: state_of(run) for run in self.runs}
         self._find_tree()
         self._find_causes()
         self._find_waits()
@@ -142,33 +143,32 @@ class Trace:
         pending = [(root, False, False)]
         while pending:
             span, in_run, made_good = pending.pop()
-            is_run = self.roles[span.span_id] == "run"
-            in_run = in_run or is_run
-            # A retry makes good its own attempt. A run below it is a later one, or another task.
-            made_good = state_of(span) == "RETRY" or (made_good and not is_run)
+            if (state := self.states.get(span.span_id)) is not None:
+                # A retry makes good its own attempt. A run below is a later one, or another task.
+                in_run, made_good = True, state == "RETRY"
             self._in_run[span.span_id] = in_run
             if made_good:
                 self._made_good.add(span.span_id)
-            below = self.children.get(span.span_id, ())
-            pending += [(child, in_run, made_good) for child in below]
+            if below := self.children.get(span.span_id):
+                pending += [(child, in_run, made_good) for child in below]
 
     def _find_causes(self) -> None:
         """Find the send of each run, and the sends that no run took."""
         self.message_ids = {s.span_id: message_id_of(s) for s in (*self.runs, *self.sends)}
-        attempts = {self._attempt(send): send for send in reversed(self.sends)}
+        self._times_sent = Counter(self.message_ids[send.span_id] for send in self.sends)
         self.causes: dict[str, ReceivedSpan] = {}
         self._batches: dict[str, list[ReceivedSpan]] = {}
         taken = set(self._received)
         for run in self.runs:
             sends = self._sends_of(run)
-            taken.update(send.span_id for send in sends)
-            # The parent of a retry is the first send, but another send published it.
-            again = attempts.get(self._attempt(run)) if self.message_ids[run.span_id] else None
+            for send in sends:
+                taken.add(send.span_id)
+            batch = [*sends, *self._sends_elsewhere(run)]
+            again = self._published(run, batch)
             if again is not None and again.parent_id != run.span_id:
                 taken.add(again.span_id)
                 sends.insert(0, again)
             else:
-                batch = [*sends, *self._sends_elsewhere(run)]
                 if len(batch) > 1:
                     self._batches[run.span_id] = batch
                 # The message that waited longest comes first.
@@ -178,6 +178,27 @@ class Trace:
         self._taken = taken
         self.untaken = [s for s in self.sends if s.span_id not in taken and self._is_untaken(s)]
 
+    def _published(self, run: ReceivedSpan, batch: list[ReceivedSpan]) -> ReceivedSpan | None:
+        """Return the send of this attempt at the message of *run*, or None.
+
+        The parent of a retry is the first send, but another send published it. *batch* are the
+        sends that *run* names as its parent and in its links.
+        """
+        message = self.message_ids[run.span_id]
+        if not message:
+            return None
+        if len(batch) == self._times_sent[message] == 1:
+            # Most messages are sent once.
+            [send] = batch
+            if self.message_ids.get(send.span_id) == message:
+                return send
+        return self._attempts.get(self._attempt(run))
+
+    @cached_property
+    def _attempts(self) -> dict[tuple[str, str, int], ReceivedSpan]:
+        """The sends, by attempt."""
+        return {self._attempt(send): send for send in reversed(self.sends)}
+
     def _attempt(self, span: ReceivedSpan) -> tuple[str, str, int]:
         return self.message_ids[span.span_id], task_of(span), retries_of(span)
 
@@ -186,8 +207,8 @@ class Trace:
         return [self.known[i] for i in dict.fromkeys(ids) if self.roles.get(i) == "send"]
 
     def _sends_elsewhere(self, run: ReceivedSpan) -> list[ReceivedSpan]:
-        others = (self.elsewhere.sends.get(link.span_id) for link in run.links)
-        return [send for send in others if send is not None]
+        sends = self.elsewhere.sends
+        return [sends[link.span_id] for link in run.links if link.span_id in sends]
 
     def _is_untaken(self, send: ReceivedSpan) -> bool:
         """Return whether *send*, whose run is not in this trace, still needs one here.
@@ -222,18 +243,19 @@ class Trace:
         self.picked_up = [
             wait
             for send in self.sends
+            if send.span_id in self.elsewhere.runs
             for run in self._takers_elsewhere(send)
             if (wait := wait_of(run, send)) is not None
         ]
         starts = [span.start_ns for span in self.spans]
+        ends = [*starts, *(span.end_ns for span in self.spans)]
         starts += [wait.start_ns for wait in (*self.waits.values(), *self.picked_up)]
-        ends = [max(span.start_ns, span.end_ns) for span in self.spans]
         ends += [wait.end_ns for wait in (*self.live, *self.picked_up)]
         self.start_ns, self.end_ns = min(starts, default=0), max(ends, default=0)
 
     def _takers_elsewhere(self, send: ReceivedSpan) -> Sequence[ReceivedSpan]:
         """Return the runs of *send* in other traces, or else the spans that received it there."""
-        takers = self.elsewhere.runs.get(send.span_id, ())
+        takers = self.elsewhere.runs[send.span_id]
         runs = [taker for taker in takers if role_of(taker) == "run"]
         return runs if runs or send.span_id in self._taken else takers
 
@@ -349,7 +371,7 @@ class Trace:
     @property
     def lasting_status(self) -> Status | None:
         """The status if it does not depend on the time, or None while messages wait."""
-        states = {state_of(span) for span in self.runs}
+        states = {*self.states.values()}
         if states & NEVER_RAN or any(
             span.status == "ERROR" and span.span_id not in self._made_good for span in self.spans
         ):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ...otlp.decode import ReceivedSpan
 from ..duration import duration
 from .hops import Trace
-from .messaging import queue_of, state_of, task_of
+from .messaging import queue_of, task_of
 from .wait import LiveState, Wait
 
 __all__ = ["missing_parent", "problems"]
@@ -94,12 +94,15 @@ def _untaken(trace: Trace) -> Iterator[str]:
 
 def _never_ran(trace: Trace) -> Iterator[str]:
     """Yield the reasons why messages never ran. One with an error is the first error."""
-    ended = (run for run in trace.runs if run.status != "ERROR")
-    groups = Counter((state_of(r), queue_of(r), task_of(r) or r.name) for r in ended)
-    for (state, queue, task), count in groups.items():
-        if reason := _NEVER_RAN.get(state):
-            where = f" in `{queue}`" if queue else ""
-            yield f"{_messages(count)} for {task}{where} did not run: {reason}."
+    ended = (
+        (reason, run)
+        for run in trace.runs
+        if (reason := _NEVER_RAN.get(trace.states[run.span_id])) and run.status != "ERROR"
+    )
+    groups = Counter((reason, queue_of(run), task_of(run) or run.name) for reason, run in ended)
+    for (reason, queue, task), count in groups.items():
+        where = f" in `{queue}`" if queue else ""
+        yield f"{_messages(count)} for {task}{where} did not run: {reason}."
 
 
 def _messages(count: int) -> str:

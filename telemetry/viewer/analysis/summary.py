@@ -10,7 +10,7 @@ from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_RO
 
 from .counts import LONGEST_NAME, Key, Run, counted, cut, exception_of, runs_of
 from .hops import Trace
-from .messaging import is_doctors, queue_of, state_of, task_of, text
+from .messaging import is_doctors, queue_of, task_of, text
 from .rows import in_ms
 from .wait import Wait
 
@@ -72,7 +72,7 @@ def summarize(trace: Trace) -> Summary:
         "live": trace.live_states,
         "changes_in_ms": in_ms(trace.changes_ns, trace.now_ns),
         "errors": sum(span.status == "ERROR" for span in trace.spans),
-        "states": Counter(cut(state) for run in trace.runs if (state := state_of(run))),
+        "states": Counter(cut(state) for state in trace.states.values() if state),
         "sentence": trace.sentence,
         "parts": _lengths(trace),
     }
@@ -100,7 +100,7 @@ def _lengths(trace: Trace) -> dict[str, float]:
 def _searched(trace: Trace) -> Iterator[tuple[str, str]]:
     spans = dict.fromkeys(cut(span.name) for span in trace.spans)
     yield from (("name", name) for name in [*spans][:MOST_SEARCHED] if name)
-    yield from (("state", cut(state)) for run in trace.runs if (state := state_of(run)))
+    yield from (("state", cut(state)) for state in trace.states.values() if state)
     if any(send.status == "ERROR" for send in trace.sends):
         yield "state", "UNSENT"
     yield from (("exception", found) for found in _names(map(exception_of, trace.spans)))

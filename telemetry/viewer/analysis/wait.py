@@ -1,8 +1,9 @@
 """The wait of a message between its send and its run, recorded by the run or estimated."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from ...otlp.decode import ReceivedSpan
 from ...tracing.waits import parse_eta
@@ -34,8 +35,7 @@ LONGEST = 3.2e8
 MOMENT = 50 * 10**6
 
 
-@dataclass(slots=True, eq=False)
-class Wait:
+class Wait(msgspec.Struct, eq=False):
     """A wait, in nanoseconds. A wait without a *run* is live.
 
     *estimated*: it was computed from the times of the spans because the run does not record it.

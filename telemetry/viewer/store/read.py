@@ -5,19 +5,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from ...otlp.decode import Attributes, ReceivedSpan, decode_span
+from ...otlp.decode import ReceivedSpan
 from ..analysis.hops import Elsewhere, Trace
 from ..analysis.messaging import is_taker, role_of
 from ..analysis.wait import STUCK_AFTER
-from .sources import decode_source
+from .span_decoding import decode_spans
 
 __all__ = [
     "MOST_SPANS",
     "bodies",
     "count_spans",
-    "decoded",
     "linked_from",
     "number_of",
     "read_spans",
@@ -49,21 +48,19 @@ def count_spans(db: sqlite3.Connection, number: int) -> int:
     return int(db.execute(query, (number,)).fetchone()[0])
 
 
-def stored_spans(
-    db: sqlite3.Connection, number: int, span_id: bytes | None = None, most: int = -1
-) -> Iterator[tuple[bytes, trace_pb2.Span]]:
-    """Yield the spans of a trace, or only *span_id*, each with its source.
-
-    *most* is a limit, or -1.
-    """
-    for source, body in bodies(db, number, span_id, most):
-        yield source, trace_pb2.Span.FromString(body)
+def stored_spans(db: sqlite3.Connection, number: int) -> Iterator[tuple[bytes, Span]]:
+    """Yield the spans of a trace, each with its source."""
+    for source, body in bodies(db, number):
+        yield source, Span.FromString(body)
 
 
 def bodies(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None, most: int = -1
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Return the spans of a trace, or only *span_id*, as protobuf: source and span."""
+    """Return the spans of a trace, or only *span_id*, as protobuf: source and span.
+
+    *most* is a limit, or -1.
+    """
     one = "" if span_id is None else "AND span_id = :span_id"
     return db.execute(
         f"SELECT sources.body, spans.body FROM spans JOIN sources ON sources.id = source "
@@ -76,16 +73,7 @@ def read_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None
 ) -> Iterable[ReceivedSpan]:
     """Return the decoded spans of a trace, or only *span_id*."""
-    return list(decoded(stored_spans(db, number, span_id, MOST_SPANS)))
-
-
-def decoded(stored: Iterable[tuple[bytes, trace_pb2.Span]]) -> Iterator[ReceivedSpan]:
-    """Decode stored spans and their sources."""
-    sources: dict[bytes, tuple[Attributes, str]] = {}
-    for body, span in stored:
-        if body not in sources:
-            sources[body] = decode_source(body)
-        yield decode_span(span, *sources[body])
+    return list(decode_spans(bodies(db, number, span_id, MOST_SPANS)))
 
 
 def spans_with(db: sqlite3.Connection, number: int, text: str) -> Iterator[ReceivedSpan]:
@@ -95,7 +83,7 @@ def spans_with(db: sqlite3.Connection, number: int, text: str) -> Iterator[Recei
         "WHERE trace = ? AND (instr(spans.body, ?) OR instr(sources.body, ?))",
         (number, text.encode(errors="replace"), text.encode(errors="replace")),
     )
-    yield from decoded((source, trace_pb2.Span.FromString(body)) for source, body in rows)
+    yield from decode_spans(rows)
 
 
 def read_trace(
@@ -145,9 +133,9 @@ def _others(db: sqlite3.Connection, ids: Iterable[tuple[str, str]]) -> Iterator[
     """Yield the spans of other traces with these trace and span ids, as far as they are here."""
     number = cache(lambda trace_id: number_of(db, trace_id))
     known = ((number(trace_id), span_id) for trace_id, span_id in ids)
-    yield from decoded(
+    yield from decode_spans(
         stored
         for trace, span_id in known
         if trace is not None
-        for stored in stored_spans(db, trace, bytes.fromhex(span_id))
+        for stored in bodies(db, trace, bytes.fromhex(span_id))
     )

@@ -3,11 +3,10 @@
 import sqlite3
 from collections.abc import Iterator
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
 from ...otlp.decode import ReceivedSpan
 from .attributes import pairs_of
-from .read import bodies, decoded
+from .read import bodies
+from .span_decoding import decode_spans
 
 __all__ = ["spans_like"]
 
@@ -31,7 +30,7 @@ def spans_like(db: sqlite3.Connection, number: int, text: str) -> list[str]:
         for source, body in bodies(db, number)
         if all(needle in body.lower() or needle in source.lower() for needle in needles)
     )
-    spans = decoded((source, Span.FromString(body)) for source, body in found)
+    spans = decode_spans(found)
     return [span.span_id for span in spans if any(wanted in t.casefold() for t in _texts(span))]
 
 
