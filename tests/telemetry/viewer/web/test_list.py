@@ -286,3 +286,17 @@ def test_a_queue_that_is_new_can_be_chosen(page: Page, viewer: Viewer) -> None:
     page.clock.run_for(30_000)
     expect(queues).to_have_text(["Any", "images", "mail"])
     expect(page.get_by_label("Queue")).to_have_value("mail")
+
+
+def test_the_skip_link_leads_to_the_page_that_is_there(page: Page, viewer: Viewer) -> None:
+    ping(viewer)
+    page.goto("/?q=ping")
+    row = page.locator(".traces tbody tr")
+    row.evaluate("row => { row.mark = 'mine'; }")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    assert row.evaluate("row => row.mark") == "mine"
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("combobox", name="Search traces")).to_be_focused()
