@@ -14,7 +14,17 @@ from ...otlp.decode import ReceivedSpan
 from .hops import Trace
 from .messaging import broker_of, is_doctors, number, queue_of, retries_of, state_of, task_of, text
 
-__all__ = ["OUTCOMES", "Flow", "Key", "Run", "counted", "exception_of", "queue_node", "runs_of"]
+__all__ = [
+    "OUTCOMES",
+    "Flow",
+    "Key",
+    "Run",
+    "counted",
+    "exception_of",
+    "name_of",
+    "queue_node",
+    "runs_of",
+]
 
 #: Longer names are cut.
 LONGEST_NAME = 200
@@ -144,6 +154,11 @@ class _Flows:
 def queue_node(broker: str, queue: str) -> str:
     """Return the id of a queue on the map."""
     return f"queue:{queue}\n{broker}" if broker else f"queue:{queue}"
+
+
+def name_of(node: str) -> str:
+    """Return the name of a node of the map, without its kind and its broker."""
+    return node.partition(":")[2].partition("\n")[0]
 
 
 def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[int, Key, list[int]]]:

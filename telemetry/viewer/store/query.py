@@ -165,7 +165,7 @@ def _part(token: str, position: int) -> list[Part]:
         return [Id("span", token.lower())]
     name, colon, value = token.partition(":")
     field = _ALIASES.get(name.lower(), name.lower())
-    if colon and field in (*FIELDS, "log", "status", "trace", "span", "id"):
+    if colon and field in (*FIELDS, "call", "log", "status", "trace", "span", "id"):
         return [_field(field, value, position + len(name) + 1)]
     if found := _BOUND.fullmatch(token):
         known = found[1].lower()

@@ -55,7 +55,7 @@ def _suggestions(db: sqlite3.Connection, typed: str) -> Iterator[tuple[str, str]
     if colon and name.lower() == "status":
         yield from _states(wanted)
         return
-    if colon and name.lower() in FIELDS:
+    if colon and name.lower() in (*FIELDS, "call"):
         kind = name.lower()
         if kind in NAMES_OF_MESSAGES and not wanted and _is_missing(db, kind):
             yield f'{kind}:""', f"no {kind} name"

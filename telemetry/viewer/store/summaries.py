@@ -6,6 +6,7 @@ from collections import Counter
 
 import msgspec
 
+from ..analysis.counts import name_of
 from ..analysis.hops import Trace
 from ..analysis.summary import Summary, to_text
 from ..analysis.wait import NEVER
@@ -84,6 +85,8 @@ def _write_terms(
     names = [terms.number_of(db, *term) for term in summary.names]
     names += [terms.number_of(db, "flow", to_text(flow)) for flow in flows]
     names += [terms.number_of(db, "broker", broker) for broker, _, _ in flows if broker]
+    edges = {key[1:] for _, key, _ in summary.counts if key[0] == "edge"}
+    names += [terms.number_of(db, "call", " → ".join(map(name_of, edge))) for edge in edges]
     db.execute("DELETE FROM named WHERE trace = ?", (number,))
     db.executemany(
         "INSERT OR IGNORE INTO named VALUES (?, ?)",

@@ -172,13 +172,30 @@ def test_the_demo_from_left_to_right_and_its_retry_back(page: Page, viewer: View
 def test_nodes_and_edges_lead_on(page: Page, viewer: Viewer) -> None:
     show(viewer, page, DEMO)
     page.get_by_role("link", name="queuehop-worker to celery").click()
-    asked = "service=queuehop-worker&queue=celery&broker=redis&since_s=3600"
-    expect(page).to_have_url(f"{viewer.url}/?{asked}")
+    asked = "service=queuehop-worker&queue=celery&broker=redis&since_s=3600&q="
+    expect(page).to_have_url(re.compile(re.escape(f"{viewer.url}/?{asked}call")))
+    expect(page.locator(".traces tbody tr")).to_have_count(1)
     page.go_back()
     node = page.get_by_role("link", name="queuehop-web, service")
     node.focus()
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{viewer.url}/?service=queuehop-web&since_s=3600")
+
+
+def test_an_edge_leads_to_the_traces_that_have_it(page: Page, viewer: Viewer) -> None:
+    """A service and a queue may be in a trace for other reasons."""
+    web, send, run, _ = order("a" * 32)
+    to_mail = {"messaging.destination.name": "mail", "messaging.message.id": "o"}
+    by_worker = {"parent_id": "run", "resource": run.resource}
+    mail = replace(send, span_id="mail", attributes=send.attributes | to_mail, **by_worker)
+    first, second, *_ = order("b" * 32)
+    direct = [first, replace(second, attributes=second.attributes | to_mail)]
+    viewer.send(export([web, send, run, mail]), export(direct))
+    viewer.settled(6)
+    page.goto("/map")
+    page.get_by_role("link", name="shop to mail").click()
+    expect(page.locator(".traces tbody tr")).to_have_count(1)
+    expect(page.locator('.traces tr[data-trace^="b"]')).to_be_visible()
 
 
 def test_the_failures_of_an_edge_lead_to_their_traces(page: Page, viewer: Viewer) -> None:
