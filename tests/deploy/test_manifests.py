@@ -403,7 +403,7 @@ def test_the_gateway_judges_what_the_worker_says() -> None:
     for name, policy in policies.items():
         assert policy.keys() == {"name", "type", name}
     (condition,) = policies["ottl_condition"]["ottl_condition"]["span"]
-    assert set(re.findall(r'attributes\["([^"]+)"\]', condition)) == {waits.QUEUE}
+    assert set(re.findall(r'attributes\["([^"]+)"\]', condition)) == {waits.CELERY_WAIT_QUEUE}
 
 
 def test_lightstep_is_reached_as_the_library_does() -> None:
@@ -435,7 +435,7 @@ def measured_wait() -> Metric:
     data = aggregation.collect()
     assert data is not None
     metrics = data.resource_metrics[0].scope_metrics[0].metrics
-    return next(metric for metric in metrics if metric.name == waits.QUEUE)
+    return next(metric for metric in metrics if metric.name == waits.CELERY_WAIT_QUEUE)
 
 
 def normalized(name: str) -> str:

@@ -18,7 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
-from telemetry.doctor import connection, exporter
+from telemetry.doctor import connection
+from telemetry.doctor.collector import check_exporter
 from telemetry.doctor.finding import Finding
 from telemetry.otlp.receiver import Receiver
 
@@ -39,7 +40,7 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Check:
                 patch.delenv(name)
             for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **env}.items():
                 patch.setenv(name, value)
-            return exporter.check_exporter()
+            return check_exporter()
 
     return run
 

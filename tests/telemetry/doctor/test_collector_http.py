@@ -13,7 +13,7 @@ import trustme
 from telemetry.otlp.receiver import Receiver
 
 from ...conftest import free_port
-from .test_exporter import Check, check, code
+from .test_collector import Check, check, code
 
 __all__ = ["check"]
 

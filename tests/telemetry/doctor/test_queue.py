@@ -318,7 +318,9 @@ def test_a_broker_that_ends_while_the_doctor_waits(doctor: Doctor, worker, tmp_p
     server = Server(tmp_path, "secret")
     process = worker("--pool", "solo", CELERY_BROKER_URL=server.url)
     process.signal(signal.SIGSTOP)
-    with redis.Redis.from_url(server.url) as client, client.monitor() as monitor:
+    # Starting the doctor may take longer than the client's default timeout.
+    client = redis.Redis.from_url(server.url, socket_timeout=None)
+    with client, client.monitor() as monitor:
         # The doctor has sent its question, and waits for the worker.
         listener = threading.Thread(
             target=lambda: [
