@@ -66,8 +66,8 @@ function factsOf(edge, nodes, since) {
   const ends = [edge.from, edge.to].map((id) => nodes.get(id));
   const queue = ends.find((node) => node.kind === "queue");
   const service = ends.findLast((node) => node.kind === "service");
-  const call = ends.map((node) => node.name).join(" → ").replaceAll('"', "");
-  return { service: service?.name || null, queue: queue?.name, broker: queue?.broker, since_s: since, q: `call:"${call}"` };
+  const call = ends.map((node) => node.name).join(" → ");
+  return { service: service?.name || null, queue: queue?.name, broker: queue?.broker, since_s: since, q: call.includes('"') ? null : `call:"${call}"` };
 }
 
 /** The number of failures of an edge, with a link: those of runs, of sends, or of calls. */
