@@ -300,7 +300,8 @@ def test_each_message_of_a_batch_is_counted(kept: Kept) -> None:
     [queue] = kept.queues()
     assert (queue["sent"], queue["runs"], queue["depth"]) == (3, 1, 0)
     assert queue["in_per_s"] == queue["out_per_s"]
-    assert [point["depth"] for point in queue["series"]] == [0] * len(queue["series"])
+    # The end of a bucket may lie between the sends and the run.
+    assert queue["series"][-1]["depth"] == 0
 
 
 def test_a_queue_that_nobody_knows_is_empty(kept: Kept) -> None:
