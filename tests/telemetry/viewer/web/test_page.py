@@ -40,8 +40,8 @@ def test_a_ping_is_told_first_and_drawn_second(  # type: ignore[no-untyped-def]
     waits = page.locator(".row.wait")
     expect(waits).to_have_count(1)
     expect(waits).to_contain_text(re.compile(r"waited .* in celery"))
-    assert waits.locator(".bar.wait i.queue").count() == 1
-    assert page.locator(".on-path").count() >= 3
+    expect(waits.locator(".bar.wait i.queue")).to_have_count(1)
+    expect(page.locator(".on-path").nth(2)).to_be_attached()
 
 
 def test_three_waits_are_told_apart(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]
@@ -52,7 +52,9 @@ def test_three_waits_are_told_apart(page, viewer: Viewer) -> None:  # type: igno
     }
     show(viewer, page, [WEB, *message("1", 5, (357, 380), **waits)])
     bar = page.locator(".bar.wait")
-    widths = [part.bounding_box()["width"] for part in bar.locator("i").all()]
+    parts = bar.locator("i")
+    expect(parts).to_have_count(3)
+    widths = [part.bounding_box()["width"] for part in parts.all()]
     assert widths[1] == pytest.approx(2 * widths[0], rel=0.1)
     assert widths[0] == pytest.approx(2 * widths[2], rel=0.1)
     label = page.locator(".row.wait .label")
@@ -247,6 +249,7 @@ def test_at_twice_the_size_nothing_is_cut_off(page, viewer: Viewer) -> None:  # 
     page.set_viewport_size({"width": 640, "height": 400})
     for path in ("/", f"/trace/{TRACE}", "/queues", "/map"):
         page.goto(path)
+        expect(page.locator("main a").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 640
 
 

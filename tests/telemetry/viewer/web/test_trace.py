@@ -160,7 +160,9 @@ def test_more_services_than_colors_have_patterns(page: Page, viewer: Viewer) -> 
         span(f"c{at}", "web", "INTERNAL", (at, at + 1), f"service-{at}", "work") for at in range(14)
     ]
     show(viewer, page, spans)
-    looks = page.locator(".legend .swatch.color").evaluate_all(
+    swatches = page.locator(".legend .swatch.color")
+    expect(swatches).to_have_count(15)
+    looks = swatches.evaluate_all(
         "all => all.map(one => getComputedStyle(one)).map(style => style.backgroundColor"
         " + style.backgroundImage + style.borderTopWidth)"
     )
