@@ -122,13 +122,13 @@ class RunTracer:
         self, headers: Mapping[str, Any]
     ) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
         """Return the run's parent, the context of its message, and the links of the run."""
-        send, context = extract_parent(headers)
+        parent, context = extract_parent(headers)
         linked = parse_links(headers[LINKS]) if LINKS in headers else []
         links = [RecordedLink.to(each) for each in linked]
         relation = headers.get(RELATION, self._relation)
         if relation == "child" or (relation != "link" and self._relation == "child"):
-            return send, context, links
-        return None, context, links if send is None else [RecordedLink.to(send), *links]
+            return parent, context, links
+        return None, context, links if parent is None else [RecordedLink.to(parent), *links]
 
     def _start_eager(self, task: str, message: Mapping[str, Any]) -> Run:
         """Start a run that the caller waits for. It has no message, and is inside the caller."""
@@ -156,10 +156,11 @@ class RunTracer:
         facts.queue = facts.queue if len({each.queue for each in taken}) == 1 else None
         facts.redelivered = any(each.redelivered for each in taken)
         facts.messages = len(taken)
-        sends = [send for each in headers if (send := extract_parent(each)[0]) is not None]
+        parents = [extract_parent(each)[0] for each in headers]
         run = Run(self._template(task, False), facts)
         run.id = task_id
-        run.start(None, NO_CONTEXT, list(map(RecordedLink.to, sends)))
+        links = [RecordedLink.to(parent) for parent in parents if parent is not None]
+        run.start(None, NO_CONTEXT, links)
         return run
 
     @cached_property

@@ -165,16 +165,16 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
     headers = {} if headers is None else headers
     is_retry = run is not None and options.get("retries") and options.get("task_id") == run.id
     if has_parent(headers):
-        propagators, given = configured_propagators(), extract_parent(headers)[0]
-        if given is None:
+        propagators, parent = configured_propagators(), extract_parent(headers)[0]
+        if parent is None:
             headers = _without(headers, propagators.parent_fields | {TRACESTATE})
-        elif run is not None and given.ids in _parents(run, is_retry):
+        elif run is not None and parent.ids in _parents(run, is_retry):
             headers = _without(headers, propagators.fields | {LINKS})
     if run is not None and is_retry and not has_parent(headers):
-        sent, context = extract_parent(trace_headers(run.request or {}))
-        if sent is not None:
+        parent, context = extract_parent(trace_headers(run.request or {}))
+        if parent is not None:
             headers = dict(headers)
-            add_context(headers, sent, context)
+            add_context(headers, parent, context)
     return headers
 
 

@@ -48,13 +48,13 @@ class Sender:
         self,
         directory: SpoolDirectory,
         deliveries: Deliveries,
-        bounds: settings.Spool,
+        spool: settings.Spool,
         pause: float,
     ) -> None:
         """*pause* is the seconds between two looks at the segments."""
         self._directory = directory
         self._deliveries = deliveries
-        self._bounds = bounds
+        self._spool = spool
         self._pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         self._segments: dict[str, Segment] = {}
         self._closed: list[str] = []  # beyond the number that may be open
@@ -97,14 +97,14 @@ class Sender:
                 self._unreadable[name] = exc.strerror or str(exc)
         self._closed = closed[room:]
         waiting = sum(segment.undelivered for segment in self._segments.values())
-        oldest = time.time() - self._bounds.max_age
+        oldest = time.time() - self._spool.max_age
         for segment in self._segments.values():
             size = segment.undelivered
             if size and segment.written_at < oldest:
-                self._drop(*segment.give_up(), f"older than {self._bounds.max_age:g} seconds")
+                self._drop(*segment.give_up(), f"older than {self._spool.max_age:g} seconds")
                 waiting -= size
-            elif size and waiting > self._bounds.max_bytes:
-                self._drop(*segment.give_up(), f"more than {self._bounds.max_bytes} bytes wait")
+            elif size and waiting > self._spool.max_bytes:
+                self._drop(*segment.give_up(), f"more than {self._spool.max_bytes} bytes wait")
                 waiting -= size
 
     def _drop(self, spans: int, logs: int, reason: str) -> None:
@@ -197,16 +197,16 @@ def main(path: str) -> None:
     # into the file of the standard error, which has no bound.
     logging.disable()
     directory = SpoolDirectory(Path(path))
-    targets, bounds = exporter.targets(), settings.spool()
-    if targets is None or bounds is None:
+    targets, spool = exporter.targets(), settings.spool()
+    if targets is None or spool is None:
         return
     delivery_settings = settings.delivery(schedule_delay=DELAY)
     deliveries = Deliveries(targets, delivery_settings)
     os.chdir("/")  # so that no file system is in use
     older = count_older_spans(directory)
     deliveries.spans.drop(older, "written by an older version of queuehop, in another format")
-    _sweep(directory, bounds.max_age)
-    Sender(directory, deliveries, bounds, delivery_settings.schedule_delay).run()
+    _sweep(directory, spool.max_age)
+    Sender(directory, deliveries, spool, delivery_settings.schedule_delay).run()
 
 
 def _signal_status(before: SignalStatus, delivery: Delivery) -> SignalStatus:

@@ -40,13 +40,13 @@ LARGEST_WAITING = 4 * 1024 * 1024
 
 
 class Writer:
-    """Appends to segments in *directory*. If they exceed *bounds*, it removes the oldest."""
+    """Appends to segments in *directory*. Beyond the bounds of *spool*, it removes the oldest."""
 
-    def __init__(self, directory: SpoolDirectory, watch: Watch, bounds: Spool) -> None:
+    def __init__(self, directory: SpoolDirectory, watch: Watch, spool: Spool) -> None:
         self._directory = directory
-        self._size = min(bounds.max_bytes // PART, LARGEST_SEGMENT)
-        self._age = bounds.max_age / PART
-        self._most = 2 * bounds.max_bytes  # a sender, if there is one, allows half of this
+        self._size = min(spool.max_bytes // PART, LARGEST_SEGMENT)
+        self._age = spool.max_age / PART
+        self._most = 2 * spool.max_bytes  # a sender, if there is one, allows half of this
         self._tree = secrets.token_hex(8)
         self._number = 0
         self._watch = watch
