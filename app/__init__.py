@@ -39,7 +39,7 @@ def create_app() -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions["broker"] = TaskQueue(celery)
+    app.extensions["task_queue"] = TaskQueue(celery)
     app.register_blueprint(views)
     app.after_request(_finish)
     return instrument_flask(app)

@@ -35,10 +35,10 @@ def ping() -> Response:
     length = _length(_parameter("length"))
     seconds = _wait(_parameter("wait"))
 
-    task_id = _broker().publish(task, length=length)
+    task_id = _task_queue().publish(task, length=length)
     if seconds is None:
         return _answer(202, task_id)
-    result = _broker().wait(task_id, seconds)
+    result = _task_queue().wait(task_id, seconds)
     if not result.is_ready:
         message = f"the task has not finished within {seconds:g} s"
         return _answer(504, task_id, state=result.state, error={"message": message})
@@ -48,20 +48,20 @@ def ping() -> Response:
 @views.get("/ping/<uuid:task_id>")
 def status(task_id: UUID) -> Response:
     """Return the state of a task."""
-    result = _broker().result(str(task_id))
+    result = _task_queue().result(str(task_id))
     return jsonify(task_id=str(task_id), **_describe(result))
 
 
 @views.get("/healthz")
 def health() -> tuple[Response, int]:
     """Return whether the broker and a worker answer."""
-    broker, worker = _broker().health()
+    broker, worker = _task_queue().health()
     return jsonify(broker=broker, worker=worker), 200 if broker and worker else 503
 
 
-def _broker() -> TaskQueue:
-    broker: TaskQueue = current_app.extensions["broker"]
-    return broker
+def _task_queue() -> TaskQueue:
+    task_queue: TaskQueue = current_app.extensions["task_queue"]
+    return task_queue
 
 
 def _answer(code: int, task_id: str, **more: Any) -> Response:
