@@ -4,6 +4,7 @@ A child that is killed reports nothing, and a message that never reaches one has
 process knows of both and has the message: it reports them in the trace that the headers name.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -91,6 +92,11 @@ class MainProcess:
                 with main_process.lost(self, exc):
                     return super().on_failure(exc_info, send_failed_event, return_ok)
 
+            def reject(self, requeue: bool = False) -> Any:
+                if self.time_start is None and not hasattr(self, Run.attribute):
+                    main_process.on_refused(self)
+                return super().reject(requeue)
+
             def _success_was_stored(self) -> Any:
                 meta = super()._success_was_stored()
                 setattr(self, _SUCCEEDED, bool(meta))
@@ -151,16 +157,24 @@ class MainProcess:
             state = EXPIRED if expired else states.REVOKED
             self._never_ran(sender.name, vars(request), state)
 
-    def on_unknown(self, sender: Any, message: Any, name: str, **_: Any) -> None:
+    def on_unknown(self, sender: Any, message: Any, name: str, id: Any, **_: Any) -> None:
         """Report a message for a task that this worker does not have: ``task_unknown``."""
         if sender.app is self._app:
-            self._never_ran(name, _fields(sender, message), UNKNOWN, error_type(NotRegistered()))
+            # In protocol 1, the id is not in the headers.
+            fields = {**_fields(sender, message), "id": id}
+            self._never_ran(name, fields, UNKNOWN, error_type(NotRegistered()))
 
     def on_rejected(self, sender: Any, message: Any, exc: Any, **_: Any) -> None:
         """Report a message that is not a task, or whose task is malformed: ``task_rejected``."""
         if sender.app is self._app:
             error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
             self._never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
+
+    def on_refused(self, request: Any) -> None:
+        """Report a message that Celery rejects before it runs, as if its ``eta`` overflows."""
+        exc = sys.exception()
+        error = error_type(exc) if exc is not None else None
+        self._never_ran(request.name, request.request_dict, states.REJECTED, error)
 
     def _on_decode_error(
         self, consumer: Any, decode_error: Callable[..., Any]

@@ -232,6 +232,36 @@ def hopeless(self: Task) -> None:
     raise LookupError("never")
 
 
+class WithBadHandlers(Task):
+    """A task whose handlers have a bug."""
+
+    def on_failure(self, *_: object) -> None:
+        raise RuntimeError("a bug in a handler")
+
+    on_retry = on_failure
+
+
+@shared_task(base=WithBadHandlers, bind=True)
+def mishandled(self: Task, retry: bool) -> None:
+    if retry:
+        raise self.retry(countdown=60)
+    raise LookupError("nothing here")
+
+
+class Unprintable(Exception):
+    """An exception without a message."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+@shared_task
+def unprintable() -> None:
+    raise Unprintable
+
+
 @shared_task
 def gate(arrived: str, leave: str) -> None:
     """Report that the task runs, and wait for the test."""

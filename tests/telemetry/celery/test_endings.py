@@ -96,6 +96,33 @@ class TestAttemptsThatAreKilled:
         assert errback.parent_id == send.span_id
 
 
+class TestAttemptsThatAreHandledBadly:
+    @pytest.mark.parametrize("retry", [False, True])
+    def test_a_handler_that_raises(self, prefork: Queue, retry: bool) -> None:
+        prefork.send("mishandled", retry)
+        send, run = prefork.spans("send mishandled", "process mishandled")
+        assert run.parent_id == send.span_id
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+        assert run.attributes["error.type"] == "RuntimeError"
+        (event,) = run.events
+        assert event.attributes["exception.message"] == "a bug in a handler"
+
+    def test_an_errback_that_raises(self, prefork: Queue) -> None:
+        # Celery calls it where the failure is handled, and it takes two arguments more.
+        s(prefork, "fail").apply_async(link_error=s(prefork, "inline").set(args=(1,)))
+        send, run = prefork.spans("send fail", "process fail")
+        assert run.parent_id == send.span_id
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+
+    def test_an_exception_without_a_message(self, prefork: Queue) -> None:
+        prefork.send("unprintable")
+        (run,) = prefork.spans("process unprintable")
+        (event,) = run.events
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+        assert event.attributes["exception.type"] == f"{TASK}.Unprintable"
+        assert event.attributes["exception.message"] == "<exception str() failed>"
+
+
 class TestMessagesThatNeverRun:
     @pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
     def test_expired(self, queue: Queue, pool: str) -> None:
@@ -123,6 +150,14 @@ class TestMessagesThatNeverRun:
         assert state(run) == "UNKNOWN"
         assert run.status == "ERROR"
         assert run.attributes["error.type"] == "celery.exceptions.NotRegistered"
+        assert run.duration < 0.5
+
+    def test_a_time_that_the_worker_cannot_have(self, solo: Queue) -> None:
+        solo.send("add", 1, 2, eta="0001-01-01T00:00:00+14:00")
+        send, run = solo.spans("send add", "process add")
+        assert run.parent_id == send.span_id
+        assert (run.status, state(run)) == ("ERROR", "REJECTED")
+        assert run.attributes["error.type"] == "OverflowError"
         assert run.duration < 0.5
 
     def test_a_body_that_cannot_be_decoded(self, queue: Queue, broker: Broker) -> None:
