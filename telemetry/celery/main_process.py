@@ -17,7 +17,7 @@ from celery.utils.imports import symbol_by_name
 from opentelemetry.trace import NonRecordingSpan
 
 from ..setup import sink
-from ..tracing.context import attach, detach, with_span
+from ..tracing.context import detach
 from ..tracing.faults import log_internal_error
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
@@ -37,7 +37,9 @@ _LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInt
 #: Celery reads the start of a child from another clock, which may be this many seconds late.
 CLOCKS_DIFFER = 0.001
 
-_SUCCEEDED = "queuehop_succeeded"
+#: The attribute of a request with the state that Celery has stored for a lost attempt, if it is
+#: neither a failure nor a revocation.
+_STATE = "queuehop_state"
 
 #: Marks a traced class, so that a second worker in one process derives none from it.
 _MARK = "queuehop_traced"
@@ -99,8 +101,15 @@ class MainProcess:
 
             def _success_was_stored(self) -> Any:
                 meta = super()._success_was_stored()
-                setattr(self, _SUCCEEDED, bool(meta))
+                if meta:
+                    setattr(self, _STATE, states.SUCCESS)
                 return meta
+
+            def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> Any:
+                is_retried = super()._retry_worker_lost(exc, exc_info)
+                if is_retried:
+                    setattr(self, _STATE, states.RETRY)
+                return is_retried
 
         setattr(Request, _MARK, True)
         return Request
@@ -119,11 +128,11 @@ class MainProcess:
             log_internal_error("report a lost run")
             yield
             return
-        token = attach(with_span(run.span, run.context))
+        run.attach(run.context)
         try:
             yield
         finally:
-            detach(token)
+            detach(run.token)
             if known is None:
                 self._end_lost(request, run, exc)
 
@@ -131,20 +140,20 @@ class MainProcess:
         run = _reported_by_child(request) or self._runs.start(
             request.task.name, request.request_dict, started=request.time_start
         )
+        run.request = request.request_dict
         setattr(request, Run.attribute, run)
         if request.chord:
             watch_chord(request.task.backend)
         return run
 
     def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
-        if getattr(request, _SUCCEEDED, False):
-            state = states.SUCCESS
-        else:
+        state = getattr(request, _STATE, None)
+        if state != states.SUCCESS:
             # The reason why Celery ended a child, rather than how the child ended.
             if request._already_revoked:
                 exc = Terminated()
-            state = states.REVOKED if isinstance(exc, Terminated) else states.FAILURE
             run.fail(exc)
+            state = state or (states.REVOKED if isinstance(exc, Terminated) else states.FAILURE)
         run.facts.state = state
         run.end()
 

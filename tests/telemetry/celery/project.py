@@ -164,6 +164,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@shared_task(bind=True, retry_on_worker_lost=True, default_retry_delay=0, max_retries=1)
+def die_once(self: Task) -> None:
+    """Be killed, and be retried by the worker's main process."""
+    if not self.request.retries:
+        die()
+
+
 @shared_task
 def die_at_the_end() -> None:
     """Succeed; the child is killed before it can report that."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 from celery import chain, chord, group
+from celery.worker.request import Request
 
 from telemetry.otlp.decode import ReceivedSpan
 
@@ -94,6 +95,27 @@ class TestAttemptsThatAreKilled:
         )
         assert send.parent_id == inline.parent_id == died.span_id
         assert errback.parent_id == send.span_id
+
+    @pytest.mark.skipif(
+        not hasattr(Request, "_retry_worker_lost"), reason="Celery has no such retries"
+    )
+    @pytest.mark.parametrize("protocol", [1, 2])
+    def test_a_retry_of_a_killed_attempt(
+        self, prefork: Queue, protocol: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(prefork.app.conf, "task_protocol", protocol)
+        prefork.send("die_once")
+        send, died, resent, last = prefork.spans(
+            "send die_once", "process die_once", "send die_once", "process die_once"
+        )
+        assert died.parent_id == last.parent_id == send.span_id
+        assert (died.status, state(died), state(last)) == ("ERROR", "RETRY", "SUCCESS")
+        assert links(last) == [ids(send), ids(died)]
+        assert (resent.kind, resent.parent_id, links(resent)) == (
+            "CLIENT",
+            died.span_id,
+            [ids(send)],
+        )
 
 
 class TestAttemptsThatAreHandledBadly:
