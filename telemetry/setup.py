@@ -5,14 +5,12 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.environment_variables import OTEL_LOGS_EXPORTER, OTEL_PYTHON_TRACER_PROVIDER
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv._incubating.attributes.host_attributes import HOST_NAME
 from opentelemetry.semconv.attributes.service_attributes import (
     SERVICE_INSTANCE_ID,
@@ -20,7 +18,7 @@ from opentelemetry.semconv.attributes.service_attributes import (
 )
 
 from .config import exporter, settings
-from .config.sdk import set_global_textmap
+from .config.sdk import create_resource, set_global_textmap
 from .propagation.configured import configured_propagators
 from .tracing.faults import is_soft_time_limit, log_internal_error, logger
 from .tracing.logs import correlate_logs
@@ -176,7 +174,7 @@ def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
     global _is_in_memory
     from .export.outgoing import Origin, origin_of
 
-    instance_is_set = SERVICE_INSTANCE_ID in _environment()
+    instance_is_set = SERVICE_INSTANCE_ID in settings.resource_attributes()
     # The sender reads these settings too, but has no log. So this process logs their problems.
     delivery, spool = settings.delivery(), settings.spool()
 
@@ -208,22 +206,19 @@ def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
 
 
 def _resource(service_name: str | None) -> Resource:
-    environment = _environment()
+    environment = settings.resource_attributes()
     if service_name is None and SERVICE_NAME not in environment:
         service_name = DEFAULT_SERVICE_NAME
         logger.warning("no service name: set OTEL_SERVICE_NAME; using %s", service_name)
-    attributes: dict[str, Any] = {SERVICE_NAME: service_name, HOST_NAME: socket.gethostname()}
-    return Resource.create({**attributes, **environment})
-
-
-def _environment() -> Mapping[str, Any]:
-    """Return the resource attributes that the environment sets."""
-    return OTELResourceDetector().detect().attributes or {}
+    attributes = {HOST_NAME: socket.gethostname()}
+    if service_name is not None:
+        attributes[SERVICE_NAME] = service_name
+    return create_resource({**attributes, **environment})
 
 
 def is_named_by_environment() -> bool:
     """Return whether the environment names the service and so overrides the names in code."""
-    return SERVICE_NAME in _environment()
+    return SERVICE_NAME in settings.resource_attributes()
 
 
 def names_in_code() -> list[str]:

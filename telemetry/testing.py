@@ -22,6 +22,7 @@ from .config.sdk import (
     ReadableSpan,
     SpanLimits,
     SpanProcessor,
+    create_resource,
     remove_span_processor,
     sampling,
 )
@@ -132,7 +133,7 @@ def spans() -> Iterator[Spans]:
     provider: Any = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider):  # no provider is set yet
         always = Sampler(sampling.ALWAYS_ON, True, True, True)
-        provider = HopTracerProvider(always, Resource.create({}), SpanLimits())
+        provider = HopTracerProvider(always, create_resource({}), SpanLimits())
         trace.set_tracer_provider(provider)
     if isinstance(provider, HopTracerProvider):
         open_spans = _OpenSpans()

@@ -34,8 +34,9 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
         take = start_strategy(app, consumer, **options)
 
         def take_in_context(message: Any, body: Any, *args: Any, **options: Any) -> Any:
-            # Celery makes its request from the body in protocol 1, from the headers in protocol 2.
-            fields = body if type(body) is dict else message.headers
+            # Celery makes its request from the headers, also in protocol 1, unless the body has no
+            # arguments.
+            fields = body if type(body) is dict and "args" not in body else message.headers
             if type(fields) is dict:
                 fields[RECEIVED_AT] = time.time()
                 if (message.delivery_info or {}).get("exchange"):

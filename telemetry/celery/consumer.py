@@ -86,7 +86,11 @@ class RunTracer:
         # connections of a greenlet, would live until the garbage collector runs.
         if run.request is not None:
             run.request.pop(Run.attribute, None)
-        if state is None and current_process().daemon:
+        if (
+            state is None
+            and current_process().daemon
+            and not isinstance(sys.exception(), Exception)
+        ):
             # The child is ending, by itself or killed. The main process reports the run.
             return
         facts = run.facts
@@ -212,9 +216,11 @@ def _items(message: Mapping[str, Any]) -> int | None:
 
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
-        # Neither a result nor a failure: SystemExit, or a killed greenlet.
+        # SystemExit, a killed greenlet, or an exception that a handler such as ``on_failure`` or an
+        # errback raised. For the last, Celery stores FAILURE.
         if (exc := sys.exception()) is not None:
             run.fail(exc)
+            run.facts.state = states.FAILURE if isinstance(exc, Exception) else None
         return
     cause = retval
     if state == states.RETRY:  # without an ``exc=``, its cause is the exception being handled

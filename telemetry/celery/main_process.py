@@ -4,6 +4,7 @@ A child that is killed reports nothing, and a message that never reaches one has
 process knows of both and has the message: it reports them in the trace that the headers name.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -16,7 +17,7 @@ from celery.utils.imports import symbol_by_name
 from opentelemetry.trace import NonRecordingSpan
 
 from ..setup import sink
-from ..tracing.context import attach, detach, with_span
+from ..tracing.context import detach
 from ..tracing.faults import log_internal_error
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
@@ -36,7 +37,9 @@ _LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInt
 #: Celery reads the start of a child from another clock, which may be this many seconds late.
 CLOCKS_DIFFER = 0.001
 
-_SUCCEEDED = "queuehop_succeeded"
+#: The attribute of a request with the state that Celery has stored for a lost attempt, if it is
+#: neither a failure nor a revocation.
+_STATE = "queuehop_state"
 
 #: Marks a traced class, so that a second worker in one process derives none from it.
 _MARK = "queuehop_traced"
@@ -91,10 +94,22 @@ class MainProcess:
                 with main_process.lost(self, exc):
                     return super().on_failure(exc_info, send_failed_event, return_ok)
 
+            def reject(self, requeue: bool = False) -> Any:
+                if self.time_start is None and not hasattr(self, Run.attribute):
+                    main_process.on_refused(self)
+                return super().reject(requeue)
+
             def _success_was_stored(self) -> Any:
                 meta = super()._success_was_stored()
-                setattr(self, _SUCCEEDED, bool(meta))
+                if meta:
+                    setattr(self, _STATE, states.SUCCESS)
                 return meta
+
+            def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> Any:
+                is_retried = super()._retry_worker_lost(exc, exc_info)
+                if is_retried:
+                    setattr(self, _STATE, states.RETRY)
+                return is_retried
 
         setattr(Request, _MARK, True)
         return Request
@@ -113,11 +128,11 @@ class MainProcess:
             log_internal_error("report a lost run")
             yield
             return
-        token = attach(with_span(run.span, run.context))
+        run.attach(run.context)
         try:
             yield
         finally:
-            detach(token)
+            detach(run.token)
             if known is None:
                 self._end_lost(request, run, exc)
 
@@ -125,20 +140,20 @@ class MainProcess:
         run = _reported_by_child(request) or self._runs.start(
             request.task.name, request.request_dict, started=request.time_start
         )
+        run.request = request.request_dict
         setattr(request, Run.attribute, run)
         if request.chord:
             watch_chord(request.task.backend)
         return run
 
     def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
-        if getattr(request, _SUCCEEDED, False):
-            state = states.SUCCESS
-        else:
+        state = getattr(request, _STATE, None)
+        if state != states.SUCCESS:
             # The reason why Celery ended a child, rather than how the child ended.
             if request._already_revoked:
                 exc = Terminated()
-            state = states.REVOKED if isinstance(exc, Terminated) else states.FAILURE
             run.fail(exc)
+            state = state or (states.REVOKED if isinstance(exc, Terminated) else states.FAILURE)
         run.facts.state = state
         run.end()
 
@@ -151,16 +166,24 @@ class MainProcess:
             state = EXPIRED if expired else states.REVOKED
             self._never_ran(sender.name, vars(request), state)
 
-    def on_unknown(self, sender: Any, message: Any, name: str, **_: Any) -> None:
+    def on_unknown(self, sender: Any, message: Any, name: str, id: Any, **_: Any) -> None:
         """Report a message for a task that this worker does not have: ``task_unknown``."""
         if sender.app is self._app:
-            self._never_ran(name, _fields(sender, message), UNKNOWN, error_type(NotRegistered()))
+            # In protocol 1, the id is not in the headers.
+            fields = {**_fields(sender, message), "id": id}
+            self._never_ran(name, fields, UNKNOWN, error_type(NotRegistered()))
 
     def on_rejected(self, sender: Any, message: Any, exc: Any, **_: Any) -> None:
         """Report a message that is not a task, or whose task is malformed: ``task_rejected``."""
         if sender.app is self._app:
             error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
             self._never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
+
+    def on_refused(self, request: Any) -> None:
+        """Report a message that Celery rejects before it runs, as if its ``eta`` overflows."""
+        exc = sys.exception()
+        error = error_type(exc) if exc is not None else None
+        self._never_ran(request.name, request.request_dict, states.REJECTED, error)
 
     def _on_decode_error(
         self, consumer: Any, decode_error: Callable[..., Any]

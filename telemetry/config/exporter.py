@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 
-from .settings import number, reject
+from .settings import boolean, number, reject
 
 __all__ = [
     "LIGHTSTEP_ENDPOINT",
@@ -61,7 +61,7 @@ def turned_off_by() -> str:
 
 
 def _disabled() -> bool:
-    return os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
+    return boolean(OTEL_SDK_DISABLED)
 
 
 def is_enabled(signal: Signal) -> bool:
@@ -213,8 +213,8 @@ def _url(
 def _address(signal: Signal, variable: str, endpoint: str) -> tuple[str, bool] | None:
     """Return the gRPC target of *endpoint* and whether it is plain text."""
     if "://" not in endpoint or is_grpc_target(endpoint):
-        _, insecure = _setting(signal, "INSECURE")
-        return _absolute(endpoint), insecure.lower() == "true"
+        variable, _ = _setting(signal, "INSECURE")
+        return _absolute(endpoint), boolean(variable)
     takes = "http:// or https://host:port, or a target of gRPC such as unix:/path"
     url = _split(variable, endpoint, "gRPC", takes)
     if url is None:

@@ -8,6 +8,7 @@ problem. The API raises on a propagator that is not installed, so this module hi
 
 import logging
 import os
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_SPAN_EVENT_COUNT_LIMIT,
     OTEL_SPAN_LINK_COUNT_LIMIT,
 )
+from opentelemetry.sdk.resources import Resource
 
 __all__ = [
     "Event",
@@ -24,6 +26,7 @@ __all__ = [
     "SpanLimits",
     "SpanProcessor",
     "TracerProvider",
+    "create_resource",
     "logger",
     "remove_span_processor",
     "sampling",
@@ -69,6 +72,24 @@ except Exception:
         from opentelemetry.propagate import set_global_textmap
     finally:
         os.environ[OTEL_PROPAGATORS] = _named
+
+
+def create_resource(attributes: Mapping[str, str]) -> Resource:
+    """Return the resource of *attributes*, the SDK's own and those of the environment.
+
+    The SDK logs each entry of ``OTEL_RESOURCE_ATTRIBUTES`` that it cannot read, without the name of
+    the variable. ``settings.resource_attributes`` has logged that.
+    """
+    sdks_logger = logging.getLogger(Resource.__module__)
+    sdks_logger.addFilter(_is_not_about_an_entry)
+    try:
+        return Resource.create(attributes)
+    finally:
+        sdks_logger.removeFilter(_is_not_about_an_entry)
+
+
+def _is_not_about_an_entry(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid key value resource attribute pair")
 
 
 def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...] | None:

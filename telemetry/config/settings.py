@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from opentelemetry.sdk import environment_variables as env
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
 from .sdk import SpanLimits, logger, sampling
 
@@ -24,10 +26,12 @@ __all__ = [
     "Logs",
     "Sampler",
     "Spool",
+    "boolean",
     "delivery",
     "logs",
     "number",
     "reject",
+    "resource_attributes",
     "sampler",
     "span_limits",
     "spool",
@@ -65,6 +69,32 @@ def number(variable: str, default: float, *, least: float = 0.0) -> float:
     except ValueError:
         reject(variable, f"is {value!r}, not a number of at least {least:g}", f"using {default:g}")
         return default
+    return found
+
+
+def boolean(variable: str) -> bool:
+    """Read ``true`` or ``false``. Return False if it is absent or malformed."""
+    value = os.environ.get(variable, "").strip().lower()
+    if value not in ("true", "false", ""):
+        reject(variable, f"is {value!r}, not true or false", "using false")
+    return value == "true"
+
+
+def resource_attributes() -> dict[str, str]:
+    """Read ``OTEL_RESOURCE_ATTRIBUTES`` and ``OTEL_SERVICE_NAME``, which wins."""
+    found = {}
+    for entry in os.environ.get(env.OTEL_RESOURCE_ATTRIBUTES, "").split(","):
+        name, is_pair, value = entry.partition("=")
+        if is_pair:
+            found[name.strip()] = unquote(value.strip())
+        elif entry.strip():
+            reject(
+                env.OTEL_RESOURCE_ATTRIBUTES,
+                "has an entry that is not name=value",
+                "leaving that entry out",
+            )
+    if name := os.environ.get(env.OTEL_SERVICE_NAME, ""):
+        found[SERVICE_NAME] = name
     return found
 
 

@@ -19,7 +19,7 @@ from .foreign import ForeignSpan
 from .interrupts import cleans_up
 from .provider import HopTracerProvider
 from .record import Facts, Parent, RecordedLink, SpanTemplate
-from .span import HopSpan, error_type
+from .span import HopSpan, error_type, exception_message
 
 __all__ = ["NO_CONTEXT", "Hop"]
 
@@ -112,7 +112,8 @@ class Hop(Generic[F]):
             if not self.secrets:
                 self.span.record_exception(exc)
                 return
-            message, stacktrace = str(exc), "".join(traceback.format_exception(exc))
+            message = exception_message(exc)
+            stacktrace = "".join(traceback.format_exception(exc))
             for secret in self.secrets:
                 message, stacktrace = message.replace(secret, "…"), stacktrace.replace(secret, "…")
             cleared = {EXCEPTION_MESSAGE: message, EXCEPTION_STACKTRACE: stacktrace}

@@ -20,7 +20,7 @@ from .interrupts import uninterrupted
 from .logs import is_unrecorded
 from .masking import is_secret_name, mask
 from .record import RecordedException, RecordedLog
-from .span import error_type
+from .span import error_type, exception_message
 
 __all__ = ["LogRecorder", "record_logs"]
 
@@ -129,7 +129,8 @@ class LogRecorder:
         # The end of it is where the exception was raised.
         length = self._settings.max_length
         stacktrace = mask(stacktrace[-length - _MARGIN :])[-length:]
-        return RecordedException(error_type(exc), self._cut(str(exc)), _encodable(stacktrace))
+        message = self._cut(exception_message(exc))
+        return RecordedException(error_type(exc), message, _encodable(stacktrace))
 
     def _add_attributes(
         self, log: RecordedLog, fields: dict[str, Any], extra: Iterable[str]

@@ -32,6 +32,7 @@ __all__ = [
     "SpanOwner",
     "api_link",
     "error_type",
+    "exception_message",
     "fail_as_asked",
     "readable",
 ]
@@ -194,7 +195,7 @@ class HopSpan(Span):
         """Add the event of an *exception*, with its message and its traceback."""
         described: dict[str, AttributeValue] = {
             EXCEPTION_TYPE: error_type(exception),
-            EXCEPTION_MESSAGE: str(exception),
+            EXCEPTION_MESSAGE: exception_message(exception),
             EXCEPTION_STACKTRACE: "".join(traceback.format_exception(exception)),
             EXCEPTION_ESCAPED: str(escaped),
             **(attributes or {}),
@@ -338,3 +339,11 @@ def error_type(exc: BaseException) -> str:
     """Return the fully qualified class name of *exc*, as ``error.type`` wants it."""
     module, name = type(exc).__module__, type(exc).__qualname__
     return name if module == "builtins" else f"{module}.{name}"
+
+
+def exception_message(exc: BaseException) -> str:
+    """Return the message of *exc*. If its ``__str__`` raises, it is what a traceback has there."""
+    try:
+        return str(exc)
+    except Exception:
+        return "<exception str() failed>"

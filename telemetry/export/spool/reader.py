@@ -67,12 +67,18 @@ class SegmentReader:
             length = 0 if at_end else size - frames.HEADER
             return Chunk([], [], length, position + len(data) if at_end else 0)
         items, unreadable = [], []
+        # An exception that a signal raises right after a write makes the writer write again.
+        records: set[bytes] = set()
         for frame in found:
             end = position + frame.end
             try:
                 if frame.kind == frames.DEFINITION:
                     self._origins[frame.id] = _origin(frame.content)
+                elif frame.content in records:
+                    continue
                 elif end > skip:
+                    if frame.kind == frames.RECORD:
+                        records.add(frame.content)
                     content = _DECODERS[frame.kind](frame.content)
                     items.append((self._convert(self._origins[frame.id], content), end))
             except Exception:

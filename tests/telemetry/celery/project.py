@@ -164,6 +164,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@shared_task(bind=True, retry_on_worker_lost=True, default_retry_delay=0, max_retries=1)
+def die_once(self: Task) -> None:
+    """Be killed, and be retried by the worker's main process."""
+    if not self.request.retries:
+        die()
+
+
 @shared_task
 def die_at_the_end() -> None:
     """Succeed; the child is killed before it can report that."""
@@ -230,6 +237,36 @@ def inline(request: object, exc: object, traceback: object) -> None:
 def hopeless(self: Task) -> None:
     self.default_retry_delay = 0.1
     raise LookupError("never")
+
+
+class WithBadHandlers(Task):
+    """A task whose handlers have a bug."""
+
+    def on_failure(self, *_: object) -> None:
+        raise RuntimeError("a bug in a handler")
+
+    on_retry = on_failure
+
+
+@shared_task(base=WithBadHandlers, bind=True)
+def mishandled(self: Task, retry: bool) -> None:
+    if retry:
+        raise self.retry(countdown=60)
+    raise LookupError("nothing here")
+
+
+class Unprintable(Exception):
+    """An exception without a message."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+@shared_task
+def unprintable() -> None:
+    raise Unprintable
 
 
 @shared_task

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 from celery import chain, chord, group
+from celery.worker.request import Request
 
 from telemetry.otlp.decode import ReceivedSpan
 
@@ -95,6 +96,54 @@ class TestAttemptsThatAreKilled:
         assert send.parent_id == inline.parent_id == died.span_id
         assert errback.parent_id == send.span_id
 
+    @pytest.mark.skipif(
+        not hasattr(Request, "_retry_worker_lost"), reason="Celery has no such retries"
+    )
+    @pytest.mark.parametrize("protocol", [1, 2])
+    def test_a_retry_of_a_killed_attempt(
+        self, prefork: Queue, protocol: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(prefork.app.conf, "task_protocol", protocol)
+        prefork.send("die_once")
+        send, died, resent, last = prefork.spans(
+            "send die_once", "process die_once", "send die_once", "process die_once"
+        )
+        assert died.parent_id == last.parent_id == send.span_id
+        assert (died.status, state(died), state(last)) == ("ERROR", "RETRY", "SUCCESS")
+        assert links(last) == [ids(send), ids(died)]
+        assert (resent.kind, resent.parent_id, links(resent)) == (
+            "CLIENT",
+            died.span_id,
+            [ids(send)],
+        )
+
+
+class TestAttemptsThatAreHandledBadly:
+    @pytest.mark.parametrize("retry", [False, True])
+    def test_a_handler_that_raises(self, prefork: Queue, retry: bool) -> None:
+        prefork.send("mishandled", retry)
+        send, run = prefork.spans("send mishandled", "process mishandled")
+        assert run.parent_id == send.span_id
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+        assert run.attributes["error.type"] == "RuntimeError"
+        (event,) = run.events
+        assert event.attributes["exception.message"] == "a bug in a handler"
+
+    def test_an_errback_that_raises(self, prefork: Queue) -> None:
+        # Celery calls it where the failure is handled, and it takes two arguments more.
+        s(prefork, "fail").apply_async(link_error=s(prefork, "inline").set(args=(1,)))
+        send, run = prefork.spans("send fail", "process fail")
+        assert run.parent_id == send.span_id
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+
+    def test_an_exception_without_a_message(self, prefork: Queue) -> None:
+        prefork.send("unprintable")
+        (run,) = prefork.spans("process unprintable")
+        (event,) = run.events
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+        assert event.attributes["exception.type"] == f"{TASK}.Unprintable"
+        assert event.attributes["exception.message"] == "<exception str() failed>"
+
 
 class TestMessagesThatNeverRun:
     @pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
@@ -123,6 +172,14 @@ class TestMessagesThatNeverRun:
         assert state(run) == "UNKNOWN"
         assert run.status == "ERROR"
         assert run.attributes["error.type"] == "celery.exceptions.NotRegistered"
+        assert run.duration < 0.5
+
+    def test_a_time_that_the_worker_cannot_have(self, solo: Queue) -> None:
+        solo.send("add", 1, 2, eta="0001-01-01T00:00:00+14:00")
+        send, run = solo.spans("send add", "process add")
+        assert run.parent_id == send.span_id
+        assert (run.status, state(run)) == ("ERROR", "REJECTED")
+        assert run.attributes["error.type"] == "OverflowError"
         assert run.duration < 0.5
 
     def test_a_body_that_cannot_be_decoded(self, queue: Queue, broker: Broker) -> None:

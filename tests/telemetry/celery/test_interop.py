@@ -153,6 +153,7 @@ class TestProtocol1:
         (run,) = queue.spans("process nobody.knows")
         assert (run.trace_id, run.parent_id) == (TRACE, PARENT)
         assert run.attributes["celery.task.state"] == "UNKNOWN"
+        assert run.attributes["messaging.message.id"] == "one"
 
 
 HOSTILE: list[Any] = [None, 7, -1.5, True, "", "00", "x" * 100_000, [], [1], {"a": {"b": []}}]

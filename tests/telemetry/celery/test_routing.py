@@ -93,6 +93,14 @@ def test_the_queue_has_its_name(
     assert ROUTING_KEY not in send.attributes
 
 
+def test_protocol_1_has_the_queues_name_too(app: Celery, sink: ListSink) -> None:
+    app.conf.update(task_queues=QUEUES, task_protocol=1)
+    with app.producer_or_acquire() as producer:
+        QUEUES[1](producer.channel).declare()
+    send, run = both_ends(app, sink, queue="feed_tasks", routing_key="feed.a.import")
+    assert (send.attributes[DESTINATION], run.attributes[DESTINATION]) == ("feed_tasks",) * 2
+
+
 def test_the_exchange_of_the_plugin_for_delays_is_not_the_destination(app: Celery) -> None:
     later = Exchange("later", type="x-delayed-message", arguments={"x-delayed-type": "direct"})
     app.conf.task_queues = [Queue(name, later, routing_key=f"to-{name}") for name in ("a", "b")]

@@ -79,7 +79,11 @@ def test_a_message_that_waits_for_a_worker_to_start(queue: Queue) -> None:
     assert in_queue > prefetch  # a worker takes longer to start than to give it to a child
 
 
-def test_a_prefetched_message_waits_in_the_worker(queue: Queue, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_a_prefetched_message_waits_in_the_worker(
+    queue: Queue, tmp_path: Path, protocol: int
+) -> None:
+    queue.app.conf.task_protocol = protocol
     worker = queue.worker("prefork", 1)
     gate = Gate(queue, tmp_path)
     queue.send("add", 1, 2)
@@ -90,6 +94,7 @@ def test_a_prefetched_message_waits_in_the_worker(queue: Queue, tmp_path: Path) 
     first, send, run = queue.spans("process gate", "send add", "process add")
     check_waits(send, run)
     assert run.start_ns >= first.end_ns
+    assert waited(run)[2] > 0
     received = run.start_ns / 1e9 - waited(run)[2]
     assert send.start_ns / 1e9 - CLOSE <= received <= taken + CLOSE
 

@@ -8,7 +8,8 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import SpanLimits, sampling
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from telemetry.config import settings
+from telemetry.config import exporter, settings
+from telemetry.config.sdk import create_resource
 
 
 def test_a_user_without_a_home_has_no_place_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,3 +167,32 @@ def test_a_level_that_is_none_is_said(
     assert settings.logs().level == 20
     (line,) = said()
     assert "QUEUEHOP_LOGS_LEVEL" in line
+
+
+def test_a_resource_attribute_without_a_value_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a%20b,hunter2,,region=eu=1,other")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
+    expected = {"team": "a b", "region": "eu=1", "service.name": "shop"}
+    assert settings.resource_attributes() == settings.resource_attributes() == expected
+    assert create_resource({}).attributes.items() >= expected.items()
+    assert caplog.messages == [
+        "OTEL_RESOURCE_ATTRIBUTES has an entry that is not name=value; leaving that entry out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "lines"),
+    [("TRUE ", True, 0), ("false", False, 0), ("", False, 0), ("yes", False, 1)],
+)
+def test_a_switch_is_true_or_false(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    value: str,
+    expected: bool,
+    lines: int,
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", value)
+    assert exporter.is_enabled("TRACES") is not expected
+    assert caplog.messages == ["OTEL_SDK_DISABLED is 'yes', not true or false; using false"][:lines]

@@ -305,6 +305,31 @@ def test_flush_in_a_signals_handler_in_the_middle_of_a_write(
     assert once(collector.wait_for(3))
 
 
+def test_an_exception_right_after_a_write_does_not_send_the_span_twice(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    program.run(
+        """
+        spans(1, "first")
+        write = os.write
+
+        def interrupted(*args):
+            os.write = write
+            write(*args)
+            raise KeyboardInterrupt
+
+        os.write = interrupted
+        try:
+            spans(1, "interrupted")
+        except KeyboardInterrupt:
+            pass
+        spans(1, "last")
+        """
+    )
+    assert once(collector.wait_for(3))
+
+
 #: In the sender, the last check of the segments waits until the file "go" exists.
 SLOW_LOOK = """
 import sys
