@@ -19,6 +19,7 @@ __all__ = [
     "count_spans",
     "linked_from",
     "number_of",
+    "numbers_with",
     "read_spans",
     "read_trace",
     "spans_with",
@@ -40,6 +41,16 @@ def number_of(db: sqlite3.Connection, trace_id: str) -> int | None:
         return None
     found = db.execute("SELECT id FROM traces WHERE trace_id = ?", (raw,)).fetchone()
     return int(found[0]) if found else None
+
+
+def numbers_with(db: sqlite3.Connection, prefix: str, most: int) -> list[int]:
+    """Return the numbers of at most *most* traces whose ids begin with *prefix*."""
+    try:
+        low, high = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
+    except ValueError:
+        return []
+    query = "SELECT id FROM traces WHERE trace_id BETWEEN ? AND ? LIMIT ?"
+    return [number for (number,) in db.execute(query, (low, high, most))]
 
 
 def count_spans(db: sqlite3.Connection, number: int) -> int:
