@@ -23,7 +23,7 @@ DIRECTIONS = {"right": "leftright", "down": "topbottom"}
 WIDTH, HEIGHT, LINE = 160, 52, 17
 
 #: The size of an edge's label: one line.
-LABEL = (90.0, 14.0)
+LABEL = (98.0, 16.0)
 
 #: The most characters in a line of a name at 13 px, and the most lines.
 LONGEST_LINE, MOST_LINES = 20, 3
