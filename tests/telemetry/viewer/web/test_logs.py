@@ -69,7 +69,7 @@ class TestThePage:
         row = page.locator(".row", has=page.locator(".log-tick").first)
         expect(row).to_contain_text("process tasks.add")
         expect(row.locator(".time")).to_have_attribute(
-            "aria-label", r"50\u00a0ms, from 40\u00a0ms, 2 log records"
+            "aria-label", "50\u00a0ms, from 40\u00a0ms, 2 log records"
         )
 
     def test_a_line_that_comes_later_is_drawn(self, page: Page, viewer: Viewer) -> None:
