@@ -317,12 +317,20 @@ def test_a_trace_with_more_attributes_than_its_filter_holds(traces: Traces) -> N
 def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
     traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traces.add(order("a" * 32))
+    """The spans that are drawn have their parents: the root has the largest id."""
+    ids = {"web": "z", "send": "a", "run": "b", "store": "c"}
+    spans = [
+        replace(span, span_id=ids[span.span_id], parent_id=ids.get(span.parent_id, ""), links=())
+        for span in order("a" * 32)
+    ]
+    traces.add(spans)
     monkeypatch.setattr(read, "MOST_SPANS", 3)
+    monkeypatch.setattr(read, "MOST_ANCESTORS", 1)
     with traces.store.database.reading() as db:
         trace = read.read_trace(db, 1, time.time_ns())
         answer = hops(trace, read.count_spans(db, 1))
         assert (answer["spans"], answer["stored_spans"]) == (3, 4)
+        assert (answer["root"]["route"], answer["problems"]) == ("/orders", [])
         assert len(list(read.stored_spans(db, 1))) == 4
 
 
