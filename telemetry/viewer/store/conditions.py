@@ -94,10 +94,13 @@ class Conditions:
         self._db = db
         self._message = message
         self.during = since, until = during
-        #: A trace that began before the time range, and goes on in it, is in it.
-        self.texts = ["start_ns + {duration} >= :since"] if since else []
+        #: The conditions that need no other table, and those that look up each trace in one.
+        self.comparisons: list[str] = []
+        self.look_ups: list[str] = []
+        if since:  # A trace that began before the time range, and goes on in it, is in it.
+            self.where("start_ns + {duration} >= :since")
         if until < MAX_TIME:
-            self.texts.append("found.start_ns <= :until")
+            self.where("found.start_ns <= :until")
         self.values: dict[str, Any] = {
             "never": MAX_TIME,
             "since": since,
@@ -116,7 +119,7 @@ class Conditions:
 
     def where(self, text: str) -> None:
         """Add a condition."""
-        self.texts.append(text)
+        (self.look_ups if "EXISTS" in text else self.comparisons).append(text)
 
     @property
     def has_attributes(self) -> bool:
@@ -186,7 +189,7 @@ class Conditions:
                 conditions.append(f"status = {self.value(status)}")
             if ran := self._equal("state", status.upper()) if status in CELERY_STATES else []:
                 conditions.append(self._has_term(ran))
-        self.texts.append(f"({' OR '.join(conditions)})")
+        self.where(f"({' OR '.join(conditions)})")
 
     def _has_run(self, *more: str) -> str:
         """Return the condition that a trace has a run of the message in the time range."""
@@ -221,7 +224,7 @@ class Conditions:
             conditions.append(f"found.trace IN ({_list(traces)})")
         if terms:
             conditions.append(self._has_term(terms))
-        self.texts.append(f"({' OR '.join(conditions)})" if conditions else NONE)
+        self.where(f"({' OR '.join(conditions)})" if conditions else NONE)
 
     def _has_term(self, terms: list[int]) -> str:
         has_term = f"term IN ({_list(terms)})"

@@ -35,6 +35,9 @@ LENGTHS = ("duration", "wait")
 _SORTS = ("recent", "received", *LENGTHS)
 LONGEST_PAGE = 200
 
+#: Of the live traces, so many of the first are looked up in other tables before all of them are.
+MOST_LOOKED_UP = 2_000
+
 #: The most spans of live traces that are summarized again for one page of the list. For the other
 #: live traces, only the waits are read.
 MOST_SPANS_ANEW = 2000
@@ -167,6 +170,10 @@ def _conditions(
         asked.where(f"found.start_ns >= {asked.value(_earliest(db, since))}")
     first, *others = terms or [0]
     asked.where(f"found.term = {first}")
+    for term in others:
+        asked.where(
+            f"EXISTS (SELECT 1 FROM found o WHERE o.term = {term} AND o.trace = found.trace)"
+        )
     if search.broker is not None:
         asked.has_message()
     if search.exception:
@@ -181,11 +188,6 @@ def _conditions(
         asked.add(Bound("wait", ">=", min(int(search.min_wait_ms * 1e6), MAX_TIME)))
     if search.trace_id:
         asked.add(Id("trace", search.trace_id))
-    # SQLite tests in this order, and these tests take longer than a comparison.
-    for term in others:
-        asked.where(
-            f"EXISTS (SELECT 1 FROM found o WHERE o.term = {term} AND o.trace = found.trace)"
-        )
     return asked
 
 
@@ -215,25 +217,36 @@ def _in_order(
     is_sorted_by_length = search.sort in LENGTHS
     has_index = is_sorted_by_length or (search.sort == "received" and asked.during == ALWAYS)
     index = f"INDEXED BY found_{search.sort}" if is_whole and has_index else ""
-    # An index sorts the settled traces. The wait and duration of live traces depend on the time.
-    kinds = (
-        [(settled, index, f"NOT ({LIVE})"), (live, "INDEXED BY found_live", f"({LIVE})")]
-        if is_sorted_by_length
-        else [(live, index, "1")]
-    )
     limit = "" if asked.has_attributes else f"LIMIT {search.limit + 1}"
-    queries = (
-        db.execute(
-            f"SELECT {columns[search.sort]} AS place, found.trace FROM found "
-            f"{index} "
-            f"WHERE {' AND '.join(text.format_map(columns) for text in (*asked.texts, kind))} "
+
+    def rows(
+        columns: Mapping[str, str], index: str, kind: str, most: int | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the traces of a kind, or those of them that are among the first *most* ones."""
+        comparisons = " AND ".join(text.format_map(columns) for text in (*asked.comparisons, kind))
+        some = "" if most is None else f"ORDER BY place DESC, found.trace DESC LIMIT {most}"
+        return db.execute(
+            f"SELECT place, found.trace FROM (SELECT {columns[search.sort]} AS place, found.* "
+            f"FROM found {index} WHERE {comparisons} {some}) AS found "
+            f"WHERE {' AND '.join(asked.look_ups) or 'TRUE'} "
             f"ORDER BY place DESC, found.trace DESC {limit}",
             asked.values,
         )
-        for columns, index, kind in kinds
-    )
-    rows = heapq.merge(*queries, reverse=True)
-    return (row for row in rows if asked.admits(row[1]))
+
+    def of_live() -> Iterator[tuple[int, int]]:
+        """Yield the live traces. Their wait and duration depend on the time, so no index helps."""
+        kind = (live, "INDEXED BY found_live", f"({LIVE})")
+        if limit and asked.look_ups:
+            found = list(rows(*kind, most=MOST_LOOKED_UP))
+            if len(found) > search.limit:
+                return iter(found)
+        return rows(*kind)
+
+    if is_sorted_by_length:
+        queries = [rows(settled, index, f"NOT ({LIVE})"), of_live()]
+    else:
+        queries = [rows(live, index, "TRUE")]
+    return (row for row in heapq.merge(*queries, reverse=True) if asked.admits(row[1]))
 
 
 def _terms(db: sqlite3.Connection, search: Search) -> list[int] | None:
