@@ -242,7 +242,7 @@ def _in_order(
                 return iter(found)
         return rows(*kind)
 
-    if is_sorted_by_length:
+    if is_sorted_by_length and not asked.is_narrow:
         queries = [rows(settled, index, f"NOT ({LIVE})"), of_live()]
     else:
         queries = [rows(live, index, "TRUE")]
