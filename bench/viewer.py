@@ -48,7 +48,7 @@ QUESTIONS = {
     "task and queue, longest wait": "/api/traces?task=shop.tasks.task7&queue=mail&sort=wait",
     "errors": "/api/traces?status=error",
     "waited over 1.9 s (few)": "/api/traces?min_wait_ms=1900&service=shop-web",
-    "lasted over an hour (none)": "/api/traces?min_ms=3600000&service=shop-web&queue=celery",
+    "lasted over an hour": "/api/traces?min_ms=3600000&service=shop-web&queue=celery",
     "trace id, prefix": "/api/traces?trace_id=abc",
     "part of a name": "/api/traces?q=TASK1",
     "part of a name, longest wait": "/api/traces?q=TASK1&sort=wait",
