@@ -53,6 +53,10 @@ def test_a_time_range_with_two_ends_is_in_the_address_and_comes_back(
     # At first, it is the last hour.
     expect(page).to_have_url(re.compile("from=2.*&to=2"))
     expect(end).to_have_value(re.compile("^2"))
+    # The date and the time have room: narrower, the time is cut.
+    box = end.bounding_box()
+    assert box is not None
+    assert box["width"] >= 200
     end.fill("2020-01-31T12:00")
     expect(page.get_by_role("alert")).to_have_text("the time range ends before it begins")
     begin.fill("2020-01-31T11:00")

@@ -148,6 +148,22 @@ def test_a_long_record_is_cut_until_it_is_opened(page: Page, viewer: Viewer, wid
     expect(items.last).not_to_be_in_viewport()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_level_of_any_length_is_beside_the_text(page: Page, viewer: Viewer, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    levels = ("INFO", "WARNING", "CRITICAL", "NOTICE" * 30)
+    post(viewer, *(log("text", at=time.time(), severity=21, level=level) for level in levels))
+    page.goto("/logs")
+    summaries = page.locator(".log-list summary")
+    expect(summaries).to_have_count(len(levels))
+    for summary in summaries.all():
+        badge = summary.locator(".badge").bounding_box()
+        text = summary.locator(".log-text").bounding_box()
+        assert badge is not None
+        assert text is not None
+        assert badge["x"] + badge["width"] <= (text["x"] if width > 1000 else width)
+
+
 def test_logs_come_over_grpc_too(viewer: Viewer) -> None:
     with grpc.insecure_channel(viewer.grpc.removeprefix("http://")) as channel:
         request = export_logs([log("over gRPC"), log("odd", "ab")])
