@@ -124,7 +124,7 @@ function label(edge, nodes, since) {
   // A text that may be wider than its place is compressed.
   const bound = width === LABEL ? { textLength: LABEL - 4, lengthAdjust: "spacingAndGlyphs" } : {};
   const name = described(edge, nodes);
-  return s("a", { class: "edge-label", href: tracesOf(factsOf(edge, nodes, since)), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 8, width, height: 16, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
+  return s("a", { class: "edge-label", href: tracesOf(factsOf(edge, nodes, since)), "data-link": "", "data-key": `${edge.from} ${edge.to}`, "aria-label": `${name}. Show traces` }, s("title", {}, name), s("rect", { x: x - width / 2, y: y - 7, width, height: 14, rx: 4 }), s("text", { class: "small", x, y: y + 4, "text-anchor": "middle", ...bound }, s("tspan", { class: "rate" }, first), second));
 }
 
 function box(node, since) {
