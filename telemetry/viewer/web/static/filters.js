@@ -15,7 +15,7 @@ const OTHERS = [["broker", "Broker"], ["exception", "Exception"], ["min_ms", "Du
 // The value of the time range for which the ends have a field each. A field has local time, and the address UTC.
 const CUSTOM = "custom";
 const ENDS = [["from", "From"], ["to", "To"]];
-const HOUR = 3_600_000;
+const [MINUTE, HOUR] = [60_000, 3_600_000];
 // Seconds between two readings of the values of the filters.
 const AGAIN = 30;
 const EXAMPLES = ["status:stuck", "wait>2s", "queue:mail", "duration>500ms", "log:timeout"];
@@ -81,18 +81,18 @@ function form(field, given, changed, clear) {
 
 const isCustom = (form) => form.elements.since_s.value === CUSTOM;
 
-/** Show the ends of the time range if it has any. At first, they are those of the last hour. */
+/** Show the ends of the time range if it has any. At first, they are those of the last hour, with the minute that has begun. */
 function showEnds(form) {
   const inputs = ENDS.map(([name]) => form.elements[name]);
   for (const input of inputs) input.closest("label").hidden = !isCustom(form);
   if (!isCustom(form) || inputs.some((input) => input.value)) return;
-  inputs.forEach((input, at) => (input.value = localTime(new Date(Date.now() - (1 - at) * HOUR))));
+  inputs.forEach((input, at) => (input.value = localTime(new Date(Date.now() + MINUTE - (1 - at) * HOUR))));
 }
 
 /** A time as a field has it: local, to the minute. */
 function localTime(time) {
   const date = new Date(time ?? NaN);
-  return isNaN(date) ? "" : new Date(date - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+  return isNaN(date) ? "" : new Date(date - date.getTimezoneOffset() * MINUTE).toISOString().slice(0, 16);
 }
 
 function withGiven(options, given) {

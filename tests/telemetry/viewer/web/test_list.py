@@ -50,9 +50,13 @@ def test_a_time_range_with_two_ends_is_in_the_address_and_comes_back(
     expect(found).to_be_visible()
     expect(begin).to_be_hidden()
     page.get_by_label("Time range").select_option("custom")
-    # At first, it is the last hour.
+    # At first, it is the last hour, and has what has just arrived.
     expect(page).to_have_url(re.compile("from=2.*&to=2"))
     expect(end).to_have_value(re.compile("^2"))
+    ago = "at => (Date.now() - new Date(at)) / 60_000"
+    assert -1 <= page.evaluate(ago, end.input_value()) <= 0
+    assert 58 <= page.evaluate(ago, begin.input_value()) <= 60
+    expect(found).to_be_visible()
     # The date and the time have room: narrower, the time is cut.
     box = end.bounding_box()
     assert box is not None
