@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,9 @@ from urllib.request import urlopen
 import grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .viewer_spans import exports, large_trace
+from .viewer_spans import backlog, exports, large_trace
 
 #: How often each question is asked.
 TIMES = 9
@@ -47,7 +48,7 @@ QUESTIONS = {
     "task and queue, longest wait": "/api/traces?task=shop.tasks.task7&queue=mail&sort=wait",
     "errors": "/api/traces?status=error",
     "waited over 1.9 s (few)": "/api/traces?min_wait_ms=1900&service=shop-web",
-    "lasted over an hour (none)": "/api/traces?min_ms=3600000&service=shop-web&queue=celery",
+    "lasted over an hour": "/api/traces?min_ms=3600000&service=shop-web&queue=celery",
     "trace id, prefix": "/api/traces?trace_id=abc",
     "part of a name": "/api/traces?q=TASK1",
     "part of a name, longest wait": "/api/traces?q=TASK1&sort=wait",
@@ -59,8 +60,21 @@ QUESTIONS = {
     "attribute": "/api/traces?q=db.system.name%3Dpostgresql",
     "attribute (none)": "/api/traces?q=user.id%3D7",
     "wait > 1.9 s, of one task": "/api/traces?q=wait%3E1.9s%20task%3Atask7",
-    "stuck (none)": "/api/traces?q=status%3Astuck",
+    "stuck": "/api/traces?q=status%3Astuck",
     "failed": "/api/traces?q=status%3Aerror",
+    "last hour, longest wait": "/api/traces?since_s=3600&sort=wait",
+    "last minute, longest wait": "/api/traces?since_s=60&sort=wait",
+    "last hour, slowest": "/api/traces?since_s=3600&sort=duration",
+    "last hour, last received": "/api/traces?since_s=3600&sort=received",
+    "last minute, stuck": "/api/traces?since_s=60&q=status%3Astuck",
+    "last hour, stuck, longest wait": "/api/traces?since_s=3600&q=status%3Astuck&sort=wait",
+    "last hour, one queue, failed": "/api/traces?since_s=3600&queue=mail&status=failure",
+    "last hour, nowhere": "/api/traces?since_s=3600&q=nothing-like-it",
+    "last hour, part of a name, wait": "/api/traces?since_s=3600&q=TASK1&sort=wait",
+    "last hour, wait > 1 day (none)": "/api/traces?since_s=3600&q=wait%3E1d",
+    "an hour ago, longest wait": "/api/traces?from={begin}&to={end}&sort=wait",
+    "an hour ago, part of a name": "/api/traces?from={begin}&to={end}&q=TASK1",
+    "last hour, attribute (none)": "/api/traces?since_s=3600&q=user.id%3D7&sort=wait",
     "text of a log record": "/api/traces?q=log%3A%22card+declined%22",
     "text of one log record": "/api/traces?q=log%3A%22order+123%22",
     "text of a log record (none)": "/api/traces?q=log%3Anothing-like-it",
@@ -227,27 +241,37 @@ def measure_rate(viewer: Viewer, rate: float, seconds: float) -> None:
 
 
 def fill(viewer: Viewer, total: int) -> None:
-    """Send spans as fast as the viewer accepts them, until it has *total*."""
+    """Send spans as fast as the viewer accepts them, until it has *total*.
+
+    A tenth of them are messages that no worker takes. They are last: the oldest will be deleted.
+    """
+    waiting = total // 10
     stored = stats(viewer.base)["spans"]
-    if stored < total:
-        sent, refused, seconds = load(viewer.address, total - stored, 0)
+    if stored < total - waiting:
+        sent, refused, seconds = load(viewer.address, total - waiting - stored, 0)
         rest = settled(viewer.base, stored + sent - refused)
         print(
             f"as fast as it accepts them: {sent} spans in {seconds:.1f} s ({sent / seconds:.0f}/s),"
             f" {refused} refused; all written and summarized {rest:.1f} s later"
         )
+        send_all(viewer, backlog(waiting))
     now = stats(viewer.base)
     print(f"{now['spans']} spans, {now['traces']} traces, {now['db_bytes'] / 1e6:.0f} MB")
 
 
-def measure_pages(viewer: Viewer, rate: float) -> None:
-    """Query the API, first at rest and then while spans arrive at *rate*."""
-    large, requests = large_trace()
+def send_all(viewer: Viewer, requests: Iterable[ExportTraceServiceRequest]) -> None:
+    """Send *requests*, and wait until their traces are summarized."""
     with grpc.insecure_channel(viewer.address) as channel:
         stub = trace_service_pb2_grpc.TraceServiceStub(channel)  # type: ignore[no-untyped-call]
         for request in requests:
             stub.Export(request, timeout=60)
     settled(viewer.base, 0)
+
+
+def measure_pages(viewer: Viewer, rate: float) -> None:
+    """Query the API, first at rest and then while spans arrive at *rate*."""
+    large, requests = large_trace()
+    send_all(viewer, requests)
     idle = ask(viewer.base, large)
     sender, _ = start_load(viewer.address, 10**9, rate)
     try:
@@ -273,10 +297,11 @@ def measure_pages(viewer: Viewer, rate: float) -> None:
 def ask(base: str, large: str) -> dict[str, list[float]]:
     """Return how long each question takes, in milliseconds, several times."""
     times: dict[str, list[float]] = {name: [] for name in QUESTIONS}
+    begin, end = (time.strftime("%FT%TZ", time.gmtime(time.time() - ago)) for ago in (3600, 1800))
     for _ in range(TIMES):
         for name, path in QUESTIONS.items():
             ask_one = get_line if name == FIRST_ROWS else get
-            times[name].append(ask_one(base, path.format(large=large))[0])
+            times[name].append(ask_one(base, path.format(large=large, begin=begin, end=end))[0])
     return times
 
 

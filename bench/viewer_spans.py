@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-__all__ = ["LARGE", "exports", "large_trace"]
+__all__ = ["LARGE", "backlog", "exports", "large_trace"]
 
 #: Spans of one trace and of one export: the SDK's batch is 512.
 TRACE, EXPORT = 8, 512
@@ -48,6 +48,40 @@ def exports(
             logs = ResourceLogs(scope_logs=[ScopeLogs(log_records=_logs(chance, spans))])
             logs.resource.CopyFrom(request.resource_spans[0].resource)
             yield len(spans), request, ExportLogsServiceRequest(resource_logs=[logs])
+
+
+def backlog(count: int) -> Iterator[ExportTraceServiceRequest]:
+    """Yield the exports of *count* messages that no worker takes. They were sent in the last hour.
+
+    Each is a trace of its own.
+    """
+    chance = random.Random(count)
+    for first in range(0, count, EXPORT):
+        now = time.time_ns()
+        sends = [
+            _untaken(chance, now - chance.randrange(3600 * 10**9))
+            for _ in range(min(EXPORT, count - first))
+        ]
+        yield _request("shop-web", sends)
+
+
+def _untaken(chance: random.Random, at: int) -> Span:
+    trace_id = os.urandom(16)
+    task = chance.choice(TASKS)
+    says = {
+        **_message(chance.choice(QUEUES)),
+        "messaging.message.id": trace_id.hex(),
+        "celery.task.name": task,
+    }
+    return Span(
+        trace_id=trace_id,
+        span_id=os.urandom(8),
+        name=f"send {task}",
+        kind=Span.SPAN_KIND_PRODUCER,
+        start_time_unix_nano=at,
+        end_time_unix_nano=at + 10**6,
+        attributes=[_attribute(key, value) for key, value in says.items()],
+    )
 
 
 def large_trace() -> tuple[str, Iterator[ExportTraceServiceRequest]]:

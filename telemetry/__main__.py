@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Receive traces and logs over OTLP, and show where the time went.",
     )  # fmt: skip
     view.set_defaults(run=_view)
-    view.add_argument("trace_id", nargs="?", help="print this trace from the database and exit")
+    view.add_argument(
+        "trace_id", nargs="?", metavar="TRACE_ID",
+        help="print this trace from the database and exit; the beginning of its id is enough",
+    )  # fmt: skip
     view.add_argument(
         "--grpc", type=_address, default="127.0.0.1:4317", metavar="HOST:PORT",
         help="the address for OTLP/gRPC (%(default)s)",

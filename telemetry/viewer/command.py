@@ -27,7 +27,7 @@ from ..otlp.server import Take, grpc_server
 from .analysis.summary import Summary
 from .store.database import MEMORY, Database, Unusable
 from .store.exclusive import exclusive
-from .store.read import number_of, read_spans
+from .store.read import number_of, numbers_with, read_spans
 from .store.trace_store import Bounds, Store
 from .terminal import render_tree
 from .web.api import create_app
@@ -75,10 +75,14 @@ def print_trace(options: argparse.Namespace) -> int:
     database = Database(path)
     try:
         with database.reading() as db:
-            number = number_of(db, options.trace_id)
-            if number is None:
+            numbers = numbers_with(db, options.trace_id, 2)
+            if not numbers:
                 raise CannotStart(f"trace {options.trace_id} is not in {path}")
-            spans = list(read_spans(db, number))
+            if len(numbers) > 1:
+                raise CannotStart(
+                    f"several traces begin with {options.trace_id}: give more characters of the id"
+                )
+            spans = list(read_spans(db, numbers[0]))
     finally:
         database.close()
     Console(highlight=False).print(render_tree(spans))

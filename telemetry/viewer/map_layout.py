@@ -23,7 +23,7 @@ DIRECTIONS = {"right": "leftright", "down": "topbottom"}
 WIDTH, HEIGHT, LINE = 160, 52, 17
 
 #: The size of an edge's label: one line.
-LABEL = (90.0, 14.0)
+LABEL = (98.0, 14.0)
 
 #: The most characters in a line of a name at 13 px, and the most lines.
 LONGEST_LINE, MOST_LINES = 20, 3
@@ -36,7 +36,7 @@ ROUTING = {"style": "orthogonal"}
 #: The gap between two layers has room for a label and a part of its edge. Two edges at one side of
 #: a node have room for their labels.
 SPACING = {
-    "right": {"layer_gap": LABEL[0] + 46, "node_gap": 30.0, "port_gap": 24.0},
+    "right": {"layer_gap": LABEL[0] + 38, "node_gap": 30.0, "port_gap": 24.0},
     "down": {"layer_gap": LABEL[1] + 60, "node_gap": 34.0, "port_gap": 80.0},
 }
 

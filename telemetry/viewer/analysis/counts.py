@@ -1,6 +1,7 @@
 """The counts of one trace, by queue, task, service and store, and a record of each of its runs."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ OUTCOMES = {
 
 #: The attribute with the worker's name in opentelemetry-instrumentation-celery.
 CELERY_HOSTNAME = "celery.hostname"
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +227,13 @@ def _worker(run: ReceivedSpan) -> str:
     host = text(run.attributes, CELERY_HOSTNAME) or text(run.resource, HOST_NAME)
     pid = number(run.resource, PROCESS_PID)
     # A process id is only unique on its host.
-    process = f"pid {int(pid)}" if host and pid is not None else run.instance
+    process = f"pid {int(pid)}" if host and pid is not None else _instance(run.instance)
     return " ".join(filter(None, (host, process)))
+
+
+def _instance(name: str) -> str:
+    """Return the name of an instance of a service as it is shown. A UUID is cut."""
+    return f"instance {name[:8] if UUID.fullmatch(name) else name}" if name else ""
 
 
 def _duration(span: ReceivedSpan) -> int:

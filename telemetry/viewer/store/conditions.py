@@ -12,9 +12,10 @@ from .database import rows_of
 from .incoming import MAX_TIME
 from .log_table import traces_with_log
 from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
+from .read import numbers_with
 from .waiting import STATES, times
 
-__all__ = ["DURATION", "LIVE", "NAMES", "WAIT", "Conditions", "Message"]
+__all__ = ["ALWAYS", "DURATION", "LIVE", "NAMES", "WAIT", "Conditions", "Message"]
 
 #: The condition of a live trace. It must equal that of the index ``found_live`` word for word.
 LIVE = f"due_ns < {MAX_TIME} OR expiring"
@@ -31,6 +32,9 @@ WAIT = (
     "WHERE w.trace = found.trace), 0))"
 )
 
+#: The time range of a search without one.
+ALWAYS = (0, MAX_TIME)
+
 #: A condition that no trace meets.
 NONE = "FALSE"
 
@@ -40,8 +44,12 @@ NAMES = ("service", "task", "queue", "broker", "route", "exception", "name")
 #: The beginning of a trace id, or of a task id with the dashes of a UUID.
 BEGINNING = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}", re.I)
 
-#: If fewer traces have a term, the condition lists them. Otherwise it tests each trace.
+#: If fewer traces have a term, only they are read.
 FEW = 3_000
+
+#: If fewer traces have a term, they are listed, and each trace that is read is looked up in the
+#: list. If more have it, the first of them are found soon without a list.
+LISTED = 100_000
 
 #: The number of newest traces in which the frequency of an attribute is measured.
 SAMPLE = 2_000
@@ -69,8 +77,8 @@ class Message(NamedTuple):
 class Conditions:
     """The conditions of one search, joined by AND, and their parameters.
 
-    The states of messages and runs must be those of a *message* that the search asks for, since
-    *since_ns*.
+    The states of messages and runs must be those of a *message* that the search asks for, in the
+    time *during*, whose two ends are Unix times.
 
     ``{wait}`` and ``{duration}`` are placeholders for the wait and duration of a trace.
     """
@@ -81,15 +89,22 @@ class Conditions:
         now_ns: int,
         stuck_after_ns: int,
         message: Message,
-        since_ns: int = 0,
+        during: tuple[int, int] = ALWAYS,
     ) -> None:
         self._db = db
         self._message = message
-        #: A trace that began before the time range, and goes on in it, is in it.
-        self.texts = ["start_ns + {duration} >= :since"] if since_ns else []
+        self.during = since, until = during
+        #: The conditions that need no other table, and those that look up each trace in one.
+        self.comparisons: list[str] = []
+        self.look_ups: list[str] = []
+        if since:  # A trace that began before the time range, and goes on in it, is in it.
+            self.where("start_ns + {duration} >= :since")
+        if until < MAX_TIME:
+            self.where("found.start_ns <= :until")
         self.values: dict[str, Any] = {
             "never": MAX_TIME,
-            "since": since_ns,
+            "since": since,
+            "until": until,
             **times(now_ns, stuck_after_ns),
         }
         self._attributes: list[Attribute] = []
@@ -104,7 +119,7 @@ class Conditions:
 
     def where(self, text: str) -> None:
         """Add a condition."""
-        self.texts.append(text)
+        (self.look_ups if "EXISTS" in text else self.comparisons).append(text)
 
     @property
     def has_attributes(self) -> bool:
@@ -161,7 +176,7 @@ class Conditions:
             # ``found`` has a column due_ns, too.
             condition = live.replace("due_ns", "waiting.due_ns")
             if status == "expired":
-                condition += " AND expires_ns >= :since"
+                condition += " AND expires_ns BETWEEN :since AND :until"
             conditions.append(
                 f"(({LIVE}) AND EXISTS (SELECT 1 FROM waiting WHERE waiting.trace = found.trace "
                 f"AND {condition} AND {self._is_asked_for('broker', 'queue', 'task')}))"
@@ -174,11 +189,11 @@ class Conditions:
                 conditions.append(f"status = {self.value(status)}")
             if ran := self._equal("state", status.upper()) if status in CELERY_STATES else []:
                 conditions.append(self._has_term(ran))
-        self.texts.append(f"({' OR '.join(conditions)})")
+        self.where(f"({' OR '.join(conditions)})")
 
     def _has_run(self, *more: str) -> str:
         """Return the condition that a trace has a run of the message in the time range."""
-        conditions = ["start_ns >= :since", *more]
+        conditions = ["start_ns BETWEEN :since AND :until", *more]
         if any(part is not None for part in self._message.flow):
             conditions.append(f"flow IN ({_list(self._flows())})")
         if self._message.exception is not None:
@@ -209,18 +224,20 @@ class Conditions:
             conditions.append(f"found.trace IN ({_list(traces)})")
         if terms:
             conditions.append(self._has_term(terms))
-        self.texts.append(f"({' OR '.join(conditions)})" if conditions else NONE)
+        self.where(f"({' OR '.join(conditions)})" if conditions else NONE)
 
     def _has_term(self, terms: list[int]) -> str:
+        has_term = f"term IN ({_list(terms)})"
         (count,) = self._db.execute(
-            f"SELECT count(*) FROM (SELECT 1 FROM named WHERE term IN ({_list(terms)}) LIMIT {FEW})"
+            f"SELECT count(*) FROM (SELECT 1 FROM named WHERE {has_term} LIMIT {LISTED})"
         ).fetchone()
-        if count < FEW:
-            self.is_narrow = True
-            return f"found.trace IN (SELECT trace FROM named WHERE term IN ({_list(terms)}))"
+        if count < LISTED:
+            self.is_narrow |= count < FEW
+            return f"found.trace IN (SELECT trace FROM named WHERE {has_term})"
+        # "+": look up a trace once, instead of once for each term.
         return (
             "EXISTS (SELECT 1 FROM named INDEXED BY named_trace "
-            f"WHERE named.trace = found.trace AND named.term IN ({_list(terms)}))"
+            f"WHERE named.trace = found.trace AND +named.{has_term})"
         )
 
     def _may_have(self, condition: str) -> str:
@@ -256,8 +273,7 @@ class Conditions:
         return found if "-" in text or len(text) > 32 else found + self._with_trace_id(text)
 
     def _with_trace_id(self, prefix: str) -> list[int]:
-        low, high = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
-        return self._traces("SELECT id FROM traces WHERE trace_id BETWEEN ? AND ?", low, high)
+        return numbers_with(self._db, prefix, MOST_WITH_ID)
 
     def _with_span(self, span_id: str) -> list[int]:
         return self._traces("SELECT trace FROM spans WHERE span_id = ?", bytes.fromhex(span_id))

@@ -74,7 +74,7 @@ def queue_page(
     names = {number: flow for number, flow in flows(db).items() if asked.matches(flow)}
     waiting = {
         flow: backlog
-        for flow, backlog in backlogs(db, during, stuck_after_ns).items()
+        for flow, backlog in backlogs(db, during, stuck_after_ns, asked.queue).items()
         if asked.matches(flow)
     }
     backlog = Backlog.sum_of(waiting.values())
@@ -297,11 +297,11 @@ def _oldest(
 ) -> list[dict[str, Any]]:
     """Return the messages that wait longest or are due next."""
     rows = db.execute(
-        f"SELECT traces.trace_id, waiting.span_id, task, due_ns, {STATE} "
-        "FROM waiting JOIN traces ON traces.id = waiting.trace "
-        "WHERE queue = :queue AND (:task IS NULL OR task = :task) "
+        f"SELECT traces.trace_id, oldest.span_id, task, due_ns, {STATE} FROM ("
+        "SELECT * FROM waiting WHERE queue = :queue AND (:task IS NULL OR task = :task) "
         "AND (:broker IS NULL OR broker = :broker) AND expires_ns > :now "
-        "ORDER BY due_ns LIMIT :most",
+        "ORDER BY due_ns LIMIT :most"
+        ") AS oldest JOIN traces ON traces.id = oldest.trace ORDER BY due_ns",
         {
             "queue": asked.queue,
             "task": asked.task,

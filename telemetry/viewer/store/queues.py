@@ -134,8 +134,13 @@ def facts(asked: Range, metrics: Metrics, backlog: Backlog) -> dict[str, Any]:
     }
 
 
-def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[Flow, Backlog]:
-    """Return the messages that no worker has taken, by flow. Of the expired, those of the range."""
+def backlogs(
+    db: sqlite3.Connection, asked: Range, stuck_after_ns: int, queue: str | None = None
+) -> dict[Flow, Backlog]:
+    """Return the messages that no worker has taken, by flow: of one *queue*, or of all.
+
+    Of the expired, those of the range are returned.
+    """
     states = ", ".join(
         f"sum({STATES[state]}) AS {state}" for state in ("scheduled", "stuck", "expired")
     )
@@ -144,11 +149,13 @@ def backlogs(db: sqlite3.Connection, asked: Range, stuck_after_ns: int) -> dict[
         "broker, queue, task, bucket, depth, oldest, scheduled, stuck, expired",
         "SELECT broker, queue, task, max(due_ns / 1000000000 / :step * :step, :first) AS bucket, "
         f"sum({BACKLOG}) AS depth, min(iif({BACKLOG}, due_ns, NULL)) AS oldest, {states} "
-        "FROM waiting WHERE expires_ns >= :begin GROUP BY broker, queue, task, bucket",
+        f"FROM waiting WHERE {'TRUE' if queue is None else 'queue = :queue'} "
+        "AND expires_ns >= :begin GROUP BY broker, queue, task, bucket",
         {
             "step": asked.step,
             "first": asked.first,
             "begin": asked.first_ns,
+            "queue": queue,
             **times(int(asked.now * 1e9), stuck_after_ns),
         },
     )

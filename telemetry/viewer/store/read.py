@@ -4,6 +4,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import islice
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -19,14 +20,16 @@ __all__ = [
     "count_spans",
     "linked_from",
     "number_of",
+    "numbers_with",
     "read_spans",
     "read_trace",
     "spans_with",
     "stored_spans",
 ]
 
-#: The most spans of one trace that are analyzed. More are stored.
-MOST_SPANS = 50_000
+#: The most spans of one trace that are analyzed. More are stored. Of a trace with more, some are
+#: the ancestors of the others, so that their parents are not missing.
+MOST_SPANS, MOST_ANCESTORS = 50_000, 10_000
 
 #: The most spans of other traces that are read for one trace.
 MOST_ELSEWHERE = 500
@@ -40,6 +43,16 @@ def number_of(db: sqlite3.Connection, trace_id: str) -> int | None:
         return None
     found = db.execute("SELECT id FROM traces WHERE trace_id = ?", (raw,)).fetchone()
     return int(found[0]) if found else None
+
+
+def numbers_with(db: sqlite3.Connection, prefix: str, most: int) -> list[int]:
+    """Return the numbers of at most *most* traces whose ids begin with *prefix*."""
+    try:
+        low, high = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
+    except ValueError:
+        return []
+    query = "SELECT id FROM traces WHERE trace_id BETWEEN ? AND ? LIMIT ?"
+    return [number for (number,) in db.execute(query, (low, high, most))]
 
 
 def count_spans(db: sqlite3.Connection, number: int) -> int:
@@ -73,7 +86,31 @@ def read_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None
 ) -> Iterable[ReceivedSpan]:
     """Return the decoded spans of a trace, or only *span_id*."""
-    return list(decode_spans(bodies(db, number, span_id, MOST_SPANS)))
+    spans = list(decode_spans(bodies(db, number, span_id, MOST_SPANS + 1)))
+    if len(spans) > MOST_SPANS:
+        del spans[MOST_SPANS - MOST_ANCESTORS :]
+        spans += _ancestors(db, number, spans)
+    return spans
+
+
+def _ancestors(
+    db: sqlite3.Connection, number: int, spans: Iterable[ReceivedSpan]
+) -> list[ReceivedSpan]:
+    """Return the stored ancestors of *spans* that are not among them, at most MOST_ANCESTORS."""
+    known = {"", *(span.span_id for span in spans)}
+    found: list[ReceivedSpan] = []
+    generation = list(spans)
+    while generation and len(found) < MOST_ANCESTORS:
+        parents = dict.fromkeys(s.parent_id for s in generation if s.parent_id not in known)
+        known.update(parents)
+        stored = (
+            body
+            for parent in islice(parents, MOST_ANCESTORS - len(found))
+            for body in bodies(db, number, bytes.fromhex(parent))
+        )
+        generation = list(decode_spans(stored))
+        found += generation
+    return found
 
 
 def spans_with(db: sqlite3.Connection, number: int, text: str) -> Iterator[ReceivedSpan]:

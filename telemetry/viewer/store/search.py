@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..analysis.hops import LIVE_STATES
 from ..analysis.sentence import sentence
 from ..analysis.summary import summarize
 from ..analysis.wait import STUCK_AFTER
-from .conditions import DURATION, LIVE, WAIT, Conditions, Message
+from .conditions import ALWAYS, DURATION, LIVE, WAIT, Conditions, Message
 from .database import rows_of
 from .incoming import MAX_TIME
 from .query import CELERY_STATES, STATUSES, Bound, Field, Id, Part, parse_query
@@ -24,11 +25,18 @@ from .waiting import STATE, times
 
 __all__ = ["Search", "facets", "find"]
 
-FACETS = {"services": "service", "tasks": "task", "queues": "queue", "routes": "route"}
+#: The filters. Of several, the traces of the first are read, so the rarest names are first.
+FACETS = {"tasks": "task", "queues": "queue", "routes": "route", "services": "service"}
 MOST_FACETS = 500
 
-_SORTS = ("recent", "received", "duration", "wait")
+#: The sort orders by a length that grows while a message waits, so that all live traces are read.
+LENGTHS = ("duration", "wait")
+
+_SORTS = ("recent", "received", *LENGTHS)
 LONGEST_PAGE = 200
+
+#: Of the live traces, so many of the first are looked up in other tables before all of them are.
+MOST_LOOKED_UP = 2_000
 
 #: The most spans of live traces that are summarized again for one page of the list. For the other
 #: live traces, only the waits are read.
@@ -39,9 +47,9 @@ MOST_SPANS_ANEW = 2000
 class Search:
     """The conditions of a search. Strings are exact, but *trace_id* is a prefix. Times are in ms.
 
-    *parts* come from the search field. *since_s* is in seconds. With a *broker*, one message must
-    have the broker, the queue and the task. With an *exception*, it must have ended a run of the
-    queue and the task.
+    *parts* come from the search field. The time range begins *since_s* seconds before now, or it is
+    between two Unix times. With a *broker*, one message must have the broker, the queue and the
+    task. With an *exception*, it must have ended a run of the queue and the task.
     """
 
     parts: tuple[Part, ...] = ()
@@ -56,6 +64,8 @@ class Search:
     min_wait_ms: float = 0.0
     trace_id: str = ""
     since_s: float = 0.0
+    from_ns: int = 0
+    to_ns: int = MAX_TIME
     sort: str = "recent"
     before: str = ""
     limit: int = 50
@@ -72,6 +82,9 @@ class Search:
         if len(trace_id) > 32 or not set(trace_id) <= set("0123456789abcdef"):
             raise ValueError("trace_id has up to 32 hexadecimal digits")
         limit = int(_number("limit", query.get("limit"))) or 50
+        first, last = (_moment(end, query.get(end)) for end in ("from", "to"))
+        if first is not None and last is not None and first > last:
+            raise ValueError("the time range ends before it begins")
         return cls(
             parts=tuple(parse_query(query.get("q", ""))),
             service=query.get("service", ""),
@@ -83,6 +96,8 @@ class Search:
             min_ms=_number("min_ms", query.get("min_ms")),
             min_wait_ms=_number("min_wait_ms", query.get("min_wait_ms")),
             since_s=_number("since_s", query.get("since_s")),
+            from_ns=first or 0,
+            to_ns=MAX_TIME if last is None else last,
             status=status,
             sort=sort,
             trace_id=trace_id,
@@ -99,6 +114,19 @@ def _number(key: str, value: str | None) -> float:
     except ValueError:
         pass
     raise ValueError(f"{key} must be a number of at least 0")
+
+
+def _moment(key: str, value: str | None) -> int | None:
+    """Return the Unix nanoseconds of an ISO 8601 time with a zone, or None if there is none."""
+    if not value:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is not None:
+            return min(max(0, int(moment.timestamp() * 1e9)), MAX_TIME)
+    except (OverflowError, ValueError):
+        pass
+    raise ValueError(f"{key} must be a time such as 2030-01-31T12:00:00Z")
 
 
 def find(
@@ -134,8 +162,10 @@ def _conditions(
     )
     nameless = [part for part in search.parts if isinstance(part, Field) and not part.text]
     message = message._replace(**{part.name: "" for part in nameless})
-    since = max(now_ns - int(search.since_s * 1e9), 0) if search.since_s else 0
-    asked = Conditions(db, now_ns, stuck_after_ns, message, since)
+    since = search.from_ns
+    if search.since_s:
+        since = max(since, now_ns - int(search.since_s * 1e9))
+    asked = Conditions(db, now_ns, stuck_after_ns, message, during=(since, search.to_ns))
     if since:  # a range of the primary key
         asked.where(f"found.start_ns >= {asked.value(_earliest(db, since))}")
     first, *others = terms or [0]
@@ -183,28 +213,40 @@ def _in_order(
     }
     live = {**settled, "wait": WAIT, "duration": DURATION}
     # INDEXED BY: without statistics SQLite would sort all rows.
-    is_whole = is_of_all and not asked.is_narrow and not search.since_s
-    index = f"INDEXED BY found_{search.sort}" if is_whole and search.sort != "recent" else ""
-    # An index sorts the settled traces. The wait and duration of live traces, which are few, depend
-    # on the time.
-    kinds = (
-        [(settled, index, f"NOT ({LIVE})"), (live, "INDEXED BY found_live", f"({LIVE})")]
-        if search.sort in ("wait", "duration")
-        else [(live, index, "1")]
-    )
+    is_whole = is_of_all and not asked.is_narrow
+    is_sorted_by_length = search.sort in LENGTHS
+    has_index = is_sorted_by_length or (search.sort == "received" and asked.during == ALWAYS)
+    index = f"INDEXED BY found_{search.sort}" if is_whole and has_index else ""
     limit = "" if asked.has_attributes else f"LIMIT {search.limit + 1}"
-    queries = (
-        db.execute(
-            f"SELECT {columns[search.sort]} AS place, found.trace FROM found "
-            f"{index} "
-            f"WHERE {' AND '.join(text.format_map(columns) for text in (*asked.texts, kind))} "
+
+    def rows(
+        columns: Mapping[str, str], index: str, kind: str, most: int | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the traces of a kind, or those of them that are among the first *most* ones."""
+        comparisons = " AND ".join(text.format_map(columns) for text in (*asked.comparisons, kind))
+        some = "" if most is None else f"ORDER BY place DESC, found.trace DESC LIMIT {most}"
+        return db.execute(
+            f"SELECT place, found.trace FROM (SELECT {columns[search.sort]} AS place, found.* "
+            f"FROM found {index} WHERE {comparisons} {some}) AS found "
+            f"WHERE {' AND '.join(asked.look_ups) or 'TRUE'} "
             f"ORDER BY place DESC, found.trace DESC {limit}",
             asked.values,
         )
-        for columns, index, kind in kinds
-    )
-    rows = heapq.merge(*queries, reverse=True)
-    return (row for row in rows if asked.admits(row[1]))
+
+    def of_live() -> Iterator[tuple[int, int]]:
+        """Yield the live traces. Their wait and duration depend on the time, so no index helps."""
+        kind = (live, "INDEXED BY found_live", f"({LIVE})")
+        if limit and asked.look_ups:
+            found = list(rows(*kind, most=MOST_LOOKED_UP))
+            if len(found) > search.limit:
+                return iter(found)
+        return rows(*kind)
+
+    if is_sorted_by_length and not asked.is_narrow:
+        queries = [rows(settled, index, f"NOT ({LIVE})"), of_live()]
+    else:
+        queries = [rows(live, index, "TRUE")]
+    return (row for row in heapq.merge(*queries, reverse=True) if asked.admits(row[1]))
 
 
 def _terms(db: sqlite3.Connection, search: Search) -> list[int] | None:

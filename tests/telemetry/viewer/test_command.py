@@ -97,6 +97,23 @@ def test_a_database_that_another_viewer_uses(start_viewer: StartViewer, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["traces.db"]
 
 
+def test_the_beginning_of_an_id_is_enough_if_one_trace_has_it(
+    start_viewer: StartViewer, tmp_path: Path
+) -> None:
+    viewer = start_viewer()
+    viewer.send(export(order()), export(order(f"{TRACE[:9]}{'0' * 23}")))
+    viewer.settled(8)
+    db = str(tmp_path / "traces.db")
+    printed = command("view", TRACE[:10].upper(), "--db", db)
+    assert printed.wait() == 0
+    assert printed.lines[0].startswith(f"trace {TRACE}   4 spans, 2 processes")
+    two = command("view", TRACE[:8], "--db", db)
+    assert two.wait() == 1
+    assert two.lines == [f"several traces begin with {TRACE[:8]}: give more characters of the id"]
+    for other in ("no-id", f"{TRACE}0"):
+        assert command("view", other, "--db", db).wait() == 1
+
+
 def test_it_waits_for_a_viewer_that_is_about_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 // The frame around every page: routes, live events, import of files, keys and theme.
 
 import { send } from "./api.js";
-import { h, notFound, toast } from "./dom.js";
+import { entitle, h, notFound, toast } from "./dom.js";
 import { clock, counted, rate } from "./format.js";
 import { keyboard } from "./keys.js";
 import { showLogs } from "./logs.js";
@@ -56,7 +56,7 @@ function show() {
 }
 
 function showNothing(view) {
-  document.title = "Page not found · queuehop";
+  entitle("Page not found");
   view.append(notFound("Page not found", `${location.pathname} is not a page of the viewer.`));
 }
 

@@ -60,6 +60,11 @@ export function shortened(name) {
   return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name;
 }
 
+/** Set the title of the window to a name on this page. */
+export function entitle(name) {
+  document.title = visible(`${shortened(name)} · queuehop`);
+}
+
 /** A name that wraps after its dots, slashes and underscores. */
 export function breakable(name) {
   return name.split(/(?<=[._/])/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));

@@ -6,8 +6,12 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
-/** A duration in milliseconds, with two or three digits, from a minute in two units. `duration.py` has the same rules. */
+/** A duration in milliseconds, with two or three digits, from a minute in two units, which no line breaks. `duration.py` has the same rules. */
 export function duration(ms) {
+  return inWords(ms).replaceAll(" ", "\u00a0");
+}
+
+function inWords(ms) {
   if (ms === null || ms === undefined) return "–";
   if (ms < 0.0005) return "0 ms";
   if (ms < 0.9995) return `${fixed(ms, 0.001, 0)} µs`;
@@ -21,7 +25,7 @@ export function duration(ms) {
 
 /** The same for a number that is round, as at a tick of an axis. */
 export function tick(ms) {
-  return ms ? duration(ms).replace(/\.(\d*?)0+(?= )/, (_, digits) => (digits ? `.${digits}` : "")) : "0";
+  return ms ? duration(ms).replace(/\.(\d*?)0+(?=\s)/, (_, digits) => (digits ? `.${digits}` : "")) : "0";
 }
 
 /** Milliseconds in a unit, with so many decimals. Halves are rounded up, in whole nanoseconds: 1.295 is a little less as a number. */

@@ -1,7 +1,7 @@
 // The page of log records: those without a span, or all.
 
 import { get } from "./api.js";
-import { h, loading, nothing } from "./dom.js";
+import { entitle, h, loading, nothing } from "./dom.js";
 import { timeOf } from "./format.js";
 import { logLine } from "./log_lines.js";
 import { everySeconds } from "./polling.js";
@@ -11,7 +11,7 @@ const PAUSE = 250;
 
 /** Show the log records in `view`. */
 export function showLogs(view) {
-  document.title = "Logs · queuehop";
+  entitle("Logs");
   return new LogList(view).page();
 }
 

@@ -1,6 +1,6 @@
 // The map of services, queues and stores, and of calls and messages between them. The server computes the layout.
 
-import { breakable, h, nothing, s } from "./dom.js";
+import { breakable, entitle, h, nothing, s } from "./dom.js";
 import { compact, count, duration, rate } from "./format.js";
 import { polling } from "./polling.js";
 import { linked, pageOf, tracesOf } from "./queues.js";
@@ -9,11 +9,11 @@ import { range } from "./range.js";
 const narrow = matchMedia("(max-width: 56rem)");
 const CORNER = 12;
 // The width of a letter of a label, and of the longest label.
-const [LETTER, LABEL] = [6, 90];
+const [LETTER, LABEL] = [6.6, 98];
 
 /** Show the map in `view`. */
 export function showMap(view) {
-  document.title = "Map · queuehop";
+  entitle("Map");
   const place = h("div");
   const chosen = range("/map", () => page.refresh());
   let isPlaced = false;

@@ -1,7 +1,7 @@
 // The page of one queue, or of one task in it: producers, workers, waits and failures.
 
 import { chart } from "./chart.js";
-import { breakable, h, nothing } from "./dom.js";
+import { breakable, entitle, h, nothing } from "./dom.js";
 import { clockOf, count, duration, rates, tick } from "./format.js";
 import { update } from "./morph.js";
 import { polling } from "./polling.js";
@@ -19,7 +19,7 @@ export function showQueue(view) {
   const queue = given.get("queue") ?? "";
   const [task, broker] = [given.get("task"), given.get("broker")];
   const title = task ?? queue;
-  document.title = `${title || NO_QUEUE} · queuehop`;
+  entitle(title || NO_QUEUE);
   const chosen = range("/queue", () => shown.refresh());
   const state = h("span");
   const place = h("div", { class: "queue-page" });

@@ -1,7 +1,7 @@
 // The page of all queues: which stall, how many messages wait, their rates, times and failures.
 
 import { sparkline } from "./chart.js";
-import { breakable, h, nothing } from "./dom.js";
+import { breakable, entitle, h, nothing } from "./dom.js";
 import { count, counted, duration, ratesTogether } from "./format.js";
 import { polling } from "./polling.js";
 import { range } from "./range.js";
@@ -13,7 +13,7 @@ const MOST_QUEUES = 200;
 
 /** Show the queues in `view`. */
 export function showQueues(view) {
-  document.title = "Queues · queuehop";
+  entitle("Queues");
   const place = h("div");
   const chosen = range("/queues", () => page.refresh());
   let most = MOST_QUEUES;
@@ -72,6 +72,11 @@ const MEANINGS = { stalled: "Messages are stuck, and no worker takes any", growi
 export function stateBadge(state) {
   const kind = { stalled: "error", growing: "waiting", waiting: "", ok: "ok" }[state];
   return h("span", { class: `badge ${kind}`, title: MEANINGS[state] }, STATES[state]);
+}
+
+/** The type of an exception without its module. */
+function shortType(type) {
+  return type.split(".").findLast(Boolean) ?? type;
 }
 
 /** The address of a broker without its scheme. */
@@ -136,7 +141,7 @@ function row(queue, since, isAmbiguous) {
     number("Run", percentiles(queue.run_ms, `${page}#${RUNS}`)),
     number("Failed", linked(queue.failures, { ...during, status: "failure" }, { kind: "bad" })),
     number("Retried", linked(queue.retries, { ...during, status: "retry" })),
-    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(type.split(".").at(-1)), " ", h("a", { href: tracesOf({ ...during, exception: type }), "data-link": "" }, `×${count(times)}`))))),
+    cell("Exceptions", "", h("ul", { class: "exceptions" }, queue.exceptions.slice(0, MOST_EXCEPTIONS).map(({ type, count: times }) => h("li", { title: type }, breakable(shortType(type)), " ", h("a", { href: tracesOf({ ...during, exception: type }), "data-link": "" }, `×${count(times)}`))))),
     number("Expired", linked(queue.expired + queue.expired_waiting, { ...during, status: "expired" })),
     number("Rejected", linked(queue.rejected, { ...during, status: "rejected" })),
   );

@@ -2,7 +2,7 @@
 
 import { get, getRows } from "./api.js";
 import { detail } from "./detail.js";
-import { h, loading, notFound, toast, visible } from "./dom.js";
+import { entitle, h, loading, notFound, toast } from "./dom.js";
 import { severity } from "./log_lines.js";
 import { traceHead } from "./trace_head.js";
 import { backToList } from "./traces.js";
@@ -21,7 +21,7 @@ const MARGIN = 50;
 
 /** Show the trace in `view`, and the details of a span if the address names one. */
 export function showTrace(view, [traceId, spanId], go) {
-  document.title = `Trace ${traceId.slice(0, 8)} · queuehop`;
+  entitle(`Trace ${traceId.slice(0, 8)}`);
   return new TracePage(view, traceId.toLowerCase(), spanId?.toLowerCase() ?? null).page(go);
 }
 
@@ -121,7 +121,7 @@ class TracePage {
 
   show(trace) {
     this.updateDetails(trace);
-    if (trace.root) document.title = visible(`${trace.root.name} · queuehop`);
+    if (trace.root) entitle(trace.root.name);
     this.head.show(trace);
     if (this.waterfall) this.waterfall.update(trace);
     else this.draw(trace);

@@ -107,7 +107,7 @@ function legendOf(parts, others, hasLogs) {
   ];
 }
 
-const unitOf = (text) => text.split(" ").at(-1);
+const unitOf = (text) => text.split(/\s/).at(-1);
 
 /** The length of a part: rounded as in the sentence, or more exactly if it is in a smaller unit than the total. */
 function lengthOf(part, total) {

@@ -61,7 +61,7 @@ function waits(trace) {
   return [
     h("span", {}, duration(trace.wait_ms)),
     trace.wait_sum_ms > trace.wait_ms * 1.01 ? aside(`${duration(trace.wait_sum_ms)} in total`, "The waits of all messages, added up") : "",
-    trace.scheduled_ms >= 1 ? aside(`${duration(trace.scheduled_ms)} scheduled`, "The time until the message was due, by its countdown or eta") : "",
+    trace.scheduled_ms >= 1 ? aside(`${duration(trace.scheduled_ms)} scheduled`, "The longest time until a message was due, by its countdown or eta") : "",
   ];
 }
 

@@ -1,7 +1,7 @@
 // The list of traces: searched and filtered, and updated as traces arrive.
 
 import { get } from "./api.js";
-import { h, loading, nothing, toast } from "./dom.js";
+import { entitle, h, loading, nothing, toast } from "./dom.js";
 import { count, counted } from "./format.js";
 import { examples, filters } from "./filters.js";
 import { COLUMNS, traceRow } from "./trace_row.js";
@@ -27,7 +27,7 @@ export function backToList(go) {
 
 /** Show the list in `view`. */
 export function showTraces(view) {
-  document.title = "Traces · queuehop";
+  entitle("Traces");
   return new TraceList(view).page();
 }
 

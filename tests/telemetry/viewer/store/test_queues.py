@@ -257,8 +257,9 @@ def test_the_exceptions_of_a_queue_are_those_of_all_its_runs(
     ("resource", "run_attributes", "worker"),
     [
         ({"host.name": "h", "process.pid": 7}, {}, "h pid 7"),
-        ({"host.name": "h", "service.instance.id": "i"}, {}, "h i"),
-        ({"process.pid": 1, "service.instance.id": "i"}, {}, "i"),
+        ({"host.name": "h", "service.instance.id": "i"}, {}, "h instance i"),
+        ({"process.pid": 1, "service.instance.id": "i"}, {}, "instance i"),
+        ({"service.instance.id": "627cc493-f310-47de-96bd-71410b7dec09"}, {}, "instance 627cc493"),
         ({"host.name": "h"}, {"celery.hostname": "w1@h"}, "w1@h"),
     ],
 )

@@ -317,12 +317,20 @@ def test_a_trace_with_more_attributes_than_its_filter_holds(traces: Traces) -> N
 def test_a_trace_with_more_spans_than_are_drawn_says_so_and_is_exported_whole(
     traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traces.add(order("a" * 32))
+    """The spans that are drawn have their parents: the root has the largest id."""
+    ids = {"web": "z", "send": "a", "run": "b", "store": "c"}
+    spans = [
+        replace(span, span_id=ids[span.span_id], parent_id=ids.get(span.parent_id, ""), links=())
+        for span in order("a" * 32)
+    ]
+    traces.add(spans)
     monkeypatch.setattr(read, "MOST_SPANS", 3)
+    monkeypatch.setattr(read, "MOST_ANCESTORS", 1)
     with traces.store.database.reading() as db:
         trace = read.read_trace(db, 1, time.time_ns())
         answer = hops(trace, read.count_spans(db, 1))
         assert (answer["spans"], answer["stored_spans"]) == (3, 4)
+        assert (answer["root"]["route"], answer["problems"]) == ("/orders", [])
         assert len(list(read.stored_spans(db, 1))) == 4
 
 
@@ -421,6 +429,43 @@ def test_a_time_range_has_what_began_before_it_and_went_on(traces: Traces) -> No
     assert traces.ids(queue="celery", status="failure", sort="received") == "cba"
     assert traces.ids(since_s=600, status="expired") == "e"
     assert traces.ids(status="expired") == "ed"
+    earlier = {"from": at(-1.5 * HOUR), "to": at(-600)}
+    assert traces.ids(**earlier, sort="received") == "edca"
+    assert traces.ids(**earlier, status="expired") == "d"
+    assert traces.ids(**earlier, queue="celery", status="failure") == ""
+    assert traces.ids(to=at(-600), queue="celery", status="failure", sort="received") == "cb"
+
+
+def test_a_time_range_has_two_ends(traces: Traces) -> None:
+    for letter, ago in (("a", 3000), ("b", 2000), ("c", 1000)):
+        traces.add(order(letter * 32, -ago * 1e3))
+    for sort in ("recent", "received", "duration", "wait"):
+        assert traces.ids(**{"from": at(-2500), "to": at(-1500)}, sort=sort) == "b"
+        assert set(traces.ids(**{"from": at(-2500)}, sort=sort)) == {*"cb"}
+        assert set(traces.ids(to=at(-1500), sort=sort)) == {*"ba"}
+    # A Unix time of 0, and times in another zone.
+    assert traces.ids(**{"from": "1970-01-01T00:00:00Z", "to": "1970-01-02T00:00:00Z"}) == ""
+    assert traces.ids(to="2100-01-01T00:00:00+09:00") == "cba"
+
+
+def test_a_backlog_is_read_from_an_index(messages: Traces) -> None:
+    """A look-up of each row takes several times as long, and a backlog may have 100,000."""
+    statements: list[str] = []
+    with messages.store.database.reading() as db:
+        db.set_trace_callback(statements.append)
+        for sort in ("wait", "duration"):
+            for asked in ({}, {"since_s": "60"}, {"to": at(0)}, {"q": "wait>1s"}):
+                assert find(db, Search.parse({"sort": sort, **asked}))["traces"]
+        db.set_trace_callback(None)
+        reads = [text for text in statements if "found INDEXED BY found_" in text]
+        plans = [
+            detail
+            for text in reads
+            for *_, detail in db.execute(f"EXPLAIN QUERY PLAN {text}")
+            if " found " in detail
+        ]
+    assert plans
+    assert [plan for plan in plans if "COVERING INDEX" not in plan] == []
 
 
 def test_the_exception_is_that_of_a_run_that_is_asked_for(traces: Traces) -> None:

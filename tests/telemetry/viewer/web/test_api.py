@@ -299,6 +299,7 @@ def test_finding(viewer: Viewer) -> None:
     assert ids(service="nobody") == ""
     assert ids(since_s=3600) == "dcba"
     assert ids(since_s=9e14) == "dcba"
+    assert ids(**{"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}) == ""
     assert ids(min_ms=9e14) == ids(min_wait_ms=9e14) == ""
     assert ids(sort="duration")[-1] == "d"
     assert set(ids(sort="wait", limit=2)) <= set("abc")
@@ -327,7 +328,8 @@ def test_page_by_page_each_is_there_once(viewer: Viewer, sort: str) -> None:
 @pytest.mark.parametrize(
     "query",
     ["status=x", "sort=x", "min_ms=x", "min_ms=-1", "min_ms=nan", "trace_id=xyz", "before=x",
-     f"before={10**20}:1", "since_s=x", "limit=x"],
+     f"before={10**20}:1", "since_s=x", "limit=x", "from=x", "from=2026-01-01T00:00",
+     "to=yesterday", f"to={'9' * 30}"],
 )  # fmt: skip
 def test_a_question_that_makes_no_sense(viewer: Viewer, query: str) -> None:
     error = viewer.get(f"/api/traces?{query}", 400)["error"]

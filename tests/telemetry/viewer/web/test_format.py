@@ -1,6 +1,7 @@
 """The text of the pages: durations, comparable rates, and names of any length."""
 
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -22,7 +23,8 @@ def test_durations_are_those_of_the_terminal_and_the_sentence(page: Page, viewer
         "all => import('/static/format.js').then(({ duration }) => all.map(duration))",
         [ns / 1e6 for ns, _ in DURATIONS],
     )
-    assert shown == [words for _, words in DURATIONS]
+    # The spaces do not break.
+    assert shown == [words.replace(" ", "\u00a0") for _, words in DURATIONS]
 
 
 @pytest.mark.parametrize(
@@ -66,11 +68,15 @@ def test_a_name_of_any_length_and_direction_stays_in_its_place(
     expect(page.locator(".row").first).to_be_in_viewport()
     assert "\u202e" not in page.inner_text("main")
     assert "[31m" not in page.inner_text("main")
-    for path in ("/", "/queues", "/map"):
+    assert len(page.title()) < 100
+    for path in ("/", "/queues", "/map", f"/queue?{urlencode({'queue': HOSTILE[:200]})}"):
         page.goto(path)
         page.locator("main tbody tr").first.wait_for()
+        assert len(page.title()) < 100
+        assert "\u202e" not in page.title()
         assert page.evaluate(WIDER) <= 0
         assert "\u202e" not in page.inner_text("main")
+    page.goto("/map")
     # The map's table shows all its columns beside such a name.
     table = page.get_by_role("region", name="Map as a table")
     wider = table.evaluate("one => one.scrollWidth - one.clientWidth")

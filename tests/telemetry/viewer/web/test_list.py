@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, Route, expect
 
@@ -37,6 +38,44 @@ def test_a_search_is_in_the_address_and_comes_back(page: Page, viewer: Viewer) -
     page.go_back()
     expect(page).to_have_url(re.compile(r"queue=celery$"))
     expect(page.get_by_label("Sort by")).to_have_value("recent")
+
+
+def test_a_time_range_with_two_ends_is_in_the_address_and_comes_back(
+    page: Page, viewer: Viewer
+) -> None:
+    ping(viewer)
+    page.goto("/")
+    found = page.get_by_role("link", name="GET /ping")
+    begin, end = page.get_by_label("From", exact=True), page.get_by_label("To", exact=True)
+    expect(found).to_be_visible()
+    expect(begin).to_be_hidden()
+    page.get_by_label("Time range").select_option("custom")
+    # At first, it is the last hour, and has what has just arrived.
+    expect(page).to_have_url(re.compile("from=2.*&to=2"))
+    expect(end).to_have_value(re.compile("^2"))
+    ago = "at => (Date.now() - new Date(at)) / 60_000"
+    assert -1 <= page.evaluate(ago, end.input_value()) <= 0
+    assert 58 <= page.evaluate(ago, begin.input_value()) <= 60
+    expect(found).to_be_visible()
+    # The date and the time have room: narrower, the time is cut.
+    box = end.bounding_box()
+    assert box is not None
+    assert box["width"] >= 200
+    end.fill("2020-01-31T12:00")
+    expect(page.get_by_role("alert")).to_have_text("the time range ends before it begins")
+    begin.fill("2020-01-31T11:00")
+    expect(page.get_by_role("heading", name="No traces match")).to_be_visible()
+    instant = page.evaluate("new Date(2020, 0, 31, 12).toISOString()")
+    assert parse_qs(urlsplit(page.url).query)["to"] == [instant]
+    page.reload()
+    expect(end).to_have_value("2020-01-31T12:00")
+    expect(page.get_by_label("Time range")).to_have_value("custom")
+    page.get_by_label("Time range").select_option("3600")
+    expect(found).to_be_visible()
+    expect(begin).to_be_hidden()
+    expect(page).to_have_url(re.compile(r"\?since_s=3600$"))
+    page.get_by_role("button", name="Clear").click()
+    expect(page).to_have_url(re.compile("/$"))
 
 
 def test_what_is_wrong_with_a_search_is_said_at_the_field(page: Page, viewer: Viewer) -> None:

@@ -69,7 +69,7 @@ class TestThePage:
         row = page.locator(".row", has=page.locator(".log-tick").first)
         expect(row).to_contain_text("process tasks.add")
         expect(row.locator(".time")).to_have_attribute(
-            "aria-label", r"50 ms, from 40 ms, 2 log records"
+            "aria-label", "50\u00a0ms, from 40\u00a0ms, 2 log records"
         )
 
     def test_a_line_that_comes_later_is_drawn(self, page: Page, viewer: Viewer) -> None:
@@ -146,6 +146,22 @@ def test_a_long_record_is_cut_until_it_is_opened(page: Page, viewer: Viewer, wid
     expect(items.last).to_be_in_viewport()
     items.first.locator("summary").click()
     expect(items.last).not_to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_level_of_any_length_is_beside_the_text(page: Page, viewer: Viewer, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    levels = ("INFO", "WARNING", "CRITICAL", "NOTICE" * 30)
+    post(viewer, *(log("text", at=time.time(), severity=21, level=level) for level in levels))
+    page.goto("/logs")
+    summaries = page.locator(".log-list summary")
+    expect(summaries).to_have_count(len(levels))
+    for summary in summaries.all():
+        badge = summary.locator(".badge").bounding_box()
+        text = summary.locator(".log-text").bounding_box()
+        assert badge is not None
+        assert text is not None
+        assert badge["x"] + badge["width"] <= (text["x"] if width > 1000 else width)
 
 
 def test_logs_come_over_grpc_too(viewer: Viewer) -> None:

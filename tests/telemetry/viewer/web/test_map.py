@@ -166,6 +166,10 @@ def test_the_demo_from_left_to_right_and_its_retry_back(page: Page, viewer: View
     order = ["queuehop-client", "queuehop-web", "celery", "queuehop-worker", "redis"]
     assert sorted(order, key=left) == order
     assert left("redis") == left("sqlite")
+    # It needs no scrolling in a window of usual width.
+    page.set_viewport_size({"width": 1280, "height": 900})
+    beyond = "one => one.scrollWidth - one.clientWidth"
+    assert page.get_by_role("region", name="Map", exact=True).evaluate(beyond) == 0
     expect(page.locator(".edge.back")).to_have_count(1)
 
 

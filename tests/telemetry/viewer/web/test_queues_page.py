@@ -54,7 +54,7 @@ def test_what_stalls_is_first_and_every_number_leads_on(page: Page, viewer: View
     expect(first.get_by_role("rowheader")).to_contain_text(ODD)
     expect(first).to_contain_text("Stalled")
     expect(page.locator(".headline")).to_have_text(
-        re.compile(r"^1 stalled · 5 messages wait, the oldest for 9 min .* · 2 queues$")
+        re.compile(r"^1 stalled · 5 messages wait, the oldest for 9\smin\s.* · 2 queues$")
     )
     expect(rows.nth(1)).to_contain_text("OSError \u00d73")
 
@@ -405,3 +405,13 @@ def test_no_queue_and_an_unknown_one(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("nowhere")
     expect(page.get_by_text("Queue not found")).to_be_visible()
     expect(page.get_by_text("OK")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("shop.bank.Declined", "Declined"), ("odd.", "odd")])
+def test_an_exception_has_its_type_without_the_module(
+    page: Page, viewer: Viewer, kind: str, shown: str
+) -> None:
+    viewer.send(export(order(error=f"{kind}: no", state="FAILURE")))
+    viewer.settled(4)
+    page.goto("/queues")
+    expect(page.locator(".exceptions")).to_have_text(f"{shown} \u00d71")
