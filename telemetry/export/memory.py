@@ -38,6 +38,8 @@ _STOPPED = "tracing is shut down in this process"
 class MemorySink(Sink):
     """Sends the records of this process from a thread of its own."""
 
+    in_memory = True
+
     def __init__(self, origin_of: OriginOf, targets: Targets, settings: DeliverySettings) -> None:
         self.measures = targets.metrics is not None
         self._targets = targets
