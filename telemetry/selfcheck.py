@@ -16,10 +16,10 @@ from .config.settings import spool
 from .propagation import extract, inject
 from .setup import (
     DEFAULT_SERVICE_NAME,
-    is_in_memory,
     is_named_by_environment,
     is_set_up,
     names_in_code,
+    sink,
 )
 
 __all__ = ["Process", "describe_process"]
@@ -111,7 +111,7 @@ def _unwritable() -> tuple[str, int]:
             file.flush()
     except OSError as exc:
         return str(directory), exc.errno or 0
-    return (str(directory), 0) if is_in_memory() else ("", 0)
+    return (str(directory), 0) if sink().in_memory else ("", 0)
 
 
 def _drops(provider: Any) -> bool:

@@ -29,7 +29,6 @@ from .tracing.sink import Sink
 __all__ = [
     "DEFAULT_SERVICE_NAME",
     "flush",
-    "is_in_memory",
     "is_named_by_environment",
     "is_set_up",
     "names_in_code",
@@ -42,8 +41,6 @@ __all__ = [
 DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
 
 _provider: HopTracerProvider | None = None
-#: Whether records wait in memory because their directory cannot be used.
-_is_in_memory = False
 #: The service names that code has given to this process, even if they are not in effect.
 _names: list[str] = []
 _lock = threading.RLock()
@@ -171,7 +168,6 @@ def _new_provider(service_name: str | None) -> HopTracerProvider:
 
 def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
     """Return the sink of *provider*: in memory if the settings say so or the disk is unusable."""
-    global _is_in_memory
     from .export.outgoing import Origin, origin_of
 
     instance_is_set = SERVICE_INSTANCE_ID in settings.resource_attributes()
@@ -201,7 +197,6 @@ def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
             exc,
             settings.QUEUEHOP_STATE_DIR,
         )
-        _is_in_memory = True
         return in_memory()
 
 
@@ -234,11 +229,6 @@ def sink() -> Sink:
 def is_set_up() -> bool:
     """Return whether the provider of this process is the one that ``setup`` has made."""
     return trace.get_tracer_provider() is _provider
-
-
-def is_in_memory() -> bool:
-    """Return whether spans wait in memory because their directory cannot be used."""
-    return _is_in_memory
 
 
 def flush(timeout: float = 10.0) -> bool:

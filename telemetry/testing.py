@@ -8,7 +8,6 @@ list of spans.
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,7 +31,8 @@ from .otlp.decode import ReceivedSpan, decode
 from .otlp.encode import encode_request
 from .otlp.receiver import Receiver
 from .tracing.provider import HopTracerProvider
-from .tracing.record import Record, SpanTemplate, pack, unpack
+from .tracing.record import pack, unpack
+from .tracing.span import HopSpan
 
 __all__ = ["Spans", "assert_one_trace", "assert_path", "otlp", "otlp_env", "spans", "tree"]
 
@@ -76,17 +76,16 @@ class Spans(list[ReceivedSpan]):
         return self
 
 
-class _OpenSpans(SpanProcessor):
-    """The spans that have started during a test and have not ended."""
+class _Collector(SpanProcessor):
+    """Adds to *spans* those that start and end in this process during a test."""
 
-    def __init__(self) -> None:
+    def __init__(self, spans: Spans) -> None:
+        self._spans = spans
         self._open: dict[int, Any] = {}
         self._is_over = False
 
-    def __contains__(self, span_id: int) -> bool:
-        return span_id in self._open
-
     def names(self) -> list[str]:
+        """Return the names of the spans that are open."""
         return [span.name for span in list(self._open.values())]
 
     def on_start(self, span: Any, parent_context: Context | None = None) -> None:
@@ -94,8 +93,12 @@ class _OpenSpans(SpanProcessor):
             self._open[span.get_span_context().span_id] = span
 
     def on_end(self, span: ReadableSpan) -> None:
-        if span.context is not None:
-            self._open.pop(span.context.span_id, None)
+        context = span.context
+        if context is None or (started := self._open.get(context.span_id)) is None:
+            return  # of an earlier test
+        if context.trace_flags.sampled:
+            self._spans.add(decode(_export_of(started, span)))
+        self._open.pop(context.span_id, None)
 
     def shutdown(self) -> None:
         """Forget all spans. If one ends later, it does not belong to the next test."""
@@ -103,23 +106,17 @@ class _OpenSpans(SpanProcessor):
         self._open.clear()
 
 
-#: The open spans of the current test.
-_watching: list[_OpenSpans] = []
+def _export_of(started: Any, ended: ReadableSpan) -> ExportTraceServiceRequest:
+    """Return the export of a span. That of a hop is encoded as in production."""
+    if not isinstance(started, HopSpan):
+        return encode_spans([ended])
+    origin = origin_of(ended.resource, started.template, instance_is_set=True)
+    encoded = outgoing(origin, unpack(pack(started.record))).span
+    return ExportTraceServiceRequest.FromString(encode_request([encoded] if encoded else []))
 
 
-class _CollectingProcessor(_OpenSpans):
-    """Adds the spans of another provider to *spans*."""
-
-    def __init__(self, spans: Spans) -> None:
-        super().__init__()
-        self._spans = spans
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Add *span*, if it is sampled and has started during the test."""
-        context = span.context
-        if context is not None and context.span_id in self and context.trace_flags.sampled:
-            self._spans.add(decode(encode_spans([span])))
-        super().on_end(span)
+#: The collectors of the tests that run.
+_collectors: list[_Collector] = []
 
 
 @pytest.fixture
@@ -135,49 +132,21 @@ def spans() -> Iterator[Spans]:
         always = Sampler(sampling.ALWAYS_ON, True, True, True)
         provider = HopTracerProvider(always, create_resource({}), SpanLimits())
         trace.set_tracer_provider(provider)
-    if isinstance(provider, HopTracerProvider):
-        open_spans = _OpenSpans()
-
-        def collect(template: SpanTemplate, record: Record) -> None:
-            if record.span_id in open_spans:  # else it is sampled out or of an earlier test
-                collected.add(_received(provider.resource, template, record))
-
-        outer, provider.observer = provider.observer, collect
-        provider.add_span_processor(open_spans)
-        with _watched(open_spans):
-            yield collected
-        provider.observer = outer
-        provider.remove_span_processor(open_spans)
-    elif hasattr(provider, "add_span_processor"):
-        processor = _CollectingProcessor(collected)
-        provider.add_span_processor(processor)
-        with _watched(processor):
-            yield collected
-        remove_span_processor(provider, processor)
-    else:
+    if not hasattr(provider, "add_span_processor"):
         pytest.fail(
             f"the fixture 'spans' cannot see the spans of {type(provider).__qualname__}: the "
             "application's tracer provider has no add_span_processor"
         )
-
-
-def _received(resource: Resource, template: SpanTemplate, record: Record) -> Sequence[ReceivedSpan]:
-    """Return the span of *record* as a receiver gets it, encoded as in production."""
-    origin = origin_of(resource, template, instance_is_set=True)
-    span = outgoing(origin, unpack(pack(record))).span
-    if span is None:
-        return []
-    return decode(ExportTraceServiceRequest.FromString(encode_request([span])))
-
-
-@contextmanager
-def _watched(open_spans: _OpenSpans) -> Iterator[None]:
-    _watching.append(open_spans)
-    try:
-        yield
-    finally:
-        _watching.remove(open_spans)
-        open_spans.shutdown()
+    collector = _Collector(collected)
+    provider.add_span_processor(collector)
+    _collectors.append(collector)
+    yield collected
+    _collectors.remove(collector)
+    collector.shutdown()
+    if isinstance(provider, HopTracerProvider):
+        provider.remove_span_processor(collector)
+    else:
+        remove_span_processor(provider, collector)
 
 
 @pytest.fixture
@@ -233,7 +202,7 @@ def _is_named(span: ReceivedSpan, name: str) -> bool:
 
 def _shown(spans: Sequence[ReceivedSpan]) -> str:
     lines = [tree(spans)]
-    if names := [name for open_spans in _watching for name in open_spans.names()]:
+    if names := [name for each in _collectors for name in each.names()]:
         lines.append(f"still open: {', '.join(names)}")
     if names or _MISSING in lines[0]:
         lines.append(_HINT)

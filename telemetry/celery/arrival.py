@@ -14,11 +14,10 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanCont
 from ..propagation import extract_parent
 from ..propagation.message import trace_headers
 from ..tracing.context import SPAN, attach, detach
-from ..tracing.faults import log_internal_error
-from .destination import queue_of_delivery
+from .destination import queue_of
 from .run import QUEUE, RECEIVED_AT
 
-__all__ = ["headers_of", "note_arrival", "queue_of"]
+__all__ = ["headers_of", "note_arrival"]
 
 #: Marks the wrapped strategy, so that a second worker in one process wraps nothing twice.
 _MARK = "queuehop_traced"
@@ -72,12 +71,3 @@ def headers_of(message: Any) -> Mapping[str, Any]:
     """Return the headers of a raw kombu *message*, which may be anything."""
     headers = getattr(message, "headers", None)
     return headers if isinstance(headers, Mapping) else {}
-
-
-def queue_of(consumer: Any, message: Any) -> str | None:
-    """Return the queue from which *consumer* took a raw kombu *message*, None if unknown."""
-    try:
-        return queue_of_delivery(consumer, message.delivery_info or {})
-    except Exception:
-        log_internal_error("determine the queue of a message")
-        return None

@@ -9,7 +9,9 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE
 
-__all__ = ["destination", "queue_of_delivery"]
+from ..tracing.faults import log_internal_error
+
+__all__ = ["destination", "queue_of"]
 
 #: The exchanges in which RabbitMQ holds a message with a countdown. Its routing key there has the
 #: bits of the countdown in front of its own.
@@ -34,15 +36,20 @@ def destination(
     return (name, None) if name is not None else (exchange, routing_key)
 
 
-def queue_of_delivery(consumer: Any, delivery: Any) -> str | None:
-    """Return the queue from which Celery's *consumer* took the message of a *delivery*.
+def queue_of(consumer: Any, message: Any) -> str | None:
+    """Return the queue from which Celery's *consumer* took a raw kombu *message*.
 
-    Return the exchange if several of the worker's queues are bound to it.
+    Return the exchange if several of the worker's queues are bound to it, None if it is unknown.
     """
-    exchange, routing_key = delivery.get("exchange"), delivery.get("routing_key")
-    if not exchange or not isinstance(routing_key, str):
-        return routing_key if isinstance(routing_key, str) else None
-    return _one_bound(consumer.task_consumer.queues, exchange, routing_key) or str(exchange)
+    try:
+        delivery = message.delivery_info or {}
+        exchange, routing_key = delivery.get("exchange"), delivery.get("routing_key")
+        if not exchange or not isinstance(routing_key, str):
+            return routing_key if isinstance(routing_key, str) else None
+        return _one_bound(consumer.task_consumer.queues, exchange, routing_key) or str(exchange)
+    except Exception:
+        log_internal_error("determine the queue of a message")
+        return None
 
 
 def _one_bound(queues: Iterable[Queue], exchange: str, routing_key: str) -> str | None:

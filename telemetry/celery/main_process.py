@@ -21,9 +21,10 @@ from ..tracing.context import detach
 from ..tracing.faults import log_internal_error
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
-from .arrival import headers_of, note_arrival, queue_of
+from .arrival import headers_of, note_arrival
 from .chord import watch_chord
 from .consumer import RunTracer
+from .destination import queue_of
 from .run import QUEUE, Run
 
 __all__ = ["MainProcess"]
@@ -189,8 +190,7 @@ class MainProcess:
         self, consumer: Any, decode_error: Callable[..., Any]
     ) -> Callable[..., Any]:
         def on_decode_error(message: Any, exc: BaseException) -> Any:
-            error = error_type(exc)
-            self._never_ran(_name(message), _fields(consumer, message), states.REJECTED, error)
+            self.on_rejected(consumer, message, exc)
             return decode_error(message, exc)
 
         return on_decode_error

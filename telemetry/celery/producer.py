@@ -168,7 +168,7 @@ def _headers_of_send(options: Mapping[str, Any]) -> Any:
         propagators, parent = configured_propagators(), extract_parent(headers)[0]
         if parent is None:
             headers = _without(headers, propagators.parent_fields | {TRACESTATE})
-        elif run is not None and parent.ids in _parents(run, is_retry):
+        elif run is not None and (parent.trace_id, parent.span_id) in _parents(run, is_retry):
             headers = _without(headers, propagators.fields | {LINKS})
     if run is not None and is_retry and not has_parent(headers):
         parent, context = extract_parent(trace_headers(run.request or {}))

@@ -38,6 +38,8 @@ _STOPPED = "tracing is shut down in this process"
 class MemorySink(Sink):
     """Sends the records of this process from a thread of its own."""
 
+    in_memory = True
+
     def __init__(self, origin_of: OriginOf, targets: Targets, settings: DeliverySettings) -> None:
         self.measures = targets.metrics is not None
         self._targets = targets
@@ -138,13 +140,14 @@ class MemorySink(Sink):
             self._thread.start()
 
     def _run(self) -> None:
+        unrecorded.set(True)
         while not self._stopped:
             self._wake.wait(self._settings.schedule_delay)
             self._wake.clear()
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             delivered = False
             try:
-                with self._sending, unrecorded():
+                with self._sending:
                     delivered = self._deliver(hurry=bool(flushes))
             except Exception:
                 log_internal_error("send spans")

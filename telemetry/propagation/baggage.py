@@ -2,7 +2,9 @@
 
 import os
 import re
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from opentelemetry import baggage
@@ -19,6 +21,8 @@ from ..tracing.faults import RateLimit, log_internal_error, logger
 from .carrier import header_values
 
 __all__ = ["BAGGAGE", "IN_CONTEXT", "Baggage", "merge_baggage"]
+
+Member = TypeVar("Member")
 
 BAGGAGE = "baggage"
 
@@ -57,16 +61,13 @@ class Baggage(TextMapPropagator):
         values = header_values(getter.get(carrier, BAGGAGE))
         if not values:
             return context
-        room = _Room()
         members = ",".join(values).split(",", _MAX_RECEIVED_MEMBERS)[:_MAX_RECEIVED_MEMBERS]
-        for text in members:
-            text = text.strip(" \t")
-            match = _MEMBER.fullmatch(text)
-            if match is not None and room.take(len(text)):
-                key, encoded, properties = match.groups()
-                value = _ReceivedValue(unquote(encoded, errors="replace"))
-                value.encoded = encoded + properties.replace(" ", "").replace("\t", "")
-                context = baggage.set_baggage(key, value, context)
+        matches = (_MEMBER.fullmatch(member.strip(" \t")) for member in members)
+        for match in _fitting(filter(None, matches), itemgetter(0)):
+            key, encoded, properties = match.groups()
+            value = _ReceivedValue(unquote(encoded, errors="replace"))
+            value.encoded = encoded + properties.replace(" ", "").replace("\t", "")
+            context = baggage.set_baggage(key, value, context)
         return context
 
     def inject(
@@ -78,19 +79,15 @@ class Baggage(TextMapPropagator):
             return
         allowed = os.environ.get(BAGGAGE_ALLOW)
         keys = None if allowed is None else {key.strip() for key in allowed.split(",")}
-        members: list[str] = []
-        room = _Room()
-        dropped = 0
-        for key, value in entries.items():
-            if keys is not None and key not in keys:
-                continue
-            member = _format_member(key, value)
-            if member is not None and room.take(len(member)):
-                members.append(member)
-            else:
-                dropped += 1
-        if members:
-            setter.set(carrier, BAGGAGE, ",".join(members))
+        members = [
+            _format_member(key, value)
+            for key, value in entries.items()
+            if keys is None or key in keys
+        ]
+        written = list(_fitting(filter(None, members), str))
+        if written:
+            setter.set(carrier, BAGGAGE, ",".join(written))
+        dropped = len(members) - len(written)
         if dropped and _allow("baggage"):
             # Neither names nor values: they may be secret.
             logger.warning(
@@ -111,29 +108,21 @@ def merge_baggage(theirs: Any, ours: str) -> str:
     *theirs* is in the header already: its members come first, and win over ours of the same key.
     """
     members: dict[str, str] = {}
-    room = _Room()
     for text in ",".join([*header_values(theirs), ours]).split(",", _MAX_RECEIVED_MEMBERS):
-        member = text.strip(" \t")
-        key = member.partition("=")[0].rstrip(" \t")
-        if member and key not in members and room.take(len(member)):
-            members[key] = member
-    return ",".join(members.values())
+        if member := text.strip(" \t"):
+            members.setdefault(member.partition("=")[0].rstrip(" \t"), member)
+    return ",".join(_fitting(members.values(), str))
 
 
-class _Room:
-    """The rest of the two limits. A member that does not fit leaves room for others."""
-
-    def __init__(self) -> None:
-        self._bytes = _MAX_BYTES + 1  # the first member has no comma before it
-        self._members = _MAX_MEMBERS
-
-    def take(self, length: int) -> bool:
-        """Reserve room for a member of *length* bytes; return whether there was enough."""
-        if self._members == 0 or length + 1 > self._bytes:
-            return False
-        self._members -= 1
-        self._bytes -= length + 1
-        return True
+def _fitting(members: Iterable[Member], text_of: Callable[[Member], str]) -> Iterator[Member]:
+    """Yield the *members* that fit within the two limits. One that does not leaves room."""
+    room = _MAX_BYTES + 1  # the first member has no comma before it
+    count = 0
+    for member in members:
+        length = len(text_of(member)) + 1
+        if count < _MAX_MEMBERS and length <= room:
+            count, room = count + 1, room - length
+            yield member
 
 
 class _ReceivedValue(str):

@@ -17,7 +17,7 @@ from ..config.settings import Logs
 from .context import get_current, parent_in
 from .faults import is_soft_time_limit, log_internal_error
 from .interrupts import uninterrupted
-from .logs import is_unrecorded
+from .logs import unrecorded
 from .masking import is_secret_name, mask
 from .record import RecordedException, RecordedLog
 from .span import error_type, exception_message
@@ -79,7 +79,7 @@ class LogRecorder:
     def wants(self, record: logging.LogRecord) -> bool:
         """Return whether *record* is to be sent."""
         name, settings = record.name, self._settings
-        if record.levelno < settings.level or is_unrecorded() or not self._wants_logger(name):
+        if record.levelno < settings.level or unrecorded.get() or not self._wants_logger(name):
             return False
         return settings.celery or name not in _OF_CELERY or not _is_of_a_run(record)
 

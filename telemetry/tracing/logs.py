@@ -1,8 +1,7 @@
 """Log correlation: every log record has the ids of the trace and the span that are current."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
@@ -11,7 +10,7 @@ from opentelemetry import trace
 
 from .faults import log_internal_error
 
-__all__ = ["correlate_logs", "is_unrecorded", "unrecorded"]
+__all__ = ["correlate_logs", "unrecorded"]
 
 #: Marks the wrapped method, so that it is wrapped once.
 _MARK = "queuehop_correlated"
@@ -56,17 +55,5 @@ def _add_ids(record: logging.LogRecord) -> None:
         log_internal_error("add the ids of the trace to a log record")
 
 
-_is_unrecorded: ContextVar[bool] = ContextVar("queuehop-unrecorded", default=False)
-
-#: Whether this thread's log records are not to be sent.
-is_unrecorded = _is_unrecorded.get
-
-
-@contextmanager
-def unrecorded() -> Iterator[None]:
-    """Send none of this thread's log records inside: an export that logs would never end."""
-    token = _is_unrecorded.set(True)
-    try:
-        yield
-    finally:
-        _is_unrecorded.reset(token)
+#: Set in the thread that exports: an export whose log records are sent would never end.
+unrecorded: ContextVar[bool] = ContextVar("queuehop-unrecorded", default=False)

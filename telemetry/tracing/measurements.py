@@ -4,7 +4,7 @@ The metrics are those of OpenTelemetry's semantic conventions for HTTP and for m
 three waits of a run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -75,24 +75,24 @@ def measurement(
     exemplar = None
     if record.flags & Record.SAMPLED:
         exemplar = record.trace_id, record.span_id, record.end_time
+    instruments: Sequence[str]
+    values: Sequence[float]
     if isinstance(facts, RunFacts):
         if facts.eager or not facts.measured:
             return None
         instruments = _RUN if CELERY_WAIT_QUEUE in attributes else _RUN_UNSENT
-        values = (facts.messages or 1, seconds, *[attributes[name] for name in instruments[2:]])
-        queue = attributes.get(MESSAGING_DESTINATION_NAME)
-        series = _messages(template, instruments, queue, facts.error, facts.state)
-        return Measurement(series, values, exemplar)
-    if isinstance(facts, SendFacts):
-        series = _messages(template, _SEND, facts.queue, facts.error)
-        return Measurement(series, (1, seconds), exemplar)
-    if isinstance(facts, ServerFacts):
-        series = _requests(_SERVED, _OF_A_SERVER, tuple(map(attributes.get, _OF_A_SERVER)))
-        return Measurement(series, (seconds,), exemplar)
-    if isinstance(facts, ClientFacts):
-        series = _requests(_SENT, _OF_A_CLIENT, tuple(map(attributes.get, _OF_A_CLIENT)))
-        return Measurement(series, (seconds,), exemplar)
-    return None
+        waited = [attributes[name] for name in instruments[2:]]
+        values = (facts.messages or 1, seconds, *waited)
+    elif isinstance(facts, SendFacts):
+        instruments, values = _SEND, (1, seconds)
+    elif isinstance(facts, ServerFacts):
+        instruments, values = _SERVED, (seconds,)
+    elif isinstance(facts, ClientFacts):
+        instruments, values = _SENT, (seconds,)
+    else:
+        return None
+    named = tuple(map(attributes.get, _NAMES[type(facts)]))
+    return Measurement(_series(template, instruments, type(facts), named), values, exemplar)
 
 
 _SEND = (MESSAGING_CLIENT_SENT_MESSAGES, MESSAGING_CLIENT_OPERATION_DURATION)
@@ -102,39 +102,31 @@ _RUN = (*_RUN_COUNT, CELERY_WAIT_SCHEDULED, CELERY_WAIT_QUEUE, CELERY_WAIT_PREFE
 
 _SERVED, _SENT = (HTTP_SERVER_REQUEST_DURATION,), (HTTP_CLIENT_REQUEST_DURATION,)
 
-#: The attributes of a message's metrics, besides its queue: those with few values.
-_OF_A_MESSAGE = (
+#: The attributes of a metric that are the same for all spans of a hop: those with few values.
+_STATIC = (
     *(MESSAGING_SYSTEM, MESSAGING_OPERATION_NAME, SERVER_ADDRESS, SERVER_PORT, CELERY_TASK_NAME),
 )
-_OF_A_SERVER = (
-    *(HTTP_REQUEST_METHOD, URL_SCHEME, NETWORK_PROTOCOL_VERSION, HTTP_ROUTE),
-    *(HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
-)
-_OF_A_CLIENT = (
-    *(HTTP_REQUEST_METHOD, SERVER_ADDRESS, SERVER_PORT, HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
-)
+
+#: The others. An error that is retried has another state than one that is final.
+_NAMES: Mapping[type, Sequence[str]] = {
+    SendFacts: (MESSAGING_DESTINATION_NAME, ERROR_TYPE),
+    RunFacts: (MESSAGING_DESTINATION_NAME, ERROR_TYPE, CELERY_TASK_STATE),
+    ServerFacts: (
+        *(HTTP_REQUEST_METHOD, URL_SCHEME, NETWORK_PROTOCOL_VERSION, HTTP_ROUTE),
+        *(HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
+    ),
+    ClientFacts: (
+        *(HTTP_REQUEST_METHOD, SERVER_ADDRESS, SERVER_PORT, HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
+    ),
+}
 
 
 @lru_cache(maxsize=1024)
-def _messages(
-    template: SpanTemplate,
-    instruments: Sequence[str],
-    queue: str | None,
-    error: str | None,
-    state: str | None = None,
+def _series(
+    template: SpanTemplate, instruments: Sequence[str], facts: type, values: Sequence[Any]
 ) -> Series:
     static = template.static_attributes
-    attributes = {name: static[name] for name in _OF_A_MESSAGE if name in static}
-    if queue:
-        attributes[MESSAGING_DESTINATION_NAME] = queue
-    if error:
-        attributes[ERROR_TYPE] = error
-    if state:  # an error that is retried is another than one that is final
-        attributes[CELERY_TASK_STATE] = state
+    attributes = {name: static[name] for name in _STATIC if name in static}
+    pairs = zip(_NAMES[facts], values, strict=True)
+    attributes |= {name: value for name, value in pairs if value is not None}
     return Series(instruments, attributes)
-
-
-@lru_cache(maxsize=1024)
-def _requests(instruments: Sequence[str], names: Sequence[str], values: Sequence[Any]) -> Series:
-    pairs = zip(names, values, strict=True)
-    return Series(instruments, {name: value for name, value in pairs if value is not None})

@@ -1,6 +1,6 @@
 """The tracer provider of ``telemetry.setup``: it decides what is sampled and makes ``HopSpan``s."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import getrandbits
 from time import time_ns
 
@@ -48,8 +48,6 @@ class HopTracerProvider(TracerProvider):
             sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
         )
         self.sink = sink or Sink()
-        #: Called with each record, for the tests' fixture.
-        self.observer: Callable[[SpanTemplate, Record], None] | None = None
         self.limits = limits
         self.has_narrow_limits = (
             exceeds(limits.max_span_attributes, 0)
@@ -190,8 +188,6 @@ class HopTracerProvider(TracerProvider):
                 sink.append(span.template, record)
             except Exception:
                 log_internal_error("write a span")
-        if self.observer is not None:
-            self.observer(span.template, record)
         if self._processors and span.recorded:
             ended = span.readable()
             for processor in self._processors:

@@ -178,11 +178,6 @@ class ParentContext(Struct, frozen=True):
             state.to_header() if state else "",
         )
 
-    @property
-    def ids(self) -> tuple[bytes, int]:
-        """The ids of a span and its trace."""
-        return self.trace_id, self.span_id
-
     def span_context(self) -> SpanContext:
         """Return it as OpenTelemetry's API has it."""
         return span_context(

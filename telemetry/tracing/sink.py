@@ -15,6 +15,8 @@ class Sink:
 
     #: Whether it wants records of spans that are sampled out, for the metrics.
     measures = False
+    #: Whether records wait in memory, and are lost if the process is killed.
+    in_memory = False
 
     def append(self, template: SpanTemplate, record: Record) -> None:
         """Accept one finished record. Must not wait for the network."""

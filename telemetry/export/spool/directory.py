@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .private import open_private, private_directory, read_private
+from .private import open_private, opened, private_directory, read_private
 from .sender_files import SenderFiles
 
 __all__ = ["Acknowledged", "SpoolDirectory", "tree_of"]
@@ -150,13 +150,10 @@ class SpoolDirectory:
     def is_written(self, name: str) -> bool:
         """Return whether a process may still write to the segment *name*."""
         try:
-            fd = self.open_to_read(name)
+            with opened(self.segment(name), os.O_RDONLY) as fd:
+                return self.is_held(fd)
         except OSError:
             return False
-        try:
-            return self.is_held(fd)
-        finally:
-            os.close(fd)
 
     def remove(self, name: str, fd: int, seen: int) -> bool:
         """Remove the segment *name*, open as *fd*, unless it is held or longer than *seen*."""
@@ -184,30 +181,21 @@ class SpoolDirectory:
         for name, size in sizes.items():
             if excess <= 0:
                 break
-            with contextlib.suppress(OSError):
-                fd = self.open_to_read(name)
-                try:
-                    excess -= size if self.remove(name, fd, size) else 0
-                finally:
-                    os.close(fd)
+            with contextlib.suppress(OSError), opened(self.segment(name), os.O_RDONLY) as fd:
+                excess -= size if self.remove(name, fd, size) else 0
         return before - excess
 
     def acknowledged(self, name: str) -> Acknowledged:
         """Return how much of the segment *name* is delivered or dropped."""
         try:
-            data = read_private(self._acknowledged(name))
-            # Older formats have two offsets.
-            return Acknowledged(*(offset for (offset,) in struct.iter_unpack("<Q", data)))
-        except (OSError, struct.error, TypeError):
+            return Acknowledged(*_OFFSETS.unpack(read_private(self._acknowledged(name))))
+        except (OSError, struct.error):
             return Acknowledged()
 
     def acknowledge(self, name: str, offsets: Acknowledged) -> None:
         """Write that the segment *name* is delivered or dropped up to *offsets*."""
-        fd = open_private(self._acknowledged(name), os.O_WRONLY | os.O_CREAT)
-        try:
+        with opened(self._acknowledged(name), os.O_WRONLY | os.O_CREAT) as fd:
             os.pwrite(fd, _OFFSETS.pack(*offsets), 0)
-        finally:
-            os.close(fd)
 
     def _acknowledged(self, name: str) -> Path:
         return self.path / (name + _ACKNOWLEDGED)

@@ -3,9 +3,11 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["open_private", "private_directory", "read_private"]
+__all__ = ["open_private", "opened", "private_directory", "read_private"]
 
 #: Bytes that are read of a file.
 _MOST = 64 * 1024
@@ -30,10 +32,17 @@ def open_private(path: Path, flags: int, kind: int = stat.S_IFREG) -> int:
     return fd
 
 
-def read_private(path: Path) -> bytes:
-    """Return the beginning of the file at *path*."""
-    fd = open_private(path, os.O_RDONLY)
+@contextmanager
+def opened(path: Path, flags: int, kind: int = stat.S_IFREG) -> Iterator[int]:
+    """Open *path* as ``open_private`` does, while the block runs."""
+    fd = open_private(path, flags, kind)
     try:
-        return os.read(fd, _MOST)
+        yield fd
     finally:
         os.close(fd)
+
+
+def read_private(path: Path) -> bytes:
+    """Return the beginning of the file at *path*."""
+    with opened(path, os.O_RDONLY) as fd:
+        return os.read(fd, _MOST)

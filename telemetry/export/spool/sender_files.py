@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..status import SignalStatus
-from .private import open_private, read_private
+from .private import open_private, opened, read_private
 
 __all__ = ["SenderFiles", "SenderStatus", "wait"]
 
@@ -97,12 +97,10 @@ class SenderFiles:
     def wake(self) -> bool:
         """Ask the sender to deliver at once. Return whether one listens."""
         try:
-            fd = open_private(self._wake, os.O_WRONLY, stat.S_IFIFO)
-        except OSError:
-            return False
-        with contextlib.suppress(BlockingIOError):  # full of what other processes wrote
-            os.write(fd, b"!")
-        os.close(fd)
+            with opened(self._wake, os.O_WRONLY, stat.S_IFIFO) as fd:
+                os.write(fd, b"!")
+        except OSError as exc:
+            return isinstance(exc, BlockingIOError)  # full of what other processes wrote
         return True
 
     def status(self) -> SenderStatus:
@@ -149,11 +147,8 @@ class SenderFiles:
 def _replace(path: Path, content: bytes) -> None:
     """Replace the file at *path*, as a whole. Raises OSError."""
     fresh = path.with_suffix(".new")
-    fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
+    with opened(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
         os.write(fd, content)
-    finally:
-        os.close(fd)
     fresh.replace(path)
 
 
