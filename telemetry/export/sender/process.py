@@ -22,6 +22,7 @@ from ..spool.spawn import LOCK
 from ..status import SignalStatus
 from .deliveries import Deliveries
 from .delivery import Delivery
+from .older import count_older_spans
 from .segment import LatestChunks, Segment
 
 __all__ = ["main"]
@@ -202,6 +203,8 @@ def main(path: str) -> None:
     delivery_settings = settings.delivery(schedule_delay=DELAY)
     deliveries = Deliveries(targets, delivery_settings)
     os.chdir("/")  # so that no file system is in use
+    older = count_older_spans(directory)
+    deliveries.spans.drop(older, "written by an older version of queuehop, in another format")
     _sweep(directory, spool.max_age)
     Sender(directory, deliveries, spool, delivery_settings.schedule_delay).run()
 

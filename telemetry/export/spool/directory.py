@@ -188,8 +188,10 @@ class SpoolDirectory:
     def acknowledged(self, name: str) -> Acknowledged:
         """Return how much of the segment *name* is delivered or dropped."""
         try:
-            return Acknowledged(*_OFFSETS.unpack(read_private(self._acknowledged(name))))
-        except (OSError, struct.error):
+            data = read_private(self._acknowledged(name))
+            # Older formats have two offsets.
+            return Acknowledged(*(offset for (offset,) in struct.iter_unpack("<Q", data)))
+        except (OSError, struct.error, TypeError):
             return Acknowledged()
 
     def acknowledge(self, name: str, offsets: Acknowledged) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import struct
 import textwrap
 import time
 from pathlib import Path
@@ -376,6 +377,34 @@ def test_fields_that_a_newer_version_appends_are_passed_over(spool: SpoolDirecto
     segment = Segment(spool, written.name, {})
     assert len(list(segment.waiting["TRACES"].drain())) == 1
     segment.close()
+
+
+@pytest.mark.parametrize(
+    ("magic", "kind_counts", "kinds", "spans"),
+    [(b"\x9aQH\x01", 0, (1, 2, 4, 5, 6, 3), 4), (b"\x9aQH\x03", 1, (1, 2, 2, 3, 4), 3)],
+    ids=["formats 1 to 4", "format 6"],
+)
+def test_the_spans_of_an_older_version_are_counted_and_removed(
+    program: Program,
+    collector: Collector,
+    magic: bytes,
+    kind_counts: int,
+    kinds: tuple[int, ...],
+    spans: int,
+) -> None:
+    """This version cannot read their format, so it cannot deliver them."""
+    older = program.directory / "state" / "spool" / "0123456789abcdef"
+    older.mkdir(parents=True, mode=0o700)
+    (older / "sender.lock").touch()
+    # A magic number, the length, a checksum and a kind: of a definition, of spans, of numbers.
+    length = 5 + kind_counts
+    found = [struct.pack("4sIIB", magic, length, 0, kind) + b"12345" for kind in kinds]
+    (older / "tree.000000.spool").write_bytes(b"".join(found))
+    collector.start()
+    process = program.run("spans(1); telemetry.flush(); time.sleep(2.1); spans(1, 'late')")
+    collector.wait_for(2)
+    assert f"dropped {spans} spans: written by an older version" in process.output
+    assert not list(older.glob("*.spool"))
 
 
 def test_what_others_have_beside_it_is_left_there(

@@ -16,7 +16,7 @@ def odd(kind, definition, content):
 spans(1, "before")
 odd(b"\\x09", b"an origin of another version", b"a kind of another version")
 odd(frames.RECORD, b"no MessagePack", b"no MessagePack either")
-odd(b"\\x03", b"\\xc1", b"another kind of that version")
+odd(b"\\x03", b"\\xc1", b"a kind of an older version")
 spans(1, "after")
 assert telemetry.flush(), "all is on disk"
 """
