@@ -21,7 +21,7 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from ..config.sdk import Event, ReadableSpan, SpanLimits
-from .faults import log_internal_error
+from .faults import is_soft_time_limit, log_internal_error
 from .interpret import interpret
 from .interrupts import cleans_up, uninterrupted
 from .limits import clean, exceeds, is_plain, recorded_link
@@ -345,5 +345,7 @@ def exception_message(exc: BaseException) -> str:
     """Return the message of *exc*. If its ``__str__`` raises, it is what a traceback has there."""
     try:
         return str(exc)
-    except Exception:
+    except Exception as failure:
+        if is_soft_time_limit(failure):
+            raise
         return "<exception str() failed>"

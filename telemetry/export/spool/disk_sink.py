@@ -131,6 +131,7 @@ class DiskSink(Sink):
         return "" if self._gave_up else sender.status().signals[0].error
 
     def before_exit(self) -> None:
+        self._writer.finish()
         self._memory.before_exit()
 
     def shutdown(self, timeout: float) -> None:
@@ -138,6 +139,7 @@ class DiskSink(Sink):
         # A container ends with its first process, and so does the sender in it.
         if os.getpid() == self._pid:
             self.flush(timeout)
+        self._writer.finish()
         self._memory.shutdown(timeout)
 
 

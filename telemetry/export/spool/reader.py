@@ -68,19 +68,17 @@ class SegmentReader:
             return Chunk([], [], length, position + len(data) if at_end else 0)
         items, unreadable = [], []
         # An exception that a signal raises right after a write makes the writer write again.
-        records: set[bytes] = set()
+        records: set[tuple[bytes, bytes]] = set()
         for frame in found:
             end = position + frame.end
             try:
                 if frame.kind == frames.DEFINITION:
                     self._origins[frame.id] = _origin(frame.content)
-                elif frame.content in records:
-                    continue
-                elif end > skip:
-                    if frame.kind == frames.RECORD:
-                        records.add(frame.content)
+                elif end > skip and (frame.id, frame.content) not in records:
                     content = _DECODERS[frame.kind](frame.content)
                     items.append((self._convert(self._origins[frame.id], content), end))
+                    if frame.kind == frames.RECORD:
+                        records.add((frame.id, frame.content))
             except Exception:
                 unreadable.append((frame.kind, end))
         return Chunk(items, unreadable, found[-1].end)

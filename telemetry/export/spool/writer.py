@@ -118,6 +118,18 @@ class Writer:
             time.sleep(0.01)
         return on_disk
 
+    def finish(self) -> None:
+        """Write the frames that wait. Log how many are lost because this process ends."""
+        with self._lock:
+            self._segment.due = 0.0
+            self._write_waiting(time.monotonic())
+        if self._waiting:
+            logger.warning(
+                "spans cannot be written to disk (%s): %d are lost with this process",
+                self._reason,
+                len(self._waiting) + self._lost,
+            )
+
     @property
     def error(self) -> str:
         """Why frames wait in memory, empty if none does."""

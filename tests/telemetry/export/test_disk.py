@@ -110,6 +110,48 @@ def test_a_full_disk_is_one_line_and_bounded_memory(program: Program, collector:
     assert line.startswith("spans cannot be written to disk (File too large): 1 wait in")
 
 
+def test_what_a_full_disk_never_takes_is_counted_when_the_process_ends(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    process = program.run(
+        """
+        import resource
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        items(1, "first")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+        items(500, "full")
+        """
+    )
+    waits, lost = process.output.splitlines()
+    assert ": 1 wait in memory, 0 are lost" in waits
+    reason, _, rest = lost.rpartition(": ")
+    assert reason == "spans cannot be written to disk (File too large)"
+    assert 300 < int(rest.removesuffix(" are lost with this process")) < 500
+
+
+def test_a_child_writes_what_waited_before_it_ends(program: Program, collector: Collector) -> None:
+    collector.start()
+    program.run(
+        """
+        import resource
+        from telemetry.setup import sink
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        items(1, "first")
+        if not (child := os.fork()):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, limit[1]))
+            items(5, "child")
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            sink().before_exit()
+            os._exit(0)
+        os.waitpid(child, 0)
+        """
+    )
+    assert once(collector.wait_for(6))
+
+
 @OF_BOTH
 def test_what_a_full_disk_does_not_take_for_long_is_bounded(
     program: Program, collector: Collector
@@ -322,8 +364,8 @@ def test_a_reader_goes_on_where_another_has_been(spool: SpoolDirectory) -> None:
     written.write(frames.RECORD, id, pack(RECORD))
     segment = Segment(spool, written.name, {})
     assert len(list(segment.waiting["TRACES"].drain())) == 1
-    for _ in range(2):
-        written.write(frames.RECORD, id, pack(RECORD))
+    for span_id in (5, 6):
+        written.write(frames.RECORD, id, pack(replace(RECORD, span_id=span_id)))
     assert len(list(segment.waiting["TRACES"].drain())) == 2
     assert len(list(segment.waiting["METRICS"].drain())) == 3
     assert segment.take_unreadable() == (0, 0)
