@@ -4,7 +4,7 @@ A child that is killed reports nothing, and a message that never reaches one has
 process knows of both and has the message: it reports them in the trace that the headers name.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -66,7 +66,13 @@ class MainProcess:
         for task in consumer.app.tasks.values():
             task.Request = traced_request(symbol_by_name(task.Request))
             task.start_strategy = note_arrival(task.start_strategy)
-        consumer.on_decode_error = self._on_decode_error(consumer, consumer.on_decode_error)
+        decode_error = consumer.on_decode_error
+
+        def on_decode_error(message: Any, exc: BaseException) -> Any:
+            self.on_rejected(consumer, message, exc)
+            return decode_error(message, exc)
+
+        consumer.on_decode_error = on_decode_error
 
     def _traced_request(self, base: type[Any]) -> type[Any]:
         if hasattr(base, _MARK):
@@ -162,15 +168,6 @@ class MainProcess:
         if sender.app is self._app:
             error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
             self._never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
-
-    def _on_decode_error(
-        self, consumer: Any, decode_error: Callable[..., Any]
-    ) -> Callable[..., Any]:
-        def on_decode_error(message: Any, exc: BaseException) -> Any:
-            self.on_rejected(consumer, message, exc)
-            return decode_error(message, exc)
-
-        return on_decode_error
 
     def _never_ran(
         self, name: str, message: Mapping[str, Any], state: str, error: str | None = None
