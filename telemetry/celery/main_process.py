@@ -5,7 +5,7 @@ process knows of both and has the message: it reports them in the trace that the
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -69,7 +69,13 @@ class MainProcess:
         for task in consumer.app.tasks.values():
             task.Request = traced_request(symbol_by_name(task.Request))
             task.start_strategy = note_arrival(task.start_strategy)
-        consumer.on_decode_error = self._on_decode_error(consumer, consumer.on_decode_error)
+        decode_error = consumer.on_decode_error
+
+        def on_decode_error(message: Any, exc: BaseException) -> Any:
+            self.on_rejected(consumer, message, exc)
+            return decode_error(message, exc)
+
+        consumer.on_decode_error = on_decode_error
 
     def _traced_request(self, base: type[Any]) -> type[Any]:
         if hasattr(base, _MARK):
@@ -185,15 +191,6 @@ class MainProcess:
         exc = sys.exception()
         error = error_type(exc) if exc is not None else None
         self._never_ran(request.name, request.request_dict, states.REJECTED, error)
-
-    def _on_decode_error(
-        self, consumer: Any, decode_error: Callable[..., Any]
-    ) -> Callable[..., Any]:
-        def on_decode_error(message: Any, exc: BaseException) -> Any:
-            self.on_rejected(consumer, message, exc)
-            return decode_error(message, exc)
-
-        return on_decode_error
 
     def _never_ran(
         self, name: str, message: Mapping[str, Any], state: str, error: str | None = None

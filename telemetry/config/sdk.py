@@ -1,23 +1,19 @@
 """Import OpenTelemetry's SDK so that no environment variable can stop the application.
 
-The SDK reads three limits while it is imported, and raises on a malformed one. This module hides
-such a value from it meanwhile. ``settings.span_limits`` reads the limits later and logs the
-problem. The API raises on a propagator that is not installed, so this module hides
-``OTEL_PROPAGATORS`` in the same way, and ``propagation.configured`` logs the problem.
+The SDK raises on a malformed limit while it is imported, and the API on a propagator that is not
+installed. This module hides such a variable from them meanwhile. ``settings.span_limits`` and
+``propagation.configured`` read the variables later and log the problem.
 """
 
 import logging
 import os
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from opentelemetry.environment_variables import OTEL_PROPAGATORS
-from opentelemetry.sdk.environment_variables import (
-    OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
-    OTEL_SPAN_EVENT_COUNT_LIMIT,
-    OTEL_SPAN_LINK_COUNT_LIMIT,
-)
+from opentelemetry.sdk.environment_variables import OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT
 from opentelemetry.sdk.resources import Resource
 
 __all__ = [
@@ -37,41 +33,33 @@ __all__ = [
 #: The logger of the whole library.
 logger = logging.getLogger("telemetry")
 
-_hidden = {
-    variable: value
-    for variable in (
-        OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
-        OTEL_SPAN_EVENT_COUNT_LIMIT,
-        OTEL_SPAN_LINK_COUNT_LIMIT,
-    )
-    if (value := os.environ.get(variable)) is not None
-    and not value.strip().isdecimal()
-    and value.strip().lower() != "unset"
-}
-for _variable in _hidden:
-    del os.environ[_variable]
-try:
-    from opentelemetry.sdk.trace import (
-        Event,
-        ReadableSpan,
-        SpanLimits,
-        SpanProcessor,
-        TracerProvider,
-        sampling,
-    )
-finally:
-    os.environ.update(_hidden)
 
-try:
-    from opentelemetry.propagate import set_global_textmap
-except Exception:
-    if OTEL_PROPAGATORS not in os.environ:
-        raise
-    _named = os.environ.pop(OTEL_PROPAGATORS)
+def _load(module: str, variable: str) -> None:
+    """Import *module*, which reads *variable*. If it raises, import it without the variable."""
     try:
-        from opentelemetry.propagate import set_global_textmap
-    finally:
-        os.environ[OTEL_PROPAGATORS] = _named
+        import_module(module)
+    except Exception:
+        if variable not in os.environ:
+            raise
+        value = os.environ.pop(variable)
+        try:
+            import_module(module)
+        finally:
+            os.environ[variable] = value
+
+
+_load("opentelemetry.sdk.trace", OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT)
+_load("opentelemetry.propagate", OTEL_PROPAGATORS)
+
+from opentelemetry.propagate import set_global_textmap  # noqa: E402
+from opentelemetry.sdk.trace import (  # noqa: E402
+    Event,
+    ReadableSpan,
+    SpanLimits,
+    SpanProcessor,
+    TracerProvider,
+    sampling,
+)
 
 
 def create_resource(attributes: Mapping[str, str]) -> Resource:

@@ -25,10 +25,9 @@ def from_json(body: bytes, kind: type[Export], most: int = MAX_SPANS) -> Export:
     request = kind()
     names = _names(kind)
     try:
-        document = json.loads(body)
+        document = json.loads(body, object_hook=_checked)
         if not isinstance(document, dict):
             raise Malformed(f"the body is not a JSON object with {names[0]}")
-        _check_numbers(document)
         for number, item in enumerate(_items_in(document, names)):
             if number == most:
                 noun = SIGNALS[kind].items.replace("_", " ")
@@ -67,21 +66,13 @@ _NUMBERS = {
 }
 
 
-def _check_numbers(document: Any) -> None:
-    """Raise Malformed for a string that is a number for Python but not for the protocol."""
-    waiting = [document]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, list):
-            waiting += item
-        elif isinstance(item, dict):
-            for key, value in item.items():
-                if isinstance(value, str):
-                    number = _NUMBERS.get(key)
-                    if number is not None and not number.fullmatch(value):
-                        raise Malformed(f"{key} is not a number: {value[:50]!r}")
-                elif isinstance(value, list | dict):
-                    waiting.append(value)
+def _checked(item: dict[str, Any]) -> dict[str, Any]:
+    """Return *item*. Raise Malformed for a string that is a number for Python alone."""
+    for key in _NUMBERS.keys() & item.keys():
+        value = item[key]
+        if isinstance(value, str) and not _NUMBERS[key].fullmatch(value):
+            raise Malformed(f"{key} is not a number: {value[:50]!r}")
+    return item
 
 
 def _names(kind: type[Message]) -> list[str]:

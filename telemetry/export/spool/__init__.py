@@ -4,7 +4,7 @@ The file, a *segment*, is shared by a process and the processes that it forks. S
 has no connection and no thread that a fork could break, and its records survive it, however it
 ends.
 
-``sink`` takes the records, ``writer`` appends them, and ``frames`` is the format of a segment.
+``disk_sink`` takes the records, ``writer`` appends them, and ``frames`` is the format of a segment.
 ``directory`` has the segments of one destination, and ``sender_files`` the files that it shares
 with the sender. ``watch`` and ``spawn`` start the sender.
 """

@@ -83,13 +83,6 @@ class SegmentReader:
                 unreadable.append((frame.kind, end))
         return Chunk(items, unreadable, found[-1].end)
 
-    def items(self) -> Iterator[Any]:
-        """Yield all records, without the unreadable ones."""
-        position = 0
-        while (chunk := self.read(position)).length:
-            yield from (item for item, _ in chunk.items)
-            position += chunk.length
-
 
 def recent_records(
     directory: SpoolDirectory, segments: list[str]
@@ -102,6 +95,9 @@ def recent_records(
             continue
         try:
             reader = SegmentReader(fd, name, lambda origin, content: (origin.template, content))
-            yield from (item for item in reader.items() if isinstance(item[1], Record))
+            position = 0
+            while (chunk := reader.read(position)).length:
+                yield from (item for item, _ in chunk.items if isinstance(item[1], Record))
+                position += chunk.length
         finally:
             os.close(fd)

@@ -12,7 +12,7 @@ from telemetry.config.settings import Spool
 from telemetry.export.outgoing import LOGS, origin_of
 from telemetry.export.spool import frames
 from telemetry.export.spool.directory import SpoolDirectory
-from telemetry.export.spool.reader import SegmentReader
+from telemetry.export.spool.reader import recent_records
 from telemetry.export.spool.watch import Watch
 from telemetry.export.spool.writer import Writer
 from telemetry.tracing.record import Record, pack
@@ -39,12 +39,9 @@ def append(writer: Writer, name: str) -> None:
 
 def names_in(writer: Writer) -> list[str]:
     """Return the names of the spans whose frames in the segments are whole."""
-    found = []
-    for name in writer.segments():
-        fd = writer._directory.open_to_read(name)
-        found += SegmentReader(fd, name, lambda _, content: content.name).items()
-        os.close(fd)
-    return found
+    directory, segments = writer._directory, writer.segments()
+    records = [record for each in segments for _, record in recent_records(directory, [each])]
+    return [str(record.name) for record in records]
 
 
 def half(fd: int, data: bytes) -> int:
