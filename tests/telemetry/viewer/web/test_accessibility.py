@@ -41,6 +41,7 @@ EMPTY = dict.fromkeys(("/", "/queues", "/map", "/logs", "/logs?all=1"), ".nothin
 PAGES = {
     "/": ".traces tbody tr",
     "/?q=nothing-like-it": ".nothing",
+    "/?from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z": ".end:not([hidden])",
     "/?q=wait%3Esoon": ".field-error:not(:empty)",
     f"/trace/{FAILED}": ".row",
     f"/trace/{FAILED}/{shown('run')}": ".detail h2",
