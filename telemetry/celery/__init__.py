@@ -9,7 +9,7 @@ from ..tracing.logs import correlate_logs
 from .consumer import RunTracer
 from .main_process import MainProcess
 from .probe import answer_doctor
-from .producer import PRODUCER, Producer, trace_sends
+from .producer import SEND_TRACER, SendTracer, trace_sends
 
 __all__ = ["Relation", "instrument_celery"]
 
@@ -29,15 +29,15 @@ def instrument_celery(
     if relation not in ("child", "link"):
         raise ValueError(f"relation is {relation!r}: it takes 'child' or 'link'")
     app = getattr(app, "_get_current_object", lambda: app)()
-    if hasattr(app, PRODUCER):
+    if hasattr(app, SEND_TRACER):
         return app
     correlate_logs()
-    producer, runs = Producer(app), RunTracer(app, relation)
+    sends, runs = SendTracer(app), RunTracer(app, relation)
     main_process = MainProcess(app, runs)
     answer_doctor(app)
 
-    trace_sends(app, producer)
-    signals.before_task_publish.connect(producer.on_publish, weak=False)
+    trace_sends(app, sends)
+    signals.before_task_publish.connect(sends.on_publish, weak=False)
     signals.task_prerun.connect(runs.on_prerun, weak=False)
     signals.task_postrun.connect(runs.on_postrun, weak=False)
     signals.task_revoked.connect(main_process.on_revoked, weak=False)

@@ -16,7 +16,7 @@ from ..tracing.context import get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.record import ParentContext
 
-__all__ = ["chord_header_runs", "watch_chord"]
+__all__ = ["chord_part_runs", "watch_chord"]
 
 
 #: While the result of a part is stored: takes the runs of all parts from the backend.
@@ -33,19 +33,19 @@ def watch_chord(backend: Any) -> None:
     """Let each part of a chord store its traceparent in *backend*, once."""
     if hasattr(backend, _MARK) or not hasattr(backend, "_chord_part_return_script"):
         return
-    hand_in = backend.on_chord_part_return
+    store_part = backend.on_chord_part_return
 
-    @wraps(hand_in)
+    @wraps(store_part)
     def on_chord_part_return(request: Any, state: Any, result: Any, **options: Any) -> Any:
-        with _handing_in(backend, request):
-            return hand_in(request, state, result, **options)
+        with _storing_part(backend, request):
+            return store_part(request, state, result, **options)
 
     backend.on_chord_part_return = on_chord_part_return
     setattr(backend, _MARK, True)
 
 
 @contextmanager
-def _handing_in(backend: Any, request: Any) -> Iterator[None]:
+def _storing_part(backend: Any, request: Any) -> Iterator[None]:
     group = getattr(request, "group", None)
     run = parent_in(get_current())
     if not group or run is None:
@@ -75,7 +75,7 @@ def _handing_in(backend: Any, request: Any) -> Iterator[None]:
         _take_runs.reset(token)
 
 
-def chord_header_runs() -> list[ParentContext]:
+def chord_part_runs() -> list[ParentContext]:
     """Return the runs of the parts, if the message being published is a chord's body."""
     take_runs = _take_runs.get()
     if take_runs is None:

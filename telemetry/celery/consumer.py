@@ -64,7 +64,8 @@ class RunTracer:
                 run = self.start(task.name, message)
                 if request.chord:
                     watch_chord(task.backend)
-            message[Run.attribute], run.request = run, message
+            message[Run.attribute] = run
+            run.message = message
             run.attach(run.context)
         except Exception:
             log_internal_error("start the span of a run")
@@ -82,16 +83,17 @@ class RunTracer:
             if run is None or run.id != task_id:
                 return
         detach(run.token)
-        # Run, span and request are a cycle. Without this, the task's objects, such as the
+        # The run and its request refer to each other. Without this, the task's objects, such as the
         # connections of a greenlet, would live until the garbage collector runs.
-        if run.request is not None:
-            run.request.pop(Run.attribute, None)
+        if run.message is not None:
+            run.message.pop(Run.attribute, None)
         if (
             state is None
             and current_process().daemon
             and not isinstance(sys.exception(), Exception)
         ):
-            # The child is ending, by itself or killed. The main process reports the run.
+            # A child of the prefork pool, the only daemon, is ending: the main process reports the
+            # run.
             return
         facts = run.facts
         facts.state = state
@@ -115,7 +117,7 @@ class RunTracer:
         facts = _facts(message, headers)
         if task in _MANY:
             facts.items = _items(message)
-        facts.linked = parent is not None
+        facts.links_to_parent = parent is not None
         run = Run(self._template(task, False), facts)
         run.id, run.context = facts.message[0], context
         start_time = int(started * 1e9) if started else None
@@ -127,10 +129,12 @@ class RunTracer:
     ) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
         """Return the run's parent, the context of its message, and the links of the run."""
         parent, context = extract_parent(headers)
-        linked = parse_links(headers[LINKS]) if LINKS in headers else []
-        links = [RecordedLink.to(each) for each in linked]
-        relation = headers.get(RELATION, self._relation)
-        if relation == "child" or (relation != "link" and self._relation == "child"):
+        others = parse_links(headers[LINKS]) if LINKS in headers else []
+        links = [RecordedLink.to(each) for each in others]
+        relation = headers.get(RELATION)
+        if relation not in ("child", "link"):
+            relation = self._relation
+        if relation == "child":
             return parent, context, links
         return None, context, links if parent is None else [RecordedLink.to(parent), *links]
 
@@ -222,11 +226,11 @@ def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
             run.fail(exc)
             run.facts.state = states.FAILURE if isinstance(exc, Exception) else None
         return
+    if state not in _FAILED:
+        return
     cause = retval
     if state == states.RETRY:  # without an ``exc=``, its cause is the exception being handled
         cause = getattr(retval, "exc", None) or getattr(retval, "__context__", None)
-    if state not in _FAILED:
-        return
     if not isinstance(cause, BaseException):
         if run.facts.messages is not None:  # celery-batches does not pass on the exception
             run.set_error()

@@ -35,8 +35,8 @@ UNKNOWN = "UNKNOWN"
 #: The exceptions by which Celery reports a child that has died or is ending.
 _LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 
-#: Celery reads the start of a child from another clock, which may be this many seconds late.
-CLOCKS_DIFFER = 0.001
+#: Celery derives the start of a run from the monotonic clock. It may be this many seconds late.
+CLOCK_TOLERANCE = 0.001
 
 #: The attribute of a request with the state that Celery has stored for a lost attempt, if it is
 #: neither a failure nor a revocation.
@@ -147,7 +147,7 @@ class MainProcess:
         run = _reported_by_child(request) or self._runs.start(
             request.task.name, request.request_dict, started=request.time_start
         )
-        run.request = request.request_dict
+        run.message = request.request_dict
         setattr(request, Run.attribute, run)
         if request.chord:
             watch_chord(request.task.backend)
@@ -156,7 +156,7 @@ class MainProcess:
     def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
         state = getattr(request, _STATE, None)
         if state != states.SUCCESS:
-            # The reason why Celery ended a child, rather than how the child ended.
+            # Celery ended the child because the task was revoked: report that, not the signal.
             if request._already_revoked:
                 exc = Terminated()
             run.fail(exc)
@@ -213,7 +213,7 @@ def _reported_by_child(request: Any) -> Run | None:
     """
     if request.time_start is None:
         return None
-    since = (request.time_start - CLOCKS_DIFFER) * 1e9
+    since = (request.time_start - CLOCK_TOLERANCE) * 1e9
     for template, record in sink().recent_spans():
         facts = record.facts
         if not isinstance(facts, RunFacts) or facts.message[0] != request.id:
@@ -221,6 +221,7 @@ def _reported_by_child(request: Any) -> Run | None:
         if record.start_time >= since:
             run = Run(template, facts)
             run.id = request.id
+            # Not a HopSpan: ``Hop.fail`` and ``Hop.end`` then write no second record.
             run.span = NonRecordingSpan(record.span_context())
             return run
     return None

@@ -9,7 +9,7 @@ from celery import Celery
 from opentelemetry.context import create_key
 from opentelemetry.trace import Span, SpanKind
 
-from ..propagation import add_context, extract_parent, has_parent
+from ..propagation import extract_parent, has_parent, inject_parent
 from ..propagation.configured import configured_propagators
 from ..propagation.message import LINKS, SENT_AT, trace_headers
 from ..propagation.traceparent import format_links
@@ -18,15 +18,15 @@ from ..tracing.faults import log_internal_error
 from ..tracing.hop import Hop
 from ..tracing.record import Parent, RecordedLink, SendFacts, SpanTemplate, message_facts
 from ..tracing.tracestate import TRACESTATE
-from .chord import chord_header_runs
+from .chord import chord_part_runs
 from .destination import destination
 from .message import Broker, broker_of, message_template
 from .run import QUEUE, RECEIVED_AT, Run, current_run
 
-__all__ = ["PRODUCER", "Producer", "trace_sends"]
+__all__ = ["SEND_TRACER", "SendTracer", "trace_sends"]
 
-#: The attribute of an instrumented app: its producer.
-PRODUCER = "queuehop"
+#: The attribute of an instrumented app: its ``SendTracer``.
+SEND_TRACER = "queuehop"
 #: Marks the wrapped method, so that it is wrapped once.
 _MARK = "queuehop_traced"
 
@@ -36,10 +36,10 @@ class Send(Hop[SendFacts]):
 
     key: ClassVar[str] = create_key("queuehop-send")
 
-    producer: "Producer"
+    tracer: "SendTracer"
 
 
-class Producer:
+class SendTracer:
     """Traces what one Celery app publishes."""
 
     def __init__(self, app: Celery) -> None:
@@ -47,16 +47,16 @@ class Producer:
         # A template has everything that is the same for all messages of a task, so it is made once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
 
-    def hop(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
+    def new_send(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
         """Return the hop of a message for *task* with the caller's *headers*.
 
         *broker* is given only if it is not the app's.
         """
-        is_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
-        send = Send(self._template(task, is_given, broker), SendFacts())
-        send.producer = self
+        parent_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
+        send = Send(self._template(task, parent_given, broker), SendFacts())
+        send.tracer = self
         # The context that the message has already: a retry's, or the caller's own.
-        if is_given and (parent := extract_parent(headers)[0]) is not None:
+        if parent_given and (parent := extract_parent(headers)[0]) is not None:
             send.links = [RecordedLink.to(parent)]
         return send
 
@@ -64,9 +64,9 @@ class Producer:
     def _broker(self) -> Broker:
         return broker_of(self._app.connection_for_write)
 
-    def _make_template(self, task: str, is_given: bool, broker: Broker | None) -> SpanTemplate:
+    def _make_template(self, task: str, parent_given: bool, broker: Broker | None) -> SpanTemplate:
         # The message has another context than this send, so its run is not under it: CLIENT.
-        kind = SpanKind.CLIENT if is_given else SpanKind.PRODUCER
+        kind = SpanKind.CLIENT if parent_given else SpanKind.PRODUCER
         return message_template("send", task, kind, broker or self._broker)
 
     def on_publish(
@@ -74,7 +74,7 @@ class Producer:
     ) -> None:
         """Fill the headers at the last moment: Celery's ``before_task_publish``."""
         send = Send.current()
-        if send is None or send.producer is not self:
+        if send is None or send.tracer is not self:
             return
         try:
             message = headers if "id" in headers else body  # protocol 1 has its facts in the body
@@ -86,13 +86,13 @@ class Producer:
             log_internal_error("put the trace into a message")
 
 
-def trace_sends(app: Celery, producer: Producer) -> None:
+def trace_sends(app: Celery, tracer: SendTracer) -> None:
     """Trace ``app.send_task``, which ``delay``, canvas, retries and beat all call.
 
     The method of Celery's class is wrapped, not one that is bound to *app*: other libraries replace
     either of them, at any time.
     """
-    setattr(app, PRODUCER, producer)
+    setattr(app, SEND_TRACER, tracer)
     send_task: Any = Celery.send_task
     if hasattr(send_task, _MARK):
         return
@@ -100,14 +100,14 @@ def trace_sends(app: Celery, producer: Producer) -> None:
     # No parameter has a name: Python would compare it with that of every option.
     @wraps(send_task)
     def send(self: Celery, /, *args: Any, **options: Any) -> Any:
-        producer: Producer | None = getattr(self, PRODUCER, None)
-        if producer is None:
+        tracer: SendTracer | None = getattr(self, SEND_TRACER, None)
+        if tracer is None:
             return send_task(self, *args, **options)
         headers = options.get("headers")
         if headers or options.get("retries"):
             headers = options["headers"] = _headers_of_send(options)
         broker = _broker_of_caller(options)
-        with producer.hop(args[0] if args else options.get("name"), headers, broker):
+        with tracer.new_send(args[0] if args else options.get("name"), headers, broker):
             return send_task(self, *args, **options)
 
     setattr(send, _MARK, True)
@@ -117,26 +117,35 @@ def trace_sends(app: Celery, producer: Producer) -> None:
 def inject_into_message(
     headers: MutableMapping[str, Any], message: Mapping[str, Any], span: Span
 ) -> None:
-    """Write the context of *span* into the *headers* of a message, unless they have one."""
+    """Write the trace into the *headers* of *message*, which is about to be published.
+
+    This is the context of *span*, unless the headers have one; the runs to link to; and the time.
+    """
     if not has_parent(headers):
-        parent = parent_of(span)
-        if parent is not None:
-            add_context(headers, parent, get_current())
+        if (parent := parent_of(span)) is not None:
+            inject_parent(headers, parent, get_current())
     elif message.get("retries"):
-        # Celery copies the headers of an attempt into its retry. So the next attempt is a sibling
-        # under the same send, and links to this one.
-        headers.pop(LINKS, None)
-        run = current_run()
-        parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
-        if parent is not None:
-            headers[LINKS] = format_links([parent])
-    if header_runs := chord_header_runs():
-        headers[LINKS] = format_links(header_runs)
+        _link_to_attempt(headers, message)
+    if part_runs := chord_part_runs():
+        headers[LINKS] = format_links(part_runs)
     if RECEIVED_AT in headers:  # passed on from the message of a run
         headers.pop(RECEIVED_AT)
         headers.pop(QUEUE, None)
     now = str(time.time_ns())
     headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
+
+
+def _link_to_attempt(headers: MutableMapping[str, Any], message: Mapping[str, Any]) -> None:
+    """Link a retry to the attempt that publishes it.
+
+    Celery copies the headers of the attempt into *message*. So the next attempt is a sibling, under
+    the same send.
+    """
+    headers.pop(LINKS, None)
+    run = current_run()
+    parent = parent_of(run.span) if run is not None and run.id == message.get("id") else None
+    if parent is not None:
+        headers[LINKS] = format_links([parent])
 
 
 def _broker_of_caller(options: Mapping[str, Any]) -> Broker | None:
@@ -154,27 +163,26 @@ def _broker_of_caller(options: Mapping[str, Any]) -> Broker | None:
 def _headers_of_send(options: Mapping[str, Any]) -> Any:
     """Return the headers of a message with *options*: those that the caller gives, and a retry's.
 
-    A trace header stays only if the caller has chosen it. It is removed if the task has copied it
-    from its own message, or if it names no span. A retry is under the same send as its attempt.
-    Celery copies the attempt's headers into the retry, but not if the task gives headers, and not
-    those below another tracer's table. They are added here.
+    A parent stays if the caller has chosen it. It is removed if the task has copied it from its own
+    message, or if it names no span. A retry then gets the parent of its attempt: Celery loses it if
+    the task gives headers, or if another tracer's table hides it.
     """
     headers, run = options.get("headers"), current_run()
     if not isinstance(headers, Mapping | None):
         return headers
     headers = {} if headers is None else headers
-    is_retry = run is not None and options.get("retries") and options.get("task_id") == run.id
+    is_retry = run is not None and bool(options.get("retries")) and options.get("task_id") == run.id
     if has_parent(headers):
         propagators, parent = configured_propagators(), extract_parent(headers)[0]
         if parent is None:
             headers = _without(headers, propagators.parent_fields | {TRACESTATE})
-        elif run is not None and (parent.trace_id, parent.span_id) in _parents(run, is_retry):
+        elif run is not None and (parent.trace_id, parent.span_id) in _parent_ids(run, is_retry):
             headers = _without(headers, propagators.fields | {LINKS})
     if run is not None and is_retry and not has_parent(headers):
-        parent, context = extract_parent(trace_headers(run.request or {}))
+        parent, context = extract_parent(trace_headers(run.message or {}))
         if parent is not None:
             headers = dict(headers)
-            add_context(headers, parent, context)
+            inject_parent(headers, parent, context)
     return headers
 
 
@@ -182,9 +190,9 @@ def _without(headers: Mapping[str, Any], dropped: Set[str]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if name not in dropped}
 
 
-def _parents(run: Run, is_retry: object) -> set[tuple[bytes, int]]:
+def _parent_ids(run: Run, is_retry: bool) -> set[tuple[bytes, int]]:
     """Return the ids of the parents in the message of *run*, and for a retry that of the run."""
-    message = run.request or {}
+    message = run.message or {}
     brought = [each for each in (message, message.get("headers")) if isinstance(each, Mapping)]
     parents: list[Parent | None] = [extract_parent(each)[0] for each in brought]
     if is_retry:  # a base class of tasks that injects the current context by hand

@@ -29,8 +29,8 @@ class Run(Hop[RunFacts]):
 
     id: object = None
     context: Context = NO_CONTEXT
-    #: The attributes of ``task.request`` while it holds the run.
-    request: dict[str, Any] | None = None
+    #: The message: the attributes of ``task.request`` while that holds the run.
+    message: dict[str, Any] | None = None
 
 
 def current_run() -> Run | None:

@@ -10,7 +10,7 @@ from celery import Celery, Task, _state
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from ..celery.producer import PRODUCER
+from ..celery.producer import SEND_TRACER
 from ..propagation import extract_parent
 from ..propagation.doctor import DOCTOR_TASK
 from ..propagation.message import trace_headers
@@ -42,7 +42,7 @@ def check_shared_tasks(app: Celery, used: Celery) -> Iterator[Finding]:
     A factory that is called twice makes two apps of one configuration. Either may publish.
     """
     shared = [] if _publishes_like(used, app) else _shared_tasks(app)
-    untraced = "" if hasattr(used, PRODUCER) else ", which is not instrumented"
+    untraced = "" if hasattr(used, SEND_TRACER) else ", which is not instrumented"
     if shared:
         yield Finding(
             "shared-task-elsewhere", "queue",
@@ -65,7 +65,7 @@ def _publishes_like(used: Celery, app: Celery) -> bool:
     """Return whether messages of *used* go where those of *app* go, and with a trace if they do."""
     if used is app:
         return True
-    return hasattr(used, PRODUCER) == hasattr(app, PRODUCER) and all(
+    return hasattr(used, SEND_TRACER) == hasattr(app, SEND_TRACER) and all(
         used.conf.get(name) == app.conf.get(name) for name in _ROUTING
     )
 

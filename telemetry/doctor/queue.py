@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery, _state
 from kombu import compression
 
-from ..celery.producer import PRODUCER
+from ..celery.producer import SEND_TRACER
 from ..propagation.doctor import DOCTOR_TASK
 from ..selfcheck import Process, describe_process
 from .broker import check_broker, is_lost, is_permission, reason
@@ -149,12 +149,12 @@ def _no_mailbox(mailbox: Mailbox, exc: Exception) -> Finding:
 
 
 def _check_publisher(app: Celery) -> Iterator[Finding]:
-    instrumented = hasattr(app, PRODUCER)
+    instrumented = hasattr(app, SEND_TRACER)
     contrib = any(module.endswith(".celery") for module in describe_process().doubled)
     if instrumented and contrib:
         yield doubled("queue")
     elif not instrumented and not contrib:  # messages of contrib carry a trace too
-        other = any(hasattr(each, PRODUCER) for each in _state._get_active_apps())
+        other = any(hasattr(each, SEND_TRACER) for each in _state._get_active_apps())
         yield Finding(
             "celery-not-instrumented", "queue",
             "the Celery app is not instrumented: its messages carry no trace"

@@ -46,7 +46,7 @@ __all__ = ["SPANS_DROPPED", "Aggregation", "spans_dropped"]
 Attributes = Mapping[str, Any]
 
 #: The trace id, the span id and the end of a span; None if it is not sampled.
-_Sampled = tuple[bytes, int, int] | None
+_Exemplar = tuple[bytes, int, int] | None
 
 #: The metric that counts the spans that will not be delivered.
 SPANS_DROPPED = "queuehop.spans.dropped"
@@ -93,7 +93,7 @@ class Aggregation:
         self._resource = resource
         self._since = time.time_ns()
         #: By the name of the instrument, and by the set of attributes.
-        self._points: dict[str, dict[frozenset[object], _Count | _Times]]
+        self._points: dict[str, dict[frozenset[object], _CountPoint | _HistogramPoint]]
         self._points = {name: {} for name in (*_COUNTERS, *_HISTOGRAMS)}
         self._waiting: list[Measurement] = []
 
@@ -110,18 +110,20 @@ class Aggregation:
             by_series[measurement.series].append(measurement)
         self._waiting.clear()
         for series, measurements in by_series.items():
-            _, rows, sampled = zip(*measurements, strict=True)
+            _, rows, exemplars = zip(*measurements, strict=True)
             for name, values in zip(series.instruments, zip(*rows, strict=True), strict=True):
-                self._point(name, series).add(values, sampled)
+                self._point(name, series).add(values, exemplars)
 
-    def _point(self, name: str, series: Series) -> "_Count | _Times":
+    def _point(self, name: str, series: Series) -> "_CountPoint | _HistogramPoint":
         points = self._points[name]
         if series.key not in points and len(points) >= MAX_SERIES:
             series = _OVERFLOW
         if series.key not in points:
             is_count, attributes = name in _COUNTERS, series.attributes
             points[series.key] = (
-                _Count(attributes) if is_count else _Times(attributes, _HISTOGRAMS[name][1])
+                _CountPoint(attributes)
+                if is_count
+                else _HistogramPoint(attributes, _HISTOGRAMS[name][1])
             )
         return points[series.key]
 
@@ -159,19 +161,19 @@ def _metrics_data(resource: Resource, metrics: Sequence[Metric]) -> MetricsData:
     return MetricsData([ResourceMetrics(resource, [in_scope], resource.schema_url)])
 
 
-class _Count:
+class _CountPoint:
     def __init__(self, attributes: Attributes) -> None:
         self._attributes = dict(attributes)
         self._total = 0
 
-    def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
+    def add(self, values: Sequence[float], exemplars: Sequence[_Exemplar]) -> None:
         self._total = min(self._total + int(sum(values)), _MAX_INT64)
 
     def collect(self, since: int, now: int) -> NumberDataPoint:
         return NumberDataPoint(self._attributes, since, now, self._total)
 
 
-class _Times:
+class _HistogramPoint:
     def __init__(self, attributes: Attributes, bounds: Sequence[float]) -> None:
         self._attributes = dict(attributes)
         self._bounds = bounds
@@ -181,7 +183,7 @@ class _Times:
         #: The slowest sampled span and its time, if there is one.
         self._slowest: list[tuple[float, Any]] = []
 
-    def add(self, values: Sequence[float], sampled: Sequence[_Sampled]) -> None:
+    def add(self, values: Sequence[float], exemplars: Sequence[_Exemplar]) -> None:
         ascending = sorted(values)
         before = 0
         for bucket, bound in enumerate(self._bounds):
@@ -193,11 +195,11 @@ class _Times:
         self._sum += sum(ascending)
         self._shortest = min(self._shortest, ascending[0])
         self._longest = max(self._longest, ascending[-1])
-        spans = [*self._slowest, *filter(itemgetter(1), zip(values, sampled, strict=True))]
+        spans = [*self._slowest, *filter(itemgetter(1), zip(values, exemplars, strict=True))]
         self._slowest = [max(spans)] if spans else []
 
     def collect(self, since: int, now: int) -> HistogramDataPoint:
-        exemplars = [
+        slowest = [
             Exemplar({}, value, end, span_id, int.from_bytes(trace_id))
             for value, (trace_id, span_id, end) in self._slowest
         ]
@@ -212,5 +214,5 @@ class _Times:
             self._bounds,
             self._shortest,
             self._longest,
-            exemplars,
+            slowest,
         )

@@ -20,9 +20,9 @@ from ..tracing.tracestate import TRACESTATE
 from .baggage import BAGGAGE, IN_CONTEXT, merge_baggage
 from .carrier import HEADERS_GETTER, read_headers
 from .configured import configured_propagators
-from .traceparent import TRACEPARENT, format_traceparent, parse_parent
+from .traceparent import TRACEPARENT, format_traceparent, parse_traceparent
 
-__all__ = ["add_context", "extract", "extract_parent", "has_parent", "headers_in", "inject"]
+__all__ = ["extract", "extract_parent", "has_parent", "headers_in", "inject", "inject_parent"]
 
 
 def inject(carrier: MutableMapping[str, Any], context: Context | None = None) -> None:
@@ -70,7 +70,7 @@ def extract_parent(
     propagators = configured_propagators()
     # Nearly every message: a traceparent, and nothing else to read.
     if propagators.traceparent_suffices and TRACESTATE not in headers and BAGGAGE not in headers:
-        return parse_parent(headers.get(TRACEPARENT)), context
+        return parse_traceparent(headers.get(TRACEPARENT)), context
     if propagators.wanted is not None:
         headers = {name: headers[name] for name in propagators.wanted if name in headers}
     if not headers:
@@ -87,8 +87,8 @@ def has_parent(headers: Mapping[str, Any]) -> bool:
     return not headers.keys().isdisjoint(configured_propagators().parent_fields)
 
 
-def add_context(headers: MutableMapping[str, Any], parent: Parent, context: Context) -> None:
-    """Write *context*, with *parent* as its span, into *headers*, without replacing any."""
+def inject_parent(headers: MutableMapping[str, Any], parent: Parent, context: Context) -> None:
+    """Write *parent*, and the rest of *context*, into *headers*. Replace none that is there."""
     # Nearly every message: a traceparent, and nothing else to write.
     if (
         not parent.trace_state

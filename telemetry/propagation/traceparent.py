@@ -26,7 +26,7 @@ __all__ = [
     "format_links",
     "format_traceparent",
     "parse_links",
-    "parse_parent",
+    "parse_traceparent",
 ]
 
 TRACEPARENT = "traceparent"
@@ -45,7 +45,7 @@ _FLAGS = ("00", "01", "02", "03")
 _MAX_LINKS = 1024
 
 
-def parse_parent(value: Any) -> ParentContext | None:
+def parse_traceparent(value: Any) -> ParentContext | None:
     """Return the remote span that *value*, a ``traceparent``, names.
 
     Return None if it is malformed, or if there are several: no rule decides between them.
@@ -80,7 +80,7 @@ def parse_links(value: Any) -> list[ParentContext]:
     """Return the spans that *value*, a list of traceparents, names. Malformed ones are dropped."""
     # A traceparent and its comma are 56 characters. Text far past the last one is not split.
     text = ",".join(header_values(value))[: _MAX_LINKS * 64]
-    parsed = (parse_parent(one) for one in text.split(","))
+    parsed = (parse_traceparent(one) for one in text.split(","))
     return list(islice((parent for parent in parsed if parent is not None), _MAX_LINKS))
 
 
@@ -92,7 +92,7 @@ class TraceContext(TextMapPropagator):
     ) -> Context:
         """Return *context* with the remote parent that *carrier* names, if it names one."""
         context = Context() if context is None else context
-        parent = parse_parent(getter.get(carrier, TRACEPARENT))
+        parent = parse_traceparent(getter.get(carrier, TRACEPARENT))
         if parent is None:
             return context
         span = parent.span_context()

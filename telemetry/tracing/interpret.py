@@ -109,7 +109,7 @@ def interpret(template: SpanTemplate, record: Record) -> Interpretation:
     links: Sequence[RecordedLink] = record.links or ()
     if facts is not None:
         name = _INTERPRETERS[type(facts)](record, facts, attributes) or name
-        if isinstance(facts, RunFacts) and facts.linked and not record.limited:
+        if isinstance(facts, RunFacts) and facts.links_to_parent and not record.limited:
             links = [RecordedLink(record.trace_id, record.parent_id, is_remote=True), *links]
     return Interpretation(record.name or name, attributes, links)
 

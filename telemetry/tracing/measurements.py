@@ -41,7 +41,7 @@ __all__ = ["Measurement", "Series", "measurement"]
 
 
 class Series:
-    """Instruments that are measured together, under one set of *attributes*, their *key*.
+    """Instruments that are measured together, with the same *attributes*, and the *key* of these.
 
     Compared by identity, so that an aggregation finds it fast. Raises TypeError for a list among
     the attributes.
@@ -80,7 +80,7 @@ def measurement(
     if isinstance(facts, RunFacts):
         if facts.eager or not facts.measured:
             return None
-        instruments = _RUN if CELERY_WAIT_QUEUE in attributes else _RUN_UNSENT
+        instruments = _RUN if CELERY_WAIT_QUEUE in attributes else _RUN_WITHOUT_QUEUE_WAIT
         waited = [attributes[name] for name in instruments[2:]]
         values = (facts.messages or 1, seconds, *waited)
     elif isinstance(facts, SendFacts):
@@ -96,9 +96,9 @@ def measurement(
 
 
 _SEND = (MESSAGING_CLIENT_SENT_MESSAGES, MESSAGING_CLIENT_OPERATION_DURATION)
-_RUN_COUNT = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
-_RUN_UNSENT = (*_RUN_COUNT, CELERY_WAIT_SCHEDULED, CELERY_WAIT_PREFETCH)
-_RUN = (*_RUN_COUNT, CELERY_WAIT_SCHEDULED, CELERY_WAIT_QUEUE, CELERY_WAIT_PREFETCH)
+_RUN_ALWAYS = (MESSAGING_CLIENT_CONSUMED_MESSAGES, MESSAGING_PROCESS_DURATION)
+_RUN_WITHOUT_QUEUE_WAIT = (*_RUN_ALWAYS, CELERY_WAIT_SCHEDULED, CELERY_WAIT_PREFETCH)
+_RUN = (*_RUN_ALWAYS, CELERY_WAIT_SCHEDULED, CELERY_WAIT_QUEUE, CELERY_WAIT_PREFETCH)
 
 _SERVED, _SENT = (HTTP_SERVER_REQUEST_DURATION,), (HTTP_CLIENT_REQUEST_DURATION,)
 

@@ -112,8 +112,8 @@ class RunFacts(Struct, array_like=True, tag=2):
     received_at: Any = None
     #: How many items ``map``, ``starmap`` or a piece of ``chunks`` has.
     items: int | None = None
-    #: Whether the run is under a remote send, to which it links.
-    linked: bool = False
+    #: Whether its parent is the remote send. ``interpret`` then adds a link to it.
+    links_to_parent: bool = False
     #: Whether the run was called in place and no message waited for it.
     eager: bool = False
     #: Whether the run counts in the metrics. A message that never ran does not.

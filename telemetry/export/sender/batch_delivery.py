@@ -30,7 +30,7 @@ class BatchDelivery(Delivery):
 
     def hurry(self) -> None:
         super().hurry()
-        if self.waits:
+        if self.is_backing_off:
             self.failures += 1  # so that a flush does not wait for the collector's time
 
     def deliver(self, sources: Sequence[Source]) -> bool:
@@ -39,7 +39,7 @@ class BatchDelivery(Delivery):
             for source in sources:
                 source.skip(self.signal)
             return False
-        if self.waits:
+        if self.is_backing_off:
             return False
         parts = self._take(sources)
         items = [item for _, part in parts for item in part]

@@ -80,7 +80,7 @@ class Delivery:
         self._is_asked = False
 
     @property
-    def waits(self) -> bool:
+    def is_backing_off(self) -> bool:
         """Whether the next try is not due."""
         return time.monotonic() < self._retry_at
 

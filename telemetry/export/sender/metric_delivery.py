@@ -1,8 +1,8 @@
 """Delivery of metrics: at each interval, the sums of what all sources have measured.
 
-Each service has one stream, and not each process: a pool that recycles its children would make a
-thousand streams that count to twenty. The sums are cumulative, so a failed export needs no retry of
-its own: the next one contains it.
+On disk, each service has one stream, and not each process: a pool that recycles its children would
+make a thousand streams that count to twenty. In memory, each process has its own. The sums are
+cumulative, so a failed export needs no retry of its own: the next one contains it.
 """
 
 import time
@@ -58,7 +58,7 @@ class MetricDelivery(Delivery):
         for source in sources:
             for measured in source.waiting["METRICS"].drain():
                 self._add(measured)
-        is_due = time.monotonic() >= self._due and not self.waits
+        is_due = time.monotonic() >= self._due and not self.is_backing_off
         if is_due and (self._unsent or dropped != self._spans_dropped):
             self._send(self.transport, dropped)
         if not self._unsent:

@@ -83,7 +83,7 @@ facts = st.one_of(
         sent_at=texts,
         received_at=st.floats(),
         items=st.none() | st.integers(0, 200),
-        linked=st.booleans(),
+        links_to_parent=st.booleans(),
         eager=st.booleans(),
         state=st.none() | texts,
     ),
@@ -269,7 +269,7 @@ def send_and_run() -> Iterator[tuple[SpanTemplate, Record]]:
         SpanTemplate("send ping", SpanKind.PRODUCER.value, {}, SCOPE),
         Record(bytes(15) + b"\x01", 2, second, 2 * second, facts=SendFacts(message)),
     )
-    waited = RunFacts(message, sent_at="2.0", received_at=2.25, linked=True)
+    waited = RunFacts(message, sent_at="2.0", received_at=2.25, links_to_parent=True)
     yield (
         SpanTemplate("process ping", SpanKind.CONSUMER.value, {}, SCOPE),
         Record(bytes(15) + b"\x01", 3, 3 * second, 4 * second, parent_id=2, facts=waited),

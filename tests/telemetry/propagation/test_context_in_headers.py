@@ -15,7 +15,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from telemetry.propagation import add_context, extract, extract_parent, headers_in, inject
+from telemetry.propagation import extract, extract_parent, headers_in, inject, inject_parent
 from telemetry.propagation.configured import configured_propagators
 from telemetry.tracing.record import ParentContext
 
@@ -129,7 +129,7 @@ def test_add_context_writes_what_inject_writes(
     written: dict[str, str] = {}
     inject(written, set_span_in_context(NonRecordingSpan(span.span_context()), context))
     added: dict[str, str] = {}
-    add_context(added, span, context)
+    inject_parent(added, span, context)
     assert added == written
 
 

@@ -15,7 +15,7 @@ from telemetry.propagation.traceparent import (
     format_links,
     format_traceparent,
     parse_links,
-    parse_parent,
+    parse_traceparent,
 )
 from telemetry.tracing.record import ParentContext
 
@@ -165,17 +165,17 @@ def test_a_traceparent_of_the_usual_form_is_read_as_any_other(
     if instead:
         text = text[:at] + instead + text[at + 1 :]
     # A list is not read by the fast path.
-    assert parse_parent(text) == parse_parent([text])
+    assert parse_traceparent(text) == parse_traceparent([text])
 
 
 def test_links() -> None:
     contexts = [ParentContext(bytes(15) + bytes([number]), number, 0, True) for number in (1, 3)]
     assert parse_links(format_links(contexts)) == contexts
-    assert parse_links(f"junk,{GOOD},,{GOOD}x") == [parse_parent(GOOD)]
+    assert parse_links(f"junk,{GOOD},,{GOOD}x") == [parse_traceparent(GOOD)]
     assert len(parse_links(",".join([GOOD] * 5000))) == 1024
-    assert parse_links(GOOD.encode()) == [parse_parent(GOOD)]
+    assert parse_links(GOOD.encode()) == [parse_traceparent(GOOD)]
     for value in (None, 7, {}, [], "x" * 1_000_000):
         assert parse_links(value) == []
-    assert parse_links([GOOD, b"junk", f"{GOOD} , {GOOD}", 7]) == [parse_parent(GOOD)] * 3
+    assert parse_links([GOOD, b"junk", f"{GOOD} , {GOOD}", 7]) == [parse_traceparent(GOOD)] * 3
     assert len(parse_links([",".join([GOOD] * 1024)] * 1024)) == 1024
     assert len(parse_links(format_links([contexts[0]] * 5000))) == 1024

@@ -149,7 +149,7 @@ def test_a_run() -> None:
         {"id": UUID},
         sent_at=f"{START - 3}.000000",
         received_at=START - 1.0,
-        linked=True,
+        links_to_parent=True,
         state="SUCCESS",
     )
     interpretation, measured = both(RUN, facts)
@@ -219,7 +219,7 @@ def test_an_eager_run_waited_for_nobody_and_is_in_no_metric() -> None:
 
 
 def test_a_message_that_never_ran_is_in_no_metric() -> None:
-    facts = run(sent_at=str(START - 1), measured=False, state="EXPIRED", linked=True)
+    facts = run(sent_at=str(START - 1), measured=False, state="EXPIRED", links_to_parent=True)
     interpretation, measured = both(RUN, facts)
     assert interpretation.facts["celery.task.state"] == "EXPIRED"
     assert interpretation.facts["celery.wait.queue"] == 1.0
@@ -246,9 +246,9 @@ def test_the_other_facts_of_a_run() -> None:
 
 def test_the_links_of_a_run_are_its_send_and_those_of_its_message() -> None:
     first, second = (RecordedLink(TRACE_ID, span_id, is_remote=True) for span_id in (7, 8))
-    interpretation, _ = both(RUN, run(linked=True), links=[first, second])
+    interpretation, _ = both(RUN, run(links_to_parent=True), links=[first, second])
     assert [link.span_id for link in interpretation.links] == [2, 7, 8]
-    interpretation, _ = both(RUN, run(linked=False), links=[first, second])
+    interpretation, _ = both(RUN, run(links_to_parent=False), links=[first, second])
     assert [link.span_id for link in interpretation.links] == [7, 8]
 
 
@@ -403,7 +403,9 @@ def test_what_the_code_added_wins() -> None:
 
 
 def test_of_a_limited_record_the_attributes_and_links_are_all() -> None:
-    made = record(run({"id": UUID}, linked=True), attributes={"a": 1}, links=[], limited=True)
+    made = record(
+        run({"id": UUID}, links_to_parent=True), attributes={"a": 1}, links=[], limited=True
+    )
     interpretation = interpret(RUN, made)
     assert interpretation.attributes(RUN, made) == {"a": 1}
     assert list(interpretation.links) == []
@@ -515,7 +517,7 @@ def test_of_the_headers_of_a_send_what_fits_is_taken(headers: dict[str, Any]) ->
     redelivered=anything,
     sent_at=times,
     received_at=times,
-    linked=st.booleans(),
+    links_to_parent=st.booleans(),
 )
 def test_of_the_headers_of_a_run_what_fits_is_taken(headers: dict[str, Any], **facts: Any) -> None:
     check(RUN, RunFacts(message_facts(headers), **facts))
