@@ -57,7 +57,7 @@ class Sender:
         self._spool = spool
         self._pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         self._segments: dict[str, Segment] = {}
-        self._closed: list[str] = []  # beyond the number that may be open
+        self._unopened: list[str] = []  # beyond the number that may be open
         self._unreadable: dict[str, str] = {}  # by name, with the reason
         self._latest: LatestChunks = {}
         self._most = _most_open()
@@ -86,16 +86,16 @@ class Sender:
         for name in self._segments.keys() - set(names):
             self._segments.pop(name).close()
         known = self._segments.keys() | self._unreadable.keys()
-        closed = [name for name in names if name not in known]
+        unopened = [name for name in names if name not in known]
         room = self._most - len(self._segments)
-        for name in closed[:room]:
+        for name in unopened[:room]:
             try:
                 self._segments[name] = Segment(self._directory, name, self._latest)
             except FileNotFoundError:  # a writer has removed it
                 pass
             except OSError as exc:
                 self._unreadable[name] = exc.strerror or str(exc)
-        self._closed = closed[room:]
+        self._unopened = unopened[room:]
         waiting = sum(segment.undelivered for segment in self._segments.values())
         oldest = time.time() - self._spool.max_age
         for segment in self._segments.values():
@@ -129,7 +129,7 @@ class Sender:
         In that segment, a worker's main process finds the last spans of a killed child.
         """
         newest = {tree_of(name): name for name in sorted(self._segments)}
-        alive = {tree_of(name) for name, segment in self._segments.items() if segment.is_held()}
+        alive = {tree_of(name) for name, segment in self._segments.items() if segment.has_writer()}
         for name, segment in list(self._segments.items()):
             if newest[tree_of(name)] == name and tree_of(name) in alive:
                 continue
@@ -158,7 +158,7 @@ class Sender:
         """Return whether no process can write, and everything is delivered or cannot be."""
         if not self._segments:
             return self._unreadable.keys() >= set(self._directory.segments())
-        if self._is_written():
+        if self._has_writer():
             self._alone_since = None
             return False
         if self._alone_since is None:
@@ -173,7 +173,7 @@ class Sender:
         and started no sender.
         """
         fcntl.flock(LOCK, fcntl.LOCK_UN)
-        known = self._segments.keys() | self._unreadable.keys() | set(self._closed)
+        known = self._segments.keys() | self._unreadable.keys() | set(self._unopened)
         if known >= set(self._directory.segments()):
             return True
         try:
@@ -182,10 +182,10 @@ class Sender:
             return True
         return False
 
-    def _is_written(self) -> bool:
+    def _has_writer(self) -> bool:
         """Return whether a process may still write. Try the newest segments first."""
-        return any(map(self._directory.is_written, reversed(self._closed))) or any(
-            segment.is_held() for segment in reversed(self._segments.values())
+        return any(map(self._directory.has_writer, reversed(self._unopened))) or any(
+            segment.has_writer() for segment in reversed(self._segments.values())
         )
 
 

@@ -15,7 +15,7 @@ from .delivery import Buffer, Source
 __all__ = ["LatestChunks", "Segment"]
 
 #: The number of chunks that are in memory, of all segments together.
-LATEST = 16
+LATEST_CHUNKS = 16
 
 #: The latest chunks, by segment and position, so that cursors share the interpreted records.
 LatestChunks = dict[tuple[str, int], Chunk]
@@ -81,7 +81,7 @@ class Segment(Source):
         self._latest = latest
         self._error = ""
         self._saved = directory.acknowledged(name)
-        self._skip = min(self._saved)
+        self._acknowledged = min(self._saved)
         self._cursors = [
             Cursor(self._read, field, acknowledged)
             for field, acknowledged in zip(FIELDS.values(), self._saved, strict=True)
@@ -95,13 +95,13 @@ class Segment(Source):
         if chunk is not None:
             return chunk
         try:
-            chunk = self._reader.read(position, self._skip)
+            chunk = self._reader.read(position, self._acknowledged)
         except OSError as exc:  # a disk that fails
             self._error = exc.strerror or str(exc)
             return Chunk([], [], 0)
         if chunk.length:
             self._latest[key] = chunk
-            if len(self._latest) > LATEST:
+            if len(self._latest) > LATEST_CHUNKS:
                 del self._latest[next(iter(self._latest))]  # the oldest
         return chunk
 
@@ -121,9 +121,9 @@ class Segment(Source):
         """Why the rest cannot be read, once everything that was read is delivered."""
         return "" if self._spans.pending or self._logs.pending else self._error
 
-    def is_held(self) -> bool:
+    def has_writer(self) -> bool:
         """Return whether a process may still write to it."""
-        return self._directory.is_held(self._fd)
+        return self._directory.fd_has_writer(self._fd)
 
     def take_unreadable(self) -> tuple[int, int]:
         """Return how many spans and log records were unreadable since the last call."""

@@ -138,7 +138,7 @@ class SpoolDirectory:
         """Open the segment *name*. Raises OSError if it is not a file that this user can read."""
         return open_private(self.segment(name), os.O_RDONLY)
 
-    def is_held(self, fd: int) -> bool:
+    def fd_has_writer(self, fd: int) -> bool:
         """Return whether a process may still write to the segment open as *fd*."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,11 +147,11 @@ class SpoolDirectory:
         fcntl.flock(fd, fcntl.LOCK_UN)
         return False
 
-    def is_written(self, name: str) -> bool:
+    def has_writer(self, name: str) -> bool:
         """Return whether a process may still write to the segment *name*."""
         try:
             with opened(self.segment(name), os.O_RDONLY) as fd:
-                return self.is_held(fd)
+                return self.fd_has_writer(fd)
         except OSError:
             return False
 

@@ -123,7 +123,7 @@ class DiskSink(Sink):
         sender = self._directory.sender
         try:
             # Also if this process now sends from memory: what it wrote before waits.
-            if self._writer.waits() and not sender.is_running():
+            if self._writer.has_undelivered() and not sender.is_running():
                 reason = sender.crash() or "it cannot be started, or does not stay"
                 return f"the process that sends spans is missing: {reason}"
         except OSError as exc:

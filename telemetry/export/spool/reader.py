@@ -17,7 +17,7 @@ __all__ = ["Chunk", "SegmentReader", "recent_records"]
 CHUNK = 1024 * 1024
 
 #: The number of segments with the latest records. The newest may be empty.
-LATEST = 2
+LATEST_SEGMENTS = 2
 
 _origin = msgpack.Decoder(Origin).decode
 
@@ -49,8 +49,8 @@ class SegmentReader:
         self._convert = convert
         self._origins: dict[bytes, Origin] = {}
 
-    def read(self, position: int, skip: int = 0) -> Chunk:
-        """Return the chunk at *position*, without the records that end before *skip*.
+    def read(self, position: int, acknowledged: int = 0) -> Chunk:
+        """Return the chunk at *position*, without the records that end at or before *acknowledged*.
 
         The definition of an origin is ahead of its records, so begin at 0.
         """
@@ -74,7 +74,7 @@ class SegmentReader:
             try:
                 if frame.kind == frames.DEFINITION:
                     self._origins[frame.id] = _origin(frame.content)
-                elif end > skip and (frame.id, frame.content) not in records:
+                elif end > acknowledged and (frame.id, frame.content) not in records:
                     content = _DECODERS[frame.kind](frame.content)
                     items.append((self._convert(self._origins[frame.id], content), end))
                     if frame.kind == frames.RECORD:
@@ -88,7 +88,7 @@ def recent_records(
     directory: SpoolDirectory, segments: list[str]
 ) -> Iterator[tuple[SpanTemplate, Record]]:
     """Yield the latest records of *segments*, which are in order. Damaged records are left out."""
-    for name in segments[-LATEST:]:
+    for name in segments[-LATEST_SEGMENTS:]:
         try:
             fd = directory.open_to_read(name)
         except OSError:  # the sender has removed it

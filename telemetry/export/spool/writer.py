@@ -107,10 +107,10 @@ class Writer:
             self._segment.due = 0.0  # somebody may have removed it
             self._write_waiting(time.monotonic())
             on_disk = not self._waiting
-        waiting = self._ends()
+        ends = self._ends()
         failures = self._directory.sender.status().failures
         asked = False
-        while waiting := {name: end for name, end in waiting.items() if self._waits(name, end)}:
+        while any(self._is_undelivered(name, end) for name, end in ends.items()):
             if time.monotonic() >= until or self._directory.sender.status().failures != failures:
                 break
             self._watch.ensure_sender()
@@ -135,9 +135,9 @@ class Writer:
         """Why frames wait in memory, empty if none does."""
         return f"spans cannot be written to disk: {self._reason}" if self._waiting else ""
 
-    def waits(self) -> bool:
+    def has_undelivered(self) -> bool:
         """Return whether a record of this tree is not delivered yet."""
-        return any(self._waits(name, end) for name, end in self._ends().items())
+        return any(self._is_undelivered(name, end) for name, end in self._ends().items())
 
     def segments(self) -> list[str]:
         """Return the names of the segments of this tree, the oldest first."""
@@ -147,7 +147,7 @@ class Writer:
     def _ends(self) -> dict[str, int]:
         return {name: self._directory.size(name) for name in self.segments()}
 
-    def _waits(self, name: str, end: int) -> bool:
+    def _is_undelivered(self, name: str, end: int) -> bool:
         return min(self._directory.acknowledged(name)) < end <= self._directory.size(name)
 
     def _enqueue(self, definition: Definition, payload: bytes) -> None:
