@@ -279,9 +279,8 @@ class Conditions:
         return self._traces("SELECT trace FROM spans WHERE span_id = ?", bytes.fromhex(span_id))
 
     def _with_message(self, message_id: str) -> list[int]:
-        return self._traces(
-            "SELECT trace FROM messages WHERE message_id IN (?1, lower(?1))", message_id
-        )
+        query = "SELECT trace FROM messages WHERE message_id IN (?, lower(?))"
+        return self._traces(query, message_id, message_id)
 
     def _traces(self, query: str, *values: Any) -> list[int]:
         rows = self._db.execute(f"{query} LIMIT {MOST_WITH_ID}", values)
