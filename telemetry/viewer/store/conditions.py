@@ -97,7 +97,7 @@ class Conditions:
         #: The conditions that need no other table, and those that look up each trace in one.
         self.comparisons: list[str] = []
         self.look_ups: list[str] = []
-        if since:  # A trace that began before the time range, and goes on in it, is in it.
+        if since:  # also the traces that began before the range and are active in it
             self.where("start_ns + {duration} >= :since")
         if until < MAX_TIME:
             self.where("found.start_ns <= :until")
