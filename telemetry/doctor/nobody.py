@@ -1,13 +1,15 @@
 """Explain why no worker answers remote control."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from celery import Celery
 from kombu.exceptions import ContentDisallowed
 
 from ..celery import probe
-from .broker import address
+from .bounded import within
+from .broker import TIMEOUT, address
 from .finding import Finding
 
 __all__ = ["nobody"]
@@ -53,9 +55,10 @@ def _answers_in(mailbox: Any, serializer: str) -> bool:
     """Return whether a worker answers a question in *serializer*."""
     mailbox.accept = ["json"]
     try:
-        answers = mailbox._broadcast(
-            probe.COMMAND, reply=True, timeout=_PATIENCE, serializer=serializer
+        question = partial(
+            mailbox._broadcast, probe.COMMAND, reply=True, timeout=_PATIENCE, serializer=serializer
         )
+        answers = within(_PATIENCE + 2 * TIMEOUT, question)
     except ContentDisallowed:
         return True  # an answer, which is not read
     except Exception:

@@ -1,6 +1,5 @@
 """Check the result backend, which ``delay().get()`` needs on both sides."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +12,7 @@ from celery.backends.rpc import RPCBackend
 from celery.exceptions import ImproperlyConfigured
 from celery.exceptions import TimeoutError as ResultTimeout
 
+from .bounded import within
 from .broker import TIMEOUT, is_login, reason, refusal
 from .finding import Finding
 
@@ -78,24 +78,12 @@ def backend_of(app: Celery) -> str:
 
 
 def _fails_within(seconds: float, call: Any) -> BaseException | None:
-    """Call *call* in a thread. Return what it raises, or TimeoutError after *seconds*.
-
-    A thread, since clients of result backends may retry without a limit.
-    """
-    outcome: list[BaseException | None] = []
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as exc:
-            outcome.append(exc)
-        else:
-            outcome.append(None)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return outcome[0] if outcome else TimeoutError(f"no answer in {seconds:g} s")
+    """Return what *call* raises, or TimeoutError after *seconds*."""
+    try:
+        within(seconds, call)
+    except BaseException as exc:
+        return exc
+    return None
 
 
 def check_result(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -9,6 +10,8 @@ from celery import Celery
 from ..celery import probe
 from ..selfcheck import Process
 from ..tracing.scope import hop_scope
+from .bounded import within
+from .broker import TIMEOUT
 from .finding import Finding
 from .spool_directory import check_directory
 from .web_process import check_process
@@ -17,6 +20,9 @@ __all__ = ["SET_UP", "Workers", "ask", "check_worker"]
 
 #: Seconds to wait for answers: a short try, and a longer one if no worker has answered.
 _PATIENCE = (1.0, 2.0)
+
+#: Seconds that a question may take beyond that, if the broker answers.
+_SLACK = 2 * TIMEOUT
 
 #: The difference of clocks, in seconds, that is not reported.
 SKEW = 0.25
@@ -55,9 +61,15 @@ def ask(app: Celery) -> Workers:
                     workers[name] = {**answer, "asked": asked, "received": received}
 
         destination = [name] if name is not None else None
-        app.control.broadcast(
-            probe.COMMAND, destination=destination, reply=True, timeout=timeout, callback=on_answer
+        question = partial(
+            app.control.broadcast,
+            probe.COMMAND,
+            destination=destination,
+            reply=True,
+            timeout=timeout,
+            callback=on_answer,
         )
+        within(timeout + _SLACK, question)
 
     for patience in _PATIENCE:
         broadcast(patience)

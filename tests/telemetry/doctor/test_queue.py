@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import islice
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 
@@ -314,20 +315,27 @@ def test_a_worker_that_is_stopped(
     assert codes(said) == ["worker-silent"]
 
 
-def test_a_broker_that_ends_while_the_doctor_waits(doctor: Doctor, worker, tmp_path: Path) -> None:
+# The doctor connects to declare the queue of its answers, connects to ask, and waits.
+@pytest.mark.parametrize("moment", [("HELLO", 4), ("HELLO", 5), ("PUBLISH", 1)], ids=str)
+def test_a_broker_that_ends_meanwhile(
+    doctor: Doctor, worker, tmp_path: Path, moment: tuple[str, int]
+) -> None:
     server = Server(tmp_path, "secret")
     process = worker("--pool", "solo", CELERY_BROKER_URL=server.url)
     process.signal(signal.SIGSTOP)
     # Starting the doctor may take longer than the client's default timeout.
     client = redis.Redis.from_url(server.url, socket_timeout=None)
     with client, client.monitor() as monitor:
-        # The doctor has sent its question, and waits for the worker.
-        listener = threading.Thread(
-            target=lambda: [
-                next(each for each in monitor.listen() if each["command"].startswith("PUBLISH")),
-                server.process.kill(),
-            ]
-        )
+        command, number = moment
+
+        def kill_at_that_moment() -> None:
+            of_that_kind = (
+                each for each in monitor.listen() if each["command"].startswith(command)
+            )
+            next(islice(of_that_kind, number - 1, None))
+            server.process.kill()
+
+        listener = threading.Thread(target=kill_at_that_moment)
         listener.start()
         said = doctor(*QUEUE, CELERY_BROKER_URL=server.url)
         listener.join()
