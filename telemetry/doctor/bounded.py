@@ -12,8 +12,8 @@ T = TypeVar("T")
 def within(seconds: float, call: Callable[[], T]) -> T:
     """Return what *call* returns, and raise what it raises; TimeoutError after *seconds*.
 
-    It runs in a thread, which goes on after that time: kombu repeats the connection of a broadcast
-    without end, and so do clients of result backends.
+    The thread that runs it is not stopped. kombu retries the connection of a broadcast without a
+    limit, and some clients of result backends do so too.
     """
     returned: list[T] = []
     raised: list[BaseException] = []
