@@ -45,7 +45,7 @@ def answer_doctor(app: Celery) -> None:
     )  # fmt: skip
     def doctor(task: Task) -> None:
         request = task.request
-        reply_to = trace_headers(vars(request)).get(REPLY_TO) or request.reply_to
+        reply_to = trace_headers(vars(request)).get(REPLY_TO)
         if not reply_to:
             return  # no doctor waits for an answer
         with task.app.producer_or_acquire() as producer:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, uuid
-from celery.backends.rpc import RPCBackend
 from kombu import entity
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -93,8 +92,6 @@ class Mailbox:
 
     def send(self, parent: trace.SpanContext, task_id: str, **options: Any) -> Any:
         """Publish a probe as a child of *parent*; its worker answers here. Return its result."""
-        if not isinstance(self.app.backend, RPCBackend):
-            options["reply_to"] = self.name  # where an older release reads it
         token = otel_context.attach(context_of(parent))
         try:
             return self.app.send_task(

@@ -193,7 +193,7 @@ def _check_tasks(app: Celery, wanted: dict[str, list[str]], workers: Workers) ->
     """Check that each worker has registered the tasks of *app* that are routed to its queues."""
     for worker, answer in sorted(workers.items()):
         if "tasks" not in answer:
-            continue  # an older release
+            continue  # it is not instrumented
         known = {*answer["tasks"]}
         coming = {task for queue in answer["queues"] for task in wanted.get(queue, ())}
         missing = sorted((coming & set(app.tasks)) - known)

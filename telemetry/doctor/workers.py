@@ -108,14 +108,14 @@ def check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
     yield from check_process(process, "worker", SET_UP)
     if unwritable := check_directory(process, "worker"):
         yield unwritable
-    here, there = hop_scope().version, answer.get("version", "")
+    here, there = hop_scope().version, answer["version"]
     if here != there:
         yield Finding(
             "version-differs", "worker",
-            f"{name} runs queuehop {there or 'of an older release'}, and this process {here}",
+            f"{name} runs queuehop {there}, and this process {here}",
             "restart the worker after an upgrade", hint=True,
         )  # fmt: skip
-    if limits := answer.get("rate_limits"):
+    if limits := answer["rate_limits"]:
         limited = ", ".join(f"{task} ({limit})" for task, limit in sorted(limits.items())[:5])
         yield Finding(
             "rate-limit", "worker", f"{name} limits the rate of {limited}: their messages wait",
@@ -125,8 +125,8 @@ def check_worker(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
 
 def _check_clock(name: str, answer: dict[str, Any]) -> Iterator[Finding]:
     asked, received = answer["asked"], answer["received"]
-    told = answer.get("time", received)
-    ahead = told - received if told > received else min(0.0, told - asked)
+    worker_time = answer.get("time", received)
+    ahead = worker_time - received if worker_time > received else min(0.0, worker_time - asked)
     if abs(ahead) > SKEW:
         yield Finding(
             "clocks-apart", "worker",
