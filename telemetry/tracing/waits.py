@@ -14,6 +14,9 @@ __all__ = [
     "waits",
 ]
 
+#: A message is sent in this range, in Unix seconds: the years 2001 to 5138.
+EARLIEST, LATEST = 1e9, 1e11
+
 CELERY_WAIT_SCHEDULED = "celery.wait.scheduled"
 CELERY_WAIT_QUEUE = "celery.wait.queue"
 CELERY_WAIT_PREFETCH = "celery.wait.prefetch"
@@ -54,16 +57,17 @@ def parse_eta(value: Any) -> float | None:
 
 
 def parse_time(value: Any) -> float | None:
-    """Return a Unix time from a decimal string or a number; None if it is none."""
+    """Return a Unix time from a decimal string or a number.
+
+    Return None for anything else, and for a time such as 0: a wait of decades is a mistake.
+    """
     kind = type(value)
-    if kind is float:  # the worker's own, in most messages
-        return value if 0.0 <= value < 1e11 else None
     if kind is bytes:
         value = value.decode("ascii", "replace")
-    elif kind is not str and kind is not int:
+    elif kind is not float and kind is not str and kind is not int:
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if 0.0 <= number < 1e11 else None
+    return number if EARLIEST <= number < LATEST else None

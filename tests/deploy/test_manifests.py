@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -426,8 +427,9 @@ def test_jaeger_is_where_the_gateway_sends_to() -> None:
 def measured_wait() -> Metric:
     """Return the wait in the queue as it is exported for a run."""
     template = SpanTemplate("process ping", SpanKind.CONSUMER.value, {}, hop_scope())
-    facts = RunFacts(message_facts({}), queue=QUEUE, sent_at="1.5", received_at=2.0)
-    record = Record(bytes(16), 1, 2_000_000_000, 3_000_000_000, facts=facts)
+    now = time.time()
+    facts = RunFacts(message_facts({}), queue=QUEUE, sent_at=str(now - 0.5), received_at=now)
+    record = Record(bytes(16), 1, int(now * 1e9), int(now * 1e9) + 1, facts=facts)
     measured = measurement(template, record, interpret(template, record).facts)
     assert measured is not None
     aggregation = Aggregation(Resource({}))

@@ -259,18 +259,27 @@ def test_the_spans_of_several_processes_go_in_one_request(
         ("worker", "process ping", "queuehop"),
     ]
     assert got[1].parent_id == got[0].span_id == got[1].links[0].span_id
-    assert got[1].attributes["celery.wait.queue"] == 0.25
+    assert got[1].attributes["celery.wait.queue"] == pytest.approx(0.25)
 
 
 def send_and_run() -> Iterator[tuple[SpanTemplate, Record]]:
     """Yield a send and its run, as records."""
-    message, second = (None,) * 7, 1_000_000_000
+    message, second, start = (None,) * 7, 1_000_000_000, 1_700_000_000_000_000_000
     yield (
         SpanTemplate("send ping", SpanKind.PRODUCER.value, {}, SCOPE),
-        Record(bytes(15) + b"\x01", 2, second, 2 * second, facts=SendFacts(message)),
+        Record(bytes(15) + b"\x01", 2, start, start + second, facts=SendFacts(message)),
     )
-    waited = RunFacts(message, sent_at="2.0", received_at=2.25, links_to_parent=True)
+    waited = RunFacts(
+        message, sent_at="1700000001.0", received_at=1700000001.25, links_to_parent=True
+    )
     yield (
         SpanTemplate("process ping", SpanKind.CONSUMER.value, {}, SCOPE),
-        Record(bytes(15) + b"\x01", 3, 3 * second, 4 * second, parent_id=2, facts=waited),
+        Record(
+            bytes(15) + b"\x01",
+            3,
+            start + 2 * second,
+            start + 3 * second,
+            parent_id=2,
+            facts=waited,
+        ),
     )
