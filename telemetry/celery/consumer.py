@@ -19,7 +19,6 @@ from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
 from ..tracing.interpret import waits_of
 from ..tracing.record import (
-    MESSAGE_FIELDS,
     ParentContext,
     RecordedLink,
     RunFacts,
@@ -107,19 +106,21 @@ class RunTracer:
         if limit is not None and limit.pending is not None and not facts.eager:
             limit.cancel()
 
-    def start(self, task: str, message: Mapping[str, Any], started: float | None = None) -> Run:
-        """Start the run of *task* from its *message*: the headers, and what the worker added.
+    def start(
+        self, task_name: str, message: Mapping[str, Any], started: float | None = None
+    ) -> Run:
+        """Start the run of *task_name* from its *message*: the headers, and what the worker added.
 
         *started* is a Unix time in seconds, now if absent.
         """
         headers = trace_headers(message)
         parent, context, links = self._origin(headers)
         facts = _facts(message, headers)
-        if task in _MANY:
+        if task_name in _MANY:
             facts.items = _items(message)
         facts.links_to_parent = parent is not None
-        run = Run(self._template(task, False), facts)
-        run.id, run.context = facts.message[0], context
+        run = Run(self._template(task_name, False), facts)
+        run.id, run.context = facts.message_id, context
         start_time = int(started * 1e9) if started else None
         run.start(parent, context, links, start_time)
         return run
@@ -138,21 +139,21 @@ class RunTracer:
             return parent, context, links
         return None, context, links if parent is None else [RecordedLink.to(parent), *links]
 
-    def _start_eager(self, task: str, message: Mapping[str, Any]) -> Run:
+    def _start_eager(self, task_name: str, message: Mapping[str, Any]) -> Run:
         """Start a run that the caller waits for. It has no message, and is inside the caller."""
         context = get_current()
         facts = RunFacts(
             message_facts(message),
-            items=_items(message) if task in _MANY else None,
+            items=_items(message) if task_name in _MANY else None,
             eager=True,
             measured=False,
         )
-        run = Run(self._template(task, True), facts)
+        run = Run(self._template(task_name, True), facts)
         run.id, run.context = message.get("id"), context
         run.start(parent_in(context), context)
         return run
 
-    def _start_batch(self, task: str, task_id: str, batch: list[Mapping[str, Any]]) -> Run:
+    def _start_batch(self, task_name: str, task_id: str, batch: list[Mapping[str, Any]]) -> Run:
         """Start a run of many messages: a trace of its own that links to each of their sends.
 
         Its waits are those of the message that waited longest.
@@ -160,12 +161,12 @@ class RunTracer:
         headers = list(map(trace_headers, batch))
         taken = list(map(_facts, batch, headers))
         facts = max(taken, key=partial(_waited, now=time.time()))
-        facts.message = message_facts({"eta": facts.message[MESSAGE_FIELDS.index("eta")]})
+        facts.message = message_facts({"eta": facts.eta})
         facts.queue = facts.queue if len({each.queue for each in taken}) == 1 else None
         facts.redelivered = any(each.redelivered for each in taken)
         facts.messages = len(taken)
         parents = [extract_parent(each)[0] for each in headers]
-        run = Run(self._template(task, False), facts)
+        run = Run(self._template(task_name, False), facts)
         run.id = task_id
         links = [RecordedLink.to(parent) for parent in parents if parent is not None]
         run.start(None, NO_CONTEXT, links)
@@ -175,8 +176,9 @@ class RunTracer:
     def _broker(self) -> Broker:
         return broker_of(self._app.connection_for_read)
 
-    def _make_template(self, task: str, eager: bool) -> SpanTemplate:
-        return message_template("process", task, SpanKind.CONSUMER, None if eager else self._broker)
+    def _make_template(self, task_name: str, eager: bool) -> SpanTemplate:
+        broker = None if eager else self._broker
+        return message_template("process", task_name, SpanKind.CONSUMER, broker)
 
 
 def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:

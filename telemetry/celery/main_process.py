@@ -216,7 +216,7 @@ def _reported_by_child(request: Any) -> Run | None:
     since = (request.time_start - CLOCK_TOLERANCE) * 1e9
     for template, record in sink().recent_spans():
         facts = record.facts
-        if not isinstance(facts, RunFacts) or facts.message[0] != request.id:
+        if not isinstance(facts, RunFacts) or facts.message_id != request.id:
             continue
         if record.start_time >= since:
             run = Run(template, facts)

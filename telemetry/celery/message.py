@@ -105,20 +105,20 @@ def _broker(host: Any, transport: Any, port: Any, virtual_host: Any, ssl: bool) 
 
 
 def message_template(
-    operation: str, task: str, kind: SpanKind, broker: Broker | None
+    operation: str, task_name: str, kind: SpanKind, broker: Broker | None
 ) -> SpanTemplate:
-    """Return the template of the messages of *task*. *operation* is ``send`` or ``process``.
+    """Return the template of the messages of *task_name*. *operation* is ``send`` or ``process``.
 
     An eager run has no *broker*.
     """
     attributes: dict[str, Any] = {
         MESSAGING_OPERATION_NAME: operation,
         MESSAGING_OPERATION_TYPE: operation,
-        CELERY_TASK_NAME: task,
+        CELERY_TASK_NAME: task_name,
     }
     if broker is not None:
         attributes |= broker.attributes()
-    return SpanTemplate(f"{operation} {task}", kind.value, attributes, hop_scope())
+    return SpanTemplate(f"{operation} {task_name}", kind.value, attributes, hop_scope())
 
 
 def _server(hostname: str, port: Any) -> tuple[str, Any]:

@@ -47,13 +47,13 @@ class SendTracer:
         # A template has everything that is the same for all messages of a task, so it is made once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
 
-    def new_send(self, task: Any, headers: Any, broker: Broker | None = None) -> Send:
-        """Return the hop of a message for *task* with the caller's *headers*.
+    def new_send(self, task_name: Any, headers: Any, broker: Broker | None = None) -> Send:
+        """Return the hop of a message for *task_name* with the caller's *headers*.
 
         *broker* is given only if it is not the app's.
         """
         parent_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
-        send = Send(self._template(task, parent_given, broker), SendFacts())
+        send = Send(self._template(task_name, parent_given, broker), SendFacts())
         send.tracer = self
         # The context that the message has already: a retry's, or the caller's own.
         if parent_given and (parent := extract_parent(headers)[0]) is not None:
@@ -64,10 +64,12 @@ class SendTracer:
     def _broker(self) -> Broker:
         return broker_of(self._app.connection_for_write)
 
-    def _make_template(self, task: str, parent_given: bool, broker: Broker | None) -> SpanTemplate:
+    def _make_template(
+        self, task_name: str, parent_given: bool, broker: Broker | None
+    ) -> SpanTemplate:
         # The message has another context than this send, so its run is not under it: CLIENT.
         kind = SpanKind.CLIENT if parent_given else SpanKind.PRODUCER
-        return message_template("send", task, kind, broker or self._broker)
+        return message_template("send", task_name, kind, broker or self._broker)
 
     def on_publish(
         self, body: Any, exchange: Any, routing_key: Any, declare: Any, headers: Any, **_: Any
@@ -81,7 +83,9 @@ class SendTracer:
             inject_into_message(headers, message, send.span)
             facts = send.facts
             facts.message = message_facts(message)
-            facts.queue, facts.routing_key = destination(self._app, exchange, routing_key, declare)
+            facts.destination, facts.routing_key = destination(
+                self._app, exchange, routing_key, declare
+            )
         except Exception:
             log_internal_error("put the trace into a message")
 

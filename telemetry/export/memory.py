@@ -18,7 +18,7 @@ from ..tracing.faults import RateLimit, log_internal_error
 from ..tracing.logs import unrecorded
 from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.sink import Sink
-from .outgoing import FIELDS, LOGS, Content, OriginOf, outgoing
+from .outgoing import FIELDS, LOGS, AnyRecord, OriginOf, outgoing
 from .sender.deliveries import Deliveries
 from .sender.delivery import Delivery, Source
 from .status import SignalStatus, log_status
@@ -77,12 +77,12 @@ class MemorySink(Sink):
         if self._targets.logs is not None:
             self._append(self._logs, LOGS, log)
 
-    def _append(self, queue: "_Queue", template: SpanTemplate, content: Content) -> None:
+    def _append(self, queue: "_Queue", template: SpanTemplate, record: AnyRecord) -> None:
         if self._stopped or len(queue.entries) >= queue.batch.max_queue_size:
             queue.delivery.drop(1, _STOPPED if self._stopped else _FULL[queue.signal])
             self._log_status()
             return
-        queue.entries.append((template, content))
+        queue.entries.append((template, record))
         if self._thread is None:
             self._start()
         elif len(queue.entries) >= queue.batch.max_export_batch_size:
@@ -175,9 +175,9 @@ class MemorySink(Sink):
         """Interpret the entries of *queue*. After this they wait in the source."""
         waiting = self._source.waiting
         for _ in range(len(queue.entries)):
-            template, content = queue.entries.popleft()
+            template, record = queue.entries.popleft()
             try:
-                ready = outgoing(self._origin_of(template), content)
+                ready = outgoing(self._origin_of(template), record)
             except Exception as exc:
                 queue.delivery.drop(1, f"they cannot be encoded ({type(exc).__name__})")
                 continue
@@ -203,4 +203,4 @@ class _Queue(NamedTuple):
     signal: Signal
     delivery: Delivery
     batch: Batch
-    entries: deque[tuple[SpanTemplate, Content]]
+    entries: deque[tuple[SpanTemplate, AnyRecord]]

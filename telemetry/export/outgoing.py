@@ -19,7 +19,7 @@ from ..tracing.scope import Scope
 __all__ = [
     "FIELDS",
     "LOGS",
-    "Content",
+    "AnyRecord",
     "Encoded",
     "Measured",
     "Origin",
@@ -53,8 +53,8 @@ class Origin(Struct, array_like=True, eq=False):
 #: Returns the origin of the records of a template in this process.
 OriginOf = Callable[[SpanTemplate], Origin]
 
-#: The content of a frame, or of an entry in memory.
-Content = Record | RecordedLog
+#: The record of a span, or of a log line.
+AnyRecord = Record | RecordedLog
 
 
 class Stream(NamedTuple):
@@ -89,23 +89,23 @@ def origin_of(resource: Resource, template: SpanTemplate, instance_is_set: bool)
     return Origin(attributes, resource.schema_url, instance_is_set, template)
 
 
-def outgoing(origin: Origin, content: Content) -> Outgoing:
-    """Interpret and encode *content*. Raises if it, or its *origin*, is damaged.
+def outgoing(origin: Origin, record: AnyRecord) -> Outgoing:
+    """Interpret and encode *record*. Raises if it, or its *origin*, is damaged.
 
     After this call there are only bytes and numbers. So a damaged record raises here, where it does
     not affect the other records of a request.
     """
     resource, scope, stream = _parts(origin)
-    if isinstance(content, RecordedLog):
-        if len(content.trace_id) not in (0, 16):
-            raise ValueError(f"a trace id of {len(content.trace_id)} bytes")
-        return Outgoing(log=(resource, _scope_of(content.logger), encode_log(content)))
+    if isinstance(record, RecordedLog):
+        if len(record.trace_id) not in (0, 16):
+            raise ValueError(f"a trace id of {len(record.trace_id)} bytes")
+        return Outgoing(log=(resource, _scope_of(record.logger), encode_log(record)))
     template = origin.template
-    interpretation = interpret(template, content)
+    interpretation = interpret(template, record)
     span = None
-    if content.flags & Record.SAMPLED:
-        span = resource, scope, encode_span(template, content, interpretation)
-    measured = measurement(template, content, interpretation.facts)
+    if record.flags & Record.SAMPLED:
+        span = resource, scope, encode_span(template, record, interpretation)
+    measured = measurement(template, record, interpretation.facts)
     if measured is None:
         return Outgoing(span)
     for value in measured.values:

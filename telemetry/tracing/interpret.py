@@ -115,8 +115,8 @@ def interpret(template: SpanTemplate, record: Record) -> Interpretation:
 
 
 def _send(record: Record, facts: SendFacts, attributes: Attributes) -> None:
-    if facts.queue:
-        attributes[MESSAGING_DESTINATION_NAME] = facts.queue
+    if facts.destination:
+        attributes[MESSAGING_DESTINATION_NAME] = facts.destination
     if facts.routing_key is not None:
         attributes[MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY] = facts.routing_key
     if facts.message is not None:
@@ -170,10 +170,9 @@ def _add_message(attributes: Attributes, message: Sequence[Any]) -> Sequence[Any
 
 def waits_of(facts: RunFacts, started: float) -> Waits:
     """Return how long the message of a run waited that *started* at this Unix time in seconds."""
-    eta = facts.message[5]
     return waits(
         parse_time(facts.sent_at),
-        parse_eta(eta) if eta else None,
+        parse_eta(facts.eta) if facts.eta else None,
         parse_time(facts.received_at),
         started,
     )

@@ -64,6 +64,7 @@ class SpanTemplate(Struct, array_like=True, eq=False):
 
 #: The headers of a Celery message (protocol 2's names) that a record copies.
 MESSAGE_FIELDS = ("id", "root_id", "parent_id", "group", "retries", "eta", "expires")
+_ID, _ETA = MESSAGE_FIELDS.index("id"), MESSAGE_FIELDS.index("eta")
 
 #: The keys of a WSGI environment (PEP 3333) that a record copies.
 ENVIRON_FIELDS = (
@@ -91,10 +92,10 @@ def environ_facts(environ: Mapping[str, Any]) -> tuple[Any, ...]:
 class SendFacts(Struct, array_like=True, tag=1):
     """Hop 3: a message that was published."""
 
-    #: The result of ``message_facts``, and the queue; None until the message is complete.
+    #: The result of ``message_facts``; None until the message is complete.
     message: tuple[Any, ...] | None = None
-    #: The exchange instead, if the queue is not known: then the *routing_key* is there.
-    queue: str | None = None
+    #: The queue. If it is unknown, the exchange, and there is a *routing_key*.
+    destination: str | None = None
     #: ``error.type``
     error: str | None = None
     routing_key: str | None = None
@@ -123,6 +124,16 @@ class RunFacts(Struct, array_like=True, tag=2):
     error: str | None = None
     #: How many messages the run takes at once, if it is one of a batch.
     messages: int | None = None
+
+    @property
+    def message_id(self) -> Any:
+        """The id of the message."""
+        return self.message[_ID]
+
+    @property
+    def eta(self) -> Any:
+        """The ``eta`` of the message, as it has it."""
+        return self.message[_ETA]
 
 
 class ServerFacts(Struct, array_like=True, tag=3):

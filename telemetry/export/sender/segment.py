@@ -62,9 +62,9 @@ class Cursor(Buffer):
         self._position += chunk.length
         self._size = chunk.size
         for item, end in chunk.items:
-            content = self._field(item)
-            if content is not None and end > self.acknowledged:
-                self.pending.append((content, end))
+            part = self._field(item)
+            if part is not None and end > self.acknowledged:
+                self.pending.append((part, end))
         self.unreadable += [kind for kind, end in chunk.unreadable if end > self.acknowledged]
         return chunk.length > 0
 

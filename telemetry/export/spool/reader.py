@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from msgspec import msgpack
 
 from ...tracing.record import Record, SpanTemplate, unpack, unpack_log
-from ..outgoing import Content, Origin
+from ..outgoing import AnyRecord, Origin
 from . import frames
 from .directory import SpoolDirectory
 
@@ -22,7 +22,7 @@ LATEST_SEGMENTS = 2
 _origin = msgpack.Decoder(Origin).decode
 
 #: The decoders of a content, by the kind of its frame.
-_DECODERS: dict[bytes, Callable[[bytes], Content]] = {
+_DECODERS: dict[bytes, Callable[[bytes], AnyRecord]] = {
     frames.RECORD: unpack,
     frames.LOG: unpack_log,
 }
@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
 class SegmentReader:
     """Reads the segment *name*, open as *fd*. It applies *convert* to each record."""
 
-    def __init__(self, fd: int, name: str, convert: Callable[[Origin, Content], Any]) -> None:
+    def __init__(self, fd: int, name: str, convert: Callable[[Origin, AnyRecord], Any]) -> None:
         self._fd = fd
         self._seed = frames.seed(name)
         self._convert = convert
@@ -75,8 +75,8 @@ class SegmentReader:
                 if frame.kind == frames.DEFINITION:
                     self._origins[frame.id] = _origin(frame.content)
                 elif end > acknowledged and (frame.id, frame.content) not in records:
-                    content = _DECODERS[frame.kind](frame.content)
-                    items.append((self._convert(self._origins[frame.id], content), end))
+                    record = _DECODERS[frame.kind](frame.content)
+                    items.append((self._convert(self._origins[frame.id], record), end))
                     if frame.kind == frames.RECORD:
                         records.add((frame.id, frame.content))
             except Exception:
@@ -94,7 +94,7 @@ def recent_records(
         except OSError:  # the sender has removed it
             continue
         try:
-            reader = SegmentReader(fd, name, lambda origin, content: (origin.template, content))
+            reader = SegmentReader(fd, name, lambda origin, record: (origin.template, record))
             position = 0
             while (chunk := reader.read(position)).length:
                 yield from (item for item, _ in chunk.items if isinstance(item[1], Record))
