@@ -124,6 +124,18 @@ class TestMocks:
         assert "traceparent" in adapter.last_request.headers
         assert names(memory) == ["GET"]
 
+    @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+    def test_a_url_without_a_port(
+        self, memory: InMemorySpanExporter, scheme: str, port: int
+    ) -> None:
+        session, adapter = traced_session(), requests_mock.Adapter()
+        session.mount(f"{scheme}://", adapter)
+        adapter.register_uri("GET", f"{scheme}://shop.test/")
+        session.get(f"{scheme}://shop.test/")
+        (span,) = memory.get_finished_spans()
+        assert span.attributes is not None
+        assert span.attributes["server.port"] == port
+
     def test_a_patched_send_of_one_adapter(
         self, server: Server, memory: InMemorySpanExporter
     ) -> None:
