@@ -202,6 +202,15 @@ def test_values_of_other_classes_are_those_of_their_bases() -> None:
         assert ours(TEMPLATE, made) == stock(readable(TEMPLATE, made, RESOURCE))
 
 
+@pytest.mark.parametrize("number", [-(2**63) - 1, -(2**63), 2**63 - 1, 2**63, 2**64])
+def test_an_integer_beyond_64_bits_is_a_string(number: int) -> None:
+    (attribute,) = Span.FromString(ours(TEMPLATE, record(attributes={"n": number}))).attributes
+    if -(2**63) <= number < 2**63:
+        assert attribute.value.int_value == number
+    else:
+        assert attribute.value.string_value == str(number)
+
+
 def test_values_nested_too_deeply_are_left_out() -> None:
     value: object = "core"
     for _ in range(60):

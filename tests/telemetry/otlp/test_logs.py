@@ -97,7 +97,9 @@ def test_the_fields_are_in_ascending_order_as_protobuf_writes_them() -> None:
         *(b"\x01" * 16, 2, 1, None, "a stack", {"a": 1}, 4),
     )
     data = encoded([log])
-    assert ExportLogsServiceRequest.FromString(data).SerializeToString() == data
+    request = ExportLogsServiceRequest.FromString(data)
+    assert request.SerializeToString() == data
+    assert request.resource_logs[0].scope_logs[0].log_records[0].dropped_attributes_count == 4
 
 
 def test_a_damaged_record_raises() -> None:
