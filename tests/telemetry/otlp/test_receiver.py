@@ -51,6 +51,14 @@ def named(name: str) -> Callable[[list[ReceivedSpan]], bool]:
     return lambda spans: any(span.name == name for span in spans)
 
 
+def test_each_kind_arrives(receiver: Receiver, sender: Sender) -> None:
+    tracer = sender(receiver.endpoint)
+    for kind in SpanKind:
+        tracer.start_span(kind.name, kind=kind).end()
+    spans = receiver.wait_for(lambda spans: len(spans) == len(SpanKind))
+    assert [span.kind for span in spans] == [kind.name for kind in SpanKind]
+
+
 def test_all_that_is_said_of_a_span_arrives(receiver: Receiver, sender: Sender) -> None:
     tracer = sender(receiver.endpoint)
     parent = tracer.start_span("parent")

@@ -467,6 +467,8 @@ def test_a_request_that_is_sent(method: str, url: str) -> None:
     (received,) = check(act)
     assert received.kind == "CLIENT"
     assert "hunter2" not in str(received)
+    failed = not url.rpartition("/")[2].isdecimal()
+    assert [event.name for event in received.events] == ["exception"] * failed
 
 
 def test_nothing_is_left_current() -> None:

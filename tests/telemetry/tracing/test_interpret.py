@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from opentelemetry.trace import SpanKind
 
 from telemetry.export.outgoing import origin_of, outgoing
-from telemetry.tracing.interpret import Interpretation, interpret
+from telemetry.tracing.interpret import Interpretation, interpret, severity_number
 from telemetry.tracing.measurements import Measurement, measurement
 from telemetry.tracing.record import (
     ENVIRON_FIELDS,
@@ -297,6 +297,28 @@ def test_a_request_that_was_served() -> None:
             "http.response.status_code": 200,
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        *(
+            (-10, 0),
+            (0, 0),
+            (1, 2),
+            (9, 4),
+            (10, 5),
+            (19, 8),
+            (20, 9),
+            (30, 13),
+            (33, 16),
+            (40, 17),
+        ),
+        *((50, 21), (52, 23), (59, 24), (60, 24), (1000, 24)),
+    ],
+)
+def test_the_severity_of_a_level(level: int, expected: int) -> None:
+    assert severity_number(level) == expected
 
 
 def test_a_request_that_met_no_route_and_gave_no_status() -> None:
