@@ -301,7 +301,11 @@ def _certificates(signal: Signal) -> dict[str, bytes]:
         try:
             certificates[name] = Path(path).read_bytes()
         except OSError as exc:
-            reject(variable, f"names {path!r}, unreadable: {exc.strerror}", "going without it")
+            reject(
+                variable,
+                f"names {path!r}, which cannot be read: {exc.strerror}",
+                "going without it",
+            )
     return certificates
 
 
