@@ -86,7 +86,10 @@ class Sender:
         room = self._most - len(self._segments)
         for name in unopened[:room]:
             try:
-                self._segments[name] = Segment(self._directory, name, self._latest)
+                # A flush that sees its records delivered then reads a status that knows it.
+                self._segments[name] = Segment(
+                    self._directory, name, self._latest, self._write_status
+                )
             except FileNotFoundError:  # a writer has removed it
                 pass
             except OSError as exc:
