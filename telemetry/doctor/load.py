@@ -98,7 +98,8 @@ def _instead() -> str:
         if isinstance(value, Celery)
     ] or list(_in_sources())
     if names:
-        return f"give --celery {' or '.join(sorted(names)[:3])}"
+        names.sort(key=lambda name: (name.count("."), name))
+        return f"give --celery {' or '.join(names[:3])}"
     return (
         "run the doctor in the folder of the project and give module:app, as for celery -A; if a "
         "function makes the app, call it in a module: app = create_app().extensions['celery']"

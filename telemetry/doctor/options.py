@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--celery", metavar="APP", help="as for celery -A: workers, module:app")
     made.add_argument("--flask", metavar="APP", help="as for flask --app: app, module:factory")
     made.add_argument(
-        "--path", metavar="PATH",
+        "--path", type=lambda path: f"/{path.removeprefix('/')}", metavar="PATH",
         help="send the Flask app a GET for this path, and check the spans of its view too "
         "(default: an OPTIONS for each route, which runs no view)",
     )  # fmt: skip

@@ -127,10 +127,14 @@ def test_a_name_that_is_no_app_says_what_to_give(given: str, made: str, tmp_path
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "queue.py").write_text(f"from celery import Celery\n\napp = {made}\n")
+    for name in "abc":  # deeper ones come last
+        nested = tmp_path / name / "examples" / "queue.py"
+        nested.parent.mkdir(parents=True)
+        nested.write_text("app = Celery()\n")
     done = subprocess.run(
         [sys.executable, "-m", "telemetry", "doctor", "--celery", given],
         cwd=tmp_path, capture_output=True, text=True,
         env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.rstrip().endswith("give --celery shop.queue:app")
+    assert "give --celery shop.queue:app" in done.stderr

@@ -50,6 +50,10 @@ def test_a_request_that_is_not_served(doctor: Doctor) -> None:
     for said in (doctor(*WEB, BREAK="fails"), doctor(*WEB, "--path", "/nowhere")):
         assert codes(said) == []
         assert hints(said) == ["request-not-served"]
+    said = doctor(*WEB, "--path", "/orders", BREAK="takes-orders")
+    assert hints(said) == ["request-not-served"]
+    assert "accepts GET" in said[1]["hints"][0]["remedy"]
+    assert hints(doctor(*WEB, "--path", "ping")) == []
 
 
 def test_a_path_is_requested_with_get(doctor: Doctor, receiver: Receiver) -> None:
