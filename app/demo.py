@@ -137,7 +137,7 @@ class Demo:
         self._print("starting")
         backend = _own_backend(os.environ)
         if backend:
-            self._print_part("traces", f"go to {backend}, not to this terminal")
+            self._print_part("traces", f"are sent to {backend}, and not shown here")
             return
         otlp = f"127.0.0.1:{_port(self._options.otlp_port, '--otlp-port')}"
         page = f"127.0.0.1:{_port(self._options.viewer_port, '--viewer-port')}"
@@ -353,8 +353,8 @@ class Demo:
 def _own_backend(env: Mapping[str, str]) -> str:
     for variable in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         if env.get(variable):
-            return f"{_shown(env, variable)}, as {variable} says"
-    return "Lightstep, as LS_ACCESS_TOKEN is set" if env.get("LS_ACCESS_TOKEN") else ""
+            return f"{_shown(env, variable)} ({variable})"
+    return "Lightstep (LS_ACCESS_TOKEN)" if env.get("LS_ACCESS_TOKEN") else ""
 
 
 def _export_error() -> str:

@@ -47,7 +47,7 @@ _lock = threading.RLock()
 
 
 def setup(service_name: str | None = None) -> None:
-    """Set up this process: create spans, and send them over OTLP as the ``OTEL_*`` variables say.
+    """Set up this process: create spans, and send them over OTLP, with the ``OTEL_*`` variables.
 
     *service_name* names the service, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES``
     does. A second call does nothing. A forked child needs no call of its own. If the application
@@ -148,7 +148,7 @@ def _has_provider() -> bool:
 
 @cache
 def _log_other_provider() -> None:
-    logger.info("a tracer provider is set already: spans go where it sends them")
+    logger.info("a tracer provider is set already: it exports the spans")
 
 
 def _new_provider(service_name: str | None) -> HopTracerProvider:

@@ -93,7 +93,7 @@ def resource_attributes() -> dict[str, str]:
             reject(
                 env.OTEL_RESOURCE_ATTRIBUTES,
                 "has an entry that is not name=value",
-                "leaving that entry out",
+                "ignoring that entry",
             )
     if name := os.environ.get(env.OTEL_SERVICE_NAME, ""):
         found[SERVICE_NAME] = name
@@ -231,7 +231,7 @@ def _level() -> int:
         return int(value)
     level = logging.getLevelNamesMapping().get(value.upper())
     if level is None:
-        reject(QUEUEHOP_LOGS_LEVEL, f"is {value!r}, no level of logging", "using INFO")
+        reject(QUEUEHOP_LOGS_LEVEL, f"is {value!r}, not a level of logging", "using INFO")
         return logging.INFO
     return level
 

@@ -21,7 +21,7 @@ def apart(what: str, arrived: bool, linked: bool) -> Finding:
             "request-apart", "web",
             f"{problem}: inbound is 'ignore', or OTEL_PROPAGATORS does not name tracecontext",
             "call instrument_flask(app) with inbound='continue', unless the callers are strangers; "
-            "let OTEL_PROPAGATORS name tracecontext",
+            "add tracecontext to OTEL_PROPAGATORS",
         )  # fmt: skip
     return Finding(
         "request-apart", "web",

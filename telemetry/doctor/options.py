@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print JSON")
     made.add_argument(
         "--timeout", type=_seconds, default=10.0, metavar="SECONDS",
-        help="how long to wait for a request, and for the probes of the queues (%(default)g)",
+        help="seconds to wait for a request, and for the probes of the queues (%(default)g)",
     )  # fmt: skip
     made.add_argument(
         "--count", action="store_true",

@@ -91,7 +91,7 @@ def test_without_a_service_name_the_default_is_said_once(run, receiver: Receiver
     assert process.output.count("OTEL_SERVICE_NAME") == 1
 
 
-def test_a_malformed_setting_is_one_line_with_the_value_that_is_used(run) -> None:  # type: ignore[no-untyped-def]
+def test_a_malformed_setting_is_one_line_with_the_value_that_is_used(run) -> None:
     process = run(
         ONE_SPAN.format(name='"billing"'),
         OTEL_LOGS_EXPORTER="otlp",
@@ -339,7 +339,7 @@ def test_a_propagator_that_is_not_installed_stops_nothing(run, receiver: Receive
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_PROPAGATORS="tracecontext,pigeon")
     receiver.wait_for(arrived(1))
     assert process.output.splitlines() == [
-        "OTEL_PROPAGATORS names 'pigeon', which is not installed; going without"
+        "OTEL_PROPAGATORS names 'pigeon', which is not installed; ignoring it"
     ]
 
 
@@ -347,7 +347,7 @@ def test_an_endpoint_of_another_scheme_stops_nothing(run, receiver: Receiver) ->
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_EXPORTER_OTLP_ENDPOINT="ftp://nowhere")
     assert process.output.splitlines() == [
         "OTEL_EXPORTER_OTLP_ENDPOINT is not an address for OTLP over gRPC (ftp://nowhere): "
-        "it takes http:// or https://host:port, or a target of gRPC such as unix:/path; "
+        "use http:// or https://host:port, or a target of gRPC such as unix:/path; "
         "nothing is sent"
     ]
 
