@@ -124,7 +124,7 @@ class DiskSink(Sink):
         try:
             # Also if this process now sends from memory: what it wrote before waits.
             if self._writer.has_undelivered() and not sender.is_running():
-                reason = sender.crash() or "it cannot be started, or does not stay"
+                reason = sender.crash() or "it cannot be started, or ends at once"
                 return f"the process that sends spans is missing: {reason}"
         except OSError as exc:
             return str(exc)
