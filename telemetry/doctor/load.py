@@ -98,7 +98,8 @@ def _instead() -> str:
         if isinstance(value, Celery)
     ] or list(_in_sources())
     if names:
-        names.sort(key=lambda name: (name.count("."), name))
+        # First a module of the name that Celery's manual gives it, and those near the root.
+        names.sort(key=lambda name: (".celery:" not in name, name.count("."), name))
         return f"give --celery {' or '.join(names[:3])}"
     return (
         "run the doctor in the folder of the project and give module:app, as for celery -A; if a "

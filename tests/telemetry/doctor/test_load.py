@@ -22,7 +22,7 @@ CREATE = f"{PROJECT}:create_app"
         (["--what"], "--what"),
         (["--flask", "no_such_module"], "Could not import 'no_such_module'"),
         (["--flask", f"{PROJECT}:no_such_app"], "no_such_app"),
-        (["--celery", "no_such_module"], "no module is named no_such_module; give --celery "),
+        (["--celery", "no_such_module"], "no_such_module; give --celery workers.celery:app"),
         (["--celery", f"{PROJECT}:no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", "shop/queue.py"], "no module is named shop/queue; give --celery "),
