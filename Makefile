@@ -63,7 +63,7 @@ test-backends: $(VENV)/.installed-dev backends ## run the files of deploy/ and c
 	QUEUEHOP_BACKENDS=.backends $(RUN) pytest tests/deploy/test_backends.py --numprocesses=0 $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.installed-dev format-check lint types audit test ## run what CI runs: format-check, lint, types, audit, test
+check: $(VENV)/.installed-dev format-check lint types audit test ## run the checks of CI: format-check, lint, types, audit, test
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## format the code in place

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import requests
@@ -22,6 +23,8 @@ __all__ = ["main"]
 
 #: Seconds that an answer may take, in addition to the wait in the request.
 TIMEOUT = 10.0
+
+DEFAULT_URL = "http://127.0.0.1:5000/ping"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +105,7 @@ def _reason(exc: requests.RequestException) -> str:
     if isinstance(exc, requests.Timeout):
         return "no answer in time"
     if isinstance(exc, requests.ConnectionError):
-        return "no connection"
+        return "no connection: start the web side, or correct --url"
     return type(exc).__name__
 
 
@@ -123,8 +126,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--url",
-        default=os.environ.get("DESTINATION_URL") or "http://127.0.0.1:5000/ping",
-        help="the URL to ping (DESTINATION_URL, or %(default)s)",
+        type=_url,
+        default=os.environ.get("DESTINATION_URL") or DEFAULT_URL,
+        help=f"the URL to ping (DESTINATION_URL, or {DEFAULT_URL})",
     )
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, help="seconds between pings (%(default)s)"
@@ -142,18 +146,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _url(value: str) -> str:
+    with suppress(ValueError):
+        url = urlsplit(value)
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return value
+    raise argparse.ArgumentTypeError("not an address; write http://host:port/ping")
+
+
 def _seconds(value: str) -> float:
-    seconds = float(value)
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} is not a number of seconds")
-    return seconds
+    with suppress(ValueError):
+        if 0 <= (seconds := float(value)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{value} is not a number of seconds")
 
 
 def _count(value: str) -> int:
-    count = int(value)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a number of pings")
-    return count
+    with suppress(ValueError):
+        if (count := int(value)) > 0:
+            return count
+    raise argparse.ArgumentTypeError(f"{value} is not a number of pings")
 
 
 if __name__ == "__main__":

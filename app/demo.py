@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 
 from rich.console import Console
 
+from telemetry.config.settings import state_directory
 from telemetry.export.spool.sender_files import SenderFiles
 from telemetry.otlp.decode import ReceivedSpan
 from telemetry.viewer.analysis.verdict import judge
@@ -136,7 +137,7 @@ class Demo:
         self._print("starting")
         backend = _own_backend(os.environ)
         if backend:
-            self._print_part("traces", f"go to {backend}, not to this terminal")
+            self._print_part("traces", f"are sent to {backend}, and not shown here")
             return
         otlp = f"127.0.0.1:{_port(self._options.otlp_port, '--otlp-port')}"
         page = f"127.0.0.1:{_port(self._options.viewer_port, '--viewer-port')}"
@@ -158,10 +159,9 @@ class Demo:
 
     def _start_parts(self) -> str:
         """Start broker, worker and web; return the address of the last once all are ready."""
-        given = os.environ.get("CELERY_BROKER_URL")
         port = _port(self._options.web_port, "--web-port")
-        if given:
-            self._print_part("broker", f"{_without_secrets(given)}, yours")
+        if os.environ.get("CELERY_BROKER_URL"):
+            self._print_part("broker", f"{_shown(os.environ, 'CELERY_BROKER_URL')}, yours")
         else:
             self._start_broker()
         self._env.setdefault("DATABASE_URL", f"sqlite:///{self._directory / 'pings.sqlite3'}")
@@ -244,7 +244,7 @@ class Demo:
         if self._traces is None:
             for line in client.last_lines(count):
                 self._print(f"  {line}")
-            return answered
+            return answered and not _export_error()
         return self._show(count) and answered
 
     def _show(self, count: int) -> bool:
@@ -271,8 +271,11 @@ class Demo:
 
     def _conclude(self, good: bool) -> None:
         if self._traces is None:
-            answered = "every ping was answered" if good else "a ping was not answered"
-            self._console.print(f"{answered}; the traces are in your backend", style="bold")
+            if error := _export_error():
+                self._print(f"the traces are not delivered, and wait on disk: {error}")
+            else:
+                answered = "every ping was answered" if good else "a ping was not answered"
+                self._console.print(f"{answered}; the traces are in your backend", style="bold")
             return
         pings = self._pings()
         broken = [trace for trace in pings if not judge(trace).ok]
@@ -350,12 +353,23 @@ class Demo:
 def _own_backend(env: Mapping[str, str]) -> str:
     for variable in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         if env.get(variable):
-            return f"{_without_secrets(env[variable])}, as {variable} says"
-    return "Lightstep, as LS_ACCESS_TOKEN is set" if env.get("LS_ACCESS_TOKEN") else ""
+            return f"{_shown(env, variable)} ({variable})"
+    return "Lightstep (LS_ACCESS_TOKEN)" if env.get("LS_ACCESS_TOKEN") else ""
 
 
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
+def _export_error() -> str:
+    """Return why a sender of this user cannot deliver spans, empty if all can."""
+    senders = map(SenderFiles, state_directory().glob("spool/*"))
+    errors = (each.status().signals[0].error for each in senders if each.is_running())
+    return next(filter(None, errors), "")
+
+
+def _shown(env: Mapping[str, str], variable: str) -> str:
+    """Return the URL in *variable* without its password and query."""
+    try:
+        parts = urlsplit(env[variable])
+    except ValueError:
+        raise CannotStart(f"{variable} is not a URL: correct it, or unset it") from None
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
@@ -431,16 +445,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--count", type=_count, default=5, help="the number of pings (%(default)s)")
     parser.add_argument(
-        "--web-port", type=int, default=0, help="the port of the web side (a free one)"
+        "--web-port", type=_number_of_port, default=0, help="the port of the web side (a free one)"
     )
     parser.add_argument(
         "--otlp-port",
-        type=int,
+        type=_number_of_port,
         default=0,
         help="the port where the viewer receives OTLP/gRPC (a free one)",
     )
     parser.add_argument(
-        "--viewer-port", type=int, default=0, help="the port of the viewer's page (a free one)"
+        "--viewer-port",
+        type=_number_of_port,
+        default=0,
+        help="the port of the viewer's page (a free one)",
     )
     parser.add_argument(
         "--open",
@@ -460,6 +477,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _count(value: str) -> int:
     if not value.isdecimal() or not int(value):
         raise argparse.ArgumentTypeError(f"{value} is not a number of pings")
+    return int(value)
+
+
+def _number_of_port(value: str) -> int:
+    if not value.isdecimal() or int(value) > 65535:
+        raise argparse.ArgumentTypeError(f"{value} is not a port")
     return int(value)
 
 

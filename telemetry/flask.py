@@ -38,12 +38,12 @@ _HOP = "queuehop.hop"
 def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
     """Make a SERVER span of every request to *app*. Return *app*.
 
-    *inbound* says what to do with the trace of the caller: ``"continue"`` it; ``"link"``: start a
-    new one with a link to it; or ``"ignore"`` it. The last two are for a public edge, and accept no
-    baggage. A second call with the same app changes nothing.
+    *inbound* is ``"continue"`` to continue the caller's trace, ``"link"`` to start a new one with a
+    link to it, or ``"ignore"``. The last two are for a public edge, and accept no baggage. A second
+    call with the same app changes nothing.
     """
     if inbound not in ("continue", "link", "ignore"):
-        raise ValueError(f"inbound is {inbound!r}: it takes 'continue', 'link' or 'ignore'")
+        raise ValueError(f"inbound is {inbound!r}, not 'continue', 'link' or 'ignore'")
     if EXTENSION not in app.extensions:
         app.extensions[EXTENSION] = inbound
         app.wsgi_app = _TracedApp(app.wsgi_app, inbound)  # type: ignore[method-assign]

@@ -47,7 +47,7 @@ _lock = threading.RLock()
 
 
 def setup(service_name: str | None = None) -> None:
-    """Set up this process: create spans, and send them over OTLP as the ``OTEL_*`` variables say.
+    """Set up this process: create spans, and send them over OTLP, with the ``OTEL_*`` variables.
 
     *service_name* names the service, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES``
     does. A second call does nothing. A forked child needs no call of its own. If the application
@@ -148,7 +148,7 @@ def _has_provider() -> bool:
 
 @cache
 def _log_other_provider() -> None:
-    logger.info("a tracer provider is set already: spans go where it sends them")
+    logger.info("a tracer provider is set already: it exports the spans")
 
 
 def _new_provider(service_name: str | None) -> HopTracerProvider:
@@ -171,8 +171,7 @@ def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
     from .export.outgoing import Origin, origin_of
 
     instance_is_set = SERVICE_INSTANCE_ID in settings.resource_attributes()
-    # The sender reads these settings too, but has no log. So this process logs their problems.
-    delivery, spool = settings.delivery(), settings.spool()
+    spool = settings.spool()
 
     def origin(template: SpanTemplate) -> Origin:
         return origin_of(provider.resource, template, instance_is_set)
@@ -182,14 +181,14 @@ def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
         from .export.memory import MemorySink
 
-        return MemorySink(origin, targets, delivery)
+        return MemorySink(origin, targets, settings.delivery(in_memory=True))
 
     if spool is None:
         return in_memory()
     try:
         from .export.spool.disk_sink import DiskSink
 
-        return DiskSink(origin, targets, spool, in_memory)
+        disk = DiskSink(origin, targets, spool, in_memory)
     except (ImportError, OSError) as exc:
         logger.warning(
             "spans cannot be written to disk (%s): they wait in memory, and are lost if the "
@@ -198,6 +197,8 @@ def _sink_of(provider: HopTracerProvider, targets: exporter.Targets) -> Sink:
             settings.QUEUEHOP_STATE_DIR,
         )
         return in_memory()
+    settings.delivery()  # to log its problems: the sender reads it, but has no log
+    return disk
 
 
 def _resource(service_name: str | None) -> Resource:

@@ -27,7 +27,7 @@ def instrument_celery(
     with a link to its send. A second call does nothing.
     """
     if relation not in ("child", "link"):
-        raise ValueError(f"relation is {relation!r}: it takes 'child' or 'link'")
+        raise ValueError(f"relation is {relation!r}, not 'child' or 'link'")
     app = getattr(app, "_get_current_object", lambda: app)()
     if hasattr(app, SEND_TRACER):
         return app

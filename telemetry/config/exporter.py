@@ -236,7 +236,7 @@ def _split(variable: str, endpoint: str, protocol: str, takes: str) -> SplitResu
     where = f"{url.scheme}://{host or ''}" if url.scheme else "not a URL"
     reject(
         variable,
-        f"is not an address for OTLP over {protocol} ({where}): it takes {takes}",
+        f"is not an address for OTLP over {protocol} ({where}): use {takes}",
         "nothing is sent",
     )
     return None
@@ -271,11 +271,11 @@ def _headers(signal: Signal, protocol: Protocol) -> Mapping[str, str]:
         name = name.strip().lower()
         content = unquote(content.strip())
         if not equals or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            reject(variable, "has an entry that is not name=value", "leaving that entry out")
+            reject(variable, "has an entry that is not name=value", "ignoring that entry")
         elif not (name.isascii() and _is_plain(content)):
-            reject(variable, f"has a value for {name!r} that is not ASCII", "leaving it out")
+            reject(variable, f"has a value for {name!r} that is not ASCII", "ignoring it")
         elif protocol == "grpc" and name.endswith("-bin"):  # gRPC takes only bytes for these
-            reject(variable, f"has the binary header {name!r}", "leaving it out")
+            reject(variable, f"has the binary header {name!r}", "ignoring it")
         else:
             headers[name] = content
     return headers
@@ -301,7 +301,11 @@ def _certificates(signal: Signal) -> dict[str, bytes]:
         try:
             certificates[name] = Path(path).read_bytes()
         except OSError as exc:
-            reject(variable, f"names {path!r}, unreadable: {exc.strerror}", "going without it")
+            reject(
+                variable,
+                f"names {path!r}, which cannot be read: {exc.strerror}",
+                "ignoring it",
+            )
     return certificates
 
 

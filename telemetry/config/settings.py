@@ -67,7 +67,9 @@ def number(variable: str, default: float, *, least: float = 0.0) -> float:
         if not least <= found < float("inf"):
             raise ValueError
     except ValueError:
-        reject(variable, f"is {value!r}, not a number of at least {least:g}", f"using {default:g}")
+        reject(
+            variable, f"is {value!r}, not a number of at least {least:g}", f"using {default:.12g}"
+        )
         return default
     return found
 
@@ -91,7 +93,7 @@ def resource_attributes() -> dict[str, str]:
             reject(
                 env.OTEL_RESOURCE_ATTRIBUTES,
                 "has an entry that is not name=value",
-                "leaving that entry out",
+                "ignoring that entry",
             )
     if name := os.environ.get(env.OTEL_SERVICE_NAME, ""):
         found[SERVICE_NAME] = name
@@ -164,13 +166,13 @@ class DeliverySettings(NamedTuple):
     metric_interval: float
 
 
-def delivery(schedule_delay: float = 5.0) -> DeliverySettings:
+def delivery(*, in_memory: bool = False) -> DeliverySettings:
     """Read ``OTEL_BSP_*``, ``OTEL_BLRP_*`` and ``OTEL_METRIC_EXPORT_INTERVAL``.
 
-    *schedule_delay* is the default of that setting.
+    In memory, a thread in every process sends, so it sends less often. On disk, one sender does.
     """
     return DeliverySettings(
-        number(env.OTEL_BSP_SCHEDULE_DELAY, schedule_delay * 1000, least=1) / 1000,
+        number(env.OTEL_BSP_SCHEDULE_DELAY, 5000 if in_memory else 1000, least=1) / 1000,
         _batch(env.OTEL_BSP_MAX_QUEUE_SIZE, env.OTEL_BSP_MAX_EXPORT_BATCH_SIZE),
         _batch(env.OTEL_BLRP_MAX_QUEUE_SIZE, env.OTEL_BLRP_MAX_EXPORT_BATCH_SIZE),
         number(env.OTEL_METRIC_EXPORT_INTERVAL, 60_000, least=1) / 1000,
@@ -217,7 +219,7 @@ def logs() -> Logs:
         loggers=tuple(filter(None, map(str.strip, loggers))),
         max_length=int(number(QUEUEHOP_LOGS_MAX_LENGTH, MAX_LOG_LENGTH, least=1)),
         max_attributes=None if most == SpanLimits.UNSET else most,
-        celery=os.environ.get(QUEUEHOP_LOGS_CELERY, "").strip().lower() == "true",
+        celery=boolean(QUEUEHOP_LOGS_CELERY),
     )
 
 
@@ -229,7 +231,7 @@ def _level() -> int:
         return int(value)
     level = logging.getLevelNamesMapping().get(value.upper())
     if level is None:
-        reject(QUEUEHOP_LOGS_LEVEL, f"is {value!r}, no level of logging", "using INFO")
+        reject(QUEUEHOP_LOGS_LEVEL, f"is {value!r}, not a level of logging", "using INFO")
         return logging.INFO
     return level
 

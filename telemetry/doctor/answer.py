@@ -21,7 +21,7 @@ def apart(what: str, arrived: bool, linked: bool) -> Finding:
             "request-apart", "web",
             f"{problem}: inbound is 'ignore', or OTEL_PROPAGATORS does not name tracecontext",
             "call instrument_flask(app) with inbound='continue', unless the callers are strangers; "
-            "let OTEL_PROPAGATORS name tracecontext",
+            "add tracecontext to OTEL_PROPAGATORS",
         )  # fmt: skip
     return Finding(
         "request-apart", "web",
@@ -32,11 +32,11 @@ def apart(what: str, arrived: bool, linked: bool) -> Finding:
 
 def not_served(what: str, status: str) -> Finding | None:
     """Hint that the request *what* had one trace, and that *status* is not from a working view."""
-    if not status.startswith(("404", "5")):
+    if not status.startswith(("404", "405", "5")):
         return None
     return Finding(
         "request-not-served", "web", f"{what} is one trace, and the answer is {status}",
-        "give a --path or --url that exists" if status.startswith("404")
+        "give a --path or --url that exists and accepts GET" if status.startswith("40")
         else "see the exception in the log of the app",
         hint=True,
     )  # fmt: skip

@@ -25,8 +25,8 @@ TIMEOUT = 3.0
 #: Seconds in which RabbitMQ reports that it blocks publishers.
 _ALARM = 0.3
 
-_MISSING = (ImportError, KeyError)
-
+#: kombu raises AttributeError if the client of Redis is not installed.
+_MISSING = (AttributeError, ImportError, KeyError)
 
 #: Options of the clients of Redis and RabbitMQ. By default they wait without end for a server that
 #: accepts a connection and does not answer, or that blocks publishers.

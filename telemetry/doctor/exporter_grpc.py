@@ -118,6 +118,11 @@ def _refusal(exc: grpc.RpcError, target: Otlp, proxy: str) -> Broken:
             "exporter-proxy", f"the proxy that {proxy} names does not reach {endpoint}",
             f"name {host} in no_proxy, or correct {proxy}",
         )  # fmt: skip
+    if status == grpc.StatusCode.UNAVAILABLE and is_grpc_target(endpoint):
+        return Broken(
+            "exporter-unreachable", f"{endpoint} does not answer ({exc.details()})",
+            f"start the collector, or correct {variable_of('ENDPOINT')}",
+        )  # fmt: skip
     problem = (
         f"did not answer an export in {connection.TIMEOUT:g} s" if late
         else f"refused an export: {status.name}"

@@ -98,7 +98,9 @@ def _instead() -> str:
         if isinstance(value, Celery)
     ] or list(_in_sources())
     if names:
-        return f"give --celery {' or '.join(sorted(names)[:3])}"
+        # First a module of the name that Celery's manual gives it, and those near the root.
+        names.sort(key=lambda name: (".celery:" not in name, name.count("."), name))
+        return f"give --celery {' or '.join(names[:3])}"
     return (
         "run the doctor in the folder of the project and give module:app, as for celery -A; if a "
         "function makes the app, call it in a module: app = create_app().extensions['celery']"

@@ -31,14 +31,14 @@ def nobody(app: Celery) -> Finding:
                 return Finding(
                     "serializer-refused", "worker",
                     f"the workers accept messages in {other} and not in {serializer}",
-                    f"let accept_content of the workers name {serializer}, or set another "
+                    f"add {serializer} to the workers' accept_content, or set another "
                     "task_serializer",
                 )  # fmt: skip
     if _is_connected(app):
         return Finding(
             "worker-silent", "worker",
-            f"a worker is connected to {uri} and does not answer: it is stopped, or busy, "
-            "which keeps a worker with --pool solo from answering",
+            f"a worker is connected to {uri} and does not answer: it is stopped, or it runs "
+            "a task with --pool solo",
             "wait until its task ends, or give --timeout; if it is stopped, continue or restart it",
         )  # fmt: skip
     prefix = app.conf.broker_transport_options.get("global_keyprefix")

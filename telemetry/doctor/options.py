@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--celery", metavar="APP", help="as for celery -A: workers, module:app")
     made.add_argument("--flask", metavar="APP", help="as for flask --app: app, module:factory")
     made.add_argument(
-        "--path", metavar="PATH",
+        "--path", type=lambda path: f"/{path.removeprefix('/')}", metavar="PATH",
         help="send the Flask app a GET for this path, and check the spans of its view too "
         "(default: an OPTIONS for each route, which runs no view)",
     )  # fmt: skip
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print JSON")
     made.add_argument(
         "--timeout", type=_seconds, default=10.0, metavar="SECONDS",
-        help="how long to wait for a request, and for the probes of the queues (%(default)g)",
+        help="seconds to wait for a request, and for the probes of the queues (%(default)g)",
     )  # fmt: skip
     made.add_argument(
         "--count", action="store_true",

@@ -166,7 +166,8 @@ def _check_arrival(sent: _Probe, answer: dict[str, Any], child: Process) -> Iter
         yield Finding(
             "worker-export-failed", "export", "the worker's spans do not reach the collector"
             + (f": {why}" if why else ""),
-            "run the doctor on the worker's host and in its environment, for the reason",
+            "start the collector, or correct the settings in the worker's environment" if why
+            else "run the doctor on the worker's host and in its environment, for the reason",
         )  # fmt: skip
 
 

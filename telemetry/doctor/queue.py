@@ -117,7 +117,8 @@ def _check_queues_and_probe(
         task = min(wanted[queue], default="")
         yield Finding(
             "queue-not-consumed", "queue",
-            f"no worker consumes the queue {queue}" + (f", where {task} goes" if task else ""),
+            f"no worker consumes the queue {queue}"
+            + (f", and {task} is sent to it" if task else ""),
             f"start a worker with -Q {queue}" + ("" if task else ", or remove it from task_queues"),
         )  # fmt: skip
     yield from _check_tasks(app, wanted, workers)

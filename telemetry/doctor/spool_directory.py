@@ -17,7 +17,7 @@ def check_directory(process: Process, hop: str) -> Finding | None:
     error = process.unwritable_errno
     why = f" ({os.strerror(error)})" if error else ""
     full = error in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last is of ulimit -f
-    remedy = "free space there" if full else "give it to the user of the process"
+    remedy = "free space there" if full else "let the user of the process write to it"
     return Finding(
         "directory-not-writable", hop,
         f"{process.unwritable} is not writable{why}: spans wait in memory, and are lost if their "

@@ -65,7 +65,7 @@ def check_process(process: Process, hop: str, remedy: str) -> Iterator[Finding]:
     if not process.carries:
         yield Finding(
             "propagator-missing", hop, "the configured propagators do not write a trace context",
-            "let OTEL_PROPAGATORS name tracecontext, or do not set it",
+            "add tracecontext to OTEL_PROPAGATORS, or unset it",
         )  # fmt: skip
     if process.drops and hop == "web":
         yield Finding(

@@ -40,7 +40,7 @@ def inject(carrier: MutableMapping[str, Any], context: Context | None = None) ->
 
 
 def extract(carrier: Any, context: Context | None = None) -> Context:
-    """Return *context* with what *carrier*, a mapping of headers, adds to it. Never raises.
+    """Return *context* with the trace in *carrier*, a mapping of headers. Never raises.
 
     *context* is an empty one by default: the current context is not read. Names match in any case.
     Values are strings, bytes or lists of them; any other value counts as absent.

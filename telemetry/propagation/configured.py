@@ -94,7 +94,7 @@ def _propagator(name: str) -> TextMapPropagator | None:
         entry = next(iter(entry_points(group="opentelemetry_propagator", name=name)), None)
         if entry is None:
             logger.warning(
-                "%s names %r, which is not installed; going without", OTEL_PROPAGATORS, name
+                "%s names %r, which is not installed; ignoring it", OTEL_PROPAGATORS, name
             )
             return None
         made: TextMapPropagator = entry.load()()
@@ -104,7 +104,7 @@ def _propagator(name: str) -> TextMapPropagator | None:
         if is_soft_time_limit(exc):
             raise
         logger.warning(
-            "%s names %r, which cannot be loaded (%s); going without",
+            "%s names %r, which cannot be loaded (%s); ignoring it",
             OTEL_PROPAGATORS,
             name,
             type(exc).__name__,

@@ -137,6 +137,7 @@ def test_a_server_that_fails_is_an_error(client: Client, stub: Stub, receiver: R
         ["--count", "0"],
         ["--count", "x"],
         ["--interval", "-1"],
+        ["--interval", "soon"],
         ["--interval", "nan"],
         ["--wait", "inf"],
         ["--length", "x"],
@@ -148,6 +149,20 @@ def test_a_wrong_option_is_named(client: Client, argv: list[str]) -> None:
     assert done.returncode == 2
     assert argv[0] in done.stderr
     assert "Traceback" not in done.stderr
+    assert "invalid _" not in done.stderr
+
+
+@pytest.mark.parametrize("url", ["http://me:hunter2@[::1", "127.0.0.1:5000", "ftp://host/ping"])
+def test_a_url_that_is_no_address_is_named(client: Client, url: str) -> None:
+    done = client("--count", "1", DESTINATION_URL=url)
+    assert done.returncode == 2
+    assert "--url: not an address; write http://host:port/ping" in done.stderr
+
+
+def test_the_help_shows_no_password(client: Client) -> None:
+    done = client("--help", DESTINATION_URL="http://me:hunter2@127.0.0.1/ping")
+    assert done.returncode == 0
+    assert "hunter2" not in done.stdout
 
 
 INTERRUPTED = """

@@ -19,7 +19,7 @@ import pytest
 from telemetry.otlp.receiver import Receiver
 from telemetry.viewer.analysis.verdict import by_trace, judge
 
-from ..conftest import Broker
+from ..conftest import Broker, free_port
 from ..processes import ROOT, Process
 
 MARK = "QUEUEHOP_TEST_RUN"
@@ -253,6 +253,33 @@ def test_a_broker_and_a_collector_of_ones_own(
     pings = list(by_trace(s for s in receiver.spans if s.name != "GET /healthz").values())
     assert len(pings) == 2
     assert all(judge(ping).ok for ping in pings)
+
+
+def test_a_collector_that_is_down(env: dict[str, str], broker: Broker, tmp_path: Path) -> None:
+    """The pings succeed, and the demo does not say that their traces are there."""
+    down = {
+        "CELERY_BROKER_URL": broker.url,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "QUEUEHOP_STATE_DIR": str(tmp_path),
+    }
+    run = demo({**env, **down}, "--count", "1")
+    assert run.wait(60) == 1, run.output
+    assert "the traces are not delivered, and wait on disk: 127.0.0.1:" in run.output
+
+
+@pytest.mark.parametrize("flag", ["--web-port", "--otlp-port", "--viewer-port"])
+def test_a_number_that_is_no_port(env: dict[str, str], flag: str) -> None:
+    run = demo(env, flag, "65536")
+    assert run.wait(30) == 2
+    assert f"argument {flag}: 65536 is not a port" in run.output
+
+
+@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+def test_a_variable_that_is_no_url(env: dict[str, str], mark: str, variable: str) -> None:
+    run = demo({**env, variable: "http://me:hunter2@[::1"})
+    assert run.wait(30) == 1
+    assert run.lines[-1] == f"{variable} is not a URL: correct it, or unset it"
+    assert left_behind(mark) == []
 
 
 def test_help() -> None:

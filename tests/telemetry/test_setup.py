@@ -91,6 +91,21 @@ def test_without_a_service_name_the_default_is_said_once(run, receiver: Receiver
     assert process.output.count("OTEL_SERVICE_NAME") == 1
 
 
+def test_a_malformed_setting_is_one_line_with_the_value_that_is_used(run) -> None:
+    process = run(
+        ONE_SPAN.format(name='"billing"'),
+        OTEL_LOGS_EXPORTER="otlp",
+        OTEL_BSP_SCHEDULE_DELAY="1s",
+        QUEUEHOP_LOGS_CELERY="yes",
+        QUEUEHOP_SPOOL_MAX_BYTES="1 MB",
+    )
+    assert sorted(process.output.splitlines()) == [
+        "OTEL_BSP_SCHEDULE_DELAY is '1s', not a number of at least 1; using 1000",
+        "QUEUEHOP_LOGS_CELERY is 'yes', not true or false; using false",
+        "QUEUEHOP_SPOOL_MAX_BYTES is '1 MB', not a number of at least 1; using 268435456",
+    ]
+
+
 @pytest.mark.parametrize("env", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
 def test_switched_off_nothing_is_sent_and_the_context_still_travels(
     run, receiver: Receiver, env: dict[str, str]
@@ -324,7 +339,7 @@ def test_a_propagator_that_is_not_installed_stops_nothing(run, receiver: Receive
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_PROPAGATORS="tracecontext,pigeon")
     receiver.wait_for(arrived(1))
     assert process.output.splitlines() == [
-        "OTEL_PROPAGATORS names 'pigeon', which is not installed; going without"
+        "OTEL_PROPAGATORS names 'pigeon', which is not installed; ignoring it"
     ]
 
 
@@ -332,7 +347,7 @@ def test_an_endpoint_of_another_scheme_stops_nothing(run, receiver: Receiver) ->
     process = run(ONE_SPAN.format(name='"billing"'), OTEL_EXPORTER_OTLP_ENDPOINT="ftp://nowhere")
     assert process.output.splitlines() == [
         "OTEL_EXPORTER_OTLP_ENDPOINT is not an address for OTLP over gRPC (ftp://nowhere): "
-        "it takes http:// or https://host:port, or a target of gRPC such as unix:/path; "
+        "use http:// or https://host:port, or a target of gRPC such as unix:/path; "
         "nothing is sent"
     ]
 

@@ -86,8 +86,11 @@ class Delivery:
 
     def hurry(self) -> None:
         """Send at the next call of ``deliver``, unless the collector asked for time."""
-        if not self._is_asked:
-            self._retry_at = 0.0
+        if self._is_asked:
+            return
+        self._retry_at = 0.0
+        if self._failures_in_a_row and self.transport is not None:
+            self.transport.close()  # gRPC waits longer after each failure to connect
 
     def drop(self, count: int, reason: str) -> None:
         """Count items that will not be delivered."""

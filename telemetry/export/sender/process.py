@@ -30,11 +30,7 @@ __all__ = ["main"]
 #: Seconds that a sender waits for the collector if no application is left.
 LINGER = 5.0
 
-#: Seconds between two looks at the segments, unless the environment sets it. The SDK's default of
-#: 5 is for a thread in every process, and there is one sender for all.
-DELAY = 1.0
-
-#: Seconds between two looks, whatever the settings are.
+#: Seconds between two looks at the segments, whatever the settings are.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 5.0
 
 #: Descriptors that stay free, for gRPC and for files that are open for a moment.
@@ -90,7 +86,10 @@ class Sender:
         room = self._most - len(self._segments)
         for name in unopened[:room]:
             try:
-                self._segments[name] = Segment(self._directory, name, self._latest)
+                # A flush that sees its records delivered then reads a status that knows it.
+                self._segments[name] = Segment(
+                    self._directory, name, self._latest, self._write_status
+                )
             except FileNotFoundError:  # a writer has removed it
                 pass
             except OSError as exc:
@@ -200,7 +199,7 @@ def main(path: str) -> None:
     targets, spool = exporter.targets(), settings.spool()
     if targets is None or spool is None:
         return
-    delivery_settings = settings.delivery(schedule_delay=DELAY)
+    delivery_settings = settings.delivery()
     deliveries = Deliveries(targets, delivery_settings)
     os.chdir("/")  # so that no file system is in use
     older = count_older_spans(directory)

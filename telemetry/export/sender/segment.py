@@ -70,11 +70,21 @@ class Cursor(Buffer):
 
 
 class Segment(Source):
-    """The segment *name* of *directory*. *latest* is shared with the other segments."""
+    """The segment *name* of *directory*. *latest* is shared with the other segments.
 
-    def __init__(self, directory: SpoolDirectory, name: str, latest: LatestChunks) -> None:
+    *before_save* is called before each change on disk of what is acknowledged.
+    """
+
+    def __init__(
+        self,
+        directory: SpoolDirectory,
+        name: str,
+        latest: LatestChunks,
+        before_save: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         self.name = name
+        self._before_save = before_save
         self._directory = directory
         self._fd = directory.open_to_read(name)
         self._reader = SegmentReader(self._fd, name, outgoing)
@@ -135,6 +145,7 @@ class Segment(Source):
     def save(self) -> None:
         acknowledged = Acknowledged(*(cursor.acknowledged for cursor in self._cursors))
         if acknowledged != self._saved:
+            self._before_save()
             with contextlib.suppress(OSError):  # a full disk: the next call tries again
                 self._directory.acknowledge(self.name, acknowledged)
                 self._saved = acknowledged

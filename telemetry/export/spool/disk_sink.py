@@ -52,7 +52,7 @@ class DiskSink(Sink):
         in_memory: Callable[[], Sink],
     ) -> None:
         if spawn.interpreter() is None:
-            raise OSError("no Python interpreter is known that could send them")
+            raise OSError("no Python interpreter is found to run the sender")
         self.measures = targets.metrics is not None
         self._logs = targets.logs is not None
         # Each collector, and each set of credentials, has a directory of its own.
@@ -101,7 +101,7 @@ class DiskSink(Sink):
         if self._directory.sender.may_log("start"):
             logger.warning(
                 "the process that sends spans cannot be started (%s): this process sends them from "
-                "memory, and loses them if it is killed; what was written before waits in %s",
+                "memory, and loses them if it is killed; earlier spans wait in %s",
                 reason,
                 self._directory.path,
             )
@@ -124,7 +124,7 @@ class DiskSink(Sink):
         try:
             # Also if this process now sends from memory: what it wrote before waits.
             if self._writer.has_undelivered() and not sender.is_running():
-                reason = sender.crash() or "it cannot be started, or does not stay"
+                reason = sender.crash() or "it cannot be started, or ends at once"
                 return f"the process that sends spans is missing: {reason}"
         except OSError as exc:
             return str(exc)

@@ -62,7 +62,7 @@ class Writer:
         #: The frames that are not written yet, oldest first: definitions and payloads.
         self._waiting: deque[tuple[Definition, bytes]] = deque()
         self._bytes = 0  # of those payloads
-        self._lost = 0
+        self._lost = self._logged = 0
         self._reason = ""
 
     def append(self, kind: bytes, definition: Definition, content: bytes) -> None:
@@ -123,11 +123,13 @@ class Writer:
         with self._lock:
             self._segment.due = 0.0
             self._write_waiting(time.monotonic())
-        if self._waiting:
+        lost = len(self._waiting) + self._lost
+        if self._waiting and lost != self._logged:  # it runs at a shutdown and at the exit
+            self._logged = lost
             logger.warning(
-                "spans cannot be written to disk (%s): %d are lost with this process",
+                "spans cannot be written to disk (%s): %d lost with this process",
                 self._reason,
-                len(self._waiting) + self._lost,
+                lost,
             )
 
     @property
@@ -186,7 +188,7 @@ class Writer:
             self._lost += 1
         if self._may_log("full"):
             logger.warning(
-                "spans cannot be written to disk (%s): %d wait in memory, %d are lost; "
+                "spans cannot be written to disk (%s): %d in memory, %d lost; "
                 "the application is unharmed",
                 self._reason,
                 len(self._waiting),

@@ -80,7 +80,7 @@ class Search:
             raise ValueError(f"sort must be one of {', '.join(_SORTS)}")
         trace_id = query.get("trace_id", "").strip().lower()
         if len(trace_id) > 32 or not set(trace_id) <= set("0123456789abcdef"):
-            raise ValueError("trace_id has up to 32 hexadecimal digits")
+            raise ValueError("trace_id must have up to 32 hexadecimal digits")
         limit = int(_number("limit", query.get("limit"))) or 50
         first, last = (_moment(end, query.get(end)) for end in ("from", "to"))
         if first is not None and last is not None and first > last:
@@ -267,9 +267,9 @@ def _cursor(text: str) -> tuple[int, int, int]:
     try:
         value, number, now = map(int, text.split(":"))
     except ValueError:
-        raise ValueError("before is the `next` of the page before") from None
+        raise ValueError("before must be the `next` of the page before") from None
     if max(abs(value), abs(number), abs(now)) >= 2**63:
-        raise ValueError("before is the `next` of the page before")
+        raise ValueError("before must be the `next` of the page before")
     return value, number, now
 
 

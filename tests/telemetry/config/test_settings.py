@@ -178,7 +178,7 @@ def test_a_resource_attribute_without_a_value_is_one_line(
     assert settings.resource_attributes() == settings.resource_attributes() == expected
     assert create_resource({}).attributes.items() >= expected.items()
     assert caplog.messages == [
-        "OTEL_RESOURCE_ATTRIBUTES has an entry that is not name=value; leaving that entry out"
+        "OTEL_RESOURCE_ATTRIBUTES has an entry that is not name=value; ignoring that entry"
     ]
 
 

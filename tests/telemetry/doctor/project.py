@@ -246,6 +246,9 @@ def create_app() -> flask.Flask:
             return pool.submit(ship.apply_async, queue="nobody").result().id
         return ship.apply_async(queue="nobody").id
 
+    if "takes-orders" in BREAK:
+        app.post("/orders")(lambda: "taken")
+
     untraced = app.wsgi_app
     if "flask-not-instrumented" not in BREAK:
         inbound = next((each for each in ("link", "ignore") if each in BREAK), "continue")

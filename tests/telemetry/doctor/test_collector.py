@@ -58,6 +58,13 @@ def test_nothing_listens(check: Check) -> None:
     assert code(check(f"http://127.0.0.1:{free_port()}")) == "exporter-refused"
 
 
+def test_a_socket_that_is_missing(check: Check, tmp_path: Path) -> None:
+    found = check(f"unix:{tmp_path}/none")
+    assert code(found) == "exporter-unreachable"
+    assert found is not None
+    assert "start the collector" in found.remedy
+
+
 def test_an_address_that_says_nothing(check: Check) -> None:
     """A listener whose queue is full: the kernel drops further connections."""
     with socket.socket() as full, ExitStack() as waiting:

@@ -125,7 +125,9 @@ def test_a_propagator_that_is_not_installed(doctor: Doctor) -> None:
 
 def test_why_the_worker_exports_nothing(doctor: Doctor, worker) -> None:
     worker(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
-    assert "Connection refused" in first(doctor())["problem"]
+    said = first(doctor())
+    assert "Connection refused" in said["problem"]
+    assert "start the collector" in said["remedy"]
 
 
 def test_an_exporter_of_the_applications_own_is_its_affair(doctor: Doctor) -> None:

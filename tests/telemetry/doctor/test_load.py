@@ -22,7 +22,7 @@ CREATE = f"{PROJECT}:create_app"
         (["--what"], "--what"),
         (["--flask", "no_such_module"], "Could not import 'no_such_module'"),
         (["--flask", f"{PROJECT}:no_such_app"], "no_such_app"),
-        (["--celery", "no_such_module"], "no module is named no_such_module; give --celery "),
+        (["--celery", "no_such_module"], "no_such_module; give --celery workers.celery:app"),
         (["--celery", f"{PROJECT}:no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", f"{PROJECT}.no_such_app"], f"{PROJECT} has no no_such_app"),
         (["--celery", "shop/queue.py"], "no module is named shop/queue; give --celery "),
@@ -127,10 +127,14 @@ def test_a_name_that_is_no_app_says_what_to_give(given: str, made: str, tmp_path
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "queue.py").write_text(f"from celery import Celery\n\napp = {made}\n")
+    for name in "abc":  # deeper ones come last
+        nested = tmp_path / name / "examples" / "queue.py"
+        nested.parent.mkdir(parents=True)
+        nested.write_text("app = Celery()\n")
     done = subprocess.run(
         [sys.executable, "-m", "telemetry", "doctor", "--celery", given],
         cwd=tmp_path, capture_output=True, text=True,
         env={"PYTHONPATH": str(ROOT), "QUEUEHOP_STATE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.rstrip().endswith("give --celery shop.queue:app")
+    assert "give --celery shop.queue:app" in done.stderr

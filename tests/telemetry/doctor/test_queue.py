@@ -97,6 +97,15 @@ def test_a_broker_of_no_kind(doctor: Doctor, url: str, problem: str, remedy: str
     assert "secret" not in str(said)
 
 
+def test_the_client_of_the_broker_is_not_installed(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "redis.py").write_text("raise ImportError('No module named redis')")
+    said = first(
+        doctor(*QUEUE, CELERY_BROKER_URL="redis://127.0.0.1:1/0", PYTHONPATH=str(tmp_path))
+    )
+    assert said["code"] == "broker-unknown"
+    assert "install the transport" in said["remedy"]
+
+
 def test_a_broker_inside_of_one_process(doctor: Doctor) -> None:
     assert codes(doctor(*QUEUE, CELERY_BROKER_URL="memory://")) == ["broker-in-memory"]
 

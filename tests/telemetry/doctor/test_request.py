@@ -50,6 +50,10 @@ def test_a_request_that_is_not_served(doctor: Doctor) -> None:
     for said in (doctor(*WEB, BREAK="fails"), doctor(*WEB, "--path", "/nowhere")):
         assert codes(said) == []
         assert hints(said) == ["request-not-served"]
+    said = doctor(*WEB, "--path", "/orders", BREAK="takes-orders")
+    assert hints(said) == ["request-not-served"]
+    assert "accepts GET" in said[1]["hints"][0]["remedy"]
+    assert hints(doctor(*WEB, "--path", "ping")) == []
 
 
 def test_a_path_is_requested_with_get(doctor: Doctor, receiver: Receiver) -> None:
@@ -67,7 +71,7 @@ def test_a_path_is_requested_with_get(doctor: Doctor, receiver: Receiver) -> Non
 def test_a_view_that_publishes_to_a_queue_of_its_own(sound: Doctor) -> None:
     said = sound(*BOTH, "--path", "/ping")
     assert codes(said) == ["queue-not-consumed"]
-    assert "queue nobody, where ship goes" in first(said)["problem"]
+    assert "queue nobody, and ship is sent to it" in first(said)["problem"]
 
 
 class Proxy(BaseHTTPRequestHandler):

@@ -51,6 +51,37 @@ def test_a_collector_that_comes_back_gets_all(program: Program, collector: Colle
     assert process.stop() == -15
 
 
+def test_a_flush_reaches_a_collector_that_was_down_for_long(
+    program: Program, collector: Collector
+) -> None:
+    process = program(
+        """
+        import socket
+        from contextlib import suppress
+        from urllib.parse import urlsplit
+        from telemetry.setup import sink
+        items(1)
+        until = time.monotonic() + 2.5  # gRPC waits longer after each failure to connect
+        while time.monotonic() < until:
+            telemetry.flush(1)
+        print("failed", flush=True)
+        url = urlsplit(os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"])
+        while True:
+            with suppress(OSError):
+                socket.create_connection((url.hostname, url.port)).close()
+                break
+            time.sleep(0.01)
+        telemetry.flush()  # it may end with a try that began before
+        telemetry.flush()
+        assert not sink().last_export_error(), sink().last_export_error()
+        """
+    )
+    process.wait_for_line("failed")
+    collector.start()
+    assert process.wait() == 0, process.output
+    assert once(collector.wait_for(1))
+
+
 def test_a_collector_that_goes_and_comes_loses_nothing(
     program: Program, collector: Collector
 ) -> None:

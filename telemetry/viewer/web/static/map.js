@@ -80,7 +80,7 @@ function graph({ nodes, edges, width, height }, since) {
   const known = new Map(nodes.map((node) => [node.id, node]));
   return s(
     "svg",
-    { class: "map", viewBox: `0 0 ${width} ${height}`, style: { "--natural": `${width}px` }, role: "group", "aria-label": "What calls what. The table below has the same data." },
+    { class: "map", viewBox: `0 0 ${width} ${height}`, style: { "--natural": `${width}px` }, role: "group", "aria-label": "Calls and messages between services. The table below has the same data." },
     s("defs", {}, ["", "bad-"].map((kind) => s("marker", { id: `${kind}tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" })))),
     edges.map((edge) => line(edge, known)),
     nodes.map((node) => box(node, since)),

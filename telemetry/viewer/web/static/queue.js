@@ -44,7 +44,7 @@ export function showQueue(view) {
       if (!isPlaced) requestAnimationFrame(() => reach(location.hash.slice(1)));
       isPlaced = true;
       update(state, isKnown ? stateBadge(answer.state) : "");
-      return isKnown ? page(answer, broker) : [nothing(task === null ? "Queue not found" : "Task not found", "No message of it is stored here. The page updates itself.")];
+      return isKnown ? page(answer, broker) : [nothing(task === null ? "Queue not found" : "Task not found", "No messages of it are stored. The page updates itself.")];
     },
   });
   return shown;
