@@ -1,5 +1,6 @@
 """Explain why no worker answers remote control."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,22 +20,27 @@ _SERIALIZERS = ("json", "pickle", "msgpack", "yaml")
 #: Seconds to wait for an answer in another serializer.
 _PATIENCE = 0.5
 
+#: How often to ask if a worker is connected. A question that it refuses makes it connect again, and
+#: Redis loses the questions of that moment.
+_TRIES = 4
+
 
 def nobody(app: Celery) -> Finding:
     """Explain why no worker answers. It may refuse the serializer, so ask again in others."""
+    serializer = app.conf.task_serializer
+    for _ in range(_TRIES):
+        if other := _accepted(app, [each for each in _SERIALIZERS if each != serializer]):
+            return Finding(
+                "serializer-refused", "worker",
+                f"the workers accept messages in {other} and not in {serializer}",
+                f"add {serializer} to the workers' accept_content, or set another task_serializer",
+            )  # fmt: skip
+        is_connected = _is_connected(app)
+        if not is_connected:
+            break
     with app.connection_for_write() as connection:
         uri = address(connection)
-        serializer = app.conf.task_serializer
-        mailbox = app.control.mailbox(connection)
-        for other in (each for each in _SERIALIZERS if each != serializer):
-            if _answers_in(mailbox, other):
-                return Finding(
-                    "serializer-refused", "worker",
-                    f"the workers accept messages in {other} and not in {serializer}",
-                    f"add {serializer} to the workers' accept_content, or set another "
-                    "task_serializer",
-                )  # fmt: skip
-    if _is_connected(app):
+    if is_connected:
         return Finding(
             "worker-silent", "worker",
             f"a worker is connected to {uri} and does not answer: it is stopped, or it runs "
@@ -49,6 +55,13 @@ def nobody(app: Celery) -> Finding:
         "start a worker; if one runs, compare its broker_url (host, virtual host, database) and "
         "broker_transport_options (global_keyprefix, sep)",
     )  # fmt: skip
+
+
+def _accepted(app: Celery, serializers: Iterable[str]) -> str | None:
+    """Return one of *serializers* in which a worker answers, None if there is none."""
+    with app.connection_for_write() as connection:
+        mailbox = app.control.mailbox(connection)
+        return next((each for each in serializers if _answers_in(mailbox, each)), None)
 
 
 def _answers_in(mailbox: Any, serializer: str) -> bool:
@@ -68,7 +81,7 @@ def _answers_in(mailbox: Any, serializer: str) -> bool:
 
 def _is_connected(app: Celery) -> bool:
     """Return whether the broker has a worker of *app*."""
-    # Not permitted, or no such queue. Not on the connection above, which may wait for answers.
+    # Not permitted, or no such queue. Not on a connection that may wait for answers.
     with suppress(Exception), app.connection_for_write() as connection:
         transport = connection.transport.driver_type
         if transport == "amqp":
