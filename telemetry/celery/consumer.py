@@ -28,7 +28,7 @@ from ..tracing.record import (
 )
 from .chord import watch_chord
 from .message import Broker, broker_of, message_template
-from .run import QUEUE, RECEIVED_AT, Run
+from .run import QUEUE, RECEIVED_AT, Run, id_bits
 from .time_limit import guard_soft_time_limit
 
 __all__ = ["RunTracer"]
@@ -121,7 +121,7 @@ class RunTracer:
         run = Run(self._template(task, False), facts)
         run.id, run.context = facts.message[0], context
         start_time = int(started * 1e9) if started else None
-        run.start(parent, context, links, start_time)
+        run.start(parent, context, links, start_time, id_bits(message))
         return run
 
     def _origin(

@@ -21,7 +21,7 @@ from ..tracing.tracestate import TRACESTATE
 from .chord import chord_part_runs
 from .destination import destination
 from .message import Broker, broker_of, message_template
-from .run import QUEUE, RECEIVED_AT, Run, current_run
+from .run import IDS, QUEUE, RECEIVED_AT, Run, current_run
 
 __all__ = ["SEND_TRACER", "SendTracer", "trace_sends"]
 
@@ -129,8 +129,8 @@ def inject_into_message(
     if part_runs := chord_part_runs():
         headers[LINKS] = format_links(part_runs)
     if RECEIVED_AT in headers:  # passed on from the message of a run
-        headers.pop(RECEIVED_AT)
-        headers.pop(QUEUE, None)
+        for name in (RECEIVED_AT, QUEUE, IDS):
+            headers.pop(name, None)
     now = str(time.time_ns())
     headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 

@@ -58,6 +58,15 @@ class TestAttemptsThatAreKilled:
         assert worker.stop() == 0
         assert len(runs(queue, "die")) == 1
 
+    @pytest.mark.parametrize("relation", ["child", "link"])
+    def test_what_a_killed_attempt_did_is_under_it(self, queue: Queue, relation: str) -> None:
+        queue.worker("prefork", RELATION=relation)
+        queue.send("die_in_the_middle")
+        died, inside, send = queue.spans("process die_in_the_middle", "inside", "send add")
+        assert state(died) == "FAILURE"
+        assert inside.parent_id == send.parent_id == died.span_id
+        assert inside.trace_id == send.trace_id == died.trace_id
+
     def test_a_child_that_leaves_by_itself_tells_of_it_once(self, queue: Queue) -> None:
         worker = queue.worker("prefork")
         queue.send("leave")

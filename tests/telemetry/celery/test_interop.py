@@ -162,7 +162,7 @@ HOSTILE: list[Any] = [None, 7, -1.5, True, "", "00", "x" * 100_000, [], [1], {"a
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_whatever_the_headers_hold_the_task_runs(queue: Queue, pool: str) -> None:
     ours = ["traceparent", "tracestate", "baggage", "queuehop-sent-at", "queuehop-links",
-            "queuehop-relation", "queuehop-received-at"]  # fmt: skip
+            "queuehop-relation", "queuehop-received-at", "queuehop-ids"]  # fmt: skip
     worker = queue.worker(pool)
     for number, value in enumerate(HOSTILE):
         headers, body = protocol_2(f"hostile-{number}", **dict.fromkeys(ours, value))
