@@ -4,6 +4,7 @@ The child reads both from the headers, and the ids of its span. The log lines ab
 its trace id.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -15,7 +16,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanCont
 
 from ..propagation import extract_parent
 from ..propagation.message import trace_headers
-from ..tracing.context import SPAN, attach, detach
+from ..tracing.context import SPAN, attach, detach, get_current
 from .destination import queue_of
 from .run import IDS, QUEUE, RECEIVED_AT
 
@@ -53,6 +54,15 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
 
     setattr(start, _MARK, True)
     return start
+
+
+def _forget_arrival() -> None:
+    """Leave the context of a message: an autoscaled pool forks its children while one arrives."""
+    if isinstance(get_current().get(SPAN), _Arriving):
+        attach(Context())
+
+
+os.register_at_fork(after_in_child=_forget_arrival)
 
 
 class _Arriving(NonRecordingSpan):
