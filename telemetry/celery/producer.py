@@ -124,7 +124,7 @@ def inject_into_message(
     if not has_parent(headers):
         if (parent := parent_of(span)) is not None:
             inject_parent(headers, parent, get_current())
-    elif message.get("retries"):
+    if message.get("retries"):
         _link_to_attempt(headers, message)
     if part_runs := chord_part_runs():
         headers[LINKS] = format_links(part_runs)
@@ -139,7 +139,7 @@ def _link_to_attempt(headers: MutableMapping[str, Any], message: Mapping[str, An
     """Link a retry to the attempt that publishes it.
 
     Celery copies the headers of the attempt into *message*. So the next attempt is a sibling, under
-    the same send.
+    the same send, unless the first message came without a context.
     """
     headers.pop(LINKS, None)
     run = current_run()

@@ -125,6 +125,20 @@ class TestWireFormats:
         assert run.attributes["celery.wait.prefetch"] >= 0
 
 
+    @pytest.mark.parametrize("context", [{}, {"Traceparent": TRACEPARENT}], ids=["none", "Go"])
+    def test_a_retry_is_linked_to_the_attempt_before(
+        self, queue: Queue, context: dict[str, str]
+    ) -> None:
+        queue.worker("solo")
+        headers, body = protocol_2(task=f"{TASK}.retry", **context)
+        publish(queue.app, headers, ((0,), {}, body[2]))
+        first, second, third = queue.spans("process retry", "process retry", "process retry")
+        assert first.parent_id == (PARENT if context else "")
+        assert first.trace_id == second.trace_id == third.trace_id
+        assert second.parent_id == third.parent_id
+        assert [links(second)[-1], links(third)[-1]] == [ids(first), ids(second)]
+
+
 class TestProtocol1:
     def test_our_own(self, queue: Queue) -> None:
         queue.app.conf.task_protocol = 1
