@@ -184,7 +184,7 @@ def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
     delivery = message.get("delivery_info") or {}
     return RunFacts(
         message_facts(message),
-        message.get(QUEUE) or delivery.get("routing_key"),
+        message.get(QUEUE, delivery.get("routing_key")),
         delivery.get("redelivered"),
         headers.get(SENT_AT),
         message.get(RECEIVED_AT),
