@@ -154,9 +154,11 @@ class MainProcess:
     def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
         state = getattr(request, _STATE, None)
         if state != states.SUCCESS:
-            # Celery ended the child because the task was revoked: report that, not the signal.
-            if request._already_revoked:
+            # Celery ended the child because the task was revoked, or because the connection to the
+            # broker was lost and the message comes again: report that, not the signal.
+            if request._already_revoked or request._already_cancelled:
                 exc = Terminated()
+                state = states.REVOKED if request._already_revoked else states.RETRY
             run.fail(exc)
             state = state or (states.REVOKED if isinstance(exc, Terminated) else states.FAILURE)
         run.facts.state = state

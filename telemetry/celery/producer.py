@@ -121,9 +121,8 @@ def inject_into_message(
 
     This is the context of *span*, unless the headers have one; the runs to link to; and the time.
     """
-    if not has_parent(headers):
-        if (parent := parent_of(span)) is not None:
-            inject_parent(headers, parent, get_current())
+    if not has_parent(headers) and (parent := parent_of(span)) is not None:
+        inject_parent(headers, parent, get_current())
     if message.get("retries"):
         _link_to_attempt(headers, message)
     if part_runs := chord_part_runs():

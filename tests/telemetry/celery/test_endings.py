@@ -13,8 +13,11 @@ from celery.worker.request import Request
 from telemetry.otlp.decode import ReceivedSpan
 
 from ...conftest import Broker
+from ...rabbitmq import RabbitMQ
 from .conftest import Queue
+from .project import make_app
 from .test_hops import ids, links
+from .test_waiting import Gate
 
 TASK = "tests.telemetry.celery.project"
 
@@ -90,6 +93,24 @@ class TestAttemptsThatAreKilled:
         assert run.attributes["error.type"] == "billiard.exceptions.Terminated"
         assert worker.stop() == 0
         assert len(runs(queue, "tell")) == 1
+
+    def test_cancelled_because_the_connection_was_lost(
+        self, queue: Queue, rabbitmq: RabbitMQ, tmp_path: Path
+    ) -> None:
+        app = make_app(rabbitmq.url)
+        app.control.purge()  # the server is the session's: others may have left messages
+        there = Queue(app, queue.receiver, queue.start)
+        there.worker("prefork", CELERY_BROKER_URL=rabbitmq.url, ACKS_LATE="1")
+        gate = Gate(there, tmp_path)
+        rabbitmq.drop_connections()
+        gate.wait()
+        gate.open()
+        send, cancelled, last = there.spans("send gate", "process gate", "process gate")
+        assert cancelled.parent_id == last.parent_id == send.span_id
+        assert (state(cancelled), state(last)) == ("RETRY", "SUCCESS")
+        assert cancelled.attributes["error.type"] == "billiard.exceptions.Terminated"
+        assert last.attributes["celery.redelivered"] is True
+        app.close()
 
     def test_the_soft_time_limit_is_an_error_of_the_task(self, prefork: Queue) -> None:
         prefork.send("hang", soft_time_limit=1)

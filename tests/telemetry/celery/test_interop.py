@@ -124,7 +124,6 @@ class TestWireFormats:
         assert "celery.wait.queue" not in run.attributes
         assert run.attributes["celery.wait.prefetch"] >= 0
 
-
     @pytest.mark.parametrize("context", [{}, {"Traceparent": TRACEPARENT}], ids=["none", "Go"])
     def test_a_retry_is_linked_to_the_attempt_before(
         self, queue: Queue, context: dict[str, str]
