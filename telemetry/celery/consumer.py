@@ -38,6 +38,10 @@ _MANY = ("celery.map", "celery.starmap")
 
 _FAILED = (states.RETRY, states.FAILURE, states.REJECTED)
 
+#: The exceptions that a pool of greenlets raises in a task, for a hard time limit and to revoke it,
+#: and the states that Celery then stores.
+_ENDED_GREENLET = {"Timeout": states.FAILURE, "GreenletExit": states.REVOKED}
+
 
 class RunTracer:
     """Traces what one Celery app runs."""
@@ -220,11 +224,12 @@ def _items(message: Mapping[str, Any]) -> int | None:
 
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
-        # SystemExit, a killed greenlet, or an exception that a handler such as ``on_failure`` or an
-        # errback raised. For the last, Celery stores FAILURE.
+        # SystemExit, the end of a greenlet, or an exception that an errback or a handler such as
+        # ``on_failure`` raised. For the last, Celery stores FAILURE.
         if (exc := sys.exception()) is not None:
             run.fail(exc)
-            run.facts.state = states.FAILURE if isinstance(exc, Exception) else None
+            failed = states.FAILURE if isinstance(exc, Exception) else None
+            run.facts.state = _ENDED_GREENLET.get(type(exc).__name__, failed)
         return
     if state not in _FAILED:
         return

@@ -105,10 +105,10 @@ class TestAttemptsThatAreKilled:
         rabbitmq.drop_connections()
         gate.wait()
         gate.open()
-        send, cancelled, last = there.spans("send gate", "process gate", "process gate")
-        assert cancelled.parent_id == last.parent_id == send.span_id
-        assert (state(cancelled), state(last)) == ("RETRY", "SUCCESS")
-        assert cancelled.attributes["error.type"] == "billiard.exceptions.Terminated"
+        send, first, last = there.spans("send gate", "process gate", "process gate")
+        assert first.parent_id == last.parent_id == send.span_id
+        assert (state(first), state(last)) == ("RETRY", "SUCCESS")
+        assert first.attributes["error.type"] == "billiard.exceptions.Terminated"
         assert last.attributes["celery.redelivered"] is True
         app.close()
 
@@ -146,6 +146,27 @@ class TestAttemptsThatAreKilled:
             died.span_id,
             [ids(send)],
         )
+
+
+class TestGreenletsThatAreEnded:
+    def test_the_hard_time_limit(self, queue: Queue) -> None:
+        worker = queue.worker("gevent")
+        queue.send("hang", time_limit=1)
+        (run,) = queue.spans("process hang")
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+        assert run.attributes["error.type"] == "gevent.timeout.Timeout"
+        assert worker.stop() == 0
+        assert len(runs(queue, "hang")) == 1
+
+    def test_revoked_while_running(self, queue: Queue, tmp_path: Path) -> None:
+        queue.worker("gevent")
+        fifo = tmp_path / "running"
+        os.mkfifo(fifo)
+        result = queue.send("tell", str(fifo))
+        fifo.read_text()
+        result.revoke(terminate=True)
+        (run,) = queue.spans("process tell")
+        assert (run.status, state(run)) == ("ERROR", "REVOKED")
 
 
 class TestAttemptsThatAreHandledBadly:
