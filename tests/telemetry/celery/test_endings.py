@@ -9,6 +9,7 @@ import pytest
 import redis
 from celery import chain, chord, group
 from celery.worker.request import Request
+from kombu import pools
 
 from telemetry.otlp.decode import ReceivedSpan
 
@@ -102,6 +103,7 @@ class TestAttemptsThatAreKilled:
         there = Queue(app, queue.receiver, queue.start)
         there.worker("prefork", CELERY_BROKER_URL=rabbitmq.url, ACKS_LATE="1")
         gate = Gate(there, tmp_path)
+        pools.reset()  # this process needs its connections in later tests
         rabbitmq.drop_connections()
         gate.wait()
         gate.open()
@@ -160,6 +162,8 @@ class TestGreenletsThatAreEnded:
 
     def test_revoked_while_running(self, queue: Queue, tmp_path: Path) -> None:
         queue.worker("gevent")
+        while not queue.app.control.ping():  # it is ready before it takes commands
+            pass
         fifo = tmp_path / "running"
         os.mkfifo(fifo)
         result = queue.send("tell", str(fifo))
