@@ -1,11 +1,14 @@
 """Record when and from which queue a message arrives in the worker's main process.
 
-The child reads both from the headers. The log lines about the message have its trace id.
+The child reads both from the headers, and the ids of its span. The log lines about the message have
+its trace id.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from functools import wraps
+from random import getrandbits
 from typing import Any
 
 from opentelemetry.context import Context
@@ -13,9 +16,9 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanCont
 
 from ..propagation import extract_parent
 from ..propagation.message import trace_headers
-from ..tracing.context import SPAN, attach, detach
+from ..tracing.context import SPAN, attach, detach, get_current
 from .destination import queue_of
-from .run import QUEUE, RECEIVED_AT
+from .run import IDS, QUEUE, RECEIVED_AT
 
 __all__ = ["headers_of", "note_arrival"]
 
@@ -38,6 +41,7 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
             fields = body if type(body) is dict and "args" not in body else message.headers
             if type(fields) is dict:
                 fields[RECEIVED_AT] = time.time()
+                fields[IDS] = f"{getrandbits(128):032x}"
                 if (message.delivery_info or {}).get("exchange"):
                     fields[QUEUE] = queue_of(consumer, message)
             token = attach(Context({SPAN: _Arriving(message)}))
@@ -50,6 +54,15 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
 
     setattr(start, _MARK, True)
     return start
+
+
+def _forget_arrival() -> None:
+    """Leave the context of a message: an autoscaled pool forks its children while one arrives."""
+    if isinstance(get_current().get(SPAN), _Arriving):
+        attach(Context())
+
+
+os.register_at_fork(after_in_child=_forget_arrival)
 
 
 class _Arriving(NonRecordingSpan):

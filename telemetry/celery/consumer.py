@@ -27,7 +27,7 @@ from ..tracing.record import (
 )
 from .chord import watch_chord
 from .message import Broker, broker_of, message_template
-from .run import QUEUE, RECEIVED_AT, Run
+from .run import QUEUE, RECEIVED_AT, Run, id_bits
 from .time_limit import guard_soft_time_limit
 
 __all__ = ["RunTracer"]
@@ -36,6 +36,10 @@ __all__ = ["RunTracer"]
 _MANY = ("celery.map", "celery.starmap")
 
 _FAILED = (states.RETRY, states.FAILURE, states.REJECTED)
+
+#: The exceptions that a pool of greenlets raises in a task, for a hard time limit and to revoke it,
+#: and the states that Celery then stores.
+_ENDED_GREENLET = {"Timeout": states.FAILURE, "GreenletExit": states.REVOKED}
 
 
 class RunTracer:
@@ -122,7 +126,7 @@ class RunTracer:
         run = Run(self._template(task_name, False), facts)
         run.id, run.context = facts.message_id, context
         start_time = int(started * 1e9) if started else None
-        run.start(parent, context, links, start_time)
+        run.start(parent, context, links, start_time, id_bits(message))
         return run
 
     def _origin(
@@ -186,7 +190,7 @@ def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
     delivery = message.get("delivery_info") or {}
     return RunFacts(
         message_facts(message),
-        message.get(QUEUE) or delivery.get("routing_key"),
+        message.get(QUEUE, delivery.get("routing_key")),
         delivery.get("redelivered"),
         headers.get(SENT_AT),
         message.get(RECEIVED_AT),
@@ -222,11 +226,12 @@ def _items(message: Mapping[str, Any]) -> int | None:
 
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
-        # SystemExit, a killed greenlet, or an exception that a handler such as ``on_failure`` or an
-        # errback raised. For the last, Celery stores FAILURE.
+        # SystemExit, the end of a greenlet, or an exception that an errback or a handler such as
+        # ``on_failure`` raised. For the last, Celery stores FAILURE.
         if (exc := sys.exception()) is not None:
             run.fail(exc)
-            run.facts.state = states.FAILURE if isinstance(exc, Exception) else None
+            failed = states.FAILURE if isinstance(exc, Exception) else None
+            run.facts.state = _ENDED_GREENLET.get(type(exc).__name__, failed)
         return
     if state not in _FAILED:
         return

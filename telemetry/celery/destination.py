@@ -1,7 +1,7 @@
 """The queue of a message by its name, at both ends, however the message was routed."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,8 @@ def destination(
 ) -> tuple[str | None, str | None]:
     """Return the destination of a message: the queue, or the exchange and its routing key.
 
-    An exchange is the destination if no queue, or more than one, is known to be bound to it.
+    An exchange is the destination if no queue, or more than one, is known to be bound to it. There
+    is none if RabbitMQ delays the message and more than one exchange, or an unknown one, gets it.
     """
     if not isinstance(routing_key, str):
         return None, None
@@ -32,7 +33,7 @@ def destination(
     if not exchange:  # the default exchange takes the queue's name as the routing key
         return routing_key, None
     known = {queue.name: queue for queue in [*app.amqp.queues.values(), *(declare or ())]}
-    name = _one_bound(known.values(), exchange, routing_key)
+    name, exchange, routing_key = _find(known.values(), exchange, routing_key)
     return (name, None) if name is not None else (exchange, routing_key)
 
 
@@ -46,14 +47,38 @@ def queue_of(consumer: Any, message: Any) -> str | None:
         exchange, routing_key = delivery.get("exchange"), delivery.get("routing_key")
         if not exchange or not isinstance(routing_key, str):
             return routing_key if isinstance(routing_key, str) else None
-        return _one_bound(consumer.task_consumer.queues, exchange, routing_key) or str(exchange)
+        name, exchange, _ = _find(consumer.task_consumer.queues, exchange, routing_key)
+        return name or exchange
     except Exception:
         log_internal_error("determine the queue of a message")
         return None
 
 
-def _one_bound(queues: Iterable[Queue], exchange: str, routing_key: str) -> str | None:
-    names = {_name(queue) for queue in queues if _is_bound(queue, exchange, routing_key)}
+def _find(
+    queues: Collection[Queue], exchange: str, routing_key: str
+) -> tuple[str | None, str | None, str]:
+    """Return queue, exchange and routing key of a message, behind the exchanges of a countdown.
+
+    Queue and exchange are None if the message goes to several of them, or to unknown ones.
+    """
+    exchanges = {exchange}
+    if exchange.startswith(_DELAYED):
+        routing_key = routing_key.split(".", MAX_NUMBER_OF_BITS_TO_USE)[-1]
+        exchanges = {
+            binding.exchange.name
+            for queue in queues
+            for binding in _bindings(queue)
+            if binding.exchange.type != "direct" and _matches(binding.routing_key, routing_key)
+        }
+    names = {
+        _name(queue)
+        for queue in queues
+        if any(_is_bound(queue, exchange, routing_key) for exchange in exchanges)
+    }
+    return _only(names), _only(exchanges), routing_key
+
+
+def _only(names: set[str]) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
@@ -62,12 +87,14 @@ def _name(queue: Queue) -> str:
     return str(getattr(queue, "alias", None) or queue.name)
 
 
+def _bindings(queue: Queue) -> list[Any]:
+    """Return the bindings of *queue*, the queue itself as the first: it has an exchange too."""
+    return [each for each in (queue, *(queue.bindings or ())) if each.exchange is not None]
+
+
 def _is_bound(queue: Queue, exchange: str, routing_key: str) -> bool:
-    if exchange.startswith(_DELAYED):
-        routing_key = routing_key.split(".", MAX_NUMBER_OF_BITS_TO_USE)[-1]
-        return queue.exchange.type != "direct" and _matches(queue.routing_key, routing_key)
-    for binding in [queue, *(queue.bindings or ())]:
-        if binding.exchange is None or binding.exchange.name != exchange:
+    for binding in _bindings(queue):
+        if binding.exchange.name != exchange:
             continue
         match _kind(binding.exchange):
             case "direct" if binding.routing_key != routing_key:

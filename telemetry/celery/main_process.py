@@ -19,13 +19,14 @@ from opentelemetry.trace import NonRecordingSpan
 from ..setup import sink
 from ..tracing.context import detach
 from ..tracing.faults import log_internal_error
+from ..tracing.provider import SPAN_ID
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
 from .arrival import headers_of, note_arrival
 from .chord import watch_chord
 from .consumer import RunTracer
 from .destination import queue_of
-from .run import QUEUE, Run
+from .run import QUEUE, Run, id_bits
 
 __all__ = ["MainProcess"]
 
@@ -34,9 +35,6 @@ UNKNOWN = "UNKNOWN"
 
 #: The exceptions by which Celery reports a child that has died or is ending.
 _LOST = (TimeLimitExceeded, WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
-
-#: Celery derives the start of a run from the monotonic clock. It may be this many seconds late.
-CLOCK_TOLERANCE = 0.001
 
 #: The attribute of a request with the state that Celery has stored for a lost attempt, if it is
 #: neither a failure nor a revocation.
@@ -156,9 +154,11 @@ class MainProcess:
     def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
         state = getattr(request, _STATE, None)
         if state != states.SUCCESS:
-            # Celery ended the child because the task was revoked: report that, not the signal.
-            if request._already_revoked:
+            # Celery ended the child because the task was revoked, or because the connection to the
+            # broker was lost and the message comes again: report that, not the signal.
+            if request._already_revoked or request._already_cancelled:
                 exc = Terminated()
+                state = states.REVOKED if request._already_revoked else states.RETRY
             run.fail(exc)
             state = state or (states.REVOKED if isinstance(exc, Terminated) else states.FAILURE)
         run.facts.state = state
@@ -211,14 +211,12 @@ def _reported_by_child(request: Any) -> Run | None:
 
     Its span is on disk already, and nothing is added to it.
     """
-    if request.time_start is None:
+    ids = id_bits(request.request_dict)
+    if request.time_start is None or not ids:
         return None
-    since = (request.time_start - CLOCK_TOLERANCE) * 1e9
     for template, record in sink().recent_spans():
         facts = record.facts
-        if not isinstance(facts, RunFacts) or facts.message_id != request.id:
-            continue
-        if record.start_time >= since:
+        if isinstance(facts, RunFacts) and record.span_id == ids & SPAN_ID:
             run = Run(template, facts)
             run.id = request.id
             # Not a HopSpan: ``Hop.fail`` and ``Hop.end`` then write no second record.

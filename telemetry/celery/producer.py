@@ -21,7 +21,7 @@ from ..tracing.tracestate import TRACESTATE
 from .chord import chord_part_runs
 from .destination import destination
 from .message import Broker, broker_of, message_template
-from .run import QUEUE, RECEIVED_AT, Run, current_run
+from .run import IDS, QUEUE, RECEIVED_AT, Run, current_run
 
 __all__ = ["SEND_TRACER", "SendTracer", "trace_sends"]
 
@@ -125,16 +125,15 @@ def inject_into_message(
 
     This is the context of *span*, unless the headers have one; the runs to link to; and the time.
     """
-    if not has_parent(headers):
-        if (parent := parent_of(span)) is not None:
-            inject_parent(headers, parent, get_current())
-    elif message.get("retries"):
+    if not has_parent(headers) and (parent := parent_of(span)) is not None:
+        inject_parent(headers, parent, get_current())
+    if message.get("retries"):
         _link_to_attempt(headers, message)
     if part_runs := chord_part_runs():
         headers[LINKS] = format_links(part_runs)
     if RECEIVED_AT in headers:  # passed on from the message of a run
-        headers.pop(RECEIVED_AT)
-        headers.pop(QUEUE, None)
+        for name in (RECEIVED_AT, QUEUE, IDS):
+            headers.pop(name, None)
     now = str(time.time_ns())
     headers[SENT_AT] = f"{now[:-9]}.{now[-9:-3]}"
 
@@ -143,7 +142,7 @@ def _link_to_attempt(headers: MutableMapping[str, Any], message: Mapping[str, An
     """Link a retry to the attempt that publishes it.
 
     Celery copies the headers of the attempt into *message*. So the next attempt is a sibling, under
-    the same send.
+    the same send, unless the first message came without a context.
     """
     headers.pop(LINKS, None)
     run = current_run()

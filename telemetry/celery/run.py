@@ -1,5 +1,6 @@
 """One attempt at a task: its hop, and how the code inside finds it."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from celery import current_task
@@ -8,12 +9,15 @@ from opentelemetry.context import Context, create_key
 from ..tracing.hop import NO_CONTEXT, Hop
 from ..tracing.record import RunFacts
 
-__all__ = ["QUEUE", "RECEIVED_AT", "Run", "current_run"]
+__all__ = ["IDS", "QUEUE", "RECEIVED_AT", "Run", "current_run", "id_bits"]
 
 #: The worker's main process adds these to the headers of a message for its child, and never sends
-#: them: the time at which it received the message, and the queue if that is not the routing key.
+#: them: the time at which it received the message, the queue if that is not the routing key, and
+#: 128 random bits in hex for the ids of the run's span. If the child is killed, the main process
+#: reports the span under these ids, and spans inside the run have their parent.
 RECEIVED_AT = "queuehop-received-at"
 QUEUE = "queuehop-queue"
+IDS = "queuehop-ids"
 
 
 class Run(Hop[RunFacts]):
@@ -31,6 +35,14 @@ class Run(Hop[RunFacts]):
     context: Context = NO_CONTEXT
     #: The message: the attributes of ``task.request`` while that holds the run.
     message: dict[str, Any] | None = None
+
+
+def id_bits(message: Mapping[str, Any]) -> int:
+    """Return the bits for the ids of the run of *message*, 0 if no main process has added them."""
+    try:
+        return int(message[IDS], 16) & (1 << 128) - 1
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def current_run() -> Run | None:

@@ -59,16 +59,18 @@ class Hop(Generic[F]):
         context: Context = NO_CONTEXT,
         links: Sequence[RecordedLink] = (),
         start_time: int | None = None,
+        id_bits: int = 0,
     ) -> Span:
         """Start the span under *parent*, at *start_time* in Unix nanoseconds or now.
 
-        *context* is for a sampler that the application has set.
+        *context* is for a sampler that the application has set. *id_bits* are 128 random bits for
+        the span's ids, drawn by the provider if absent. Another library's provider draws its own.
         """
         try:
             provider = trace.get_tracer_provider()
             if isinstance(provider, HopTracerProvider):
                 self.span = provider.start(
-                    self.template, self.facts, parent, context, links, start_time
+                    self.template, self.facts, parent, context, links, start_time, id_bits
                 )
             else:
                 self._foreign = ForeignSpan(

@@ -30,9 +30,12 @@ from .scope import Scope
 from .sink import Sink
 from .span import HopSpan, api_link
 
-__all__ = ["HopTracerProvider"]
+__all__ = ["SPAN_ID", "HopTracerProvider"]
 
 _SAMPLED, _RANDOM = int(TraceFlags.SAMPLED), int(TraceFlags.RANDOM_TRACE_ID)
+
+#: The bits of a span's id.
+SPAN_ID = (1 << 64) - 1
 
 
 class HopTracerProvider(TracerProvider):
@@ -104,23 +107,25 @@ class HopTracerProvider(TracerProvider):
         context: Context,
         links: Sequence[RecordedLink] = (),
         start_time: int | None = None,
+        id_bits: int = 0,
         name: str | None = None,
         attributes: Attributes = None,
     ) -> Span:
         """Start a span under *parent*, and decide whether it is sampled.
 
         *context* is for a sampler and for span processors. *start_time* is in Unix
-        nanoseconds.
+        nanoseconds. *id_bits* are 128 random bits for its ids, drawn here if absent.
         """
         now = time_ns() if start_time is None else start_time
         if parent is None:
-            trace_id = (self.random_bits(128) or 1).to_bytes(16, "big")
-            record = Record(trace_id, self.random_bits(64) or 1, now, facts=facts)
+            trace_id = (id_bits or self.random_bits(128) or 1).to_bytes(16, "big")
+            span_id = id_bits & SPAN_ID or self.random_bits(64) or 1
+            record = Record(trace_id, span_id, now, facts=facts)
             flags = self._root_flags
         else:
             record = Record(
                 parent.trace_id,
-                self.random_bits(64) or 1,  # an id is never zero
+                id_bits & SPAN_ID or self.random_bits(64) or 1,  # an id is never zero
                 now,
                 0,
                 parent.span_id,

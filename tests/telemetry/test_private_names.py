@@ -19,6 +19,7 @@ OTHERS = {
     "_is_gil_enabled",  # sys, documented
     "_success_was_stored",  # Celery's Request
     "_already_revoked",
+    "_already_cancelled",
     "_get_active_apps",
     "_on_app_finalizers",  # Celery's tasks of shared_task: only the doctor looks for them
     "_broadcast",  # kombu's Mailbox

@@ -164,6 +164,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@shared_task
+def die_in_the_middle() -> None:
+    """Be killed after a span and a publish."""
+    trace.get_tracer("project").start_span("inside").end()
+    add.delay(1, 2)
+    die()
+
+
 @shared_task(bind=True, retry_on_worker_lost=True, default_retry_delay=0, max_retries=1)
 def die_once(self: Task) -> None:
     """Be killed, and be retried by the worker's main process."""

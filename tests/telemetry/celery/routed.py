@@ -16,7 +16,7 @@ QUEUES = (
     # Without a key of their own they would have the default one, and get what is delayed too.
     Queue("one", TO_ALL, routing_key="all"),
     Queue("two", TO_ALL, routing_key="all"),
-    Broadcast("to_everybody", routing_key="all"),
+    Broadcast("to_everybody", routing_key="everybody"),
     Queue(
         "by_headers",
         Exchange("kinds", type="headers"),

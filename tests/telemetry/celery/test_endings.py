@@ -9,12 +9,16 @@ import pytest
 import redis
 from celery import chain, chord, group
 from celery.worker.request import Request
+from kombu import pools
 
 from telemetry.otlp.decode import ReceivedSpan
 
 from ...conftest import Broker
+from ...rabbitmq import RabbitMQ
 from .conftest import Queue
+from .project import make_app
 from .test_hops import ids, links
+from .test_waiting import Gate
 
 TASK = "tests.telemetry.celery.project"
 
@@ -58,6 +62,15 @@ class TestAttemptsThatAreKilled:
         assert worker.stop() == 0
         assert len(runs(queue, "die")) == 1
 
+    @pytest.mark.parametrize("relation", ["child", "link"])
+    def test_what_a_killed_attempt_did_is_under_it(self, queue: Queue, relation: str) -> None:
+        queue.worker("prefork", RELATION=relation)
+        queue.send("die_in_the_middle")
+        died, inside, send = queue.spans("process die_in_the_middle", "inside", "send add")
+        assert state(died) == "FAILURE"
+        assert inside.parent_id == send.parent_id == died.span_id
+        assert inside.trace_id == send.trace_id == died.trace_id
+
     def test_a_child_that_leaves_by_itself_tells_of_it_once(self, queue: Queue) -> None:
         worker = queue.worker("prefork")
         queue.send("leave")
@@ -81,6 +94,25 @@ class TestAttemptsThatAreKilled:
         assert run.attributes["error.type"] == "billiard.exceptions.Terminated"
         assert worker.stop() == 0
         assert len(runs(queue, "tell")) == 1
+
+    def test_cancelled_because_the_connection_was_lost(
+        self, queue: Queue, rabbitmq: RabbitMQ, tmp_path: Path
+    ) -> None:
+        app = make_app(rabbitmq.url)
+        app.control.purge()  # the server is the session's: others may have left messages
+        there = Queue(app, queue.receiver, queue.start)
+        there.worker("prefork", CELERY_BROKER_URL=rabbitmq.url, ACKS_LATE="1")
+        gate = Gate(there, tmp_path)
+        pools.reset()  # this process needs its connections in later tests
+        rabbitmq.drop_connections()
+        gate.wait()
+        gate.open()
+        send, first, last = there.spans("send gate", "process gate", "process gate")
+        assert first.parent_id == last.parent_id == send.span_id
+        assert (state(first), state(last)) == ("RETRY", "SUCCESS")
+        assert first.attributes["error.type"] == "billiard.exceptions.Terminated"
+        assert last.attributes["celery.redelivered"] is True
+        app.close()
 
     def test_the_soft_time_limit_is_an_error_of_the_task(self, prefork: Queue) -> None:
         prefork.send("hang", soft_time_limit=1)
@@ -116,6 +148,29 @@ class TestAttemptsThatAreKilled:
             died.span_id,
             [ids(send)],
         )
+
+
+class TestGreenletsThatAreEnded:
+    def test_the_hard_time_limit(self, queue: Queue) -> None:
+        worker = queue.worker("gevent")
+        queue.send("hang", time_limit=1)
+        (run,) = queue.spans("process hang")
+        assert (run.status, state(run)) == ("ERROR", "FAILURE")
+        assert run.attributes["error.type"] == "gevent.timeout.Timeout"
+        assert worker.stop() == 0
+        assert len(runs(queue, "hang")) == 1
+
+    def test_revoked_while_running(self, queue: Queue, tmp_path: Path) -> None:
+        queue.worker("gevent")
+        while not queue.app.control.ping():  # it is ready before it takes commands
+            pass
+        fifo = tmp_path / "running"
+        os.mkfifo(fifo)
+        result = queue.send("tell", str(fifo))
+        fifo.read_text()
+        result.revoke(terminate=True)
+        (run,) = queue.spans("process tell")
+        assert (run.status, state(run)) == ("ERROR", "REVOKED")
 
 
 class TestAttemptsThatAreHandledBadly:

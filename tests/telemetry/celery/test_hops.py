@@ -201,6 +201,15 @@ def test_a_failed_publish_ends_its_span_and_leaves_nothing_current(
     assert [event.name for event in send.events] == ["exception"]
 
 
+def test_the_children_of_a_pool_that_grows_have_no_message_current(queue: Queue) -> None:
+    worker = queue.worker("prefork", 4, "--autoscale=4,1")
+    for _ in range(8):
+        queue.send("hang", 0.2)
+    queue.spans(*["process hang"] * 8)
+    worker.wait_for_line("Scaling up")
+    assert "a span is current outside of tasks" not in worker.output
+
+
 def test_instrumenting_twice_makes_one_span(queue: Queue) -> None:
     assert instrument_celery(queue.app) is queue.app
     queue.send("add", 1, 2)

@@ -124,6 +124,19 @@ class TestWireFormats:
         assert "celery.wait.queue" not in run.attributes
         assert run.attributes["celery.wait.prefetch"] >= 0
 
+    @pytest.mark.parametrize("context", [{}, {"Traceparent": TRACEPARENT}], ids=["none", "Go"])
+    def test_a_retry_is_linked_to_the_attempt_before(
+        self, queue: Queue, context: dict[str, str]
+    ) -> None:
+        queue.worker("solo")
+        headers, body = protocol_2(task=f"{TASK}.retry", **context)
+        publish(queue.app, headers, ((0,), {}, body[2]))
+        first, second, third = queue.spans("process retry", "process retry", "process retry")
+        assert first.parent_id == (PARENT if context else "")
+        assert first.trace_id == second.trace_id == third.trace_id
+        assert second.parent_id == third.parent_id
+        assert [links(second)[-1], links(third)[-1]] == [ids(first), ids(second)]
+
 
 class TestProtocol1:
     def test_our_own(self, queue: Queue) -> None:
@@ -162,7 +175,7 @@ HOSTILE: list[Any] = [None, 7, -1.5, True, "", "00", "x" * 100_000, [], [1], {"a
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_whatever_the_headers_hold_the_task_runs(queue: Queue, pool: str) -> None:
     ours = ["traceparent", "tracestate", "baggage", "queuehop-sent-at", "queuehop-links",
-            "queuehop-relation", "queuehop-received-at"]  # fmt: skip
+            "queuehop-relation", "queuehop-received-at", "queuehop-ids"]  # fmt: skip
     worker = queue.worker(pool)
     for number, value in enumerate(HOSTILE):
         headers, body = protocol_2(f"hostile-{number}", **dict.fromkeys(ours, value))

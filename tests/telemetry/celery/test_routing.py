@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu import Exchange, Queue, binding
+from kombu.transport.native_delayed_delivery import calculate_routing_key
 
 from telemetry.celery import instrument_celery
 from telemetry.celery.destination import destination
@@ -107,6 +108,32 @@ def test_the_exchange_of_the_plugin_for_delays_is_not_the_destination(app: Celer
     assert destination(app, later, "to-b", None) == ("b", None)
 
 
+@pytest.mark.parametrize(
+    ("routing_key", "expected"),
+    [
+        pytest.param("a.b", ("one", None), id="one queue"),
+        pytest.param("a.c", ("tasks", "a.c"), id="two queues of one exchange"),
+        pytest.param("d", ("bound", None), id="a queue that has bindings alone"),
+        pytest.param("e", (None, "e"), id="two exchanges"),
+        pytest.param("f", (None, "f"), id="no queue that is known"),
+    ],
+)
+def test_no_exchange_of_a_countdown_is_the_destination(
+    app: Celery, routing_key: str, expected: tuple[str | None, str | None]
+) -> None:
+    tasks, others = Exchange("tasks", type="topic"), Exchange("others", type="topic")
+    app.conf.task_queues = [
+        Queue("one", tasks, routing_key="a.*"),
+        Queue("two", tasks, routing_key="*.c"),
+        Queue("bound", bindings=[binding(others, routing_key="d"), binding(tasks, "d")]),
+        Queue("left", tasks, routing_key="e"),
+        Queue("right", others, routing_key="e"),
+    ]
+    delayed = calculate_routing_key(3, routing_key)
+    for exchange in (Exchange("celery_delayed_27"), "celery_delayed_delivery"):
+        assert destination(app, exchange, delayed, None) == expected
+
+
 def test_an_exchange_of_others_is_named_with_the_routing_key(app: Celery, sink: ListSink) -> None:
     app.send_task("theirs", exchange=Exchange("orders", type="topic"), routing_key="eu.new")
     (send,) = sink.wait_for("send theirs")
@@ -127,7 +154,7 @@ def test_a_message_that_expired_has_its_queue(app: Celery, sink: ListSink) -> No
 def test_on_rabbitmq(
     rabbitmq: RabbitMQ, start: Starter, receiver: Receiver, reporting: None
 ) -> None:
-    """A countdown on a quorum queue, a broadcast, and exchanges with two queues and with one."""
+    """Countdowns, a broadcast, and exchanges with two queues and with one."""
     worker = start(
         *("celery", "-A", "tests.telemetry.celery.routed", "worker", "-P", "solo", "-l", "INFO"),
         *("--without-mingle", "--without-gossip"),
@@ -135,15 +162,16 @@ def test_on_rabbitmq(
     )
     worker.wait_for_line(" ready.", timeout=60)
     work = make_app(rabbitmq.url).tasks["work"]
-    ids = {
-        "delayed": work.apply_async(countdown=1).id,
-        "to_everybody": work.apply_async(queue="to_everybody").id,
-        "to-all": work.apply_async(exchange="to-all", routing_key="any").id,
-        "by_headers": work.apply_async(queue="by_headers", headers={"kind": "new"}).id,
-    }
+    sent = [
+        ("delayed", work.apply_async(countdown=1).id),
+        ("to_everybody", work.apply_async(queue="to_everybody").id),
+        ("to-all", work.apply_async(exchange="to-all", routing_key="any").id),
+        ("to-all", work.apply_async(queue="one", countdown=1).id),
+        ("by_headers", work.apply_async(queue="by_headers", headers={"kind": "new"}).id),
+    ]
     # Each of the two queues has a copy of its message.
-    spans = receiver.wait_for(lambda spans: len(spans) >= 9)
-    for name, task_id in ids.items():
+    spans = receiver.wait_for(lambda spans: len(spans) >= 12)
+    for name, task_id in sent:
         found = [span for span in spans if span.attributes["messaging.message.id"] == task_id]
         assert {span.kind for span in found} == {"PRODUCER", "CONSUMER"}
         assert {span.attributes[DESTINATION] for span in found} == {name}

@@ -52,6 +52,10 @@ class Gate:
         os.mkfifo(self._arrived)
         os.mkfifo(self._leave)
         queue.send("gate", str(self._arrived), str(self._leave))
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until the task runs."""
         self._arrived.read_text()
 
     def open(self) -> None:
