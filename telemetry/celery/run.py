@@ -3,7 +3,8 @@
 from typing import Any, ClassVar
 
 from celery import current_task
-from opentelemetry.context import Context, create_key
+from celery.app.task import Context
+from opentelemetry import context as otel_context
 
 from ..tracing.hop import NO_CONTEXT, Hop
 from ..tracing.record import RunFacts
@@ -22,15 +23,26 @@ class Run(Hop[RunFacts]):
     It lives on ``task.request`` as long as the task does.
     """
 
-    key: ClassVar[str] = create_key("queuehop-run")
+    key: ClassVar[str] = otel_context.create_key("queuehop-run")
 
     #: The attribute of ``task.request`` that holds the run.
     attribute = "queuehop_run"
 
     id: object = None
-    context: Context = NO_CONTEXT
+    context: otel_context.Context = NO_CONTEXT
+    #: The context before the run.
+    outside: otel_context.Context = NO_CONTEXT
+    is_over: bool = False
     #: The message: the attributes of ``task.request`` while that holds the run.
     message: dict[str, Any] | None = None
+
+    def __reduce__(self) -> Any:
+        """Leave the run out of a request that is pickled or copied deeply."""
+        return type(None), ()
+
+
+# Celery counts the attributes that it does not know among the headers in a copy of a request.
+setattr(Context, Run.attribute, None)
 
 
 def current_run() -> Run | None:
