@@ -46,11 +46,21 @@ def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
         raise ValueError(f"inbound is {inbound!r}, not 'continue', 'link' or 'ignore'")
     if EXTENSION not in app.extensions:
         app.extensions[EXTENSION] = inbound
-        app.wsgi_app = _TracedApp(app.wsgi_app, inbound)  # type: ignore[method-assign]
+        app.wsgi_app = _TracedApp(_wsgi_app_of(app), inbound)  # type: ignore[method-assign]
         # Of any app: one that is mounted in this one need not be instrumented itself.
         request_started.connect(_note_request)
         got_request_exception.connect(_note_exception)
     return app
+
+
+def _wsgi_app_of(app: Flask) -> Callable[..., Iterable[bytes]]:
+    """Return what *app* calls for a request: a middleware, or the method of its class.
+
+    Other libraries replace the method in the class, at any time.
+    """
+    if "wsgi_app" in vars(app):
+        return app.wsgi_app
+    return lambda *args: type(app).wsgi_app(app, *args)
 
 
 class _TracedApp:

@@ -1,13 +1,14 @@
 """Hops 3 and 4: the whole set-up of a Celery app, in every kind of process."""
 
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
-from celery import Celery, signals
+from celery import Celery, current_app, signals
 
 from ..setup import setup_worker, sink
 from ..tracing.logs import correlate_logs
-from .consumer import RunTracer
-from .main_process import MainProcess
+from .consumer import RunTracer, trace_runs
+from .main_process import MainProcess, trace_main_process
 from .probe import answer_doctor
 from .producer import SEND_TRACER, SendTracer, trace_sends
 
@@ -32,31 +33,43 @@ def instrument_celery(
     if hasattr(app, SEND_TRACER):
         return app
     correlate_logs()
-    sends, runs = SendTracer(app), RunTracer(app, relation)
-    main_process = MainProcess(app, runs)
+    runs = RunTracer(app, relation)
+    trace_sends(app, SendTracer(app))
+    trace_runs(app, runs)
+    trace_main_process(app, MainProcess(app, runs))
     answer_doctor(app)
 
-    trace_sends(app, sends)
-    signals.before_task_publish.connect(sends.on_publish, weak=False)
-    signals.task_prerun.connect(runs.on_prerun, weak=False)
-    signals.task_postrun.connect(runs.on_postrun, weak=False)
-    signals.task_revoked.connect(main_process.on_revoked, weak=False)
-    signals.task_unknown.connect(main_process.on_unknown, weak=False)
-    signals.task_rejected.connect(main_process.on_rejected, weak=False)
-
-    def begin(**_: object) -> None:
-        setup_worker(service_name)
-
-    def end(**_: object) -> None:
-        sink().before_exit()
-
-    for signal in (
-        signals.celeryd_init,
-        signals.worker_process_init,
-        signals.beat_init,
-        signals.beat_embedded_init,
-    ):
-        signal.connect(begin, weak=False)
+    _service_names[app] = service_name
+    signals.celeryd_init.connect(_begin_worker, weak=False)
+    signals.worker_process_init.connect(_begin_child, weak=False)
+    for signal in (signals.beat_init, signals.beat_embedded_init):
+        signal.connect(_begin_beat, weak=False)
     for signal in (signals.worker_process_shutdown, signals.worker_shutdown):
-        signal.connect(end, weak=False)
+        signal.connect(_end, weak=False)
     return app
+
+
+#: The instrumented apps. The receivers of signals refer to none of them: an app may be freed.
+_service_names: WeakKeyDictionary[Celery, str | None] = WeakKeyDictionary()
+
+
+def _begin_worker(instance: Any, **_: object) -> None:
+    _begin(instance.app)
+
+
+def _begin_child(**_: object) -> None:
+    _begin(current_app._get_current_object())
+
+
+def _begin_beat(sender: Any, **_: object) -> None:
+    _begin(sender.app)
+
+
+def _begin(app: Celery) -> None:
+    """Set up a process that works for *app*, which may be another than those instrumented."""
+    names = dict(_service_names)
+    setup_worker(names.get(app, next(iter(names.values()), None)))
+
+
+def _end(**_: object) -> None:
+    sink().before_exit()

@@ -7,7 +7,7 @@ its trace id.
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from random import getrandbits
 from typing import Any
 
@@ -30,6 +30,7 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
     """Return the *start_strategy* of a task, which notes each message and makes it current."""
     if hasattr(start_strategy, _MARK):
         return start_strategy
+    _forget_arrivals_in_children()
 
     @wraps(start_strategy)
     def start(app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
@@ -56,13 +57,15 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
     return start
 
 
-def _forget_arrival() -> None:
-    """Leave the context of a message: an autoscaled pool forks its children while one arrives."""
-    if isinstance(get_current().get(SPAN), _Arriving):
-        attach(Context())
+@cache
+def _forget_arrivals_in_children() -> None:
+    """Let a child begin without context: an autoscaled pool forks while a message arrives."""
 
+    def forget() -> None:
+        if isinstance(get_current().get(SPAN), _Arriving):
+            attach(Context())
 
-os.register_at_fork(after_in_child=_forget_arrival)
+    os.register_at_fork(after_in_child=forget)
 
 
 class _Arriving(NonRecordingSpan):

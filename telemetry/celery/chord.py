@@ -5,6 +5,7 @@ traceparent beside the results, and the last one reads them. Other backends publ
 task of their own that polls, and do not expose its parts.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,7 +32,7 @@ EXPIRES = 86_400
 
 def watch_chord(backend: Any) -> None:
     """Let each part of a chord store its traceparent in *backend*, once."""
-    if hasattr(backend, _MARK) or not hasattr(backend, "_chord_part_return_script"):
+    if hasattr(backend, _MARK) or not _is_redis(backend):
         return
     store_part = backend.on_chord_part_return
 
@@ -42,6 +43,12 @@ def watch_chord(backend: Any) -> None:
 
     backend.on_chord_part_return = on_chord_part_return
     setattr(backend, _MARK, True)
+
+
+def _is_redis(backend: Any) -> bool:
+    # Importing the module needs the redis package.
+    module = sys.modules.get("celery.backends.redis")
+    return module is not None and isinstance(backend, module.RedisBackend)
 
 
 @contextmanager

@@ -7,14 +7,16 @@ from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from billiard import current_process
-from celery import Celery, Task, states
+from celery import Celery, Task, signals, states
+from celery.app.task import Context as Request
+from celery.utils.dispatch import Signal
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from ..propagation import extract_parent
 from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
-from ..tracing.context import detach, get_current, parent_in
+from ..tracing.context import SPAN, attach, detach, get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
 from ..tracing.interpret import waits_of
@@ -30,7 +32,10 @@ from .message import Broker, broker_of, message_template
 from .run import QUEUE, RECEIVED_AT, Run, id_bits
 from .time_limit import guard_soft_time_limit
 
-__all__ = ["RunTracer"]
+__all__ = ["RunTracer", "trace_runs"]
+
+#: The attribute of an instrumented app: its ``RunTracer``.
+RUN_TRACER = "queuehop_runs"
 
 #: The tasks that ``map``, ``starmap`` and ``chunks`` run as.
 _MANY = ("celery.map", "celery.starmap")
@@ -50,65 +55,7 @@ class RunTracer:
         self._relation = relation
         # A template has everything that is the same for all messages of a task, so it is made once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
-        self._soft_time_limit = guard_soft_time_limit()
-
-    def on_prerun(self, task: Task, task_id: str, args: Any, **_: Any) -> None:
-        """Start the run and make it current: Celery's ``task_prerun``."""
-        if task.app is not self._app:
-            return
-        try:
-            request = task.request
-            message = vars(request)
-            if request.is_eager:
-                run = self._start_eager(task.name, message)
-            elif request.id is None and (batch := batch_of(args)):
-                run = self._start_batch(task.name, task_id, batch)
-            else:
-                run = self.start(task.name, message)
-                if request.chord:
-                    watch_chord(task.backend)
-            message[Run.attribute] = run
-            run.message = message
-            run.attach(run.context)
-        except Exception:
-            log_internal_error("start the span of a run")
-
-    def on_postrun(
-        self, task_id: str, task: Task, state: str | None, retval: Any, **_: Any
-    ) -> None:
-        """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
-        if task.app is not self._app:
-            return
-        run = Run.current()
-        if run is None or run.id != task_id:
-            # The task left another context current. Looking up Celery's request is slower.
-            run = vars(task.request).get(Run.attribute)
-            if run is None or run.id != task_id:
-                return
-        detach(run.token)
-        # The run and its request refer to each other. Without this, the task's objects, such as the
-        # connections of a greenlet, would live until the garbage collector runs.
-        if run.message is not None:
-            run.message.pop(Run.attribute, None)
-        if (
-            state is None
-            and current_process().daemon
-            and not isinstance(sys.exception(), Exception)
-        ):
-            # A child of the prefork pool, the only daemon, is ending: the main process reports the
-            # run.
-            return
-        facts = run.facts
-        facts.state = state
-        if state != states.SUCCESS:
-            try:
-                _set_outcome(run, task, state, retval)
-            except Exception:
-                log_internal_error("describe the end of a run")
-        run.end()
-        limit = self._soft_time_limit
-        if limit is not None and limit.pending is not None and not facts.eager:
-            limit.cancel()
+        self.soft_time_limit = guard_soft_time_limit()
 
     def start(
         self, task_name: str, message: Mapping[str, Any], started: float | None = None
@@ -143,7 +90,7 @@ class RunTracer:
             return parent, context, links
         return None, context, links if parent is None else [RecordedLink.to(parent), *links]
 
-    def _start_eager(self, task_name: str, message: Mapping[str, Any]) -> Run:
+    def start_eager(self, task_name: str, message: Mapping[str, Any]) -> Run:
         """Start a run that the caller waits for. It has no message, and is inside the caller."""
         context = get_current()
         facts = RunFacts(
@@ -157,7 +104,7 @@ class RunTracer:
         run.start(parent_in(context), context)
         return run
 
-    def _start_batch(self, task_name: str, task_id: str, batch: list[Mapping[str, Any]]) -> Run:
+    def start_batch(self, task_name: str, task_id: str, batch: list[Mapping[str, Any]]) -> Run:
         """Start a run of many messages: a trace of its own that links to each of their sends.
 
         Its waits are those of the message that waited longest.
@@ -183,6 +130,94 @@ class RunTracer:
     def _make_template(self, task_name: str, eager: bool) -> SpanTemplate:
         broker = None if eager else self._broker
         return message_template("process", task_name, SpanKind.CONSUMER, broker)
+
+
+def trace_runs(app: Celery, tracer: RunTracer) -> None:
+    """Trace what the workers of *app* run, and what it runs in place."""
+    setattr(app, RUN_TRACER, tracer)
+    # Celery counts the attributes that it does not know among the headers of a copied request.
+    setattr(Request, Run.attribute, None)
+    signals.task_prerun.connect(on_prerun, weak=False)
+    signals.task_postrun.connect(on_postrun, weak=False)
+    signals.task_postrun.connect(after_postrun, weak=False)
+
+
+def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
+    """Start the run and make it current: Celery's ``task_prerun``."""
+    tracer: RunTracer | None = getattr(task.app, RUN_TRACER, None)
+    if tracer is None:
+        return
+    try:
+        request = task.request
+        message = vars(request)
+        if request.is_eager:
+            run = tracer.start_eager(task.name, message)
+        elif request.id is None and (batch := batch_of(args)):
+            run = tracer.start_batch(task.name, task_id, batch)
+        else:
+            run = tracer.start(task.name, message)
+            if request.chord:
+                watch_chord(task.backend)
+        message[Run.attribute] = run
+        run.message = message
+        run.outside = get_current()
+        run.attach(run.context)
+        _come_last(signals.task_postrun, after_postrun)
+    except Exception:
+        log_internal_error("start the span of a run")
+
+
+def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: Any) -> None:
+    """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
+    tracer: RunTracer | None = getattr(task.app, RUN_TRACER, None)
+    if tracer is None:
+        return
+    run: Run | None = Run.current()
+    if run is None or run.id != task_id:
+        # The task left another context current. Looking up Celery's request is slower.
+        run = vars(task.request).get(Run.attribute)
+        if run is None or run.id != task_id:
+            return
+    # Another tracer that began before this run may have restored the context by now.
+    is_restored = SPAN in run.outside and Run.current() is not run
+    if not is_restored:
+        detach(run.token)
+    run.is_over = True
+    # The run and its request refer to each other. Without this, the task's objects, such as the
+    # connections of a greenlet, would live until the garbage collector runs.
+    if run.message is not None:
+        run.message.pop(Run.attribute, None)
+    if state is None and current_process().daemon and not isinstance(sys.exception(), Exception):
+        # A child of the prefork pool, the only daemon, is ending: the main process reports the run.
+        return
+    facts = run.facts
+    facts.state = state
+    if state != states.SUCCESS:
+        try:
+            _set_outcome(run, task, state, retval)
+        except Exception:
+            log_internal_error("describe the end of a run")
+    run.end()
+    limit = tracer.soft_time_limit
+    if limit is not None and limit.pending is not None and not facts.eager:
+        limit.cancel()
+
+
+def after_postrun(**_: Any) -> None:
+    """Leave a run that another tracer, which began inside of it, has made current again."""
+    run = Run.current()
+    if run is not None and run.is_over:
+        attach(run.outside)
+
+
+def _come_last(signal: Signal, receiver: Any) -> None:
+    """Let *signal* call *receiver* after all others."""
+    receivers = signal.receivers
+    if receivers[-1][1] is not receiver:
+        with signal.lock:
+            entry = next(each for each in receivers if each[1] is receiver)
+            receivers.remove(entry)
+            receivers.append(entry)
 
 
 def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from celery import Celery, bootsteps, states
+from celery import Celery, bootsteps, signals, states
 from celery.exceptions import NotRegistered, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
 from opentelemetry.trace import NonRecordingSpan
@@ -28,7 +28,10 @@ from .consumer import RunTracer
 from .destination import queue_of
 from .run import QUEUE, Run, id_bits
 
-__all__ = ["MainProcess"]
+__all__ = ["MainProcess", "trace_main_process"]
+
+#: The attribute of an instrumented app: its ``MainProcess``.
+MAIN_PROCESS = "queuehop_main_process"
 
 EXPIRED = "EXPIRED"
 UNKNOWN = "UNKNOWN"
@@ -48,7 +51,6 @@ class MainProcess:
     """Reports for one Celery app what happens in the main process of its workers."""
 
     def __init__(self, app: Celery, runs: RunTracer) -> None:
-        self._app = app
         self._runs = runs
         main_process = self
 
@@ -70,7 +72,7 @@ class MainProcess:
         decode_error = consumer.on_decode_error
 
         def on_decode_error(message: Any, exc: BaseException) -> Any:
-            self.on_rejected(consumer, message, exc)
+            on_rejected(consumer, message, exc)
             return decode_error(message, exc)
 
         consumer.on_decode_error = on_decode_error
@@ -164,35 +166,13 @@ class MainProcess:
         run.facts.state = state
         run.end()
 
-    def on_revoked(
-        self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any
-    ) -> None:
-        """Report a message that was revoked or expired before it ran: ``task_revoked``."""
-        # One that was running is reported when its child is gone.
-        if sender.app is self._app and not terminated:
-            state = EXPIRED if expired else states.REVOKED
-            self._never_ran(sender.name, vars(request), state)
-
-    def on_unknown(self, sender: Any, message: Any, name: str, id: Any, **_: Any) -> None:
-        """Report a message for a task that this worker does not have: ``task_unknown``."""
-        if sender.app is self._app:
-            # In protocol 1, the id is not in the headers.
-            fields = {**_fields(sender, message), "id": id}
-            self._never_ran(name, fields, UNKNOWN, error_type(NotRegistered()))
-
-    def on_rejected(self, sender: Any, message: Any, exc: Any, **_: Any) -> None:
-        """Report a message that is not a task, or whose task is malformed: ``task_rejected``."""
-        if sender.app is self._app:
-            error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
-            self._never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
-
     def on_refused(self, request: Any) -> None:
         """Report a message that Celery rejects before it runs, as if its ``eta`` overflows."""
         exc = sys.exception()
         error = error_type(exc) if exc is not None else None
-        self._never_ran(request.name, request.request_dict, states.REJECTED, error)
+        self.never_ran(request.name, request.request_dict, states.REJECTED, error)
 
-    def _never_ran(
+    def never_ran(
         self, name: str, message: Mapping[str, Any], state: str, error: str | None = None
     ) -> None:
         try:
@@ -204,6 +184,40 @@ class MainProcess:
             run.end()
         except Exception:
             log_internal_error("report a message that did not run")
+
+
+def trace_main_process(app: Celery, main_process: MainProcess) -> None:
+    """Report what happens to messages in the main process of the workers of *app*."""
+    setattr(app, MAIN_PROCESS, main_process)
+    signals.task_revoked.connect(on_revoked, weak=False)
+    signals.task_unknown.connect(on_unknown, weak=False)
+    signals.task_rejected.connect(on_rejected, weak=False)
+
+
+def on_revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+    """Report a message that was revoked or expired before it ran: ``task_revoked``."""
+    main_process: MainProcess | None = getattr(sender.app, MAIN_PROCESS, None)
+    # One that was running is reported when its child is gone.
+    if main_process is not None and not terminated:
+        state = EXPIRED if expired else states.REVOKED
+        main_process.never_ran(sender.name, vars(request), state)
+
+
+def on_unknown(sender: Any, message: Any, name: str, id: Any, **_: Any) -> None:
+    """Report a message for a task that this worker does not have: ``task_unknown``."""
+    main_process: MainProcess | None = getattr(sender.app, MAIN_PROCESS, None)
+    if main_process is not None:
+        # In protocol 1, the id is not in the headers.
+        fields = {**_fields(sender, message), "id": id}
+        main_process.never_ran(name, fields, UNKNOWN, error_type(NotRegistered()))
+
+
+def on_rejected(sender: Any, message: Any, exc: Any, **_: Any) -> None:
+    """Report a message that is not a task, or whose task is malformed: ``task_rejected``."""
+    main_process: MainProcess | None = getattr(sender.app, MAIN_PROCESS, None)
+    if main_process is not None:
+        error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
+        main_process.never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
 
 
 def _reported_by_child(request: Any) -> Run | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, MutableMapping, Set
 from functools import cached_property, lru_cache, wraps
 from typing import Any, ClassVar
 
-from celery import Celery
+from celery import Celery, signals
 from opentelemetry.context import create_key
 from opentelemetry.trace import Span, SpanKind
 
@@ -43,7 +43,7 @@ class SendTracer:
     """Traces what one Celery app publishes."""
 
     def __init__(self, app: Celery) -> None:
-        self._app = app
+        self.app = app
         # A template has everything that is the same for all messages of a task, so it is made once.
         self._template = lru_cache(maxsize=1024)(self._make_template)
 
@@ -62,7 +62,7 @@ class SendTracer:
 
     @cached_property
     def _broker(self) -> Broker:
-        return broker_of(self._app.connection_for_write)
+        return broker_of(self.app.connection_for_write)
 
     def _make_template(
         self, task_name: str, parent_given: bool, broker: Broker | None
@@ -71,23 +71,23 @@ class SendTracer:
         kind = SpanKind.CLIENT if parent_given else SpanKind.PRODUCER
         return message_template("send", task_name, kind, broker or self._broker)
 
-    def on_publish(
-        self, body: Any, exchange: Any, routing_key: Any, declare: Any, headers: Any, **_: Any
-    ) -> None:
-        """Fill the headers at the last moment: Celery's ``before_task_publish``."""
-        send = Send.current()
-        if send is None or send.tracer is not self:
-            return
-        try:
-            message = headers if "id" in headers else body  # protocol 1 has its facts in the body
-            inject_into_message(headers, message, send.span)
-            facts = send.facts
-            facts.message = message_facts(message)
-            facts.destination, facts.routing_key = destination(
-                self._app, exchange, routing_key, declare
-            )
-        except Exception:
-            log_internal_error("put the trace into a message")
+
+def on_publish(
+    body: Any, exchange: Any, routing_key: Any, declare: Any, headers: Any, **_: Any
+) -> None:
+    """Fill the headers at the last moment: Celery's ``before_task_publish``."""
+    send = Send.current()
+    if send is None:
+        return
+    try:
+        message = headers if "id" in headers else body  # protocol 1 has its facts in the body
+        inject_into_message(headers, message, send.span)
+        facts = send.facts
+        facts.message = message_facts(message)
+        app = send.tracer.app
+        facts.destination, facts.routing_key = destination(app, exchange, routing_key, declare)
+    except Exception:
+        log_internal_error("put the trace into a message")
 
 
 def trace_sends(app: Celery, tracer: SendTracer) -> None:
@@ -97,6 +97,7 @@ def trace_sends(app: Celery, tracer: SendTracer) -> None:
     either of them, at any time.
     """
     setattr(app, SEND_TRACER, tracer)
+    signals.before_task_publish.connect(on_publish, weak=False)
     send_task: Any = Celery.send_task
     if hasattr(send_task, _MARK):
         return

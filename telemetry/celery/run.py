@@ -33,8 +33,15 @@ class Run(Hop[RunFacts]):
 
     id: object = None
     context: Context = NO_CONTEXT
+    #: The context before the run.
+    outside: Context = NO_CONTEXT
+    is_over: bool = False
     #: The message: the attributes of ``task.request`` while that holds the run.
     message: dict[str, Any] | None = None
+
+    def __reduce__(self) -> Any:
+        """Leave the run out of a request that is pickled or copied deeply."""
+        return type(None), ()
 
 
 def id_bits(message: Mapping[str, Any]) -> int:

@@ -31,3 +31,13 @@ def three(requests: list[Any]) -> None:
 @app.task(name="soon", base=Batches, flush_every=100, flush_interval=0.2)
 def soon(requests: list[Any]) -> None:
     """Take the messages of a fifth of a second."""
+
+
+@app.task(name="part")
+def part() -> None:
+    """Be a part of a chord."""
+
+
+@app.task(name="body")
+def body(results: list[None]) -> None:
+    """Be the body of a chord."""

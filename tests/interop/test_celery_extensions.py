@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, chord
 
 from telemetry.celery import instrument_celery
 from telemetry.otlp.decode import ReceivedSpan
@@ -97,6 +97,15 @@ class TestBatches:
 
         self._failing(app, receiver)
         self._flushed(app, receiver)
+
+    def test_a_chord_on_this_older_celery(
+        self, worker: Process, app: Celery, receiver: Receiver
+    ) -> None:
+        chord([app.signature("part")] * 2, app.signature("body"))()
+        spans = wait_for(receiver, part=2, body=1)
+        (body,), (send,) = named(spans, "process body"), named(spans, "send body")
+        parts = named(spans, "process part")
+        assert {link.span_id for link in body.links} == {each.span_id for each in [send, *parts]}
 
     @staticmethod
     def _failing(app: Celery, receiver: Receiver) -> None:

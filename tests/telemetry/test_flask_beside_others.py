@@ -350,6 +350,22 @@ def telemetry_context(headers: dict[str, str]) -> context.Context:
     return telemetry.extract(headers)
 
 
+def test_a_method_that_is_replaced_in_the_class_later_is_called(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Datadog and New Relic patch ``Flask.wsgi_app``."""
+    app, wsgi_app, called = instrument_flask(shop()), flask.Flask.wsgi_app, []
+
+    def theirs(self: flask.Flask, environ: Any, start_response: Any) -> Any:
+        called.append(self)
+        return wsgi_app(self, environ, start_response)
+
+    monkeypatch.setattr(flask.Flask, "wsgi_app", theirs)
+    get(app, "/items/1")
+    assert called == [app]
+    assert set(spans()) == {"GET /items/<id>"}
+
+
 class ServersFile:
     """A file wrapper like gunicorn's, which checks for its own class."""
 

@@ -79,8 +79,16 @@ def _path() -> list[str]:
     Celery's script removes the working directory once it has loaded the application.
     """
     folder = str(Path(__file__).absolute().parents[1 + __package__.count(".")])
-    path = list(map(os.path.abspath, sys.path))
+    path = [each for each in map(os.path.abspath, sys.path) if not _starts_an_agent(each)]
     return path if folder in path else [folder, *path]
+
+
+def _starts_an_agent(folder: str) -> bool:
+    """Return whether *folder* is the package by which ``ddtrace-run`` and the like start an agent.
+
+    It would trace the sender's exports.
+    """
+    return all(Path(folder, name).exists() for name in ("__init__.py", "sitecustomize.py"))
 
 
 def _inheritable() -> list[int]:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from ...conftest import free_port
+from ...processes import ROOT
 from .conftest import Collector, Program
 from .test_delivery import KILLED, once
 
@@ -365,3 +366,23 @@ def test_a_process_that_writes_while_the_sender_ends_is_delivered(
     program.run("spans(1, 'second')")
     (tmp_path / "go").touch()
     assert len(collector.wait_for(2)) == 2
+
+
+def test_the_agent_of_another_tracer_does_not_trace_the_sender(
+    program: Program, collector: Collector, tmp_path: Path
+) -> None:
+    """``ddtrace-run`` and the like put the folder of a package on the path of every process."""
+    agent = tmp_path / "agent"
+    agent.mkdir()
+    (agent / "__init__.py").touch()
+    (agent / "sitecustomize.py").write_text(
+        "import pathlib, sys\n"
+        "name = 'the sender' if '-P' in sys.orig_argv else 'it'\n"
+        f"pathlib.Path({str(tmp_path)!r}, name).touch()\n"
+    )
+    collector.start()
+    program.start.env["PYTHONPATH"] = f"{agent}:{ROOT}"
+    program.run("spans(1)")
+    collector.wait_for(1)
+    assert (tmp_path / "it").exists()
+    assert not (tmp_path / "the sender").exists()
