@@ -8,8 +8,6 @@ from flask import Flask, Response, request
 import telemetry
 from telemetry.flask import instrument_flask
 
-__all__ = ["create_app"]
-
 logger = logging.getLogger(__name__)
 
 #: The largest body of a request, in bytes. No route reads one.

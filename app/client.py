@@ -19,8 +19,6 @@ from opentelemetry.trace import StatusCode, format_trace_id
 import telemetry
 from telemetry.requests import traced_session
 
-__all__ = ["main"]
-
 #: Seconds that an answer may take, in addition to the wait in the request.
 TIMEOUT = 10.0
 

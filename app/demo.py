@@ -29,8 +29,6 @@ from telemetry.viewer.terminal import ping_header, ping_line, render_tree
 from .parts import Part, PartEnded, stop
 from .traces import ReceivedTraces
 
-__all__ = ["main"]
-
 #: Seconds until every part is up, and until the spans of the last ping have arrived.
 START, ARRIVAL = 40.0, 15.0
 

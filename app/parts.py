@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["Part", "PartEnded", "stop"]
-
 #: Seconds for an orderly end: a worker finishes its tasks and sends its spans.
 GRACE = 10.0
 

@@ -20,8 +20,6 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from kombu.messaging import Producer
 
-__all__ = ["Result", "TaskQueue", "Unreachable"]
-
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)

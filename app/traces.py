@@ -10,8 +10,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from telemetry.otlp.decode import ReceivedSpan, decode
 from telemetry.otlp.server import JSON, parse
 
-__all__ = ["ReceivedTraces"]
-
 #: Seconds that an answer may take, and the traces in one page, at most.
 TIMEOUT, PAGE_SIZE = 10.0, 200
 

@@ -15,8 +15,6 @@ from workers import tasks
 
 from .task_queue import Result, TaskQueue, Unreachable
 
-__all__ = ["views"]
-
 views = Blueprint("views", __name__)
 
 TASKS: Mapping[str, Task] = {"ping": tasks.ping, "retry": tasks.retry, "fail": tasks.fail}

@@ -17,8 +17,6 @@ from .measure import Usage
 from .names import BROKER, MARKS
 from .variants import chosen
 
-__all__ = ["NO_FLUSH", "app", "count", "create_app", "nothing", "take_snapshot"]
-
 #: A mark that sends nothing: there is nobody to send to.
 NO_FLUSH = "away"
 

@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass, fields
 from typing import Self
 
-__all__ = ["COMMAND", "VERSION", "Counts", "parse", "snapshot"]
-
 #: The caches are the same on every machine: size in bytes, ways, bytes of a line.
 COMMAND = (
     *("valgrind", "--tool=cachegrind", "--cachegrind-out-file=/dev/null"),

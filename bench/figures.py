@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from .stand import Run, await_that
 from .variants import BARE, CONTRIB, OURS, UNSAMPLED, Variant
 
-__all__ = ["Figure", "Sample", "Size", "Take", "figures"]
-
 #: Messages, or requests, before those that count: before the first turn, and before each.
 WARM, AGAIN = 300, 50
 

@@ -27,8 +27,6 @@ from .cachegrind import COMMAND, VERSION, Counts, parse
 from .stand import Failed, Run, Stand
 from .variants import BARE, CONTRIB, DATADOG, OURS, SENTRY, Variant
 
-__all__ = ["table"]
-
 VARIANTS = {one.name: one for one in (BARE, CONTRIB, OURS, SENTRY, DATADOG)}
 
 #: Tasks before those that are counted, and those.

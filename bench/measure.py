@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RUN", "Usage", "processes", "usage_of"]
-
 RUN = "BENCH_RUN"
 
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,5 @@
 """The names that the processes of the bench share."""
 
-__all__ = ["BROKER", "MARKS", "PLANS", "PUBLISHED", "QUEUE", "SINK", "TAKEN"]
-
 #: Environment: the broker's address, and the file of a worker's marks, a line of JSON each.
 BROKER, MARKS = "BENCH_BROKER", "BENCH_MARKS"
 

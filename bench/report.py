@@ -15,8 +15,6 @@ from typing import Any, Self
 
 from .stand import ROOT, broker_version
 
-__all__ = ["Samples", "Variants", "as_json", "print_results", "print_samples"]
-
 #: By variant: of each round, one mapping of numbers for each turn.
 Variants = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 

@@ -4,8 +4,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-__all__ = ["Sink"]
-
 
 class Sink:
     """Listen on a free port of the loopback interface, and count the requests."""

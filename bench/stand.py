@@ -26,8 +26,6 @@ from .names import BROKER, MARKS, PLANS, PUBLISHED, QUEUE, SINK, TAKEN
 from .sink import Sink
 from .variants import CHOICE, Variant
 
-__all__ = ["Failed", "Receiver", "Run", "Stand", "await_that", "broker_version"]
-
 ROOT = Path(__file__).parent.parent
 
 #: Redis has so many unless it is told otherwise.

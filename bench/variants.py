@@ -14,8 +14,6 @@ from celery import Celery, signals
 
 from .names import SINK
 
-__all__ = ["BARE", "CONTRIB", "DATADOG", "OURS", "SENTRY", "UNSAMPLED", "Variant", "chosen"]
-
 CHOICE = "BENCH_VARIANT"
 
 #: Seconds that Sentry may take to send what is left.

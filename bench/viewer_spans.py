@@ -12,8 +12,6 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-__all__ = ["LARGE", "backlog", "exports", "large_trace"]
-
 #: Spans of one trace and of one export: the SDK's batch is 512.
 TRACE, EXPORT = 8, 512
 

@@ -29,8 +29,6 @@ from telemetry.tracing.interpret import CELERY_TASK_NAME, CELERY_TASK_STATE
 from telemetry.tracing.measurements import Measurement, Series
 from telemetry.tracing.waits import CELERY_WAIT_PREFETCH, CELERY_WAIT_QUEUE, CELERY_WAIT_SCHEDULED
 
-__all__ = ["DASHBOARD", "RULES", "dashboard", "prometheus_names", "rules"]
-
 RULES = Path(__file__).parent / "prometheus-rules.yaml"
 DASHBOARD = Path(__file__).parent / "grafana-dashboard.json"
 

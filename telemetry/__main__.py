@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-__all__ = ["main"]
-
 MISSING = "the viewer needs {}: pip install 'queuehop[viewer]'"
 
 

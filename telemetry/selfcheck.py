@@ -22,8 +22,6 @@ from .setup import (
     sink,
 )
 
-__all__ = ["Process", "describe_process"]
-
 #: Its low 64 bits are zero, so a sampler by ratio samples it unless the ratio is 0.
 _TRACE_ID = 1 << 64
 _CONTRIB = {

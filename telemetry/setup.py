@@ -26,18 +26,6 @@ from .tracing.provider import HopTracerProvider
 from .tracing.record import SpanTemplate
 from .tracing.sink import Sink
 
-__all__ = [
-    "DEFAULT_SERVICE_NAME",
-    "flush",
-    "is_named_by_environment",
-    "is_set_up",
-    "names_in_code",
-    "setup",
-    "setup_worker",
-    "shutdown",
-    "sink",
-]
-
 DEFAULT_SERVICE_NAME = "test-py-manual-otlp"
 
 _provider: HopTracerProvider | None = None

@@ -6,8 +6,6 @@ from celery import Celery
 
 from telemetry.celery import instrument_celery
 
-__all__ = ["app"]
-
 _broker = os.environ.get("CELERY_BROKER_URL") or "redis://127.0.0.1:6379/0"
 _stores_results = _broker.startswith(("redis://", "rediss://", "sentinel://"))
 _log_prefix = "[%(asctime)s: %(levelname)s/%(processName)s] [trace=%(trace_id)s span=%(span_id)s] "

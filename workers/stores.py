@@ -34,8 +34,6 @@ from opentelemetry.util.types import AttributeValue
 
 from .celery import app
 
-__all__ = ["touch"]
-
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)
 

@@ -9,8 +9,6 @@ from celery import Task
 from . import stores
 from .celery import app
 
-__all__ = ["LENGTHS", "fail", "ping", "retry"]
-
 #: The lengths that a string may have.
 LENGTHS = range(1, 1025)
 

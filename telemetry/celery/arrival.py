@@ -20,8 +20,6 @@ from ..tracing.context import SPAN, attach, detach, get_current
 from .destination import queue_of
 from .run import IDS, QUEUE, RECEIVED_AT
 
-__all__ = ["headers_of", "note_arrival"]
-
 #: Marks the wrapped strategy, so that a second worker in one process wraps nothing twice.
 _MARK = "queuehop_traced"
 

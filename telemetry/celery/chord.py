@@ -17,9 +17,6 @@ from ..tracing.context import get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.record import ParentContext
 
-__all__ = ["chord_part_runs", "watch_chord"]
-
-
 #: While the result of a part is stored: takes the runs of all parts from the backend.
 _take_runs: ContextVar[Callable[[], list[ParentContext]] | None]
 _take_runs = ContextVar("queuehop_chord", default=None)

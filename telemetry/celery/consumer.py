@@ -32,8 +32,6 @@ from .message import Broker, broker_of, message_template
 from .run import QUEUE, RECEIVED_AT, Run, id_bits
 from .time_limit import guard_soft_time_limit
 
-__all__ = ["RunTracer", "trace_runs"]
-
 #: The attribute of an instrumented app: its ``RunTracer``.
 RUN_TRACER = "queuehop_runs"
 

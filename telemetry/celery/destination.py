@@ -11,8 +11,6 @@ from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE
 
 from ..tracing.faults import log_internal_error
 
-__all__ = ["destination", "queue_of"]
-
 #: The exchanges in which RabbitMQ holds a message with a countdown. Its routing key there has the
 #: bits of the countdown in front of its own.
 _DELAYED = "celery_delayed_"

@@ -28,8 +28,6 @@ from .consumer import RunTracer
 from .destination import queue_of
 from .run import QUEUE, Run, id_bits
 
-__all__ = ["MainProcess", "trace_main_process"]
-
 #: The attribute of an instrumented app: its ``MainProcess``.
 MAIN_PROCESS = "queuehop_main_process"
 

@@ -18,8 +18,6 @@ from ..tracing.interpret import CELERY_TASK_NAME
 from ..tracing.record import SpanTemplate
 from ..tracing.scope import hop_scope
 
-__all__ = ["Broker", "broker_of", "message_template"]
-
 # kombu's transports by the names of the conventions. Any other has its own name.
 _SYSTEMS = {
     "amqp": "rabbitmq",

@@ -20,8 +20,6 @@ from ..selfcheck import describe_process
 from ..setup import flush, sink
 from ..tracing.scope import SCOPE_NAME, hop_scope
 
-__all__ = ["COMMAND", "answer_doctor"]
-
 COMMAND = "queuehop_doctor"
 
 

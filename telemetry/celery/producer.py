@@ -23,8 +23,6 @@ from .destination import destination
 from .message import Broker, broker_of, message_template
 from .run import IDS, QUEUE, RECEIVED_AT, Run, current_run
 
-__all__ = ["SEND_TRACER", "SendTracer", "trace_sends"]
-
 #: The attribute of an instrumented app: its ``SendTracer``.
 SEND_TRACER = "queuehop"
 #: Marks the wrapped method, so that it is wrapped once.

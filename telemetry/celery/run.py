@@ -9,8 +9,6 @@ from opentelemetry.context import Context, create_key
 from ..tracing.hop import NO_CONTEXT, Hop
 from ..tracing.record import RunFacts
 
-__all__ = ["IDS", "QUEUE", "RECEIVED_AT", "Run", "current_run", "id_bits"]
-
 #: The worker's main process adds these to the headers of a message for its child, and never sends
 #: them: the time at which it received the message, the queue if that is not the routing key, and
 #: 128 random bits in hex for the ids of the run's span. If the child is killed, the main process

@@ -12,8 +12,6 @@ from celery.utils.dispatch import Signal
 
 from ..tracing.interrupts import is_uninterrupted, uninterrupted
 
-__all__ = ["SoftTimeLimit", "guard_soft_time_limit"]
-
 #: Seconds until the signal is sent once more, and how often at most. A span processor that does not
 #: return delays the limit no longer than that.
 DELAY, TRIES = 0.001, 100

@@ -13,25 +13,6 @@ from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 
 from .settings import boolean, number, reject
 
-__all__ = [
-    "LIGHTSTEP_ENDPOINT",
-    "LIGHTSTEP_HEADER",
-    "LS_ACCESS_TOKEN",
-    "NAMES",
-    "SIGNALS",
-    "Otlp",
-    "Protocol",
-    "Signal",
-    "Targets",
-    "is_enabled",
-    "is_grpc_target",
-    "otlp",
-    "shown",
-    "targets",
-    "turned_off_by",
-    "variable_of",
-]
-
 Signal = Literal["TRACES", "METRICS", "LOGS"]
 Protocol = Literal["grpc", "http/protobuf"]
 

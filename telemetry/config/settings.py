@@ -18,26 +18,6 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
 from .sdk import SpanLimits, logger, sampling
 
-__all__ = [
-    "LINK_COUNT_LIMIT",
-    "QUEUEHOP_STATE_DIR",
-    "Batch",
-    "DeliverySettings",
-    "Logs",
-    "Sampler",
-    "Spool",
-    "boolean",
-    "delivery",
-    "logs",
-    "number",
-    "reject",
-    "resource_attributes",
-    "sampler",
-    "span_limits",
-    "spool",
-    "state_directory",
-]
-
 QUEUEHOP_LOGS_CELERY = "QUEUEHOP_LOGS_CELERY"
 QUEUEHOP_LOGS_LEVEL = "QUEUEHOP_LOGS_LEVEL"
 QUEUEHOP_LOGS_LOGGERS = "QUEUEHOP_LOGS_LOGGERS"

@@ -15,8 +15,6 @@ from .load import NotFound, NotLoadable, load_celery, load_flask
 from .options import parser
 from .report import as_json, as_text
 
-__all__ = ["main"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks. Return 0 without findings, 1 with findings, 2 after a usage error."""

@@ -2,8 +2,6 @@
 
 from .finding import Finding
 
-__all__ = ["apart", "not_served"]
-
 
 def apart(what: str, arrived: bool, linked: bool) -> Finding:
     """Report that the request *what* did not continue the trace in its headers.

@@ -10,10 +10,6 @@ from celery import Celery, uuid
 from .finding import Finding
 from .tls import speaks_tls
 
-__all__ = [
-    "address", "check_broker", "is_login", "is_lost", "is_permission", "reason", "refusal",
-]  # fmt: skip
-
 #: Names, since neither redis nor amqp need be installed.
 _LOGIN = {"AccessRefused", "AuthenticationError", "NotAllowed"}
 

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from .finding import Finding
 
-__all__ = ["explain"]
-
 #: Each cause, and the codes (or beginnings of codes) that it explains. A cause that explains
 #: another cause comes first. ``@hop`` limits a code to a hop, since a cause on one host explains
 #: nothing on another.

@@ -7,8 +7,6 @@ from ..config.exporter import otlp, variable_of
 from .connection import Broken
 from .finding import Finding
 
-__all__ = ["check_exporter"]
-
 
 def check_exporter() -> Finding | None:
     """Export no spans to the configured collector, step by step."""

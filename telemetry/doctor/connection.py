@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 from ..config.exporter import Otlp, shown, variable_of
 from .finding import Finding
 
-__all__ = ["PREFACE", "TIMEOUT", "Broken", "WrongProtocol", "connected", "is_http_2", "server_of"]
-
 #: Seconds that each step may take.
 TIMEOUT = 5.0
 

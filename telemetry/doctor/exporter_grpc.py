@@ -13,8 +13,6 @@ from . import connection
 from .connection import PREFACE, Broken, WrongProtocol, connected, is_http_2, server_of
 from .tls import speaks_tls
 
-__all__ = ["check_grpc"]
-
 
 def check_grpc(target: Otlp) -> None:
     """Connect to *target*, check its protocol, and export. Raise Broken at the step that fails."""

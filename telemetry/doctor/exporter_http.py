@@ -10,8 +10,6 @@ from . import connection
 from .connection import PREFACE, Broken, WrongProtocol, connected, is_http_2, server_of
 from .tls import speaks_tls
 
-__all__ = ["check_http"]
-
 
 def check_http(target: Otlp) -> None:
     """Connect to *target*, check its protocol, and export. Raise Broken at the step that fails."""

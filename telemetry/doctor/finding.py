@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Finding", "hide_secrets"]
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -13,8 +13,6 @@ from typing import Any
 
 from .finding import Finding
 
-__all__ = ["NotFound", "NotLoadable", "load_celery", "load_flask"]
-
 
 class NotFound(Exception):
     """An option does not name an application."""

@@ -12,8 +12,6 @@ from opentelemetry import trace
 from ..propagation.doctor import DOCTOR_TASK, REPLY_TO
 from .origin import context_of
 
-__all__ = ["Mailbox"]
-
 #: kombu has no types for it.
 _Queue: Any = entity.Queue
 

@@ -10,8 +10,6 @@ from ..selfcheck import Process
 from .finding import Finding
 from .workers import Workers
 
-__all__ = ["check_names"]
-
 
 def check_names(app: Celery, web: Process | None, workers: Workers) -> Iterator[Finding]:
     """Compare the service names of *web*, of the *workers* and of beat."""

@@ -13,8 +13,6 @@ from .bounded import within
 from .broker import TIMEOUT, address
 from .finding import Finding
 
-__all__ = ["nobody"]
-
 _SERIALIZERS = ("json", "pickle", "msgpack", "yaml")
 
 #: Seconds to wait for an answer in another serializer.

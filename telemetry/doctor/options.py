@@ -7,8 +7,6 @@ from urllib.parse import quote, urlsplit
 
 from .finding import hide_secrets
 
-__all__ = ["parser"]
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the doctor's options."""

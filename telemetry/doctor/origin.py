@@ -9,8 +9,6 @@ from ..propagation import inject
 from ..propagation.doctor import DOCTOR_MEMBER
 from ..propagation.traceparent import TraceContext
 
-__all__ = ["context_of", "headers_of", "origin"]
-
 
 def origin(low_bits: int, counted: bool) -> trace.SpanContext:
     """Return the context of a new trace whose id ends in the 64 *low_bits*.

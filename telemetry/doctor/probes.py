@@ -22,8 +22,6 @@ from .spool_directory import check_directory
 from .web_process import check_process
 from .workers import SET_UP, Workers
 
-__all__ = ["check_probes", "doubled", "not_published"]
-
 
 @dataclass
 class _Probe:

@@ -21,8 +21,6 @@ from .mailbox import Mailbox
 from .origin import context_of, origin
 from .spans import EndedSpans
 
-__all__ = ["app_of_threads", "check_send", "check_shared_tasks", "check_task_classes"]
-
 #: Seconds for a message to arrive in the doctor's own queue.
 _TRAVEL = 2.0
 

@@ -21,8 +21,6 @@ from .results import check_result_backend, wants_results
 from .web_process import check_unused_names
 from .workers import Workers, ask, check_worker
 
-__all__ = ["check_queue"]
-
 #: kombu has no types for it.
 _get_encoder: Any = compression.get_encoder
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from .finding import Finding
 
-__all__ = ["as_json", "as_text"]
-
 
 def as_json(findings: list[Finding], hints: list[Finding]) -> str:
     """Return the report as a JSON object."""

@@ -20,8 +20,6 @@ from .finding import Finding
 from .origin import headers_of, origin
 from .spans import EndedSpans
 
-__all__ = ["check_request"]
-
 #: The queues to which views have published, each with one of the tasks.
 Published = dict[str, str]
 

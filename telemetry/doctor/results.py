@@ -16,8 +16,6 @@ from .bounded import within
 from .broker import TIMEOUT, is_login, reason, refusal
 from .finding import Finding
 
-__all__ = ["backend_of", "check_result", "check_result_backend", "wants_results"]
-
 
 def wants_results(app: Celery) -> bool:
     """Return whether *app* has a result backend and uses it by default.

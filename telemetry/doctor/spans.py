@@ -6,8 +6,6 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-__all__ = ["EndedSpans"]
-
 
 class EndedSpans(SpanProcessor):
     """Collects the spans that end from now on, if the provider accepts span processors."""

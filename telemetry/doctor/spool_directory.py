@@ -7,8 +7,6 @@ from ..config.settings import QUEUEHOP_STATE_DIR
 from ..selfcheck import Process
 from .finding import Finding
 
-__all__ = ["check_directory"]
-
 
 def check_directory(process: Process, hop: str) -> Finding | None:
     """Report the directory of *process*, at *hop*, if it cannot be written."""

@@ -3,8 +3,6 @@
 import socket
 import ssl
 
-__all__ = ["speaks_tls"]
-
 
 def speaks_tls(host: str, port: int, timeout: float = 5.0) -> bool:
     """Return whether a TLS handshake with *host* succeeds, with any certificate."""

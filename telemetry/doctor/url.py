@@ -17,8 +17,6 @@ from .finding import Finding
 from .origin import headers_of, origin
 from .tls import speaks_tls
 
-__all__ = ["check_url"]
-
 
 def check_url(url: str, timeout: float, counted: bool) -> Iterator[Finding]:
     """Send a GET to *url*, and read the answer of the Flask app about its span."""

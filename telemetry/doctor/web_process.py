@@ -9,8 +9,6 @@ from ..flask import EXTENSION
 from ..selfcheck import Process, describe_process
 from .finding import Finding
 
-__all__ = ["check_process", "check_unused_names", "check_web"]
-
 
 def check_web(app: Flask) -> Iterator[Finding]:
     """Check the set-up of *app* and of this process."""

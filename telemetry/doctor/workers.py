@@ -16,8 +16,6 @@ from .finding import Finding
 from .spool_directory import check_directory
 from .web_process import check_process
 
-__all__ = ["SET_UP", "Workers", "ask", "check_worker"]
-
 #: Seconds to wait for answers: a short try, and a longer one if no worker has answered.
 _PATIENCE = (1.0, 2.0)
 

@@ -41,8 +41,6 @@ from ..tracing.measurements import Measurement, Series
 from ..tracing.scope import hop_scope
 from ..tracing.waits import CELERY_WAIT_PREFETCH, CELERY_WAIT_QUEUE, CELERY_WAIT_SCHEDULED
 
-__all__ = ["SPANS_DROPPED", "Aggregation", "spans_dropped"]
-
 Attributes = Mapping[str, Any]
 
 #: The trace id, the span id and the end of a span; None if it is not sampled.

@@ -23,8 +23,6 @@ from .sender.deliveries import Deliveries
 from .sender.delivery import Delivery, Source
 from .status import SignalStatus, log_status
 
-__all__ = ["MemorySink"]
-
 #: How many origins are kept: there is one for each hop, task and queue.
 MAX_ORIGINS = 4096
 

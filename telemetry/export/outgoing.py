@@ -16,20 +16,6 @@ from ..tracing.measurements import Measurement, measurement
 from ..tracing.record import Record, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
 
-__all__ = [
-    "FIELDS",
-    "LOGS",
-    "AnyRecord",
-    "Encoded",
-    "Measured",
-    "Origin",
-    "OriginOf",
-    "Outgoing",
-    "Stream",
-    "origin_of",
-    "outgoing",
-]
-
 #: The template in the origin of log records. Each record has the name of its own logger.
 LOGS = SpanTemplate("", 0, {}, Scope(""))
 

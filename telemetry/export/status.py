@@ -7,8 +7,6 @@ from typing import NamedTuple
 from ..config.exporter import NAMES, SIGNALS
 from ..tracing.faults import logger
 
-__all__ = ["SignalStatus", "log_status"]
-
 
 class SignalStatus(NamedTuple):
     """The status of one signal."""

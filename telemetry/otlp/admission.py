@@ -9,8 +9,6 @@ refused, and its exporter sends it again.
 import threading
 from contextlib import ExitStack
 
-__all__ = ["LARGE_OBJECTS", "Busy", "Ticket"]
-
 #: The most bytes of a small export.
 SMALL = 64 * 1024
 

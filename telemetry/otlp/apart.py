@@ -15,8 +15,6 @@ from importlib import import_module
 from .bounds import Malformed, TooLarge
 from .signals import Exports
 
-__all__ = ["Reader", "main", "read_apart"]
-
 #: Reads a body. Returns its spans and log records, and the name of its format.
 Reader = Callable[[bytes], tuple[Exports, str]]
 

@@ -7,8 +7,6 @@ from google.protobuf.descriptor import Descriptor
 
 from .protobuf import walk
 
-__all__ = ["MAX_IMPORTED", "MAX_OBJECTS", "Malformed", "TooLarge", "check_json", "check_protobuf"]
-
 #: The most objects of one export: spans, attributes, their values, and everything else nested.
 MAX_OBJECTS = 300_000
 

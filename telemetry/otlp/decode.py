@@ -16,20 +16,6 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
 from .signals import SIGNALS
 
-__all__ = [
-    "Attributes",
-    "Event",
-    "Link",
-    "ReceivedLog",
-    "ReceivedSpan",
-    "decode",
-    "decode_attributes",
-    "decode_log",
-    "decode_logs",
-    "decode_span",
-    "decode_value",
-]
-
 Attributes = Mapping[str, Any]
 Item = TypeVar("Item")
 

@@ -26,14 +26,6 @@ from ..tracing.interpret import (
 from ..tracing.record import Record, RecordedEvent, RecordedLink, RecordedLog, SpanTemplate
 from ..tracing.scope import Scope
 
-__all__ = [
-    "encode_log",
-    "encode_request",
-    "encode_resource_spans",
-    "encode_scope_spans",
-    "encode_span",
-]
-
 #: The most cached keys, and cached values of each. Ids never repeat: they fill their cache, and
 #: are then encoded each time.
 _MAX_KEYS = 256

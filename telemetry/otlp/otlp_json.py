@@ -12,8 +12,6 @@ from google.protobuf.message import Message
 from .bounds import MAX_SPANS, Malformed, TooLarge
 from .signals import SIGNALS, Export
 
-__all__ = ["from_json", "grouped", "to_json"]
-
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 

@@ -10,8 +10,6 @@ from functools import cache
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-__all__ = ["walk", "with_utf8"]
-
 #: The wire types of protobuf. The two of a group have no content: its fields follow.
 _VARINT, _LENGTH, _GROUP = 0, 2, (3, 4)
 

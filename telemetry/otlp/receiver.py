@@ -16,8 +16,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from .decode import ReceivedLog, ReceivedSpan, decode, decode_logs
 from .server import Take, grpc_server
 
-__all__ = ["Receiver"]
-
 Item = TypeVar("Item")
 
 #: Beyond this number of spans, and of log records, the oldest are dropped.

@@ -23,21 +23,6 @@ from .otlp_json import from_json
 from .protobuf import with_utf8
 from .signals import SIGNALS, Export, Exports
 
-__all__ = [
-    "JSON",
-    "PROTOBUF",
-    "Busy",
-    "Malformed",
-    "Take",
-    "TooLarge",
-    "encode_response",
-    "grpc_server",
-    "gunzip",
-    "parse",
-    "receive",
-    "response_to",
-]
-
 #: The most bytes of an export after decompression, over HTTP and over gRPC. gRPC decompresses an
 #: export for each of its threads before they can reserve room.
 MAX_MESSAGE = 32 * 1024 * 1024

@@ -17,8 +17,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-__all__ = ["SIGNALS", "Export", "Exports", "Signal"]
-
 Export = TypeVar("Export", ExportTraceServiceRequest, ExportLogsServiceRequest)
 
 

@@ -22,8 +22,6 @@ from .carrier import HEADERS_GETTER, read_headers
 from .configured import configured_propagators
 from .traceparent import TRACEPARENT, format_traceparent, parse_traceparent
 
-__all__ = ["extract", "extract_parent", "has_parent", "headers_in", "inject", "inject_parent"]
-
 
 def inject(carrier: MutableMapping[str, Any], context: Context | None = None) -> None:
     """Write *context*, by default the current one, into *carrier*. Never raises."""

@@ -20,8 +20,6 @@ from opentelemetry.propagators.textmap import (
 from ..tracing.faults import RateLimit, log_internal_error, logger
 from .carrier import header_values
 
-__all__ = ["BAGGAGE", "IN_CONTEXT", "Baggage", "merge_baggage"]
-
 Member = TypeVar("Member")
 
 BAGGAGE = "baggage"

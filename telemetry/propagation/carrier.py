@@ -4,8 +4,6 @@ from typing import Any
 
 from opentelemetry.propagators.textmap import Getter
 
-__all__ = ["HEADERS_GETTER", "header_values", "read_headers"]
-
 #: Of more values of one header, the rest is not read.
 _MAX_VALUES = 1024
 

@@ -22,8 +22,6 @@ from ..tracing.tracestate import TRACESTATE
 from .baggage import BAGGAGE, Baggage
 from .traceparent import TRACEPARENT, TraceContext
 
-__all__ = ["Propagators", "configured_propagators"]
-
 
 class Propagators(TextMapPropagator):
     """Several propagators, one after the other. If one fails, the others still run."""

@@ -1,7 +1,5 @@
 """Marks in the requests and messages of ``python -m telemetry doctor``."""
 
-__all__ = ["DOCTOR_HEADER", "DOCTOR_MEMBER", "DOCTOR_TASK", "REPLY_TO"]
-
 #: The member of ``tracestate`` in the doctor's own traces, which the viewer does not count.
 DOCTOR_MEMBER = ("queuehop", "doctor")
 #: The name of the library's task by which a worker answers.

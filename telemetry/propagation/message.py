@@ -7,8 +7,6 @@ from .carrier import read_headers
 from .configured import configured_propagators
 from .traceparent import TRACEPARENT
 
-__all__ = ["LINKS", "RELATION", "SENT_AT", "trace_headers"]
-
 #: When the producer handed the message over: Unix time in seconds, as a decimal string.
 SENT_AT = "queuehop-sent-at"
 #: The spans that the run must link to: traceparents, comma-separated.

@@ -20,15 +20,6 @@ from ..tracing.record import Parent, ParentContext
 from ..tracing.tracestate import TRACESTATE, HeaderTraceState, format_tracestate
 from .carrier import header_values
 
-__all__ = [
-    "TRACEPARENT",
-    "TraceContext",
-    "format_links",
-    "format_traceparent",
-    "parse_links",
-    "parse_traceparent",
-]
-
 TRACEPARENT = "traceparent"
 
 # A higher version may have more after a dash, which is ignored. A comma there means that a server

@@ -15,16 +15,6 @@ from .faults import log_internal_error
 from .record import Parent, ParentContext
 from .span import HopSpan
 
-__all__ = [
-    "SPAN",
-    "attach",
-    "detach",
-    "get_current",
-    "parent_in",
-    "parent_of",
-    "with_span",
-]
-
 #: The key of the current span in a context.
 SPAN = next(iter(trace.set_span_in_context(INVALID_SPAN, Context())))
 

@@ -11,8 +11,6 @@ from .context import attach, detach, get_current, with_span
 from .interrupts import cleans_up
 from .span import fail_as_asked
 
-__all__ = ["CurrentSpan"]
-
 
 class CurrentSpan:
     """``with CurrentSpan(start) as span``: a span that is current inside, or a decorator for it.

@@ -6,8 +6,6 @@ import time
 
 from .interrupts import uninterrupted
 
-__all__ = ["RateLimit", "is_soft_time_limit", "log_internal_error", "logger"]
-
 logger = logging.getLogger("telemetry")
 
 #: Seconds between two lines about the same fault.

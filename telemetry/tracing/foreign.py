@@ -16,8 +16,6 @@ from .interrupts import cleans_up
 from .record import Facts, Parent, Record, RecordedLink, SpanTemplate
 from .span import api_link
 
-__all__ = ["ForeignSpan"]
-
 
 class ForeignSpan:
     """The *span* of a hop, started by *provider*. Describes it by the hop's *facts*."""

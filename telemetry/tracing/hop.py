@@ -21,8 +21,6 @@ from .provider import HopTracerProvider
 from .record import Facts, Parent, RecordedLink, SpanTemplate
 from .span import HopSpan, error_type, exception_message
 
-__all__ = ["NO_CONTEXT", "Hop"]
-
 NO_CONTEXT = Context()
 
 F = TypeVar("F", bound=Facts)

@@ -63,18 +63,6 @@ from .waits import (
     waits,
 )
 
-__all__ = [
-    "CELERY_TASK_NAME",
-    "CELERY_TASK_STATE",
-    "Attributes",
-    "Interpretation",
-    "interpret",
-    "log_attributes",
-    "severity_number",
-    "severity_text",
-    "waits_of",
-]
-
 CELERY_TASK_NAME = "celery.task.name"
 CELERY_TASK_STATE = "celery.task.state"
 CELERY_TASK_RETRIES = "celery.task.retries"

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-__all__ = ["cleans_up", "is_uninterrupted", "uninterrupted"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 _cleaning_up: set[CodeType] = set()

@@ -9,8 +9,6 @@ from opentelemetry.util.types import Attributes
 from ..config.sdk import SpanLimits
 from .record import RecordedLink
 
-__all__ = ["clean", "exceeds", "is_plain", "recorded_link"]
-
 #: Types of attribute values that need no cleaning.
 _PLAIN = frozenset({str, float, bool})
 _INT64 = 1 << 63

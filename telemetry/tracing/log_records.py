@@ -22,8 +22,6 @@ from .masking import is_secret_name, mask
 from .record import RecordedException, RecordedLog
 from .span import error_type, exception_message
 
-__all__ = ["LogRecorder", "record_logs"]
-
 #: Marks the wrapped method, so that it is wrapped once.
 _MARK = "queuehop_recorded"
 

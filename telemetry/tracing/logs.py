@@ -10,8 +10,6 @@ from opentelemetry import trace
 
 from .faults import log_internal_error
 
-__all__ = ["correlate_logs", "unrecorded"]
-
 #: Marks the wrapped method, so that it is wrapped once.
 _MARK = "queuehop_correlated"
 

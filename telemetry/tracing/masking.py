@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["is_secret_name", "mask"]
-
 #: Finds a name whose value may be a secret.
 is_secret_name = re.compile(
     "(?i)pass(?:word|wd|phrase)|secret|token|api[_-]?key|private|credential|cookie|session"

@@ -37,8 +37,6 @@ from .interpret import CELERY_TASK_NAME, CELERY_TASK_STATE, Attributes
 from .record import ClientFacts, Record, RunFacts, SendFacts, ServerFacts, SpanTemplate
 from .waits import CELERY_WAIT_PREFETCH, CELERY_WAIT_QUEUE, CELERY_WAIT_SCHEDULED
 
-__all__ = ["Measurement", "Series", "measurement"]
-
 
 class Series:
     """Instruments that are measured together, with the same *attributes*, and the *key* of these.

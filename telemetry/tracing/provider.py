@@ -30,8 +30,6 @@ from .scope import Scope
 from .sink import Sink
 from .span import HopSpan, api_link
 
-__all__ = ["SPAN_ID", "HopTracerProvider"]
-
 _SAMPLED, _RANDOM = int(TraceFlags.SAMPLED), int(TraceFlags.RANDOM_TRACE_ID)
 
 #: The bits of a span's id.

@@ -19,30 +19,6 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from .scope import Scope
 from .tracestate import HeaderTraceState
 
-__all__ = [
-    "ENVIRON_FIELDS",
-    "MESSAGE_FIELDS",
-    "ClientFacts",
-    "Facts",
-    "Parent",
-    "ParentContext",
-    "Record",
-    "RecordedEvent",
-    "RecordedException",
-    "RecordedLink",
-    "RecordedLog",
-    "RunFacts",
-    "SendFacts",
-    "ServerFacts",
-    "SpanTemplate",
-    "environ_facts",
-    "message_facts",
-    "pack",
-    "span_context",
-    "unpack",
-    "unpack_log",
-]
-
 
 class SpanTemplate(Struct, array_like=True, eq=False):
     """The common part of all spans of one hop: name, kind and static attributes.

@@ -9,8 +9,6 @@ from opentelemetry.semconv.schemas import Schemas
 
 from .interrupts import uninterrupted
 
-__all__ = ["SCOPE_NAME", "Scope", "hop_scope"]
-
 #: The scope's name, and that of the distribution.
 SCOPE_NAME = "queuehop"
 

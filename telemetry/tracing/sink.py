@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 from .record import Record, RecordedLog, SpanTemplate
 
-__all__ = ["Sink"]
-
 
 class Sink:
     """Receives the records of one process. This base class drops them.

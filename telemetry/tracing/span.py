@@ -27,16 +27,6 @@ from .interrupts import cleans_up, uninterrupted
 from .limits import clean, exceeds, is_plain, recorded_link
 from .record import Parent, Record, RecordedEvent, RecordedLink, SpanTemplate, span_context
 
-__all__ = [
-    "HopSpan",
-    "SpanOwner",
-    "api_link",
-    "error_type",
-    "exception_message",
-    "fail_as_asked",
-    "readable",
-]
-
 logger = logging.getLogger(__package__)
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from opentelemetry.trace import TraceState
 
-__all__ = ["TRACESTATE", "HeaderTraceState", "format_tracestate"]
-
 TRACESTATE = "tracestate"
 
 _MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=([ -+\--<>-~]{0,255}[!-+\--<>-~])")

@@ -3,17 +3,6 @@
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = [
-    "CELERY_WAIT_PREFETCH",
-    "CELERY_WAIT_QUEUE",
-    "CELERY_WAIT_SCHEDULED",
-    "CELERY_WAIT_SKEWED",
-    "Waits",
-    "parse_eta",
-    "parse_time",
-    "waits",
-]
-
 #: A message is sent in this range, in Unix seconds: the years 2001 to 5138.
 EARLIEST, LATEST = 1e9, 1e11
 

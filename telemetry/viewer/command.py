@@ -33,8 +33,6 @@ from .terminal import render_tree
 from .web.api import create_app
 from .web.events import Events
 
-__all__ = ["print_trace", "serve", "view"]
-
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 #: The switch interval between threads, in seconds. The viewer answers a request in many short

@@ -1,7 +1,5 @@
 """Durations as people read them: ``412 ms``, ``4 min 27 s``. ``format.js`` has the same rules."""
 
-__all__ = ["duration", "number", "precision", "unit_of"]
-
 MICROSECOND, MILLISECOND, SECOND = 10**3, 10**6, 10**9
 
 #: The upper limit of a duration in nanoseconds, its unit, the length of the unit, and the decimals.

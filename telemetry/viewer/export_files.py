@@ -10,8 +10,6 @@ from ..otlp.otlp_json import grouped, to_json
 from .store.log_table import stored_logs
 from .store.read import stored_spans
 
-__all__ = ["trace_document"]
-
 
 def trace_document(db: sqlite3.Connection, number: int, trace_id: str) -> dict[str, Any]:
     """Return all spans and log records of a trace: ids in hex, 64-bit numbers as strings."""

@@ -21,8 +21,6 @@ from ..otlp.server import gunzip
 from ..otlp.signals import Exports
 from .jaeger import JAEGER, from_jaeger
 
-__all__ = ["Imported", "read_file"]
-
 #: The largest size of a file after decompression, in bytes.
 LARGEST = 128 * 1024 * 1024
 

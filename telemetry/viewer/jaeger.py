@@ -15,8 +15,6 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
 from ..otlp.bounds import Malformed
 
-__all__ = ["JAEGER", "from_jaeger"]
-
 JAEGER = "Jaeger's JSON"
 
 KINDS = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 
-__all__ = ["Box", "Point", "place_labels"]
-
 Point = tuple[float, float]
 #: Left, top, right and bottom.
 Box = tuple[float, float, float, float]

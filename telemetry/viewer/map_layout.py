@@ -14,8 +14,6 @@ import graphlay
 
 from .map_labels import Box, Point, place_labels
 
-__all__ = ["LABEL", "lay_out"]
-
 #: The direction of messages, by its name in the API and in graphlay.
 DIRECTIONS = {"right": "leftright", "down": "topbottom"}
 

@@ -23,8 +23,6 @@ from ..otlp.decode import ReceivedSpan
 from .analysis.verdict import SEND, by_trace, judge
 from .duration import duration
 
-__all__ = ["ping_header", "ping_line", "render_tree"]
-
 TASK_STATE = "celery.task.state"
 WAIT_QUEUE = "celery.wait.queue"
 IN_QUEUE = "in {queue}"

@@ -8,8 +8,6 @@ from ..outgoing import Encoded
 from .delivery import Delivery, Source
 from .transport import ExportResult, Outcome, Transport
 
-__all__ = ["BatchDelivery"]
-
 #: The largest request in bytes. Collectors accept 4 MiB unless configured otherwise.
 LARGEST_REQUEST = 2 * 1024 * 1024
 

@@ -9,8 +9,6 @@ from .delivery import Delivery, Source
 from .metric_delivery import MetricDelivery
 from .transport import Transport
 
-__all__ = ["Deliveries", "open_transport"]
-
 #: How many requests of one signal are sent before it is the next signal's turn.
 ROUND = 16
 

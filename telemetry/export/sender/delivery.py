@@ -9,8 +9,6 @@ from typing import Any
 from ...config.exporter import SIGNALS, Signal
 from .transport import ExportResult, Transport
 
-__all__ = ["Buffer", "Delivery", "Source"]
-
 #: Seconds between two tries: the first, the longest, and the longest if somebody must correct
 #: something.
 FIRST, LONGEST, SLOWEST = 0.25, 5.0, 30.0

@@ -11,8 +11,6 @@ from grpc import StatusCode as Code
 from ...config.exporter import Otlp, Signal
 from .transport import ExportResult, Outcome, Transport, delivered, one_line
 
-__all__ = ["GrpcTransport", "open_channel"]
-
 _METHODS: dict[Signal, str] = {
     "TRACES": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "METRICS": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",

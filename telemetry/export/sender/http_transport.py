@@ -27,8 +27,6 @@ from ...config.exporter import Otlp, Signal, shown
 from ...tracing.scope import hop_scope
 from .transport import ExportResult, Outcome, Transport, delivered, one_line
 
-__all__ = ["HttpTransport", "proxy_for", "tls_context"]
-
 PROTOBUF = "application/x-protobuf"
 
 #: The request is the reason: the collector would refuse it again.

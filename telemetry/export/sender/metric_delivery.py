@@ -24,8 +24,6 @@ from ..outgoing import Measured
 from .delivery import Delivery, Source
 from .transport import Outcome, Transport
 
-__all__ = ["MetricDelivery"]
-
 
 class MetricDelivery(Delivery):
     """Sends the metrics of all sources every *interval* seconds."""

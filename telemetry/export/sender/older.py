@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from ..spool.directory import SpoolDirectory
 
-__all__ = ["count_older_spans"]
-
 #: A magic number, the length of the payload, a checksum, a kind.
 _HEADER = struct.Struct("4sIIB")
 

@@ -25,8 +25,6 @@ from .delivery import Delivery
 from .older import count_older_spans
 from .segment import LatestChunks, Segment
 
-__all__ = ["main"]
-
 #: Seconds that a sender waits for the collector if no application is left.
 LINGER = 5.0
 

@@ -12,8 +12,6 @@ from ..spool.frames import LOG
 from ..spool.reader import Chunk, SegmentReader
 from .delivery import Buffer, Source
 
-__all__ = ["LatestChunks", "Segment"]
-
 #: The number of chunks that are in memory, of all segments together.
 LATEST_CHUNKS = 16
 

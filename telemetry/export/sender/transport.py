@@ -15,8 +15,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ...config.exporter import Signal
 
-__all__ = ["ExportResult", "Outcome", "Transport", "delivered", "one_line"]
-
 
 class Outcome(Enum):
     """The outcome of one export."""

@@ -19,8 +19,6 @@ from typing import NamedTuple
 from .private import open_private, opened, private_directory, read_private
 from .sender_files import SenderFiles
 
-__all__ = ["Acknowledged", "SpoolDirectory", "tree_of"]
-
 _SEGMENT = ".spool"
 _ACKNOWLEDGED = ".ack"
 _OFFSETS = struct.Struct("<QQQ")

@@ -21,8 +21,6 @@ from .reader import recent_records
 from .watch import Watch
 from .writer import Writer
 
-__all__ = ["DiskSink"]
-
 #: The format of the files. Versions with another format use another directory.
 FORMAT = 7
 

@@ -15,20 +15,6 @@ from hashlib import blake2b
 from typing import NamedTuple
 from zlib import crc32
 
-__all__ = [
-    "DEFINITION",
-    "HEADER",
-    "LARGEST",
-    "LOG",
-    "RECORD",
-    "Definition",
-    "Frame",
-    "define",
-    "frame",
-    "seed",
-    "unpack",
-]
-
 #: The content is an origin. Other frames refer to it by its id.
 DEFINITION = b"\x01"
 #: The content is a record.

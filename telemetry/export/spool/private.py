@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["open_private", "opened", "private_directory", "read_private"]
-
 #: Bytes that are read of a file.
 _MOST = 64 * 1024
 

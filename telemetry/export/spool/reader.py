@@ -11,8 +11,6 @@ from ..outgoing import AnyRecord, Origin
 from . import frames
 from .directory import SpoolDirectory
 
-__all__ = ["Chunk", "SegmentReader", "recent_records"]
-
 #: Bytes read at a time.
 CHUNK = 1024 * 1024
 

@@ -15,8 +15,6 @@ import msgspec
 from ..status import SignalStatus
 from .private import open_private, opened, read_private
 
-__all__ = ["SenderFiles", "SenderStatus", "wait"]
-
 #: Seconds between two log lines, of any process, of one kind.
 LOG_INTERVAL = 60.0
 

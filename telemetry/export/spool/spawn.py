@@ -14,8 +14,6 @@ from pathlib import Path
 
 from .directory import SpoolDirectory
 
-__all__ = ["interpreter", "start"]
-
 #: The descriptor of the sender's lock, in the sender.
 LOCK = 3
 

@@ -10,8 +10,6 @@ from ..status import log_status
 from . import spawn
 from .directory import SpoolDirectory
 
-__all__ = ["Watch"]
-
 #: Seconds between two looks.
 INTERVAL = 2.0
 

@@ -19,8 +19,6 @@ from .directory import SpoolDirectory, tree_of
 from .frames import LARGEST, Definition, frame, seed
 from .watch import Watch
 
-__all__ = ["Writer"]
-
 #: A segment has this part of the bytes that may wait, and of the seconds.
 PART = 8
 

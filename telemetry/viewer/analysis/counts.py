@@ -15,18 +15,6 @@ from ...otlp.decode import ReceivedSpan
 from .hops import Trace
 from .messaging import broker_of, is_doctors, number, queue_of, retries_of, state_of, task_of, text
 
-__all__ = [
-    "OUTCOMES",
-    "Flow",
-    "Key",
-    "Run",
-    "counted",
-    "exception_of",
-    "name_of",
-    "queue_node",
-    "runs_of",
-]
-
 #: Longer names are cut.
 LONGEST_NAME = 200
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from ...otlp.decode import ReceivedSpan
 from .wait import Node, Wait
 
-__all__ = ["Segment", "critical_path"]
-
 #: A part of the path: the node, its start and its end. None means that no node was active.
 Segment = tuple[Node | None, int, int]
 

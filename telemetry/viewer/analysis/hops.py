@@ -16,8 +16,6 @@ from .messaging import Role, message_id_of, retries_of, role_of, state_of, task_
 from .sentence import rounded, sentence
 from .wait import NEVER, STUCK_AFTER, LiveState, Node, Wait, live_wait, wait_of
 
-__all__ = ["LIVE_STATES", "Elsewhere", "Part", "Status", "Trace"]
-
 Status = Literal[
     "ok", "error", "stuck", "expired", "overdue", "waiting", "scheduled", "broken", "revoked"
 ]

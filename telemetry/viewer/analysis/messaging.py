@@ -21,22 +21,6 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from ...otlp.decode import ReceivedSpan
 from ...propagation.doctor import DOCTOR_MEMBER, DOCTOR_TASK
 
-__all__ = [
-    "Role",
-    "broker_of",
-    "consumer_of",
-    "is_doctors",
-    "is_taker",
-    "message_id_of",
-    "number",
-    "queue_of",
-    "retries_of",
-    "role_of",
-    "state_of",
-    "task_of",
-    "text",
-]
-
 Role = Literal["send", "run", "take", ""]
 
 #: The role of each operation of the conventions, old and new. Settling a message has no role.

@@ -9,8 +9,6 @@ from .hops import Trace
 from .messaging import queue_of, task_of
 from .wait import LiveState, Wait
 
-__all__ = ["missing_parent", "problems"]
-
 #: Smaller differences between clocks are not reported, in nanoseconds.
 SKEW = 10**6
 

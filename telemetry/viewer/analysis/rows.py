@@ -19,8 +19,6 @@ from .messaging import consumer_of, state_of, task_of, text
 from .problems import missing_parent, problems
 from .wait import Node, Wait
 
-__all__ = ["error_of", "flags_of", "head_of", "in_ms", "rows_of"]
-
 #: If a message has more attempts than this, all but the last are folded into one row.
 FOLDED = 2
 

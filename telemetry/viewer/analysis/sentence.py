@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from ..duration import duration, number, precision, unit_of
 
-__all__ = ["rounded", "sentence"]
-
 SECOND, MINUTE = 10**9, 60 * 10**9
 
 

@@ -14,8 +14,6 @@ from .messaging import is_doctors, queue_of, task_of, text
 from .rows import in_ms
 from .wait import Wait
 
-__all__ = ["Summary", "summarize", "to_text"]
-
 #: The most names in a list.
 MOST_NAMES = 100
 

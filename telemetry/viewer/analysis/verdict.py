@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from ...otlp.decode import ReceivedSpan
 
-__all__ = ["SEND", "Verdict", "by_trace", "judge"]
-
 SEND, PROCESS = "send ", "process "
 
 

@@ -9,8 +9,6 @@ from ...otlp.decode import ReceivedSpan
 from ...tracing.waits import parse_eta
 from .messaging import number, queue_of, role_of, text
 
-__all__ = ["NEVER", "STUCK_AFTER", "LiveState", "Node", "Wait", "live_wait", "wait_of"]
-
 #: The state of a message that no worker has taken: not due yet, due, due after a countdown, due for
 #: too long, or expired.
 LiveState = Literal["scheduled", "waiting", "overdue", "stuck", "expired"]

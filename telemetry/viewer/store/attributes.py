@@ -13,8 +13,6 @@ from typing import Any
 from ...otlp.decode import Attributes, ReceivedSpan
 from .read import spans_with
 
-__all__ = ["WORDS", "bits_of", "has_attribute", "is_possible", "pairs_of", "write_attributes"]
-
 #: The number of 64-bit columns, and of the bits that one pair sets.
 WORDS, HASHES = 16, 4
 

@@ -15,8 +15,6 @@ from .query import CELERY_STATES, Attribute, Bound, Field, Id, Part, Word
 from .read import numbers_with
 from .waiting import STATES, times
 
-__all__ = ["ALWAYS", "DURATION", "LIVE", "NAMES", "WAIT", "Conditions", "Message"]
-
 #: The condition of a live trace. It must equal that of the index ``found_live`` word for word.
 LIVE = f"due_ns < {MAX_TIME} OR expiring"
 

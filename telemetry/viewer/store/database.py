@@ -13,8 +13,6 @@ import msgspec
 from ...config.settings import state_directory
 from . import log_table, sources
 
-__all__ = ["MEMORY", "Database", "Unusable", "default_path", "make_private", "rows_of"]
-
 MEMORY = ":memory:"
 
 #: The version of the schema. Databases of other versions are not read.

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from .database import MEMORY, Unusable, make_private
 
-__all__ = ["exclusive"]
-
 #: The longest wait for another viewer that is about to end, and the time between two attempts, in
 #: seconds.
 PATIENCE, PAUSE = 5.0, 0.05

@@ -14,17 +14,6 @@ from ...otlp.decode import decode_log, decode_span
 from ...otlp.signals import SIGNALS
 from ..analysis.messaging import is_taker
 
-__all__ = [
-    "MAX_TIME",
-    "REFUSED",
-    "REFUSED_LOGS",
-    "SEARCHED",
-    "Incoming",
-    "IncomingLog",
-    "incoming",
-    "incoming_logs",
-]
-
 #: The largest span or log record that is stored, in bytes.
 LARGEST = 1024 * 1024
 

@@ -13,17 +13,6 @@ from ...otlp.decode import Attributes, ReceivedLog, decode_log
 from .incoming import MAX_TIME, SEARCHED, IncomingLog
 from .sources import SourceTable, decode_source
 
-__all__ = [
-    "SCHEMA",
-    "LogSearch",
-    "LogTable",
-    "Stored",
-    "find_logs",
-    "logs_of_trace",
-    "stored_logs",
-    "traces_with_log",
-]
-
 SCHEMA = """
 -- Log records, in the order of arrival. trace_id and span_id are empty outside a span. is_known:
 -- its trace is stored. A search reads text, in lower case. digest finds records that arrive twice.

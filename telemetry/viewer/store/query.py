@@ -10,21 +10,6 @@ from typing import Literal
 
 from ..analysis.hops import LIVE_STATES
 
-__all__ = [
-    "CELERY_STATES",
-    "FIELDS",
-    "NAMES_OF_MESSAGES",
-    "STATUSES",
-    "Attribute",
-    "Bound",
-    "Field",
-    "Id",
-    "Part",
-    "QueryError",
-    "Word",
-    "parse_query",
-]
-
 #: The fields of names, as in ``queue:mail``.
 FIELDS = ("service", "task", "queue", "broker", "route", "exception")
 

@@ -19,8 +19,6 @@ from .read import read_spans
 from .stored_counts import Metrics, Range, percentiles, points, terms, totals
 from .waiting import STATE, times
 
-__all__ = ["Asked", "queue_page"]
-
 #: The most runs that are read, the newest first, and the most flows in one query.
 MOST_RUNS, MOST_SELECTS = 5_000, 400
 

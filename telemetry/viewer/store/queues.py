@@ -13,8 +13,6 @@ from .database import rows_of
 from .stored_counts import Metrics, Range, percentiles, points, terms, totals
 from .waiting import BACKLOG, STATES, times
 
-__all__ = ["Backlog", "backlogs", "facts", "flows", "queue_state", "queues", "series_of", "sum_of"]
-
 #: The most exceptions shown of a queue.
 MOST_GROUPS = 20
 

@@ -14,19 +14,6 @@ from ..analysis.messaging import is_taker, role_of
 from ..analysis.wait import STUCK_AFTER
 from .span_decoding import decode_spans
 
-__all__ = [
-    "MOST_SPANS",
-    "bodies",
-    "count_spans",
-    "linked_from",
-    "number_of",
-    "numbers_with",
-    "read_spans",
-    "read_trace",
-    "spans_with",
-    "stored_spans",
-]
-
 #: The most spans of one trace that are analyzed. More are stored. Of a trace with more, some are
 #: the ancestors of the others, so that their parents are not missing.
 MOST_SPANS, MOST_ANCESTORS = 50_000, 10_000

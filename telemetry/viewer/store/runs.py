@@ -8,8 +8,6 @@ from ..analysis.summary import to_text
 from .incoming import MAX_TIME
 from .terms import TermTable
 
-__all__ = ["write_runs"]
-
 
 def write_runs(db: sqlite3.Connection, trace: int, runs: Iterable[Run], terms: TermTable) -> None:
     """Replace the runs of *trace*."""

@@ -23,8 +23,6 @@ from .query import CELERY_STATES, STATUSES, Bound, Field, Id, Part, parse_query
 from .read import read_trace
 from .waiting import STATE, times
 
-__all__ = ["Search", "facets", "find"]
-
 #: The filters. Of several, the traces of the first are read, so the rarest names are first.
 FACETS = {"tasks": "task", "queues": "queue", "routes": "route", "services": "service"}
 MOST_FACETS = 500

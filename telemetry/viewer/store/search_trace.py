@@ -8,8 +8,6 @@ from .attributes import pairs_of
 from .read import bodies
 from .span_decoding import decode_spans
 
-__all__ = ["spans_like"]
-
 #: The characters of numbers, true and false, which protobuf does not store as text.
 NOT_AS_TEXT = frozenset("0123456789.+-truefalsinna")
 

@@ -7,8 +7,6 @@ from typing import Any
 from ..analysis.counts import DURATIONS, FAILURES, TOTAL, WAITS
 from .stored_counts import Metrics, Range, percentiles, terms, totals
 
-__all__ = ["service_map"]
-
 
 def service_map(db: sqlite3.Connection, since_s: float) -> dict[str, Any]:
     """Return the nodes (services, queues and stores) and the edges between them."""

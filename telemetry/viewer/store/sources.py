@@ -8,8 +8,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from ...otlp.decode import Attributes, decode_attributes
 
-__all__ = ["SCHEMA", "SourceTable", "decode_source"]
-
 SCHEMA = """
 -- A resource and a scope: ResourceSpans of OTLP without spans, or ResourceLogs without log records,
 -- which have the same bytes. newest_trace and newest_log are the last that have it, or 0.

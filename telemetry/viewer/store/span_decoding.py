@@ -14,8 +14,6 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from ...otlp.decode import Attributes, ReceivedSpan, decode_span, decode_value
 from .sources import decode_source
 
-__all__ = ["decode_spans"]
-
 
 @cache
 def _with_encoded_attributes() -> Any:

@@ -10,18 +10,6 @@ from dataclasses import dataclass
 from ..analysis.counts import BUCKET, DURATIONS, WAITS, middle_of
 from .database import rows_of
 
-__all__ = [
-    "Change",
-    "Metrics",
-    "Range",
-    "add_counts",
-    "delete_counts",
-    "percentiles",
-    "points",
-    "terms",
-    "totals",
-]
-
 #: The length of a bucket and the age limit of its counts, in seconds. None: that of traces.
 RESOLUTIONS: tuple[tuple[int, int | None], ...] = ((BUCKET, 3600), (60, 6 * 3600), (900, None))
 

@@ -8,8 +8,6 @@ from typing import Any
 from .database import rows_of
 from .query import CELERY_STATES, FIELDS, LONGEST, NAMES_OF_MESSAGES, STATUSES
 
-__all__ = ["suggest"]
-
 MOST = 10
 
 #: The prefixes of a part, and their meanings.

@@ -17,8 +17,6 @@ from .stored_counts import Change
 from .terms import TermTable
 from .waiting import earliest_due, write_waiting
 
-__all__ = ["write_summary"]
-
 
 def write_summary(
     db: sqlite3.Connection,

@@ -6,8 +6,6 @@ import msgspec
 
 from ..analysis.summary import to_text
 
-__all__ = ["TermTable"]
-
 #: The most names in each pool. Further names are stored as OTHER. Spans and workers can have many
 #: names, so they have their own pools and do not displace services, tasks and queues.
 POOLS = {"names": 20_000, "searched": 50_000, "workers": 20_000}

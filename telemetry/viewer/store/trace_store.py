@@ -31,8 +31,6 @@ from .stored_counts import Change, add_counts, delete_counts
 from .summaries import write_summary
 from .terms import TermTable
 
-__all__ = ["PATIENCE", "Bounds", "Store"]
-
 logger = logging.getLogger(__name__)
 
 #: The most spans and bytes that wait to be written, and the longest wait for room, in seconds.

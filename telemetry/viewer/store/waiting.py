@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from ..analysis.messaging import broker_of, task_of
 from ..analysis.wait import NEVER, LiveState, Wait
 
-__all__ = ["BACKLOG", "STATE", "STATES", "earliest_due", "times", "write_waiting"]
-
 #: The condition of a message that a worker could take now: due and not expired. All conditions use
 #: the parameters of ``times``.
 BACKLOG = "due_ns <= :now AND expires_ns > :now"

@@ -11,12 +11,10 @@ import msgspec
 from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
+from ...otlp.admission import Busy
 from ...otlp.bounds import TooLarge
-from ...otlp.server import Busy
 from ..analysis.summary import to_text
 from ..store.query import QueryError
-
-__all__ = ["explain_errors", "guard", "json_answer", "json_rows"]
 
 #: The rows in a line of an answer. The first line fills the screen.
 ROWS_OF_LINE = 500

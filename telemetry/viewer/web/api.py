@@ -26,8 +26,6 @@ from .details import log_details, span_details, tick, to_bytes
 from .events import Events
 from .intake import add_intake
 
-__all__ = ["create_app"]
-
 STATIC = Path(__file__).parent / "static"
 PAGE = STATIC / "index.html"
 

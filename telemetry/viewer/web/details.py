@@ -11,8 +11,6 @@ from ..analysis.rows import flags_of
 from ..store.log_table import Stored
 from ..store.read import linked_from, number_of, read_spans
 
-__all__ = ["log_details", "span_details", "tick", "to_bytes"]
-
 #: The longest attribute value on the page, in characters. The download has the whole value.
 LONGEST_VALUE = 65_536
 

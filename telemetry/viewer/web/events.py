@@ -9,8 +9,6 @@ from typing import Any
 from ..analysis.summary import Summary, to_text
 from ..store.trace_store import Store
 
-__all__ = ["Events"]
-
 #: The most open streams (a browser opens one for all of its tabs), and the most traces that wait
 #: for a slow stream.
 MOST_LISTENERS, MOST_WAITING = 32, 500

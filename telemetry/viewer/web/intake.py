@@ -14,8 +14,6 @@ from ..import_files import read_file
 from ..store.trace_store import PATIENCE, Store
 from .answers import json_answer
 
-__all__ = ["add_intake"]
-
 #: The content types of an imported file.
 FILE_TYPES = ("application/octet-stream", JSON, "application/gzip", "application/x-ndjson")
 
