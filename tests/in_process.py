@@ -1,8 +1,10 @@
 """The spans of the test process: in memory, and sent to a receiver if the test has one."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
+from celery.backends.base import Backend
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -10,6 +12,25 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from telemetry.otlp.receiver import Receiver
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_backends() -> Iterator[None]:
+    """Free no result backend of this process.
+
+    Its results would then ask a broker that has ended, for 20 seconds, and its sockets stay open:
+    in the middle of another test, whenever the garbage collector runs.
+    """
+    kept = []
+    init = Backend.__init__
+
+    def init_and_keep(backend: Backend, *args: Any, **options: Any) -> None:
+        kept.append(backend)
+        init(backend, *args, **options)
+
+    Backend.__init__ = init_and_keep
+    yield
+    Backend.__init__ = init
 
 
 class Switch(SpanExporter):

@@ -108,7 +108,7 @@ class Terminal:
         )
         os.close(slave)
 
-    def read_until(self, text: str, timeout: float = 30.0) -> None:
+    def read_until(self, text: str, timeout: float = 120.0) -> None:
         """Read until *text* has come since the last call. Later calls begin after it."""
         deadline = time.monotonic() + timeout
         while text not in self.said:

@@ -253,7 +253,7 @@ def test_a_queue_that_a_task_is_routed_to(doctor: Doctor, worker) -> None:
     worker("-Q", "celery", BREAK="routed")
     said = doctor(BREAK="routed")
     assert codes(said) == ["queue-not-consumed"]
-    assert "queue slow, where pack goes" in first(said)["problem"]
+    assert "queue slow, and pack is sent to it" in first(said)["problem"]
 
 
 def test_a_worker_that_has_stopped_taking_messages(doctor: Doctor, worker, start: Starter) -> None:
