@@ -60,7 +60,7 @@ def _wsgi_app_of(app: Flask) -> Callable[..., Iterable[bytes]]:
     """
     if "wsgi_app" in vars(app):
         return app.wsgi_app
-    return lambda *args: type(app).wsgi_app(app, *args)
+    return lambda environ, start_response: type(app).wsgi_app(app, environ, start_response)
 
 
 class _TracedApp:
