@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from celery.backends.base import Backend
+from celery.result import AsyncResult
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -16,21 +17,21 @@ from telemetry.otlp.receiver import Receiver
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_backends() -> Iterator[None]:
-    """Free no result backend of this process.
+    """Free no result backend of this process, and let a freed result ask none.
 
-    Its results would then ask a broker that has ended, for 20 seconds, and its sockets stay open:
-    in the middle of another test, whenever the garbage collector runs.
+    The garbage collector runs in the middle of another test. A result then asks a broker that has
+    ended, for 20 seconds, and a backend leaves its sockets open.
     """
     kept = []
-    init = Backend.__init__
+    init, finalize = Backend.__init__, AsyncResult.__del__
 
     def init_and_keep(backend: Backend, *args: Any, **options: Any) -> None:
         kept.append(backend)
         init(backend, *args, **options)
 
-    Backend.__init__ = init_and_keep
+    Backend.__init__, AsyncResult.__del__ = init_and_keep, lambda result: None
     yield
-    Backend.__init__ = init
+    Backend.__init__, AsyncResult.__del__ = init, finalize
 
 
 class Switch(SpanExporter):
