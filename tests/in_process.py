@@ -15,23 +15,24 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from telemetry.otlp.receiver import Receiver
 
 
-@pytest.fixture(scope="session", autouse=True)
-def kept_backends() -> Iterator[None]:
-    """Free no result backend of this process, and let a freed result ask none.
+#: The result backends of this process.
+_kept: list[Backend] = []
 
-    The garbage collector runs in the middle of another test. A result then asks a broker that has
-    ended, for 20 seconds, and a backend leaves its sockets open.
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_backends() -> None:
+    """Free no result backend of this process, and let a freed result ask none, until its end.
+
+    The garbage collector runs in the middle of another test, or behind the last. A result then asks
+    a broker that has ended, for 20 seconds, and a backend leaves its sockets open.
     """
-    kept = []
-    init, finalize = Backend.__init__, AsyncResult.__del__
+    init = Backend.__init__
 
     def init_and_keep(backend: Backend, *args: Any, **options: Any) -> None:
-        kept.append(backend)
+        _kept.append(backend)
         init(backend, *args, **options)
 
     Backend.__init__, AsyncResult.__del__ = init_and_keep, lambda result: None
-    yield
-    Backend.__init__, AsyncResult.__del__ = init, finalize
 
 
 class Switch(SpanExporter):
