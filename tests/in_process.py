@@ -14,7 +14,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from telemetry.otlp.receiver import Receiver
 
-
 #: The result backends of this process.
 _kept: list[Backend] = []
 
