@@ -25,7 +25,7 @@ from .delivery import Delivery
 from .older import count_older_spans
 from .segment import LatestChunks, Segment
 
-#: Seconds that a sender waits for the collector if no application is left.
+#: Seconds that a sender waits for the collector if no application is left, before its last try.
 LINGER = 5.0
 
 #: Seconds between two looks at the segments, whatever the settings are.
@@ -57,6 +57,7 @@ class Sender:
         self._most = _most_open()
         self._before = self._written = directory.sender.status()
         self._alone_since: float | None = None
+        self._is_last_try = False
 
     def run(self) -> None:
         """Deliver. Return when there is no more to do."""
@@ -161,7 +162,14 @@ class Sender:
         if self._alone_since is None:
             self._alone_since = time.monotonic()
             self._deliveries.metrics.hurry()
-        return time.monotonic() > LINGER + max(self._alone_since, self._deliveries.delivered_at)
+        if time.monotonic() <= LINGER + max(self._alone_since, self._deliveries.delivered_at):
+            self._is_last_try = False
+        elif not self._is_last_try:  # the time may have passed in one request, or in a stall
+            self._is_last_try = True
+            self._deliveries.hurry()
+        else:
+            return True
+        return False
 
     def _release(self) -> bool:
         """Unlock the directory. Return whether this sender may end.

@@ -115,6 +115,21 @@ def test_unavailable_is_tried_again(program: Program, collector: Collector) -> N
     assert once(collector.wait_for(50))
 
 
+def test_a_sender_without_an_application_does_not_end_after_one_slow_refusal(
+    program: Program, collector: Collector
+) -> None:
+    def answer(names: list[str], context: grpc.ServicerContext) -> None:
+        if collector.asked == 3:  # the application has ended, and the sender counts its time
+            time.sleep(5.5)
+        if collector.asked <= 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+
+    collector.answer = answer
+    collector.start()
+    program.run("items(50)")
+    assert once(collector.wait_for(50))
+
+
 def test_the_delay_that_a_full_collector_asks_for_is_kept(
     program: Program, collector: Collector
 ) -> None:
