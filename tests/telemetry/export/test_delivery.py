@@ -104,18 +104,7 @@ def test_a_collector_that_goes_and_comes_loses_nothing(
     assert sum(names.values()) <= 1200 + 512
 
 
-def test_unavailable_is_tried_again(program: Program, collector: Collector) -> None:
-    def answer(names: list[str], context: grpc.ServicerContext) -> None:
-        if collector.asked <= 2:  # a sender without an application tries for five seconds only
-            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
-
-    collector.answer = answer
-    collector.start()
-    program.run("items(50)")
-    assert once(collector.wait_for(50))
-
-
-def test_a_sender_without_an_application_does_not_end_after_one_slow_refusal(
+def test_unavailable_is_tried_again_also_if_one_answer_takes_all_the_time_that_is_left(
     program: Program, collector: Collector
 ) -> None:
     def answer(names: list[str], context: grpc.ServicerContext) -> None:
