@@ -158,6 +158,7 @@ class HopTracerProvider(TracerProvider):
         self, template: SpanTemplate, record: Record, parent: Parent | None, context: Context
     ) -> tuple[int, bool]:
         """Return the flags of *record*, and whether it is recorded at all."""
+        record.flags = parent.flags if parent is not None else 0  # of a run's link to its parent
         interpretation = interpret(template, record)
         attributes = interpretation.attributes(template, record)
         above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
@@ -169,7 +170,7 @@ class HopTracerProvider(TracerProvider):
             attributes,
             list(map(api_link, interpretation.links)),
         )
-        added = {k: v for k, v in (result.attributes or {}).items() if k not in attributes}
+        added = {k: v for k, v in (result.attributes or {}).items() if attributes.get(k) != v}
         if added:
             record.attributes = {**(record.attributes or {}), **clean(added, None, None)[0]}
         decision = result.decision
