@@ -149,7 +149,10 @@ class HopTracerProvider(TracerProvider):
         span = HopSpan(self, template, record, parent, recorded)
         if recorded:
             for processor in self._processors:
-                processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
+                try:
+                    processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
+                except Exception:
+                    log_internal_error("call a span processor")
         elif facts is None or not self.sink.measures:
             return NonRecordingSpan(record.span_context())
         return span
@@ -195,7 +198,10 @@ class HopTracerProvider(TracerProvider):
         if self._processors and span.recorded:
             ended = span.readable()
             for processor in self._processors:
-                processor.on_end(ended)
+                try:
+                    processor.on_end(ended)
+                except Exception:
+                    log_internal_error("call a span processor")
 
 
 def _flags(sampled: bool | None, random: int) -> int | None:
@@ -227,16 +233,21 @@ class HopTracer(Tracer):
         context = get_current() if context is None else context
         limits = self._provider.limits
         recorded = (recorded_link(one.context, one.attributes, limits) for one in links or ())
-        span = self._provider.start(
-            self._templates[kind],
-            None,
-            parent_in(context),
-            context,
-            links=[one for one in recorded if one is not None],
-            start_time=start_time,
-            name=name,
-            attributes=attributes,
-        )
+        parent = parent_in(context)
+        try:
+            span = self._provider.start(
+                self._templates[kind],
+                None,
+                parent,
+                context,
+                links=[one for one in recorded if one is not None],
+                start_time=start_time,
+                name=name,
+                attributes=attributes,
+            )
+        except Exception:  # another library's sampler
+            log_internal_error("start a span")
+            return NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
         if isinstance(span, HopSpan):
             span.on_exception = record_exception, set_status_on_exception
         return span

@@ -376,3 +376,49 @@ def test_the_built_in_samplers_decide_as_the_sdks(
     assert isinstance(span, HopSpan) is expected
     span.end()
     assert len(sink.records) == expected
+
+
+class Faulty(SpanProcessor):
+    """A span processor with bugs."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        raise LookupError("a bug in on_start")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise LookupError("a bug in on_end")
+
+
+def test_a_span_processor_that_raises_harms_neither_the_span_nor_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    provider, sink = hop_provider()
+    before, behind = Collected(), Collected()
+    for processor in (before, Faulty(), behind):
+        provider.add_span_processor(processor)
+    with provider.get_tracer("scope").start_as_current_span("work"):
+        pass
+    assert len(sink.records) == 1
+    for collected in (before, behind):
+        assert len(collected.started) == len(collected.ended) == 1
+    assert "tracing could not call a span processor" in caplog.text
+
+
+class FaultySampler(Asking):
+    """A sampler with a bug."""
+
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        raise LookupError("a bug in the sampler")
+
+
+def test_a_sampler_that_raises_does_not_harm_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faulty = settings.Sampler(FaultySampler(Decision.DROP), None, None, None)
+    provider, sink = hop_provider(sampler=faulty)
+    tracer = provider.get_tracer("scope")
+    context = trace.set_span_in_context(trace.NonRecordingSpan(REMOTE), Context())
+    with tracer.start_as_current_span("work", context) as span:
+        assert span.get_span_context().span_id == REMOTE.span_id
+    assert not tracer.start_span("work").get_span_context().is_valid
+    assert sink.records == []
+    assert "tracing could not start a span" in caplog.text
