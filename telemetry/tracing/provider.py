@@ -81,6 +81,15 @@ class HopTracerProvider(TracerProvider):
         remove_span_processor(self, span_processor)
         self._processors = tuple(each for each in self._processors if each is not span_processor)
 
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Deliver the spans that have ended, by the sink and by the span processors."""
+        try:
+            delivered = self.sink.flush(timeout_millis / 1000)
+        except Exception:  # for example, the process has another user now
+            log_internal_error("flush")
+            delivered = False
+        return super().force_flush(timeout_millis) and delivered
+
     def get_tracer(
         self,
         instrumenting_module_name: str,
