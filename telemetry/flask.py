@@ -3,7 +3,7 @@
 import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flask import (
     Flask,
@@ -28,6 +28,7 @@ from .tracing.span import error_type
 __all__ = ["Inbound", "instrument_flask"]
 
 Inbound = Literal["continue", "link", "ignore"]
+App = TypeVar("App", bound=Flask)
 Environ = dict[str, Any]
 
 EXTENSION = "queuehop"
@@ -35,7 +36,7 @@ EXTENSION = "queuehop"
 _HOP = "queuehop.hop"
 
 
-def instrument_flask(app: Flask, inbound: Inbound = "continue") -> Flask:
+def instrument_flask(app: App, inbound: Inbound = "continue") -> App:
     """Make a SERVER span of every request to *app*. Return *app*.
 
     *inbound* is ``"continue"`` to continue the caller's trace, ``"link"`` to start a new one with a

@@ -157,9 +157,12 @@ def otlp() -> Iterator[Receiver]:
 
 @pytest.fixture
 def otlp_env(otlp: Receiver) -> dict[str, str]:
-    """The environment for a process that sends its spans to ``otlp``."""
+    """The environment for a process that sends its spans to ``otlp``, whatever the tests use."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_EXPORTER_OTLP_")}
     return {
-        **os.environ,
+        **others,
+        "OTEL_SDK_DISABLED": "false",
+        "OTEL_TRACES_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": otlp.endpoint,
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }

@@ -1,6 +1,6 @@
 """Hops 3 and 4: the whole set-up of a Celery app, in every kind of process."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from celery import Celery, current_app, signals
@@ -15,11 +15,12 @@ from .producer import SEND_TRACER, SendTracer, trace_sends
 __all__ = ["Relation", "instrument_celery"]
 
 Relation = Literal["child", "link"]
+App = TypeVar("App", bound=Celery)
 
 
 def instrument_celery(
-    app: Celery, service_name: str | None = None, relation: Relation = "child"
-) -> Celery:
+    app: App, service_name: str | None = None, relation: Relation = "child"
+) -> App:
     """Make a span of every publish and every run of *app*; return *app*.
 
     Workers, on every pool, and beat need no other call. They are set up under *service_name*, even

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -244,9 +245,13 @@ def _samplers(ratio: float) -> Mapping[str, Sampler]:
 
 
 def sampler() -> Sampler:
-    """Read ``OTEL_TRACES_SAMPLER`` and its argument; ``parentbased_always_on`` if absent."""
+    """Read ``OTEL_TRACES_SAMPLER`` and its argument; ``parentbased_always_on`` if absent.
+
+    A name that OpenTelemetry does not define is that of an installed sampler.
+    """
     default = "parentbased_always_on"
-    name = os.environ.get(env.OTEL_TRACES_SAMPLER, "").strip().lower() or default
+    given = os.environ.get(env.OTEL_TRACES_SAMPLER, "").strip()
+    name = given.lower() or default
     ratio = 1.0
     if name.endswith("traceidratio"):
         ratio = number(env.OTEL_TRACES_SAMPLER_ARG, 1.0)
@@ -254,11 +259,30 @@ def sampler() -> Sampler:
             reject(env.OTEL_TRACES_SAMPLER_ARG, f"is {ratio:g}, more than 1", "using 1")
             ratio = 1.0
     samplers = _samplers(ratio)
-    if name not in samplers:
-        known = ", ".join(samplers)
-        reject(env.OTEL_TRACES_SAMPLER, f"is {name!r}, not one of {known}", f"using {default}")
-        name = default
-    return samplers[name]
+    if name in samplers:
+        return samplers[name]
+    known, instead = ", ".join(samplers), f"using {default}"
+    try:
+        if (installed := _installed_sampler(given)) is not None:
+            return Sampler(installed, None, None, None)
+        reject(env.OTEL_TRACES_SAMPLER, f"is {given!r}, not installed nor one of {known}", instead)
+    except Exception as exc:
+        problem = type(exc).__name__
+        reject(
+            env.OTEL_TRACES_SAMPLER, f"is {given!r}, which cannot be loaded ({problem})", instead
+        )
+    return samplers[default]
+
+
+def _installed_sampler(name: str) -> sampling.Sampler | None:
+    """Return the sampler of the entry point *name*, None if no package has it."""
+    entry = next(iter(entry_points(group="opentelemetry_traces_sampler", name=name)), None)
+    if entry is None:
+        return None
+    made = entry.load()(os.environ.get(env.OTEL_TRACES_SAMPLER_ARG))
+    if not isinstance(made, sampling.Sampler):
+        raise TypeError
+    return made
 
 
 def span_limits() -> SpanLimits:

@@ -98,7 +98,10 @@ def interpret(template: SpanTemplate, record: Record) -> Interpretation:
     if facts is not None:
         name = _INTERPRETERS[type(facts)](record, facts, attributes) or name
         if isinstance(facts, RunFacts) and facts.links_to_parent and not record.limited:
-            links = [RecordedLink(record.trace_id, record.parent_id, is_remote=True), *links]
+            link = RecordedLink(
+                record.trace_id, record.parent_id, is_remote=True, flags=record.flags
+            )
+            links = [link, *links]
     return Interpretation(record.name or name, attributes, links)
 
 

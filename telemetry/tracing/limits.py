@@ -28,6 +28,7 @@ def recorded_link(
         cleaned,
         context.trace_state.to_header() if context.trace_state else "",
         dropped,
+        int(context.trace_flags),
     )
 
 

@@ -81,6 +81,15 @@ class HopTracerProvider(TracerProvider):
         remove_span_processor(self, span_processor)
         self._processors = tuple(each for each in self._processors if each is not span_processor)
 
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Deliver the spans that have ended, by the sink and by the span processors."""
+        try:
+            delivered = self.sink.flush(timeout_millis / 1000)
+        except Exception:  # for example, the process has another user now
+            log_internal_error("flush")
+            delivered = False
+        return super().force_flush(timeout_millis) and delivered
+
     def get_tracer(
         self,
         instrumenting_module_name: str,
@@ -149,7 +158,10 @@ class HopTracerProvider(TracerProvider):
         span = HopSpan(self, template, record, parent, recorded)
         if recorded:
             for processor in self._processors:
-                processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
+                try:
+                    processor.on_start(span, parent_context=context)  # type: ignore[arg-type]
+                except Exception:
+                    log_internal_error("call a span processor")
         elif facts is None or not self.sink.measures:
             return NonRecordingSpan(record.span_context())
         return span
@@ -158,6 +170,7 @@ class HopTracerProvider(TracerProvider):
         self, template: SpanTemplate, record: Record, parent: Parent | None, context: Context
     ) -> tuple[int, bool]:
         """Return the flags of *record*, and whether it is recorded at all."""
+        record.flags = parent.flags if parent is not None else 0  # of a run's link to its parent
         interpretation = interpret(template, record)
         attributes = interpretation.attributes(template, record)
         above = NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
@@ -169,7 +182,7 @@ class HopTracerProvider(TracerProvider):
             attributes,
             list(map(api_link, interpretation.links)),
         )
-        added = {k: v for k, v in (result.attributes or {}).items() if k not in attributes}
+        added = {k: v for k, v in (result.attributes or {}).items() if attributes.get(k) != v}
         if added:
             record.attributes = {**(record.attributes or {}), **clean(added, None, None)[0]}
         decision = result.decision
@@ -194,7 +207,10 @@ class HopTracerProvider(TracerProvider):
         if self._processors and span.recorded:
             ended = span.readable()
             for processor in self._processors:
-                processor.on_end(ended)
+                try:
+                    processor.on_end(ended)
+                except Exception:
+                    log_internal_error("call a span processor")
 
 
 def _flags(sampled: bool | None, random: int) -> int | None:
@@ -226,16 +242,21 @@ class HopTracer(Tracer):
         context = get_current() if context is None else context
         limits = self._provider.limits
         recorded = (recorded_link(one.context, one.attributes, limits) for one in links or ())
-        span = self._provider.start(
-            self._templates[kind],
-            None,
-            parent_in(context),
-            context,
-            links=[one for one in recorded if one is not None],
-            start_time=start_time,
-            name=name,
-            attributes=attributes,
-        )
+        parent = parent_in(context)
+        try:
+            span = self._provider.start(
+                self._templates[kind],
+                None,
+                parent,
+                context,
+                links=[one for one in recorded if one is not None],
+                start_time=start_time,
+                name=name,
+                attributes=attributes,
+            )
+        except Exception:  # another library's sampler
+            log_internal_error("start a span")
+            return NonRecordingSpan(parent.span_context()) if parent else INVALID_SPAN
         if isinstance(span, HopSpan):
             span.on_exception = record_exception, set_status_on_exception
         return span

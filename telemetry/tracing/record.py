@@ -199,11 +199,13 @@ class RecordedLink(Struct, array_like=True):
     attributes: dict[str, Any] = field(default_factory=dict)
     trace_state: str = ""
     dropped_attributes: int = 0
+    #: The flags of W3C Trace Context: a sampler may follow them.
+    flags: int = 0
 
     @classmethod
     def to(cls, parent: "Parent") -> "RecordedLink":
         """Return a link to the span of *parent*, without attributes."""
-        return cls(parent.trace_id, parent.span_id, parent.is_remote)
+        return cls(parent.trace_id, parent.span_id, parent.is_remote, flags=parent.flags)
 
 
 class Record(Struct, array_like=True):

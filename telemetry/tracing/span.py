@@ -253,6 +253,11 @@ class HopSpan(Span):
         """Return the span so far as the SDK's own class, for code that reads or exports it."""
         return readable(self.template, self.record, self._owner.resource, self.parent)
 
+    def to_json(self, indent: int | None = 4) -> str:
+        """Return the span so far as JSON, as the SDK writes it."""
+        written: str = self.readable().to_json(indent)
+        return written
+
     name = property(lambda span: interpret(span.template, span.record).name)
     context = property(get_span_context)
     kind = _reads("kind")
@@ -308,7 +313,9 @@ def _event(event: RecordedEvent) -> Event:
 
 def api_link(link: RecordedLink) -> Link:
     """Return a recorded link as OpenTelemetry's API has it."""
-    context = span_context(link.trace_id, link.span_id, 0, link.is_remote, link.trace_state)
+    context = span_context(
+        link.trace_id, link.span_id, link.flags, link.is_remote, link.trace_state
+    )
     return Link(context, link.attributes)
 
 

@@ -92,7 +92,7 @@ class HeaderTraceState(TraceState):
     keys, items, values = Mapping.keys, Mapping.items, Mapping.values
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self.__members.items())!r})"
+        return repr([f"{{key={key}, value={value}}}" for key, value in self.__members.items()])
 
 
 def format_tracestate(state: TraceState) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import flask
 import pytest
@@ -19,6 +19,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client, EnvironBuilder
 from werkzeug.wrappers import Response
 
+from telemetry.celery import instrument_celery
 from telemetry.flask import Inbound, instrument_flask
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -42,6 +43,13 @@ def spans(memory: InMemorySpanExporter) -> Spans:
         return by_name
 
     return spans
+
+
+@pytest.mark.parametrize("instrument", [instrument_flask, instrument_celery])
+def test_an_app_of_a_derived_class_keeps_its_type(instrument: Callable[..., Any]) -> None:
+    hints = get_type_hints(instrument)
+    assert isinstance(hints["return"], TypeVar)
+    assert hints["return"] is hints["app"]
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:

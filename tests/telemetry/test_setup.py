@@ -146,6 +146,25 @@ def test_flush_says_whether_everything_was_delivered(run, receiver: Receiver) ->
     assert len(receiver.spans) == 1
 
 
+@pytest.mark.parametrize("spool", ["disk", "memory"])
+def test_the_providers_own_flush_delivers_too(run, receiver: Receiver, spool: str) -> None:
+    """As code does that was written for OpenTelemetry's SDK."""
+    run(
+        """
+        import os, telemetry
+        from opentelemetry import trace
+
+        telemetry.setup("billing")
+        with trace.get_tracer("test").start_as_current_span("work"):
+            pass
+        assert trace.get_tracer_provider().force_flush() is True
+        os._exit(0)
+        """,
+        QUEUEHOP_SPOOL=spool,
+    )
+    assert len(receiver.spans) == 1
+
+
 @pytest.mark.parametrize(("spool", "kept"), [("disk", True), ("memory", False)])
 def test_flush_says_when_the_collector_is_away_what_is_kept(run, spool: str, kept: bool) -> None:
     run(

@@ -167,6 +167,35 @@ def test_the_spans_of_all_processes_are_one_list(project: pytest.Pytester) -> No
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "OTEL_TRACES_EXPORTER=none",  # as the README says
+        "OTEL_SDK_DISABLED=true",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+    ],
+)
+def test_another_process_reports_whatever_the_tests_use(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv(*setting.split("="))
+    result = run(
+        project,
+        """
+        import subprocess, sys
+
+        CHILD = "import telemetry; from opentelemetry import trace; telemetry.setup('child');"
+        CHILD += "trace.get_tracer('child').start_span('theirs').end(); telemetry.flush(10)"
+
+        def test_child(otlp, otlp_env):
+            subprocess.run([sys.executable, "-c", CHILD], env=otlp_env, check=True)
+            assert [span.name for span in otlp.wait_for(lambda spans: spans)] == ["theirs"]
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_a_span_that_is_sent_too_is_there_once(project: pytest.Pytester) -> None:
     result = run(
         project,

@@ -1,6 +1,7 @@
 """The settings: a good value is used, a bad one is a log line that names its variable."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -93,6 +94,52 @@ def test_a_sampler_that_cannot_be_used_samples_all_and_is_said(
     result = settings.sampler().asked.should_sample(None, 2**128 - 1, "x")
     assert result.decision is sampling.Decision.RECORD_AND_SAMPLE
     assert said() == [variable]
+
+
+SAMPLERS = """
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+
+def percent(argument):
+    return TraceIdRatioBased(float(argument) / 100)
+
+def nothing(argument):
+    return None
+"""
+
+
+@pytest.fixture
+def samplers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a package with samplers."""
+    (tmp_path / "percents.py").write_text(SAMPLERS)
+    installed = tmp_path / "percents-1.0.dist-info"
+    installed.mkdir()
+    names = "Percent = percents:percent\nnothing = percents:nothing\ngone = percents:gone\n"
+    (installed / "entry_points.txt").write_text(f"[opentelemetry_traces_sampler]\n{names}")
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: percents\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("samplers")
+def test_an_installed_sampler_is_asked(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "Percent")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "25")
+    sampler = settings.sampler()
+    assert sampler.asked.get_description() == "TraceIdRatioBased{0.25}"
+    assert (sampler.root, sampler.child_of_sampled, sampler.child_of_unsampled) == (None,) * 3
+    assert said() == []
+
+
+@pytest.mark.usefixtures("samplers")
+@pytest.mark.parametrize(("name", "argument"), [("Percent", "x"), ("nothing", ""), ("gone", "")])
+def test_an_installed_sampler_that_cannot_be_used_samples_all_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]], name: str, argument: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    assert settings.sampler().root is True
+    assert said() == ["OTEL_TRACES_SAMPLER"]
 
 
 @pytest.mark.parametrize(

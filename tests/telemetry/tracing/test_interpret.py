@@ -162,7 +162,7 @@ def test_a_run() -> None:
         "celery.wait.prefetch": 1.0,
         "celery.task.state": "SUCCESS",
     }
-    assert interpretation.links == [RecordedLink(TRACE_ID, 2, is_remote=True)]
+    assert interpretation.links == [RecordedLink(TRACE_ID, 2, is_remote=True, flags=1)]
     values, attributes = shown(measured)
     assert values == {
         "messaging.client.consumed.messages": 1,

@@ -1,5 +1,6 @@
 """A receiver gets the same from a HopSpan and from the SDK's span, after any calls."""
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,14 @@ from opentelemetry.trace.span import TraceState
 from telemetry.config import settings
 from telemetry.otlp.decode import decode
 from telemetry.tracing.provider import HopTracerProvider
+from telemetry.tracing.record import (
+    ParentContext,
+    RecordedLink,
+    RunFacts,
+    SpanTemplate,
+    message_facts,
+)
+from telemetry.tracing.scope import Scope
 from telemetry.tracing.span import HopSpan
 
 from .sinks import RESOURCE, ListSink
@@ -265,6 +274,7 @@ class Asking(Sampler):
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.flags_of_links: list[list[int]] = []
 
     def should_sample(
         self,
@@ -277,7 +287,9 @@ class Asking(Sampler):
         trace_state: Any = None,
     ) -> SamplingResult:
         self.asked.append((name, dict(attributes)))
-        return SamplingResult(self.decision, {"sampler": "asked"}, TraceState([("s", "1")]))
+        self.flags_of_links.append([int(link.context.trace_flags) for link in links])
+        added = {"sampler": "asked", **{name: "hidden" for name in attributes if name == "secret"}}
+        return SamplingResult(self.decision, added, TraceState([("s", "1")]))
 
     def get_description(self) -> str:
         return "AlwaysOnSampler"  # a sampler's description is not used
@@ -291,6 +303,41 @@ def test_a_sampler_that_must_be_asked_is_asked() -> None:
     (received,) = sink.received()
     assert received.attributes == {"a": 1, "sampler": "asked"}
     assert received.trace_state == "s=1"
+
+
+def test_the_attributes_of_a_sampler_win_as_in_the_sdk() -> None:
+    sampler = Asking(Decision.RECORD_AND_SAMPLE)
+    provider, sink = hop_provider(sampler=settings.Sampler(sampler, None, None, None))
+    provider.get_tracer("scope").start_span("work", attributes={"secret": "x", "a": 1}).end()
+    (received,) = sink.received()
+    assert received.attributes == {"secret": "hidden", "a": 1, "sampler": "asked"}
+
+
+def test_a_sampler_can_follow_links() -> None:
+    sampler = Asking(Decision.RECORD_AND_SAMPLE)
+    provider, _ = hop_provider(sampler=settings.Sampler(sampler, None, None, None))
+    provider.get_tracer("scope").start_span("work", links=[Link(REMOTE)]).end()
+    parent = ParentContext.of(REMOTE)
+    assert parent is not None
+    run = SpanTemplate("process work", SpanKind.CONSUMER.value, {}, Scope("scope"))
+    facts = RunFacts(message_facts({}), links_to_parent=True)
+    provider.start(run, facts, parent, Context(), [RecordedLink.to(parent)])
+    assert sampler.flags_of_links == [[1], [1, 1]]
+
+
+def test_it_is_written_as_json_like_the_sdks() -> None:
+    def started(provider: TracerProvider) -> Any:
+        context = trace.set_span_in_context(trace.NonRecordingSpan(REMOTE), Context())
+        span = provider.get_tracer("scope").start_span(
+            "work", context, attributes={"a": 1}, links=[Link(REMOTE, {"b": 2})], start_time=1
+        )
+        span.add_event("done", timestamp=2)
+        span.end(3)
+        return span
+
+    theirs = TracerProvider(resource=RESOURCE, id_generator=Counting(), shutdown_on_exit=False)
+    ours, _ = hop_provider()
+    assert json.loads(started(ours).to_json(None)) == json.loads(started(theirs).to_json(None))
 
 
 def test_a_span_that_is_recorded_but_not_sampled_is_for_processors_alone() -> None:
@@ -329,3 +376,49 @@ def test_the_built_in_samplers_decide_as_the_sdks(
     assert isinstance(span, HopSpan) is expected
     span.end()
     assert len(sink.records) == expected
+
+
+class Faulty(SpanProcessor):
+    """A span processor with bugs."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        raise LookupError("a bug in on_start")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise LookupError("a bug in on_end")
+
+
+def test_a_span_processor_that_raises_harms_neither_the_span_nor_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    provider, sink = hop_provider()
+    before, behind = Collected(), Collected()
+    for processor in (before, Faulty(), behind):
+        provider.add_span_processor(processor)
+    with provider.get_tracer("scope").start_as_current_span("work"):
+        pass
+    assert len(sink.records) == 1
+    for collected in (before, behind):
+        assert len(collected.started) == len(collected.ended) == 1
+    assert "tracing could not call a span processor" in caplog.text
+
+
+class FaultySampler(Asking):
+    """A sampler with a bug."""
+
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        raise LookupError("a bug in the sampler")
+
+
+def test_a_sampler_that_raises_does_not_harm_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faulty = settings.Sampler(FaultySampler(Decision.DROP), None, None, None)
+    provider, sink = hop_provider(sampler=faulty)
+    tracer = provider.get_tracer("scope")
+    context = trace.set_span_in_context(trace.NonRecordingSpan(REMOTE), Context())
+    with tracer.start_as_current_span("work", context) as span:
+        assert span.get_span_context().span_id == REMOTE.span_id
+    assert not tracer.start_span("work").get_span_context().is_valid
+    assert sink.records == []
+    assert "tracing could not start a span" in caplog.text
