@@ -131,6 +131,13 @@ def test_a_countdown_is_no_backlog(kept: Kept) -> None:
     assert waits["state"] == "scheduled"
 
 
+def test_a_queue_with_a_long_name_is_one(kept: Kept) -> None:
+    kept.add(*message(5.0, "q" * 255), ago=2000)
+    kept.add(*message(None, "q" * 255), ago=1000)
+    [queue] = kept.queues()
+    assert (queue["depth"], queue["sent"], queue["runs"]) == (1, 2, 1)
+
+
 def test_a_message_that_could_not_be_sent_is_counted(kept: Kept) -> None:
     sent, _ = message(5.0)
     lost = kept.add(replace(sent, status="ERROR"), ago=5000)
