@@ -27,7 +27,7 @@ from ..otlp.server import Take, grpc_server
 from .analysis.summary import Summary
 from .store.database import MEMORY, Database, Unusable
 from .store.exclusive import exclusive
-from .store.read import number_of, numbers_with, read_spans
+from .store.read import number_of, numbers_with, read_trace
 from .store.trace_store import Bounds, Store
 from .terminal import render_tree
 from .web.api import create_app
@@ -80,10 +80,10 @@ def print_trace(options: argparse.Namespace) -> int:
                 raise CannotStart(
                     f"several traces begin with {options.trace_id}: give more characters of the id"
                 )
-            spans = list(read_spans(db, numbers[0]))
+            trace = read_trace(db, numbers[0], time.time_ns(), options.stuck_after * 10**9)
     finally:
         database.close()
-    Console(highlight=False).print(render_tree(spans))
+    Console(highlight=False).print(render_tree(trace.spans, trace.live))
     return 0
 
 
@@ -155,12 +155,14 @@ def _follow(store: Store, stopped: threading.Event) -> None:
                 continue
             with store.database.reading() as db:
                 number = number_of(db, trace_id)
-                spans = list(read_spans(db, number)) if number is not None else []
+                if number is None:  # deleted meanwhile
+                    continue
+                trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
             printed.pop(trace_id, None)
-            printed[trace_id] = len(spans)
+            printed[trace_id] = len(trace.spans)
             if len(printed) > 10_000:
                 del printed[next(iter(printed))]
-            console.print(render_tree(spans))
+            console.print(render_tree(trace.spans, trace.live))
             console.print()
 
 

@@ -164,6 +164,7 @@ def test_following_prints_an_incomplete_trace_after_a_while(start_viewer: StartV
     viewer.send(export(order("d" * 32)))
     viewer.process.wait_for_line("did not arrive")
     viewer.process.wait_for_line("trace " + "e" * 32)
+    viewer.process.wait_for_line("⧗ waiting ")
     traces = [line.split()[1] for line in viewer.process.lines if line.startswith("trace ")]
     assert traces[0] == "d" * 32
     assert {*traces[1:]} == {TRACE, "e" * 32}
