@@ -2,12 +2,15 @@
 
 import argparse
 import gc
+import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from http import HTTPStatus
 from io import TextIOWrapper
 from pathlib import Path
 from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET, SOMAXCONN, socket
@@ -32,6 +35,8 @@ from .store.trace_store import Bounds, Store
 from .terminal import render_tree
 from .web.api import create_app
 from .web.events import Events
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -186,6 +191,21 @@ class _Handler(WSGIRequestHandler):
 
     def log_request(self, *_: object) -> None:
         """Log no requests: the terminal is for traces."""
+
+    def log_error(self, format: str, *args: object) -> None:
+        if args[:1] == (HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,):
+            _warn_of_grpc()
+        else:
+            super().log_error(format, *args)
+
+
+@cache
+def _warn_of_grpc() -> None:
+    """Log one line for all attempts: an exporter repeats them."""
+    logger.warning(
+        "a client sends gRPC to the HTTP address, and its spans do not arrive: use the address of "
+        "--grpc, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+    )
 
 
 def _http_server(address: str, store: Store, events: Events) -> BaseWSGIServer:
