@@ -88,7 +88,7 @@ def print_trace(options: argparse.Namespace) -> int:
             trace = read_trace(db, numbers[0], time.time_ns(), options.stuck_after * 10**9)
     finally:
         database.close()
-    Console(highlight=False).print(render_tree(trace.spans, trace.live))
+    Console(highlight=False).print(render_tree(trace.spans, [*trace.live, *trace.picked_up]))
     return 0
 
 
@@ -167,7 +167,7 @@ def _follow(store: Store, stopped: threading.Event) -> None:
             printed[trace_id] = len(trace.spans)
             if len(printed) > 10_000:
                 del printed[next(iter(printed))]
-            console.print(render_tree(trace.spans, trace.live))
+            console.print(render_tree(trace.spans, [*trace.live, *trace.picked_up]))
             console.print()
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from telemetry.otlp.decode import Event, Link, ReceivedSpan
-from telemetry.viewer.analysis.wait import live_wait
+from telemetry.viewer.analysis.wait import live_wait, wait_of
 from telemetry.viewer.terminal import ping_header, ping_line, render_tree
 
 from .pings import BEGIN, TRACE, WEB, span
@@ -169,6 +169,14 @@ def test_a_message_that_waits_has_a_line(
     sent = replace(sent, parent_id="", attributes=attributes)
     lines = text_of(render_tree([sent], [live_wait(sent, sent.end_ns + seconds * 10**9)]))
     assert [line.strip() for line in lines.splitlines() if "⧗" in line] == [f"⧗ {words}"]
+
+
+def test_a_message_that_ran_in_another_trace_names_it(ping: dict[str, ReceivedSpan]) -> None:
+    sent, ran = replace(ping["send"], parent_id=""), replace(ping["run"], trace_id="f" * 32)
+    wait = wait_of(ran, sent)
+    assert wait is not None
+    text = text_of(render_tree([sent], [wait]))
+    assert f"waited 3.0 ms in celery, and ran in trace {'f' * 32}" in text
 
 
 def test_spans_in_a_circle_are_drawn_once(ping: dict[str, ReceivedSpan]) -> None:
