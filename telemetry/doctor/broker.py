@@ -49,7 +49,7 @@ def check_broker(app: Celery) -> Finding | None:
             try:
                 connection.connect()
             except Exception as exc:
-                return _no_connection(exc, connection)
+                return _no_connection(exc, connection, app.conf.broker_write_url)
             if connection.transport.driver_type == "amqp" and _is_blocked(connection):
                 return Finding(
                     "broker-blocked", "queue",
@@ -136,7 +136,7 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__
 
 
-def _no_connection(exc: Exception, connection: Any) -> Finding:
+def _no_connection(exc: Exception, connection: Any, url: str | None) -> Finding:
     uri, why = address(connection), reason(exc, connection.password)
     if "master_name" in why:
         return Finding(
@@ -157,6 +157,13 @@ def _no_connection(exc: Exception, connection: Any) -> Finding:
         return Finding(
             "broker-plain-to-tls", "queue", f"the port of {uri} requires TLS",
             f"use {uri.partition('://')[0]}s://, or set broker_use_ssl",
+        )  # fmt: skip
+    if not url:
+        return Finding(
+            "broker-unreachable", "queue",
+            f"broker_url is not set, and Celery's default {uri} does not answer ({why})",
+            "set broker_url, or the environment variable from which the app reads it, in this "
+            "process too",
         )  # fmt: skip
     return Finding(
         "broker-unreachable", "queue", f"{uri} does not answer ({why})",

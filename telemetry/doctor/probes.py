@@ -109,11 +109,15 @@ def _check_answers(
 
 def _busy(workers: Workers) -> str:
     busy = [
-        f"{name} runs {answer['running']} tasks and has {answer['waiting']} more"
+        f"{name} runs {_tasks(answer['running'])} and has {answer['waiting']} more"
         for name, answer in sorted(workers.items())
         if answer.get("running")
     ]
     return f": {'; '.join(busy)}" if busy else ""
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _check_answer(sent: _Probe, answer: dict[str, Any], workers: Workers) -> Iterator[Finding]:

@@ -201,7 +201,7 @@ def _check_tasks(app: Celery, wanted: dict[str, list[str]], workers: Workers) ->
                 "worker-lacks-task", "worker",
                 f"{worker} has not registered {', '.join(missing[:5])}"
                 + (f" and {len(missing) - 5} more tasks" if len(missing) > 5 else "")
-                + ", and discards their messages",
+                + ", and discards such messages",
                 "restart the worker with the current code, and let its Celery app import the "
                 "modules of these tasks (include=…, autodiscover_tasks)",
             )  # fmt: skip

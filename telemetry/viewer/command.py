@@ -2,12 +2,15 @@
 
 import argparse
 import gc
+import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from http import HTTPStatus
 from io import TextIOWrapper
 from pathlib import Path
 from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET, SOMAXCONN, socket
@@ -27,11 +30,13 @@ from ..otlp.server import Take, grpc_server
 from .analysis.summary import Summary
 from .store.database import MEMORY, Database, Unusable
 from .store.exclusive import exclusive
-from .store.read import number_of, numbers_with, read_spans
+from .store.read import number_of, numbers_with, read_trace
 from .store.trace_store import Bounds, Store
 from .terminal import render_tree
 from .web.api import create_app
 from .web.events import Events
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -80,10 +85,10 @@ def print_trace(options: argparse.Namespace) -> int:
                 raise CannotStart(
                     f"several traces begin with {options.trace_id}: give more characters of the id"
                 )
-            spans = list(read_spans(db, numbers[0]))
+            trace = read_trace(db, numbers[0], time.time_ns(), options.stuck_after * 10**9)
     finally:
         database.close()
-    Console(highlight=False).print(render_tree(spans))
+    Console(highlight=False).print(render_tree(trace.spans, [*trace.live, *trace.picked_up]))
     return 0
 
 
@@ -155,12 +160,14 @@ def _follow(store: Store, stopped: threading.Event) -> None:
                 continue
             with store.database.reading() as db:
                 number = number_of(db, trace_id)
-                spans = list(read_spans(db, number)) if number is not None else []
+                if number is None:  # deleted meanwhile
+                    continue
+                trace = read_trace(db, number, time.time_ns(), store.stuck_after_ns)
             printed.pop(trace_id, None)
-            printed[trace_id] = len(spans)
+            printed[trace_id] = len(trace.spans)
             if len(printed) > 10_000:
                 del printed[next(iter(printed))]
-            console.print(render_tree(spans))
+            console.print(render_tree(trace.spans, [*trace.live, *trace.picked_up]))
             console.print()
 
 
@@ -184,6 +191,21 @@ class _Handler(WSGIRequestHandler):
 
     def log_request(self, *_: object) -> None:
         """Log no requests: the terminal is for traces."""
+
+    def log_error(self, format: str, *args: object) -> None:
+        if args[:1] == (HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,):
+            _warn_of_grpc()
+        else:
+            super().log_error(format, *args)
+
+
+@cache
+def _warn_of_grpc() -> None:
+    """Log one line for all attempts: an exporter repeats them."""
+    logger.warning(
+        "a client sends gRPC to the HTTP address, and its spans do not arrive: use the address of "
+        "--grpc, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+    )
 
 
 def _http_server(address: str, store: Store, events: Events) -> BaseWSGIServer:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from ..otlp.decode import ReceivedSpan
 from .analysis.verdict import SEND, by_trace, judge
+from .analysis.wait import Wait
 from .duration import duration
 
 TASK_STATE = "celery.task.state"
@@ -98,9 +99,12 @@ def _printable(text: object) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
-def render_tree(spans: Sequence[ReceivedSpan]) -> "Tree":
-    """Return the tree of one trace: its spans, their durations and the waits in between."""
-    return Tree(by_trace(spans))
+def render_tree(spans: Sequence[ReceivedSpan], waits: Sequence[Wait] = ()) -> "Tree":
+    """Return the tree of one trace: its spans, their durations and the waits in between.
+
+    *waits* are those of messages that no worker has taken, or whose run is in another trace.
+    """
+    return Tree(by_trace(spans), {wait.send.span_id: wait for wait in waits if wait.send})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +127,22 @@ class _Row:
 class Tree:
     """A trace as a tree in the width of the terminal."""
 
-    def __init__(self, traces: Mapping[str, Sequence[ReceivedSpan]]) -> None:
+    def __init__(
+        self, traces: Mapping[str, Sequence[ReceivedSpan]], waits: Mapping[str, Wait]
+    ) -> None:
         self._traces = traces
+        self._waits = waits
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for trace_id, spans in self._traces.items():
-            yield from _lines(trace_id, spans, options.max_width)
+            yield from _lines(trace_id, spans, self._waits, options.max_width)
 
 
-def _lines(trace_id: str, spans: Sequence[ReceivedSpan], width: int) -> Iterator[Text]:
+def _lines(
+    trace_id: str, spans: Sequence[ReceivedSpan], waits: Mapping[str, Wait], width: int
+) -> Iterator[Text]:
     verdict = judge(spans)
-    rows = list(_rows(spans))
+    rows = list(_rows(spans, waits))
     begin, end = _period(spans)
     durations = max(len(row.duration) for row in rows)
     label = max(row.text.cell_len for row in rows if row.bar)
@@ -173,7 +182,7 @@ def _bar(bar: _Bar, begin: int, length: int, across: int) -> Text:
     return Text(drawn.rstrip(), bar.style)
 
 
-def _rows(spans: Sequence[ReceivedSpan]) -> Iterator[_Row]:
+def _rows(spans: Sequence[ReceivedSpan], waits: Mapping[str, Wait]) -> Iterator[_Row]:
     known = {span.span_id: span for span in spans}
     children: dict[str, list[ReceivedSpan]] = defaultdict(list)
     for span in spans:
@@ -205,7 +214,10 @@ def _rows(spans: Sequence[ReceivedSpan]) -> Iterator[_Row]:
                 _duration(span.duration),
                 _Bar(span.start_ns, span.end_ns, "red" if span.status == "ERROR" else color),
             )
-            yield from _notes(span, known, below + ("│  " if under else "   "))
+            lead = below + ("│  " if under else "   ")
+            if wait := waits.get(span.span_id):
+                yield _Row(Text.assemble((_cut(lead), "dim"), (f"⧗ {_state(wait)}", "yellow")))
+            yield from _notes(span, known, lead)
             pending += [(child, below, child is under[-1]) for child in reversed(under)]
 
 
@@ -246,6 +258,22 @@ def _waits(span: ReceivedSpan) -> Iterator[tuple[str, _Bar]]:
         if seconds >= least and (least or words == IN_QUEUE):
             text = f"waited {_duration(seconds)} {words.format(queue=queue)}{skewed}"
             yield text, _Bar(start, end, "yellow", dashed=True)
+
+
+def _state(wait: Wait) -> str:
+    """Return the state of a message without a run in its trace, in the words of the page."""
+    where = f"in {_printable(wait.queue or 'the queue')}"
+    waited = duration(wait.waited_ns)
+    if wait.run is not None:
+        return f"waited {waited} {where}, and ran in trace {wait.run.trace_id}"
+    words = {
+        "scheduled": f"scheduled {where}, due in {duration(wait.due_ns - wait.end_ns)}",
+        "waiting": f"waiting {waited} {where}{'' if wait.knows else ', no known consumer'}",
+        "overdue": f"overdue by {waited} {where}",
+        "stuck": f"stuck for {waited} {where}",
+        "expired": f"expired after {waited} {where}",
+    }
+    return words[wait.state or "waiting"]
 
 
 def _label(span: ReceivedSpan, color: str) -> Text:

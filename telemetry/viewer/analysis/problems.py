@@ -36,7 +36,7 @@ def problems(trace: Trace) -> list[str]:
         told.append(f"The parents of {len(trace.orphans) - MOST} more spans did not arrive.")
     if trace.circular:
         told.append("Some spans are their own ancestors. The cycle is broken at the earliest.")
-    return [*told, *_untaken(trace), *_never_ran(trace), *_disagreements(trace)]
+    return [*told, *_untaken(trace), *_apart(trace), *_never_ran(trace), *_disagreements(trace)]
 
 
 def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
@@ -88,6 +88,23 @@ def _untaken(trace: Trace) -> Iterator[str]:
                 f"{count} for {task}{where} {has} no known consumer. The producer does not "
                 "record countdowns, and the consumer may not be traced."
             )
+
+
+def _apart(trace: Trace) -> Iterator[str]:
+    """Yield the messages that lost the trace: their run is in another one and does not link."""
+    lost = Counter(
+        (queue_of(send), task_of(send))
+        for send in trace.sends
+        for run in trace.elsewhere.runs.get(send.span_id, ())
+        if all(link.span_id != send.span_id for link in run.links)
+    )
+    for (queue, task), count in list(lost.items())[:MOST]:
+        where = f" in `{queue}`" if queue else ""
+        yield (
+            f"{_messages(count)} for {task}{where} ran in another trace: traceparent did not reach "
+            "the worker. Set the same OTEL_PROPAGATORS on both sides, and check that nothing "
+            "removes headers."
+        )
 
 
 def _never_ran(trace: Trace) -> Iterator[str]:

@@ -9,8 +9,10 @@ from itertools import islice
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ...otlp.decode import ReceivedSpan
+from ..analysis.counts import cut
 from ..analysis.hops import Elsewhere, Trace
-from ..analysis.messaging import is_taker, role_of
+from ..analysis.messaging import is_taker, message_id_of, retries_of, role_of, task_of
+from ..analysis.summary import to_text
 from ..analysis.wait import STUCK_AFTER
 from .span_decoding import decode_spans
 
@@ -126,6 +128,8 @@ def read_trace(
     )
     sends = {send.span_id: send for send in _others(db, linked) if role_of(send) == "send"}
     elsewhere = Elsewhere(_runs_elsewhere(db, trace_id), sends)
+    for send, run in _runs_without_link(db, number, spans):
+        elsewhere.runs.setdefault(send.span_id, [run])
     return Trace(spans, now_ns, seen, elsewhere, stuck_after_ns)
 
 
@@ -141,6 +145,34 @@ def _runs_elsewhere(db: sqlite3.Connection, trace_id: bytes) -> dict[str, list[R
         runs = read_spans(db, trace, span_id) if at < MOST_ELSEWHERE else ()
         found[target.hex()] += runs
     return found
+
+
+def _runs_without_link(
+    db: sqlite3.Connection, number: int, spans: Iterable[ReceivedSpan]
+) -> Iterator[tuple[ReceivedSpan, ReceivedSpan]]:
+    """Yield each send whose run, with the same task id, begins another trace.
+
+    Its message lost the trace between the two processes.
+    """
+    sends = {_attempt(s): s for s in spans if s.kind == "PRODUCER" and task_of(s)}
+    rows = db.execute(
+        "SELECT runs.trace, runs.span_id FROM messages CROSS JOIN runs "
+        "WHERE message_id IN (SELECT value FROM json_each(:ids)) AND messages.trace <> :trace "
+        "AND runs.trace = messages.trace LIMIT :most",
+        {
+            "ids": to_text([cut(message_id) for message_id, _, _ in sends if message_id]),
+            "trace": number,
+            "most": MOST_ELSEWHERE,
+        },
+    ).fetchall()
+    for trace, span_id in rows:
+        for run in read_spans(db, trace, span_id):
+            if not run.parent_id and (send := sends.get(_attempt(run))):
+                yield send, run
+
+
+def _attempt(span: ReceivedSpan) -> tuple[str, str, int]:
+    return message_id_of(span), task_of(span), retries_of(span)
 
 
 def linked_from(db: sqlite3.Connection, trace_id: str, span_id: str) -> Iterator[ReceivedSpan]:

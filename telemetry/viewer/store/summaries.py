@@ -67,7 +67,15 @@ def _countable(
 
 
 def _write_messages(db: sqlite3.Connection, number: int, summary: Summary) -> None:
-    db.execute("DELETE FROM messages WHERE trace = ?", (number,))
+    """Write the ids of the messages. Other traces where a new one waits are summarized again."""
+    before = db.execute("DELETE FROM messages WHERE trace = ? RETURNING message_id", (number,))
+    new = summary.message_ids.difference(message_id for (message_id,) in before.fetchall())
+    db.execute(
+        "UPDATE traces SET revisit_ns = :now WHERE id IN (SELECT messages.trace "
+        "FROM messages CROSS JOIN waiting ON waiting.trace = messages.trace "
+        "WHERE message_id IN (SELECT value FROM json_each(:new)))",
+        {"now": time.time_ns(), "new": to_text([*new])},
+    )
     db.executemany(
         "INSERT OR IGNORE INTO messages VALUES (?, ?)",
         [(message_id, number) for message_id in summary.message_ids],

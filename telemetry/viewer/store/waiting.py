@@ -6,6 +6,7 @@ Their state is not stored: a query derives it from the time.
 import sqlite3
 from collections.abc import Iterable
 
+from ..analysis.counts import cut
 from ..analysis.messaging import broker_of, task_of
 from ..analysis.wait import NEVER, LiveState, Wait
 
@@ -42,9 +43,7 @@ def write_waiting(db: sqlite3.Connection, trace: int, waits: Iterable[Wait]) -> 
             (
                 trace,
                 bytes.fromhex(wait.of.span_id),
-                broker_of(wait.of),
-                wait.queue,
-                task_of(wait.of),
+                *map(cut, (broker_of(wait.of), wait.queue, task_of(wait.of))),  # as in the counts
                 min(wait.start_ns, NEVER),
                 wait.due_ns,
                 wait.expires_ns,

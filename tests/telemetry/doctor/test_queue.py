@@ -13,7 +13,10 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 import pytest
 import redis
 import trustme
+from celery import Celery
 from kombu import Connection, Queue
+
+from telemetry.doctor.broker import check_broker
 
 from ...conftest import Broker, free_port
 from ...processes import Starter
@@ -28,6 +31,17 @@ def test_a_broker_that_is_not_there(doctor: Doctor) -> None:
     assert said["code"] == "broker-unreachable"
     assert f"redis://:**@127.0.0.1:{port}/0" in said["problem"]
     assert "Connection refused" in said["problem"]
+
+
+def test_no_broker_url_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    app = Celery(set_as_current=False)
+    app.conf.broker_port = port = free_port()
+    said = check_broker(app)
+    assert said is not None
+    assert said.code == "broker-unreachable"
+    default = f"broker_url is not set, and Celery's default amqp://guest:**@127.0.0.1:{port}//"
+    assert said.problem.startswith(default)
 
 
 def test_a_broker_whose_name_does_not_resolve(doctor: Doctor) -> None:

@@ -9,7 +9,7 @@ def test_a_worker_that_lacks_a_task(doctor: Doctor, worker) -> None:
     worker(BREAK="worker-lacks-task")
     said = doctor()
     assert codes(said) == ["worker-lacks-task"]
-    assert "has not registered ship, and discards their messages" in first(said)["problem"]
+    assert "has not registered ship, and discards such messages" in first(said)["problem"]
 
 
 def test_a_worker_lacks_no_task_that_goes_elsewhere(doctor: Doctor, worker) -> None:

@@ -143,6 +143,19 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     assert len(process.lines) == 1
 
 
+def test_a_grpc_client_at_the_http_address_is_one_line(start_viewer: StartViewer) -> None:
+    viewer = start_viewer()
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", int(viewer.url.rpartition(":")[2]))) as client:
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert client.recv(100)
+    assert viewer.process.stop() == 0
+    told = [line for line in viewer.process.lines if "http://" not in line]
+    assert [line.partition(":")[0] for line in told] == [
+        "a client sends gRPC to the HTTP address, and its spans do not arrive"
+    ]
+
+
 def test_following_prints_each_complete_trace_once(start_viewer: StartViewer) -> None:
     viewer = start_viewer("--follow")
     whole = order()
@@ -164,6 +177,7 @@ def test_following_prints_an_incomplete_trace_after_a_while(start_viewer: StartV
     viewer.send(export(order("d" * 32)))
     viewer.process.wait_for_line("did not arrive")
     viewer.process.wait_for_line("trace " + "e" * 32)
+    viewer.process.wait_for_line("⧗ waiting ")
     traces = [line.split()[1] for line in viewer.process.lines if line.startswith("trace ")]
     assert traces[0] == "d" * 32
     assert {*traces[1:]} == {TRACE, "e" * 32}

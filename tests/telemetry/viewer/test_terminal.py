@@ -2,11 +2,13 @@
 
 import io
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console, RenderableType
 
 from telemetry.otlp.decode import Event, Link, ReceivedSpan
+from telemetry.viewer.analysis.wait import live_wait, wait_of
 from telemetry.viewer.terminal import ping_header, ping_line, render_tree
 
 from .pings import BEGIN, TRACE, WEB, span
@@ -143,6 +145,38 @@ def test_a_parent_that_is_missing_is_said(ping: dict[str, ReceivedSpan]) -> None
     lines = lines_of(ping)
     assert "the parent b2 did not arrive" in lines
     assert any(line.startswith("process workers.tasks.ping") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "due", "words"),
+    [
+        (2, {}, "waiting 2.00 s in celery"),
+        (90, {}, "stuck for 1 min 30 s in celery"),
+        (2, {"celery.task.eta": 5}, "scheduled in celery, due in 3.00 s"),
+        (7, {"celery.task.eta": 5}, "overdue by 2.00 s in celery"),
+        (7, {"celery.task.expires": 5}, "expired after 5.00 s in celery"),
+    ],
+)
+def test_a_message_that_waits_has_a_line(
+    ping: dict[str, ReceivedSpan], seconds: float, due: dict[str, float], words: str
+) -> None:
+    sent = ping["send"]
+    times = {
+        key: datetime.fromtimestamp(sent.end_ns / 1e9 + after, UTC).isoformat()
+        for key, after in due.items()
+    }
+    attributes = {**sent.attributes, "celery.task.name": "workers.tasks.ping", **times}
+    sent = replace(sent, parent_id="", attributes=attributes)
+    lines = text_of(render_tree([sent], [live_wait(sent, sent.end_ns + seconds * 10**9)]))
+    assert [line.strip() for line in lines.splitlines() if "⧗" in line] == [f"⧗ {words}"]
+
+
+def test_a_message_that_ran_in_another_trace_names_it(ping: dict[str, ReceivedSpan]) -> None:
+    sent, ran = replace(ping["send"], parent_id=""), replace(ping["run"], trace_id="f" * 32)
+    wait = wait_of(ran, sent)
+    assert wait is not None
+    text = text_of(render_tree([sent], [wait]))
+    assert f"waited 3.0 ms in celery, and ran in trace {'f' * 32}" in text
 
 
 def test_spans_in_a_circle_are_drawn_once(ping: dict[str, ReceivedSpan]) -> None:

@@ -107,7 +107,14 @@ function legendOf(parts, others, hasLogs) {
   ];
 }
 
-const unitOf = (text) => text.split(/\s/).at(-1);
+// The second unit of a duration, which is not shown if it is zero: 2 min.
+const SECOND_UNIT = { min: "s", h: "min", d: "h" };
+
+/** The unit to which a duration is rounded. */
+function unitOf(text) {
+  const [, first, , second] = text.split(/\s/);
+  return second ?? SECOND_UNIT[first] ?? first;
+}
 
 /** The length of a part: rounded as in the sentence, or more exactly if it is in a smaller unit than the total. */
 function lengthOf(part, total) {

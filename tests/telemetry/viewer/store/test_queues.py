@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from telemetry.otlp.decode import ReceivedSpan
+from telemetry.viewer.analysis import rows
 from telemetry.viewer.store import queue_page as queue_pages
 from telemetry.viewer.store.database import Database
 from telemetry.viewer.store.queue_page import Asked, queue_page
 from telemetry.viewer.store.queues import queues
+from telemetry.viewer.store.read import number_of, read_trace
 from telemetry.viewer.store.search import Search, find
 from telemetry.viewer.store.service_map import service_map
 from telemetry.viewer.store.trace_store import Store
@@ -129,6 +131,38 @@ def test_a_countdown_is_no_backlog(kept: Kept) -> None:
     assert (queue["depth"], queue["scheduled"], queue["state"]) == (0, 1, "ok")
     [waits] = kept.page("celery")["oldest"]
     assert waits["state"] == "scheduled"
+
+
+@pytest.mark.parametrize("first", ["send", "run"])
+def test_a_message_whose_headers_were_lost_is_not_stuck(kept: Kept, first: str) -> None:
+    sent, ran = message(5.0)
+    lost = replace(ran, parent_id="", links=())
+    ids = {}
+    for name, spans in sorted({"send": sent, "run": lost}.items(), reverse=first == "send"):
+        ids[name] = kept.add(spans, ago=5 * MINUTE)
+        kept.settle()
+    waits = kept.add(*message(None, sent={"messaging__message__id": "n"}), ago=5 * MINUTE)
+    [queue] = kept.queues()
+    assert (queue["depth"], queue["stuck"], queue["runs"]) == (1, 1, 1)
+    with kept.store.database.reading() as db:
+        traces = {row["trace_id"]: row for row in find(db, Search(), STUCK)["traces"]}
+        number = number_of(db, ids["send"])
+        assert number is not None
+        trace = read_trace(db, number, time.time_ns())
+    assert (traces[waits]["status"], traces[ids["send"]]["status"]) == ("stuck", "ok")
+    assert [link["trace_id"] for link in rows.head_of(trace)["linked"]] == [ids["run"]]
+    assert rows.head_of(trace)["problems"] == [
+        "1 message for charge in `celery` ran in another trace: traceparent did not reach the "
+        "worker. Set the same OTEL_PROPAGATORS on both sides, and check that nothing removes "
+        "headers."
+    ]
+
+
+def test_a_queue_with_a_long_name_is_one(kept: Kept) -> None:
+    kept.add(*message(5.0, "q" * 255), ago=2000)
+    kept.add(*message(None, "q" * 255), ago=1000)
+    [queue] = kept.queues()
+    assert (queue["depth"], queue["sent"], queue["runs"]) == (1, 2, 1)
 
 
 def test_a_message_that_could_not_be_sent_is_counted(kept: Kept) -> None:

@@ -110,6 +110,16 @@ def test_a_wait_reads_the_same_in_the_list_the_sentence_and_the_row(
     expect(page.locator(".traces .sentence")).to_contain_text("4 min 27 s waiting in celery")
 
 
+def test_a_wait_of_almost_two_minutes_reads_the_same_in_the_sentence_and_the_legend(
+    page: Page, viewer: Viewer
+) -> None:
+    # Exactly, 119.58 s are 2 min; but the parts add up to the total of 2 min 30 s.
+    begin = 7 + 119_580
+    show(viewer, page, [WEB, *message("1", 5, (begin, begin + 30_700), celery__wait__queue=119.58)])
+    expect(page.get_by_role("heading", level=1)).to_contain_text("1 min 59 s waiting in celery")
+    expect(page.locator(".trace-head .legend")).to_contain_text("waiting in celery 1 min 59 s")
+
+
 def test_a_short_wait_in_a_long_trace_is_as_exact_in_the_legend_as_in_its_row(
     page: Page, viewer: Viewer
 ) -> None:

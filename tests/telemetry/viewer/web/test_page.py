@@ -244,6 +244,18 @@ def test_light_and_dark(page, viewer: Viewer) -> None:  # type: ignore[no-untype
     assert background() == light
 
 
+def test_a_printed_page_is_light_and_has_its_bars(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]
+    show(viewer, page, [WEB, *message("1", 5, (40, 50))])
+    page.get_by_role("button", name="Change to the dark theme").click()
+    page.emulate_media(media="print")
+    bar = page.locator(".row .bar").first
+    style = bar.evaluate(
+        "it => [getComputedStyle(it).colorScheme, getComputedStyle(it).printColorAdjust]"
+    )
+    assert style == ["light", "exact"]
+    expect(page.get_by_role("navigation", name="Pages")).to_be_hidden()
+
+
 def test_at_twice_the_size_nothing_is_cut_off(page, viewer: Viewer) -> None:  # type: ignore[no-untyped-def]
     show(viewer, page, [WEB, *message("1", 5, (40, 50))])
     page.set_viewport_size({"width": 640, "height": 400})
