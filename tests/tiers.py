@@ -18,8 +18,18 @@ _STARTING = frozenset(
 #: Names in the namespace of a module whose tests start processes.
 _MODULES = (subprocess, processes)
 
+#: The examples of a property in the quick tier.
+FEW = 20
+
 settings.register_profile("full", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("quick", deadline=None, max_examples=FEW)
+
+
+def examples(count: int) -> settings:
+    """Return the settings of a property with *count* examples, in the quick tier with few."""
+    # A profile does not apply to a number in a decorator.
+    is_quick = settings.default is not None and settings.default.max_examples == FEW
+    return settings(max_examples=FEW if is_quick else count)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
@@ -12,6 +12,8 @@ from opentelemetry.sdk.resources import Resource
 
 from telemetry.export.aggregation import MAX_SERIES, Aggregation
 from telemetry.tracing.measurements import Measurement, Series
+
+from ...tiers import examples
 
 RESOURCE = Resource({"service.name": "shop"}, "https://opentelemetry.io/schemas/1.40.0")
 CONSUMED, DURATION = "messaging.client.consumed.messages", "messaging.process.duration"
@@ -33,7 +35,7 @@ records = st.lists(st.tuples(st.integers(1, 3), seconds, seconds, tasks), max_si
 
 
 @given(records)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_the_points_are_those_of_the_sdk(records: list[tuple[int, float, float, Any]]) -> None:
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader], RESOURCE, shutdown_on_exit=False).get_meter("any")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from opentelemetry.trace import SpanKind
@@ -22,6 +22,7 @@ from telemetry.export.spool.directory import SpoolDirectory
 from telemetry.tracing.record import Record, RunFacts, SendFacts, SpanTemplate, pack
 from telemetry.tracing.scope import Scope
 
+from ...tiers import examples
 from .conftest import OF_BOTH, Collector, Program
 from .test_delivery import KILLED, once
 
@@ -251,7 +252,7 @@ def frame(seed: int, content: bytes) -> bytes:
     return frames.frame(seed, frames.RECORD + b"an id of" + content)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @example(payloads=[b"\x00"], cuts=[(12, b"\x00")], at_end=False)
 @given(
     payloads=st.lists(st.binary(max_size=60), max_size=8),

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -32,6 +32,8 @@ from telemetry.tracing.record import (
 )
 from telemetry.tracing.scope import Scope
 from telemetry.tracing.span import readable
+
+from ...tiers import examples
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 RESOURCE = Resource({})
@@ -130,7 +132,7 @@ def stock(span: ReadableSpan) -> bytes:
 
 
 @given(templates, records, st.none() | texts, st.booleans())
-@settings(max_examples=1_000, deadline=None)
+@examples(500)
 def test_a_span_is_the_bytes_of_the_sdk(
     template: SpanTemplate, record: Record, description: str | None, remote: bool
 ) -> None:
@@ -142,7 +144,7 @@ def test_a_span_is_the_bytes_of_the_sdk(
 
 
 @given(attributes(values, 4), texts, texts)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_resource_and_scope_are_the_bytes_of_the_sdk(
     attributes: dict[str, Any], name: str, url: str
 ) -> None:

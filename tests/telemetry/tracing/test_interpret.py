@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.trace import SpanKind
 
@@ -28,6 +28,7 @@ from telemetry.tracing.record import (
 )
 from telemetry.tracing.scope import hop_scope
 
+from ...tiers import examples
 from .sinks import RESOURCE
 
 START = 1_800_000_000
@@ -521,7 +522,7 @@ def check(template: SpanTemplate, facts: Facts) -> dict[str, Any]:
     return interpretation.facts
 
 
-@settings(max_examples=500, deadline=None)
+@examples(300)
 @given(headers=headers)
 def test_of_the_headers_of_a_send_what_fits_is_taken(headers: dict[str, Any]) -> None:
     attributes = check(SEND, SendFacts(message_facts(headers)))
@@ -532,7 +533,7 @@ def test_of_the_headers_of_a_send_what_fits_is_taken(headers: dict[str, Any]) ->
     assert attributes.get("celery.task.retries") == (retries if counted else None)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(300)
 @given(
     headers=headers,
     queue=anything,
@@ -545,7 +546,7 @@ def test_of_the_headers_of_a_run_what_fits_is_taken(headers: dict[str, Any], **f
     check(RUN, RunFacts(message_facts(headers), **facts))
 
 
-@settings(max_examples=500, deadline=None)
+@examples(300)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(ENVIRON_FIELDS, anything)))
 def test_of_an_environment_what_fits_is_taken(environ: dict[str, Any]) -> None:
     attributes = check(SERVER, served(environ))
@@ -554,7 +555,7 @@ def test_of_an_environment_what_fits_is_taken(environ: dict[str, Any]) -> None:
     assert attributes.get("user_agent.original") == expected
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(host=st.text(max_size=9), port=st.text("0123456789٣x:[]", max_size=30))
 def test_of_a_host_header_what_fits_is_taken(host: str, port: str) -> None:
     check(SERVER, served({**ENVIRON, "HTTP_HOST": f"{host}:{port}"}))
