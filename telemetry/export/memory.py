@@ -91,8 +91,8 @@ class MemorySink(Sink):
 
     def flush(self, timeout: float) -> bool:
         """Send what waits. Return whether all of it was delivered within *timeout* seconds."""
-        if self._thread is None:
-            return not self._spans.entries and not self._logs.entries
+        if self._thread is None or self._stopped:
+            return not self._is_left()
         flush: Future[bool] = Future()
         self._flushes.append(flush)
         self._wake.set()
@@ -166,8 +166,12 @@ class MemorySink(Sink):
         while deliveries.deliver([self._source]):
             pass
         self._log_status()
-        left = any(self._source.waiting[queue.signal].pending for queue in queues)
-        return deliveries.failures == failures and not left
+        return deliveries.failures == failures and not self._is_left()
+
+    def _is_left(self) -> bool:
+        """Return whether a span or a log record waits."""
+        queues = self._spans, self._logs
+        return any(each.entries or self._source.waiting[each.signal].pending for each in queues)
 
     def _interpret(self, queue: "_Queue") -> None:
         """Interpret the entries of *queue*. After this they wait in the source."""

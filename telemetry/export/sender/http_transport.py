@@ -49,12 +49,12 @@ class HttpTransport(Transport):
         self._target = target
         self._pool: Any = None
         self._headers = {
-            "User-Agent": f"queuehop/{hop_scope().version}",
-            **dict(target.headers),
-            "Content-Type": PROTOBUF,
+            "user-agent": f"queuehop/{hop_scope().version}",
+            **dict(target.headers),  # in lower case
+            "content-type": PROTOBUF,
         }
         if target.gzip:
-            self._headers["Content-Encoding"] = "gzip"
+            self._headers["content-encoding"] = "gzip"
 
     def send(self, signal: Signal, request: bytes) -> ExportResult:
         if self._pool is None:

@@ -247,6 +247,22 @@ def test_without_a_disk_spans_wait_in_memory(program: Program, collector: Collec
     assert not program.files
 
 
+def test_a_shutdown_in_memory_may_be_followed_by_another_and_by_a_flush(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    program.run(
+        """
+        items(10)
+        telemetry.shutdown(100)
+        assert telemetry.flush(100) is True
+        telemetry.shutdown(100)
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+    assert once(collector.wait_for(10))
+
+
 def test_an_outage_that_answers_internal_costs_no_span(
     program: Program, collector: Collector
 ) -> None:
