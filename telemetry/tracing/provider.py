@@ -45,9 +45,7 @@ class HopTracerProvider(TracerProvider):
     def __init__(
         self, sampler: Sampler, resource: Resource, limits: SpanLimits, sink: Sink | None = None
     ) -> None:
-        super().__init__(
-            sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
-        )
+        super().__init__(sampler=sampler.asked, resource=resource, span_limits=limits)
         self.sink = sink or Sink()
         self.limits = limits
         self.has_narrow_limits = (
@@ -80,6 +78,11 @@ class HopTracerProvider(TracerProvider):
     def remove_span_processor(self, span_processor: SpanProcessor) -> None:
         remove_span_processor(self, span_processor)
         self._processors = tuple(each for each in self._processors if each is not span_processor)
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush the span processors and the sink. Return whether both have delivered all."""
+        flushed = super().force_flush(timeout_millis)
+        return self.sink.flush(timeout_millis / 1000) and flushed
 
     def get_tracer(
         self,
