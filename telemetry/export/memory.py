@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from typing import NamedTuple
 
 from ..config.exporter import Signal, Targets
@@ -134,13 +136,16 @@ class MemorySink(Sink):
     def _start(self) -> None:
         # Never wait for this lock: a signal handler may end a span in the middle of this.
         if self._starting.acquire(blocking=False):
+            if parent_process() is not None:
+                # A child of multiprocessing runs no exit handlers, only finalizers.
+                Finalize(None, self.before_exit, exitpriority=0)
             self._thread = threading.Thread(target=self._run, name="queuehop-export", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         unrecorded.set(True)
         while not self._stopped:
-            self._wake.wait(self._settings.schedule_delay)
+            self._wake.wait(min(self._settings.schedule_delay, threading.TIMEOUT_MAX))
             self._wake.clear()
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             delivered = False

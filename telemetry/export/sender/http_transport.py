@@ -142,7 +142,8 @@ def _read(response: Any, until: float) -> bytes:
 
 
 def _problem(exc: exceptions.HTTPError, target: Otlp) -> str:
-    reason = one_line(str(exc).rpartition(": ")[2] or type(exc).__name__)
+    inner = exc.original_error if isinstance(exc, exceptions.ProxyError) else exc
+    reason = one_line(str(inner).rpartition(": ")[2] or type(exc).__name__)
     if isinstance(exc, exceptions.NameResolutionError):
         return "has a name that cannot be resolved"
     if isinstance(exc, exceptions.ProxyError):

@@ -4,6 +4,7 @@ import threading
 import time
 
 import grpc
+import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
@@ -245,6 +246,26 @@ def test_without_a_disk_spans_wait_in_memory(program: Program, collector: Collec
     assert once(collector.wait_for(100))
     assert process.output == ""
     assert not program.files
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_child_of_multiprocessing_sends_what_waits_in_memory_before_it_ends(
+    program: Program, collector: Collector, method: str
+) -> None:
+    collector.start()
+    program.run(
+        f"""
+        from multiprocessing import get_context
+
+        if __name__ == "__main__":
+            spans(1, "parent")
+            child = get_context("{method}").Process(target=spans, args=(10, "child"))
+            child.start()
+            child.join()
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+    assert once(collector.wait_for(11))
 
 
 def test_a_shutdown_in_memory_may_be_followed_by_another_and_by_a_flush(

@@ -486,6 +486,7 @@ def test_a_proxy_that_is_down_is_named_without_its_password(
     result = export()
     assert result.outcome is Outcome.RETRY
     assert "proxy" in result.error
+    assert result.error.endswith(" Connection refused")
     assert "s3cret" not in result.error
 
 
