@@ -298,7 +298,7 @@ def _certificates(signal: Signal) -> dict[str, bytes]:
         if certificates.get(name) and not certificates.get(other):
             variable, _ = _setting(signal, name.upper())
             needed, _ = _setting(signal, other.upper())
-            reject(variable, f"needs {needed} too", "sending no client certificate")
+            reject(variable, f"is not usable without {needed}", "sending no client certificate")
             del certificates[name]
     return certificates
 
