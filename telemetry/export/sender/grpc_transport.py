@@ -39,7 +39,7 @@ class GrpcTransport(Transport):
     """A channel to *target*. It sends bytes, without generated stubs."""
 
     def __init__(self, target: Otlp) -> None:
-        self._target = target
+        super().__init__(target)
         self._channel: grpc.Channel | None = None
         self._held: grpc.Channel | None = None
 

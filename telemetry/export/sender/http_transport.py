@@ -46,7 +46,7 @@ class HttpTransport(Transport):
     """A connection to *target*, whose endpoint is the URL of one signal."""
 
     def __init__(self, target: Otlp) -> None:
-        self._target = target
+        super().__init__(target)
         self._pool: Any = None
         self._headers = {
             "user-agent": f"queuehop/{hop_scope().version}",

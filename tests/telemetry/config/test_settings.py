@@ -1,6 +1,7 @@
 """The settings: a good value is used, a bad one is a log line that names its variable."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -21,6 +22,16 @@ def test_a_user_without_a_home_has_no_place_on_disk(monkeypatch: pytest.MonkeyPa
     spool = settings.spool()
     assert spool is not None
     assert not spool.directory.parent.exists()
+
+
+def test_a_home_that_is_a_relative_path_is_that_of_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sender has another working directory."""
+    monkeypatch.setenv("HOME", "home")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("QUEUEHOP_STATE_DIR", raising=False)
+    assert settings.state_directory() == Path.cwd() / "home/.local/state/queuehop"
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,28 @@ def test_a_wrong_token_is_said_and_nothing_is_lost_by_it(
     assert process.output.count("wait on disk") == 1
 
 
+def test_a_token_that_the_collector_repeats_is_in_no_line(
+    program: Program, collector: Collector
+) -> None:
+    def refuse(names: list[str], context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "t0ken-of-staging is wrong")
+
+    collector.answer = refuse
+    collector.start()
+    process = program(
+        """
+        while True:
+            items(1)
+            telemetry.flush()
+            time.sleep(0.1)
+        """,
+        OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20t0ken-of-staging",
+    )
+    assert "*** is wrong" in process.wait_for_line("are not delivered")
+    process.stop()
+    assert "t0ken" not in process.output
+
+
 def test_a_collector_that_hangs_holds_up_nobody(program: Program, collector: Collector) -> None:
     let_go = threading.Event()
     collector.answer = lambda names, context: let_go.wait(30) and None
