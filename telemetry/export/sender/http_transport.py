@@ -58,15 +58,15 @@ class HttpTransport(Transport):
 
     def send(self, signal: Signal, request: bytes) -> ExportResult:
         if self._pool is None:
-            self._pool = _pool(self._target)
-        until = time.monotonic() + self._target.timeout
+            self._pool = _pool(self.target)
+        until = time.monotonic() + self.target.timeout
         try:
             response = self._pool.urlopen(
                 "POST",
-                self._target.endpoint,
-                body=gzip.compress(request) if self._target.gzip else request,
+                self.target.endpoint,
+                body=gzip.compress(request) if self.target.gzip else request,
                 headers=self._headers,
-                timeout=urllib3.Timeout(total=self._target.timeout),
+                timeout=urllib3.Timeout(total=self.target.timeout),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -76,9 +76,9 @@ class HttpTransport(Transport):
             finally:
                 response.release_conn()
         except exceptions.HTTPError as exc:
-            error = f"{shown(self._target.endpoint)} {_problem(exc, self._target)}"
+            error = f"{shown(self.target.endpoint)} {_problem(exc, self.target)}"
             return ExportResult(Outcome.RETRY, error, slow=isinstance(exc, exceptions.SSLError))
-        return _result(response, body, shown(self._target.endpoint))
+        return _result(response, body, shown(self.target.endpoint))
 
     def close(self) -> None:
         pool, self._pool = self._pool, None

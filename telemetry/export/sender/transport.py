@@ -48,7 +48,7 @@ class Transport(ABC):
     """Sends requests to *target*. It connects with the first request."""
 
     def __init__(self, target: Otlp) -> None:
-        self._target = target
+        self.target = target
 
     def export(self, signal: Signal, request: bytes) -> ExportResult:
         """Send *request*, encoded as OTLP has it for *signal*. Never raises."""
@@ -61,7 +61,7 @@ class Transport(ABC):
 
     def _without_secrets(self, error: str) -> str:
         """Return *error* without the values of headers: a collector may repeat a wrong token."""
-        words = " ".join(value for _, value in self._target.headers).split()
+        words = " ".join(value for _, value in self.target.headers).split()
         for word in words:
             if len(word) >= SHORTEST_SECRET:
                 error = error.replace(word, "***")
