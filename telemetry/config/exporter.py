@@ -25,6 +25,7 @@ NAMES: Mapping[Signal, str] = {"TRACES": "spans", "METRICS": "metrics", "LOGS": 
 LS_ACCESS_TOKEN = "LS_ACCESS_TOKEN"
 LIGHTSTEP_ENDPOINT = "https://ingest.lightstep.com:443"
 LIGHTSTEP_HEADER = "lightstep-access-token"
+TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 DEFAULT_ENDPOINTS: Mapping[Protocol, str] = {
     "grpc": "http://localhost:4317",
     "http/protobuf": "http://localhost:4318",
@@ -97,9 +98,13 @@ def targets() -> Targets | None:
     traces = otlp()
     if traces is None:
         return None
+    metrics = otlp("METRICS") if is_enabled("METRICS") else None
+    temporality = os.environ.get(TEMPORALITY, "").strip().lower()
+    if metrics is not None and temporality not in ("", "cumulative"):
+        reject(TEMPORALITY, f"is {temporality!r}, not cumulative", "sending cumulative metrics")
     return Targets(
         traces,
-        otlp("METRICS") if is_enabled("METRICS") else None,
+        metrics,
         otlp("LOGS") if is_enabled("LOGS") else None,
     )
 
@@ -287,6 +292,14 @@ def _certificates(signal: Signal) -> dict[str, bytes]:
                 f"names {path!r}, which cannot be read: {exc.strerror}",
                 "ignoring it",
             )
+    pair = ("client_key", "client_certificate")
+    for name, other in (pair, pair[::-1]):
+        # gRPC ends the process if it has one without the other, or an empty one.
+        if certificates.get(name) and not certificates.get(other):
+            variable, _ = _setting(signal, name.upper())
+            needed, _ = _setting(signal, other.upper())
+            reject(variable, f"is not usable without {needed}", "sending no client certificate")
+            del certificates[name]
     return certificates
 
 

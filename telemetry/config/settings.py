@@ -127,7 +127,7 @@ def state_directory() -> Path:
         base = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
     except RuntimeError:  # the system does not know the user, as often in containers
         base = Path("/nonexistent")  # Debian's home of users that have none
-    return base / "queuehop"
+    return base.absolute() / "queuehop"  # also if HOME is relative
 
 
 class Batch(NamedTuple):

@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from typing import NamedTuple
 
 from ..config.exporter import Signal, Targets
@@ -91,8 +93,8 @@ class MemorySink(Sink):
 
     def flush(self, timeout: float) -> bool:
         """Send what waits. Return whether all of it was delivered within *timeout* seconds."""
-        if self._thread is None:
-            return not self._spans.entries and not self._logs.entries
+        if self._thread is None or self._stopped:
+            return not self._is_left()
         flush: Future[bool] = Future()
         self._flushes.append(flush)
         self._wake.set()
@@ -134,13 +136,16 @@ class MemorySink(Sink):
     def _start(self) -> None:
         # Never wait for this lock: a signal handler may end a span in the middle of this.
         if self._starting.acquire(blocking=False):
+            if parent_process() is not None:
+                # A child of multiprocessing runs no exit handlers, only finalizers.
+                Finalize(None, self.before_exit, exitpriority=0)
             self._thread = threading.Thread(target=self._run, name="queuehop-export", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         unrecorded.set(True)
         while not self._stopped:
-            self._wake.wait(self._settings.schedule_delay)
+            self._wake.wait(min(self._settings.schedule_delay, threading.TIMEOUT_MAX))
             self._wake.clear()
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             delivered = False
@@ -159,15 +164,18 @@ class MemorySink(Sink):
             transport.hold()
         if hurry:
             deliveries.hurry()
-        failures = deliveries.failures
         queues = self._spans, self._logs
         for queue in queues:
             self._interpret(queue)
         while deliveries.deliver([self._source]):
             pass
         self._log_status()
-        left = any(self._source.waiting[queue.signal].pending for queue in queues)
-        return deliveries.failures == failures and not left
+        return not any(self._source.waiting[queue.signal].pending for queue in queues)
+
+    def _is_left(self) -> bool:
+        """Return whether a span or a log record waits."""
+        queues = self._spans, self._logs
+        return any(each.entries or self._source.waiting[each.signal].pending for each in queues)
 
     def _interpret(self, queue: "_Queue") -> None:
         """Interpret the entries of *queue*. After this they wait in the source."""

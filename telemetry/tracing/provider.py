@@ -45,9 +45,7 @@ class HopTracerProvider(TracerProvider):
     def __init__(
         self, sampler: Sampler, resource: Resource, limits: SpanLimits, sink: Sink | None = None
     ) -> None:
-        super().__init__(
-            sampler=sampler.asked, resource=resource, span_limits=limits, shutdown_on_exit=False
-        )
+        super().__init__(sampler=sampler.asked, resource=resource, span_limits=limits)
         self.sink = sink or Sink()
         self.limits = limits
         self.has_narrow_limits = (

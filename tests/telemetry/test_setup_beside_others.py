@@ -116,6 +116,43 @@ def test_hops_go_through_a_provider_of_any_class(run: Run, receiver: Receiver, k
     assert receiver.spans == []
 
 
+def test_a_span_processor_of_the_application_exports_what_it_holds_at_the_exit(
+    run: Run, receiver: Receiver
+) -> None:
+    process = run("""
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+        import telemetry
+
+        telemetry.setup("shop")
+        exporter = ConsoleSpanExporter(formatter=lambda span: f"exported {span.name}\\n")
+        processor = BatchSpanProcessor(exporter, schedule_delay_millis=100_000)
+        trace.get_tracer_provider().add_span_processor(processor)
+        trace.get_tracer("test").start_span("work").end()
+    """)
+    assert process.lines == ["exported work"]
+
+
+def test_a_flush_of_the_provider_sends_what_waits_in_memory(run: Run, receiver: Receiver) -> None:
+    run(
+        """
+        import os
+
+        from opentelemetry import trace
+
+        import telemetry
+
+        telemetry.setup("shop")
+        trace.get_tracer("test").start_span("work").end()
+        assert trace.get_tracer_provider().force_flush() is True
+        os._exit(0)
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+    assert [span.name for span in receiver.spans] == ["work"]
+
+
 @pytest.mark.parametrize(
     ("answer", "flushed"), [("False", False), ("None", True), ("1 / 0", False)]
 )

@@ -26,18 +26,13 @@ class BatchDelivery(Delivery):
         self._most = self._batch = batch
         self._doubts = 0
 
-    def hurry(self) -> None:
-        super().hurry()
-        if self.is_backing_off:
-            self.failures += 1  # so that a flush does not wait for the collector's time
-
     def deliver(self, sources: Sequence[Source]) -> bool:
         """Send one batch. Return whether there may be more to send at once."""
         if self.transport is None:
             for source in sources:
                 source.skip(self.signal)
             return False
-        if self.is_backing_off:
+        if self.must_wait():
             return False
         parts = self._take(sources)
         items = [item for _, part in parts for item in part]

@@ -75,15 +75,21 @@ class Delivery:
         self._failures_in_a_row = 0
         #: The time of the next try, and whether the collector asked for it.
         self._retry_at = 0.0
-        self._is_asked = False
+        self._is_asked = self._is_hurried = False
 
-    @property
-    def is_backing_off(self) -> bool:
-        """Whether the next try is not due."""
-        return time.monotonic() < self._retry_at
+    def must_wait(self) -> bool:
+        """Return whether the next try is not due.
+
+        Behind a ``hurry`` that is a failure, so that a flush does not wait for that long.
+        """
+        waits = time.monotonic() < self._retry_at
+        self.failures += waits and self._is_hurried
+        self._is_hurried = False
+        return waits
 
     def hurry(self) -> None:
         """Send at the next call of ``deliver``, unless the collector asked for time."""
+        self._is_hurried = self._is_asked
         if self._is_asked:
             return
         self._retry_at = 0.0

@@ -39,18 +39,18 @@ class GrpcTransport(Transport):
     """A channel to *target*. It sends bytes, without generated stubs."""
 
     def __init__(self, target: Otlp) -> None:
-        self._target = target
+        super().__init__(target)
         self._channel: grpc.Channel | None = None
         self._held: grpc.Channel | None = None
 
     def send(self, signal: Signal, request: bytes) -> ExportResult:
         if self._channel is None:
-            self._channel = open_channel(self._target, _RECONNECT)
+            self._channel = open_channel(self.target, _RECONNECT)
         method: Any = self._channel.unary_unary(_METHODS[signal])
         try:
-            response = method(request, timeout=self._target.timeout, metadata=self._target.headers)
+            response = method(request, timeout=self.target.timeout, metadata=self.target.headers)
         except grpc.RpcError as exc:
-            return _result(exc, self._target.endpoint)
+            return _result(exc, self.target.endpoint)
         return delivered(response)
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class GrpcTransport(Transport):
         own fork support carries its threads across a fork.
         """
         if self._held is None:
-            self._held = open_channel(self._target)
+            self._held = open_channel(self.target)
 
 
 def open_channel(target: Otlp, options: tuple[tuple[str, int], ...] = ()) -> grpc.Channel:

@@ -46,27 +46,27 @@ class HttpTransport(Transport):
     """A connection to *target*, whose endpoint is the URL of one signal."""
 
     def __init__(self, target: Otlp) -> None:
-        self._target = target
+        super().__init__(target)
         self._pool: Any = None
         self._headers = {
-            "User-Agent": f"queuehop/{hop_scope().version}",
-            **dict(target.headers),
-            "Content-Type": PROTOBUF,
+            "user-agent": f"queuehop/{hop_scope().version}",
+            **dict(target.headers),  # in lower case
+            "content-type": PROTOBUF,
         }
         if target.gzip:
-            self._headers["Content-Encoding"] = "gzip"
+            self._headers["content-encoding"] = "gzip"
 
     def send(self, signal: Signal, request: bytes) -> ExportResult:
         if self._pool is None:
-            self._pool = _pool(self._target)
-        until = time.monotonic() + self._target.timeout
+            self._pool = _pool(self.target)
+        until = time.monotonic() + self.target.timeout
         try:
             response = self._pool.urlopen(
                 "POST",
-                self._target.endpoint,
-                body=gzip.compress(request) if self._target.gzip else request,
+                self.target.endpoint,
+                body=gzip.compress(request) if self.target.gzip else request,
                 headers=self._headers,
-                timeout=urllib3.Timeout(total=self._target.timeout),
+                timeout=urllib3.Timeout(total=self.target.timeout),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -76,9 +76,9 @@ class HttpTransport(Transport):
             finally:
                 response.release_conn()
         except exceptions.HTTPError as exc:
-            error = f"{shown(self._target.endpoint)} {_problem(exc, self._target)}"
+            error = f"{shown(self.target.endpoint)} {_problem(exc, self.target)}"
             return ExportResult(Outcome.RETRY, error, slow=isinstance(exc, exceptions.SSLError))
-        return _result(response, body, shown(self._target.endpoint))
+        return _result(response, body, shown(self.target.endpoint))
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -142,7 +142,8 @@ def _read(response: Any, until: float) -> bytes:
 
 
 def _problem(exc: exceptions.HTTPError, target: Otlp) -> str:
-    reason = one_line(str(exc).rpartition(": ")[2] or type(exc).__name__)
+    inner = exc.original_error if isinstance(exc, exceptions.ProxyError) else exc
+    reason = one_line(str(inner).rpartition(": ")[2] or type(exc).__name__)
     if isinstance(exc, exceptions.NameResolutionError):
         return "has a name that cannot be resolved"
     if isinstance(exc, exceptions.ProxyError):

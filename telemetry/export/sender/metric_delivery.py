@@ -56,8 +56,9 @@ class MetricDelivery(Delivery):
         for source in sources:
             for measured in source.waiting["METRICS"].drain():
                 self._add(measured)
-        is_due = time.monotonic() >= self._due and not self.is_backing_off
-        if is_due and (self._unsent or dropped != self._spans_dropped):
+        is_due = time.monotonic() >= self._due
+        is_new = self._unsent or dropped != self._spans_dropped
+        if is_due and is_new and not self.must_wait():
             self._send(self.transport, dropped)
         if not self._unsent:
             for source in sources:
@@ -89,8 +90,14 @@ class MetricDelivery(Delivery):
             return
         else:
             self.error = ""
-            self.drop(result.rejected, result.error)
+            refused = result.outcome is Outcome.REFUSED
+            self.drop(_count(request) if refused else result.rejected, result.error)
         self.succeeded()
         self._unsent = False
         self._spans_dropped = dropped
         self._due = self.delivered_at + self._interval
+
+
+def _count(request: ExportMetricsServiceRequest) -> int:
+    """Return the number of metrics in *request*."""
+    return sum(len(s.metrics) for r in request.resource_metrics for s in r.scope_metrics)

@@ -104,6 +104,9 @@ class Sender:
             elif size and waiting > self._spool.max_bytes:
                 self._drop(*segment.give_up(), f"more than {self._spool.max_bytes} bytes wait")
                 waiting -= size
+        if sum(segment.unmeasured for segment in self._segments.values()) > self._spool.max_bytes:
+            for segment in self._segments.values():  # what was read of them is in the sums
+                segment.waiting["METRICS"].acknowledge()
 
     def _drop(self, spans: int, logs: int, reason: str) -> None:
         self._deliveries.spans.drop(spans, reason)

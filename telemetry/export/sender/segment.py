@@ -95,7 +95,7 @@ class Segment(Source):
             for field, acknowledged in zip(FIELDS.values(), self._saved, strict=True)
         ]
         self.waiting = dict(zip(FIELDS, self._cursors, strict=True))
-        self._spans, _, self._logs = self._cursors
+        self._spans, self._measurements, self._logs = self._cursors
 
     def _read(self, position: int) -> Chunk:
         key = self.name, position
@@ -116,8 +116,15 @@ class Segment(Source):
     @property
     def undelivered(self) -> int:
         """Bytes that hold undelivered spans or log records, or that are not read yet."""
-        acknowledged = min(self._spans.acknowledged, self._logs.acknowledged)
-        return max(0, os.fstat(self._fd).st_size - acknowledged)
+        return self._behind(min(self._spans.acknowledged, self._logs.acknowledged))
+
+    @property
+    def unmeasured(self) -> int:
+        """Bytes that hold undelivered measurements, or that are not read yet."""
+        return self._behind(self._measurements.acknowledged)
+
+    def _behind(self, offset: int) -> int:
+        return max(0, os.fstat(self._fd).st_size - offset)
 
     @property
     def written_at(self) -> float:

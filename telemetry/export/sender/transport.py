@@ -13,7 +13,10 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from ...config.exporter import Signal
+from ...config.exporter import Otlp, Signal
+
+#: A word of so many characters in the value of a header is shown in no log line.
+SHORTEST_SECRET = 8
 
 
 class Outcome(Enum):
@@ -42,15 +45,27 @@ class ExportResult(NamedTuple):
 
 
 class Transport(ABC):
-    """Sends requests to one target. It connects with the first request."""
+    """Sends requests to *target*. It connects with the first request."""
+
+    def __init__(self, target: Otlp) -> None:
+        self.target = target
 
     def export(self, signal: Signal, request: bytes) -> ExportResult:
         """Send *request*, encoded as OTLP has it for *signal*. Never raises."""
         try:
-            return self.send(signal, request)
+            result = self.send(signal, request)
         except Exception as exc:
             # The request was not sent, and will not be until the settings change.
-            return ExportResult(Outcome.RETRY, f"{type(exc).__name__}: {exc}", slow=True)
+            result = ExportResult(Outcome.RETRY, f"{type(exc).__name__}: {exc}", slow=True)
+        return result._replace(error=self._without_secrets(result.error))
+
+    def _without_secrets(self, error: str) -> str:
+        """Return *error* without the values of headers: a collector may repeat a wrong token."""
+        words = " ".join(value for _, value in self.target.headers).split()
+        for word in words:
+            if len(word) >= SHORTEST_SECRET:
+                error = error.replace(word, "***")
+        return error
 
     @abstractmethod
     def send(self, signal: Signal, request: bytes) -> ExportResult:

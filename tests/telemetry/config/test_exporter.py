@@ -168,6 +168,41 @@ def test_a_certificate_that_cannot_be_read_is_said(
     assert said() == ["OTEL_EXPORTER_OTLP_CERTIFICATE"]
 
 
+def test_only_cumulative_metrics_are_sent(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    for value in ("", "Cumulative", "delta"):
+        assert said() == []
+        monkeypatch.setenv(variable, value)
+        assert exporter.targets() is not None
+    assert said() == [variable]
+
+
+@pytest.mark.parametrize("content", [None, b""])
+@pytest.mark.parametrize("names", [("KEY", "CERTIFICATE"), ("CERTIFICATE", "KEY")])
+def test_a_client_certificate_and_its_key_need_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+    said: Callable[[], list[str]],
+    tmp_path: Path,
+    names: tuple[str, str],
+    content: bytes | None,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    present, missing = (f"OTEL_EXPORTER_OTLP_CLIENT_{name}" for name in names)
+    (tmp_path / "present.pem").write_bytes(b"PEM")
+    monkeypatch.setenv(present, str(tmp_path / "present.pem"))
+    if content is not None:
+        (tmp_path / "missing.pem").write_bytes(content)
+        monkeypatch.setenv(missing, str(tmp_path / "missing.pem"))
+    target = exporter.otlp()
+    assert target is not None
+    # gRPC ends the process if it has one alone.
+    assert not target.client_key
+    assert not target.client_certificate
+    assert said() == [present]
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -24,6 +24,16 @@ def test_a_user_without_a_home_has_no_place_on_disk(monkeypatch: pytest.MonkeyPa
     assert not spool.directory.parent.exists()
 
 
+def test_a_home_that_is_a_relative_path_is_that_of_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sender has another working directory."""
+    monkeypatch.setenv("HOME", "home")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("QUEUEHOP_STATE_DIR", raising=False)
+    assert settings.state_directory() == Path.cwd() / "home/.local/state/queuehop"
+
+
 @pytest.mark.parametrize(
     "variable",
     [

@@ -172,7 +172,8 @@ class HttpCollector(Collector):
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
+                found = self.headers
+                headers = {name.lower(): ", ".join(found.get_all(name, [])) for name in found}
                 answer = collector.respond(Request(self.path, headers, body))
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():

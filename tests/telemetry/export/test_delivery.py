@@ -4,6 +4,7 @@ import threading
 import time
 
 import grpc
+import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
@@ -217,6 +218,28 @@ def test_a_wrong_token_is_said_and_nothing_is_lost_by_it(
     assert process.output.count("wait on disk") == 1
 
 
+def test_a_token_that_the_collector_repeats_is_in_no_line(
+    program: Program, collector: Collector
+) -> None:
+    def refuse(names: list[str], context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "t0ken-of-staging is wrong")
+
+    collector.answer = refuse
+    collector.start()
+    process = program(
+        """
+        while True:
+            items(1)
+            telemetry.flush()
+            time.sleep(0.1)
+        """,
+        OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20t0ken-of-staging",
+    )
+    assert "*** is wrong" in process.wait_for_line("are not delivered")
+    process.stop()
+    assert "t0ken" not in process.output
+
+
 def test_a_collector_that_hangs_holds_up_nobody(program: Program, collector: Collector) -> None:
     let_go = threading.Event()
     collector.answer = lambda names, context: let_go.wait(30) and None
@@ -234,6 +257,42 @@ def test_without_a_disk_spans_wait_in_memory(program: Program, collector: Collec
     assert once(collector.wait_for(100))
     assert process.output == ""
     assert not program.files
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_child_of_multiprocessing_sends_what_waits_in_memory_before_it_ends(
+    program: Program, collector: Collector, method: str
+) -> None:
+    collector.start()
+    program.run(
+        f"""
+        from multiprocessing import get_context
+
+        if __name__ == "__main__":
+            spans(1, "parent")
+            child = get_context("{method}").Process(target=spans, args=(10, "child"))
+            child.start()
+            child.join()
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+    assert once(collector.wait_for(11))
+
+
+def test_a_shutdown_in_memory_may_be_followed_by_another_and_by_a_flush(
+    program: Program, collector: Collector
+) -> None:
+    collector.start()
+    program.run(
+        """
+        items(10)
+        telemetry.shutdown(100)
+        assert telemetry.flush(100) is True
+        telemetry.shutdown(100)
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+    assert once(collector.wait_for(10))
 
 
 def test_an_outage_that_answers_internal_costs_no_span(

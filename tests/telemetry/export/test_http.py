@@ -91,6 +91,17 @@ def test_a_request_is_what_the_protocol_wants(
     assert unpack(request.body) == b"request"
 
 
+def test_a_header_of_the_settings_replaces_the_senders_own_unless_it_is_the_formats(
+    http_collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "User-Agent=mine,Content-Type=text/plain")
+    answering(http_collector, 200)
+    export()
+    (request,) = http_collector.requests
+    assert request.headers["user-agent"] == "mine"
+    assert request.headers["content-type"] == PROTOBUF
+
+
 @pytest.mark.parametrize(
     ("status", "outcome", "flags"),
     [
@@ -475,6 +486,7 @@ def test_a_proxy_that_is_down_is_named_without_its_password(
     result = export()
     assert result.outcome is Outcome.RETRY
     assert "proxy" in result.error
+    assert result.error.endswith(" Connection refused")
     assert "s3cret" not in result.error
 
 

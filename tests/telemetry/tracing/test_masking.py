@@ -15,6 +15,10 @@ from telemetry.tracing.masking import is_secret_name, mask
         ("https://token@host/path", "https://***@host/path"),
         ("http://user:word@host/x?a=b&c=d next", "http://***@host/x?*** next"),
         ('"GET /ping?token=abc HTTP/1.1" 200', '"GET /ping?*** HTTP/1.1" 200'),
+        ("{'password': 'S3\\'CRET', 'a': 'b'}", "{'password': '***', 'a': 'b'}"),
+        ('{"a":[{"api_key":"x"}],"dsn": null}', '{"a":[{"api_key": "***"}],"dsn": "***"}'),
+        ("{'token': b\"it's\"} {'auth': 1234, 'n': 1}", "{'token': '***'} {'auth': '***', 'n': 1}"),
+        ('{"secret": "cut off he', '{"secret": "***"'),
         ("password=hunter2, api-key=x; DB_TOKEN=y", "password=***, api-key=***; DB_TOKEN=***"),
     ],
 )
@@ -29,6 +33,7 @@ def test_secrets_are_masked(text: str, shown: str) -> None:
         "celery@host ready",
         "what? a=1",
         "author=somebody count=3",
+        "{'author': 'somebody', \"a\": 'it\\'s'}",
         "",
     ],
 )
@@ -36,7 +41,9 @@ def test_other_text_stays(text: str) -> None:
     assert mask(text) == text
 
 
-@pytest.mark.parametrize("piece", ["://x:y", "a?b=", "token", "-=", "://", "a-", "?a"])
+@pytest.mark.parametrize(
+    "piece", ["://x:y", "a?b=", "token", "-=", "://", "a-", "?a", "'a':\"", "'token':'\\"]
+)
 def test_the_time_is_bounded_whatever_the_text(piece: str) -> None:
     text = piece * (200_000 // len(piece)) + "@="
     began = time.process_time()
