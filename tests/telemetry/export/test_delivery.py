@@ -295,6 +295,31 @@ def test_a_shutdown_in_memory_may_be_followed_by_another_and_by_a_flush(
     assert once(collector.wait_for(10))
 
 
+def test_a_flush_in_memory_does_not_count_what_ends_meanwhile(
+    program: Program, collector: Collector
+) -> None:
+    collector.answer = lambda names, context: time.sleep(0.2)
+    collector.start()
+    program.run(
+        """
+        is_over = threading.Event()
+
+        def work():
+            while not is_over.wait(0.001):
+                items(1)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        items(1)
+        flushed = telemetry.flush(10)
+        is_over.set()
+        thread.join()
+        assert flushed
+        """,
+        QUEUEHOP_SPOOL="memory",
+    )
+
+
 def test_an_outage_that_answers_internal_costs_no_span(
     program: Program, collector: Collector
 ) -> None:
