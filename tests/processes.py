@@ -11,6 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: Seconds that a test waits for something before it fails. A slow machine takes many times as long
+#: as a fast one.
+PATIENCE = 90.0
+
 
 class Process:
     """A child in a session of its own. A test can wait for its output."""
@@ -57,14 +61,14 @@ class Process:
             self._closed = True
             self._arrived.notify_all()
 
-    def wait_for_line(self, text: str, timeout: float = 30.0, count: int = 1) -> str:
+    def wait_for_line(self, text: str, timeout: float = PATIENCE, count: int = 1) -> str:
         """Wait until *count* lines have *text*; return the last of them."""
         found = self.lines_until(text, timeout, count)
         if len(found) < count:
             raise AssertionError(f"{text!r} was not printed by {self.argv}:\n{self.output}")
         return found[count - 1]
 
-    def lines_until(self, text: str, timeout: float = 30.0, count: int = 1) -> list[str]:
+    def lines_until(self, text: str, timeout: float = PATIENCE, count: int = 1) -> list[str]:
         """Wait for *count* lines with *text*, or for the end; return those that came."""
 
         def found() -> list[str]:
@@ -77,13 +81,13 @@ class Process:
     def signal(self, number: int) -> None:
         self._child.send_signal(number)
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for the end; return the exit status."""
         status = self._child.wait(timeout)
         self._close()
         return status
 
-    def stop(self, timeout: float = 20.0) -> int:
+    def stop(self, timeout: float = PATIENCE) -> int:
         """Ask for a warm end; kill the session after *timeout* seconds."""
         if self._child.poll() is None:
             self._child.terminate()

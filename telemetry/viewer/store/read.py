@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 
@@ -22,6 +22,10 @@ MOST_SPANS, MOST_ANCESTORS = 50_000, 10_000
 
 #: The most spans of other traces that are read for one trace.
 MOST_ELSEWHERE = 500
+
+#: The most other traces, and the most runs in them, that are looked at for one message id. The id
+#: of a message is its own, unless somebody repeats it.
+MOST_OF_A_MESSAGE = 4
 
 
 def number_of(db: sqlite3.Connection, trace_id: str) -> int | None:
@@ -73,7 +77,7 @@ def bodies(
 
 def read_spans(
     db: sqlite3.Connection, number: int, span_id: bytes | None = None
-) -> Iterable[ReceivedSpan]:
+) -> list[ReceivedSpan]:
     """Return the decoded spans of a trace, or only *span_id*."""
     spans = list(decode_spans(bodies(db, number, span_id, MOST_SPANS + 1)))
     if len(spans) > MOST_SPANS:
@@ -148,22 +152,21 @@ def _runs_elsewhere(db: sqlite3.Connection, trace_id: bytes) -> dict[str, list[R
 
 
 def _runs_without_link(
-    db: sqlite3.Connection, number: int, spans: Iterable[ReceivedSpan]
+    db: sqlite3.Connection, number: int, spans: Sequence[ReceivedSpan]
 ) -> Iterator[tuple[ReceivedSpan, ReceivedSpan]]:
     """Yield each send whose run, with the same task id, begins another trace.
 
     Its message lost the trace between the two processes.
     """
-    sends = {_attempt(s): s for s in spans if s.kind == "PRODUCER" and task_of(s)}
+    taken = {span.parent_id for span in spans if is_taker(span)}
+    waiting = (s for s in spans if s.kind == "PRODUCER" and s.span_id not in taken)
+    sends = {_attempt(send): send for send in waiting if task_of(send)}
+    ids = {cut(message_id) for message_id, _, _ in sends if message_id}
     rows = db.execute(
-        "SELECT runs.trace, runs.span_id FROM messages CROSS JOIN runs "
-        "WHERE message_id IN (SELECT value FROM json_each(:ids)) AND messages.trace <> :trace "
-        "AND runs.trace = messages.trace LIMIT :most",
-        {
-            "ids": to_text([cut(message_id) for message_id, _, _ in sends if message_id]),
-            "trace": number,
-            "most": MOST_ELSEWHERE,
-        },
+        "SELECT runs.trace, runs.span_id FROM runs WHERE trace IN (SELECT trace FROM messages "
+        "WHERE message_id IN (SELECT value FROM json_each(:ids)) AND trace <> :trace LIMIT :most) "
+        "LIMIT :most",
+        {"ids": to_text([*ids]), "trace": number, "most": MOST_OF_A_MESSAGE * len(ids)},
     ).fetchall()
     for trace, span_id in rows:
         for run in read_spans(db, trace, span_id):

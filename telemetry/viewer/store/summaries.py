@@ -6,12 +6,13 @@ from collections import Counter
 
 import msgspec
 
-from ..analysis.counts import name_of
+from ..analysis.counts import cut, name_of
 from ..analysis.hops import Trace
 from ..analysis.summary import Summary, to_text
 from ..analysis.wait import NEVER
 from .attributes import write_attributes
 from .incoming import MAX_TIME
+from .read import MOST_OF_A_MESSAGE
 from .runs import write_runs
 from .stored_counts import Change
 from .terms import TermTable
@@ -45,7 +46,7 @@ def write_summary(
     write_waiting(db, number, summary.untaken)
     write_runs(db, number, summary.runs, terms)
     write_attributes(db, number, trace.spans)
-    _write_messages(db, number, summary)
+    _write_messages(db, number, trace, summary)
     _write_terms(db, number, trace, summary, terms)
     for bucket, term, metric, n in msgspec.json.decode(before) if before else ():
         counts[bucket, term, metric] -= n
@@ -66,16 +67,25 @@ def _countable(
     )
 
 
-def _write_messages(db: sqlite3.Connection, number: int, summary: Summary) -> None:
-    """Write the ids of the messages. Other traces where a new one waits are summarized again."""
+def _write_messages(db: sqlite3.Connection, number: int, trace: Trace, summary: Summary) -> None:
+    """Write the ids of the messages.
+
+    If a new one has a run that begins this trace, other traces where it waits are summarized again.
+    """
     before = db.execute("DELETE FROM messages WHERE trace = ? RETURNING message_id", (number,))
-    new = summary.message_ids.difference(message_id for (message_id,) in before.fetchall())
-    db.execute(
-        "UPDATE traces SET revisit_ns = :now WHERE id IN (SELECT messages.trace "
-        "FROM messages CROSS JOIN waiting ON waiting.trace = messages.trace "
-        "WHERE message_id IN (SELECT value FROM json_each(:new)))",
-        {"now": time.time_ns(), "new": to_text([*new])},
-    )
+    known = {message_id for (message_id,) in before.fetchall()}
+    begun = {cut(trace.message_ids[run.span_id]) for run in trace.runs if not run.parent_id}
+    if new := begun & summary.message_ids - known:
+        db.execute(
+            "UPDATE traces SET revisit_ns = :now WHERE id IN (SELECT messages.trace "
+            "FROM messages CROSS JOIN waiting ON waiting.trace = messages.trace "
+            "WHERE message_id IN (SELECT value FROM json_each(:new)) LIMIT :most)",
+            {
+                "now": time.time_ns(),
+                "new": to_text([*new]),
+                "most": MOST_OF_A_MESSAGE * len(new),
+            },
+        )
     db.executemany(
         "INSERT OR IGNORE INTO messages VALUES (?, ?)",
         [(message_id, number) for message_id in summary.message_ids],

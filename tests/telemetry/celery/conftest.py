@@ -27,7 +27,7 @@ from telemetry.tracing.provider import HopTracerProvider
 from ...conformance import ran_on
 from ...conftest import Broker
 from ...in_process import Switch
-from ...processes import Process, Starter
+from ...processes import PATIENCE, Process, Starter
 from ...system import Server
 from ..tracing.sinks import ListSink
 from .project import make_app
@@ -66,7 +66,7 @@ class Queue:
     def send(self, task: str, *args: object, **options: object) -> AsyncResult:
         return self.app.send_task(f"tests.telemetry.celery.project.{task}", args, **options)
 
-    def spans(self, *names: str, timeout: float = 20.0) -> list[ReceivedSpan]:
+    def spans(self, *names: str, timeout: float = PATIENCE) -> list[ReceivedSpan]:
         """Wait until a span with each of *names* has arrived; return these spans in that order."""
 
         def found(spans: list[ReceivedSpan]) -> list[ReceivedSpan] | None:

@@ -40,7 +40,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from telemetry.otlp.decode import ReceivedLog, decode, decode_logs
 
 from ...conftest import free_port
-from ...processes import Process, Starter
+from ...processes import PATIENCE, Process, Starter
 
 #: Called with the names of the spans, or the texts of the log records, of an export.
 Answer = Callable[[list[str], grpc.ServicerContext], ExportTraceServiceResponse | None]
@@ -120,13 +120,13 @@ class Collector(TraceServiceServicer):
             self._changed.notify_all()
         return response or ExportTraceServiceResponse()
 
-    def wait_for_logs(self, count: int, timeout: float = 30.0) -> list[ReceivedLog]:
+    def wait_for_logs(self, count: int, timeout: float = PATIENCE) -> list[ReceivedLog]:
         """Wait until *count* log records have arrived; return them."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.logs) >= count, timeout), self.logs
             return list(self.logs)
 
-    def wait_for(self, count: int, timeout: float = 30.0) -> Counter[str]:
+    def wait_for(self, count: int, timeout: float = PATIENCE) -> Counter[str]:
         """Wait until *count* different names have arrived; return the number of each."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.names) >= count, timeout), (
@@ -134,7 +134,7 @@ class Collector(TraceServiceServicer):
             )
             return Counter(self.names)
 
-    def wait_to_be_asked(self, count: int, timeout: float = 30.0) -> None:
+    def wait_to_be_asked(self, count: int, timeout: float = PATIENCE) -> None:
         """Wait until *count* requests have arrived."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked >= count, timeout), self.asked

@@ -15,7 +15,7 @@ from telemetry.otlp.decode import ReceivedSpan
 from telemetry.viewer.command import serve
 
 from ...conftest import free_port
-from ...processes import Process, Starter
+from ...processes import PATIENCE, Process, Starter
 from .pings import whole_ping
 
 
@@ -57,7 +57,7 @@ class Viewer:
         )
 
     def wait_for(
-        self, ask: Callable[[], Any], good: Callable[[Any], bool], timeout: float = 20
+        self, ask: Callable[[], Any], good: Callable[[Any], bool], timeout: float = PATIENCE
     ) -> Any:
         """Repeat a request until the answer is *good*; return the answer."""
         deadline = time.monotonic() + timeout

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from ....processes import PATIENCE
 from ..conftest import Viewer
 
 
@@ -19,6 +20,7 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail("CI must install Chromium")
         pytest.skip("Chromium is not installed")
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as running:
         options = ["--no-sandbox", "--disable-background-networking"]
         browser = running.chromium.launch(executable_path=path, args=options)
