@@ -134,25 +134,6 @@ def test_a_span_processor_of_the_application_exports_what_it_holds_at_the_exit(
     assert process.lines == ["exported work"]
 
 
-def test_a_flush_of_the_provider_sends_what_waits_in_memory(run: Run, receiver: Receiver) -> None:
-    run(
-        """
-        import os
-
-        from opentelemetry import trace
-
-        import telemetry
-
-        telemetry.setup("shop")
-        trace.get_tracer("test").start_span("work").end()
-        assert trace.get_tracer_provider().force_flush() is True
-        os._exit(0)
-        """,
-        QUEUEHOP_SPOOL="memory",
-    )
-    assert [span.name for span in receiver.spans] == ["work"]
-
-
 @pytest.mark.parametrize(
     ("answer", "flushed"), [("False", False), ("None", True), ("1 / 0", False)]
 )

@@ -58,7 +58,7 @@ class Elsewhere:
     in other traces that runs of this trace link to, by their span id.
     """
 
-    runs: dict[str, list[ReceivedSpan]] = field(default_factory=dict)
+    runs: Mapping[str, Sequence[ReceivedSpan]] = field(default_factory=dict)
     sends: Mapping[str, ReceivedSpan] = field(default_factory=dict)
 
 

@@ -23,8 +23,8 @@ MOST_SPANS, MOST_ANCESTORS = 50_000, 10_000
 #: The most spans of other traces that are read for one trace.
 MOST_ELSEWHERE = 500
 
-#: The most other traces, and the most runs in them, that are looked at for one message id. The id
-#: of a message is its own, unless somebody repeats it.
+#: The most other traces that are looked at for one message id. The id of a message is its own,
+#: unless somebody repeats it.
 MOST_OF_A_MESSAGE = 4
 
 
@@ -131,10 +131,10 @@ def read_trace(
         if link.trace_id != span.trace_id and is_taker(span)
     )
     sends = {send.span_id: send for send in _others(db, linked) if role_of(send) == "send"}
-    elsewhere = Elsewhere(_runs_elsewhere(db, trace_id), sends)
+    runs = _runs_elsewhere(db, trace_id)
     for send, run in _runs_without_link(db, number, spans):
-        elsewhere.runs.setdefault(send.span_id, [run])
-    return Trace(spans, now_ns, seen, elsewhere, stuck_after_ns)
+        runs.setdefault(send.span_id, [run])
+    return Trace(spans, now_ns, seen, Elsewhere(runs, sends), stuck_after_ns)
 
 
 def _runs_elsewhere(db: sqlite3.Connection, trace_id: bytes) -> dict[str, list[ReceivedSpan]]:
@@ -162,13 +162,17 @@ def _runs_without_link(
     waiting = (s for s in spans if s.kind == "PRODUCER" and s.span_id not in taken)
     sends = {_attempt(send): send for send in waiting if task_of(send)}
     ids = {cut(message_id) for message_id, _, _ in sends if message_id}
-    rows = db.execute(
-        "SELECT runs.trace, runs.span_id FROM runs WHERE trace IN (SELECT trace FROM messages "
+    rows = db.execute(  # of each trace the first run: min() determines the row of span_id
+        "SELECT trace, span_id, min(start_ns) FROM runs WHERE trace IN (SELECT trace FROM messages "
         "WHERE message_id IN (SELECT value FROM json_each(:ids)) AND trace <> :trace LIMIT :most) "
-        "LIMIT :most",
-        {"ids": to_text([*ids]), "trace": number, "most": MOST_OF_A_MESSAGE * len(ids)},
+        "GROUP BY trace",
+        {
+            "ids": to_text([*ids]),
+            "trace": number,
+            "most": min(MOST_OF_A_MESSAGE * len(ids), MOST_ELSEWHERE),
+        },
     ).fetchall()
-    for trace, span_id in rows:
+    for trace, span_id, _ in rows:
         for run in read_spans(db, trace, span_id):
             if not run.parent_id and (send := sends.get(_attempt(run))):
                 yield send, run

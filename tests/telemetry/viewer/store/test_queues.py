@@ -158,6 +158,32 @@ def test_a_message_whose_headers_were_lost_is_not_stuck(kept: Kept, first: str) 
     ]
 
 
+def test_a_run_whose_headers_were_lost_is_found_also_if_it_ran_other_tasks(kept: Kept) -> None:
+    for number in range(1, 9):  # tasks that are known before
+        of = {"messaging__message__id": f"known{number}"}
+        kept.add(*message(5.0, task=f"a{number}", sent=of, **of), ago=6 * MINUTE)
+    kept.settle()
+    sent, ran = message(5.0)
+    kept.add(sent, ago=5 * MINUTE)
+    lost = replace(ran, parent_id="", links=())
+    others = [
+        replace(
+            lost,
+            span_id=f"run{number}",
+            parent_id=lost.span_id,
+            start_ns=lost.start_ns + number,
+            attributes={
+                **lost.attributes,
+                "celery.task.name": f"a{number}",
+                "messaging.message.id": f"of a{number}",
+            },
+        )
+        for number in range(1, 9)
+    ]
+    kept.add(lost, *others, ago=5 * MINUTE)
+    assert [queue["depth"] for queue in kept.queues()] == [0]
+
+
 def test_a_queue_with_a_long_name_is_one(kept: Kept) -> None:
     kept.add(*message(5.0, "q" * 255), ago=2000)
     kept.add(*message(None, "q" * 255), ago=1000)
