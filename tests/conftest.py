@@ -17,6 +17,7 @@ from telemetry.otlp.receiver import Receiver
 from telemetry.propagation.configured import configured_propagators
 
 from .processes import Process, Starter
+from .receiving import PatientReceiver
 
 pytest_plugins = [
     "tests.alone",
@@ -108,7 +109,7 @@ def read_propagators_again() -> Iterator[None]:
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """An OTLP/gRPC receiver of this test's own."""
-    with Receiver() as running:
+    with PatientReceiver() as running:
         yield running
 
 

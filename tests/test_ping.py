@@ -25,7 +25,7 @@ def wait_for_pings(receiver: Receiver, count: int) -> list[list[ReceivedSpan]]:
         found = pings(spans)
         return len(found) == count and all(judge(trace).ok for trace in found)
 
-    return pings(receiver.wait_for(complete, timeout=30))
+    return pings(receiver.wait_for(complete, timeout=60))
 
 
 def ping(start: Starter, url: str, *argv: str) -> Process:

@@ -7,12 +7,13 @@ import pytest
 from telemetry.otlp.receiver import Receiver
 
 from ..processes import Starter
+from ..receiving import PatientReceiver
 from ..system import Server
 
 
 @pytest.fixture(scope="module")
 def shared_receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
+    with PatientReceiver() as running:
         yield running
 
 

@@ -30,4 +30,4 @@ def where() -> str:
 
 if __name__ == "__main__":
     telemetry.setup("producer")
-    print("ran in", where.delay().get(timeout=20), flush=True)
+    print("ran in", where.delay().get(timeout=60), flush=True)

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from telemetry.otlp.decode import ReceivedSpan
-from telemetry.otlp.receiver import Receiver
 
 from ..conftest import Broker
+from ..receiving import PatientReceiver
 from .blocks import Page
 from .by_hand import (
     BY_HAND,
@@ -45,7 +45,7 @@ def seen(
 ) -> Iterator[dict[str, dict[str, list[ReceivedSpan]]]]:
     """The spans of both systems, which run side by side."""
     folders = {"by-hand": FOLDER, "with-queuehop": FOLDER / "with_queuehop"}
-    with Receiver() as first, Receiver() as second, ThreadPoolExecutor(2) as pool:
+    with PatientReceiver() as first, PatientReceiver() as second, ThreadPoolExecutor(2) as pool:
         running = [
             pool.submit(
                 run_cases,

@@ -149,5 +149,5 @@ def publish(task: str) -> dict[str, Any]:
     else:
         result = app.tasks[task].apply_async(**options)
     context.detach(token)
-    returned: dict[str, Any] = result.get(timeout=20)
+    returned: dict[str, Any] = result.get(timeout=60)
     return returned

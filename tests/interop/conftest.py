@@ -16,6 +16,7 @@ from telemetry.requests import traced_session
 from ..conftest import Broker, free_port
 from ..in_process import Switch
 from ..processes import Process, Starter
+from ..receiving import PatientReceiver
 from .environment import python_with
 from .intake import Intake
 
@@ -111,7 +112,7 @@ class Stand:
 def stand(
     broker_server: Broker, switch: Switch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stand]:
-    with Receiver() as receiver, Intake() as intake:
+    with PatientReceiver() as receiver, Intake() as intake:
         exporter = OTLPSpanExporter(endpoint=receiver.endpoint)
         switch.targets.append(exporter)
         stand = Stand(broker_server, receiver, intake, str(tmp_path_factory.mktemp("state")))

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..processes import PATIENCE
 from .background import BackgroundServer
 
 __all__ = ["Intake"]
@@ -67,7 +68,7 @@ class Intake(BackgroundServer):
                 self.datadog += [span for trace in msgspec.msgpack.decode(body) for span in trace]
             self._changed.notify_all()
 
-    def wait_for(self, predicate: Callable[["Intake"], object], timeout: float = 10.0) -> None:
+    def wait_for(self, predicate: Callable[["Intake"], object], timeout: float = PATIENCE) -> None:
         """Wait until *predicate* of this is true. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: predicate(self), timeout):

@@ -33,7 +33,7 @@ def wait_for(receiver: Receiver, **counts: int) -> list[ReceivedSpan]:
             for kind in ("send", "process")
         )
 
-    return receiver.wait_for(arrived, timeout=20.0)
+    return receiver.wait_for(arrived, timeout=60.0)
 
 
 def start_worker(start: Starter, app: str, *more: str) -> Process:
@@ -72,7 +72,7 @@ class TestBatches:
     ) -> None:
         began = time.time()
         results = [app.send_task("three") for _ in range(3)]
-        assert [result.get(timeout=20) for result in results] == [3, 3, 3]
+        assert [result.get(timeout=60) for result in results] == [3, 3, 3]
         receiver.wait_for(
             lambda spans: len(named(spans, "send three", "process three", "process single")) >= 5
         )
@@ -161,7 +161,7 @@ def test_singleton_and_redbeat(
     worker = start_worker(
         start, "tests.interop.tasks", "--beat", "--scheduler", "redbeat.RedBeatScheduler"
     )
-    assert first.get(timeout=20) == 7
+    assert first.get(timeout=60) == 7
     spans = wait_for(receiver, once=1, tick=2)
     (send,) = named(spans, "send once")
     (run,) = named(spans, "process once")

@@ -14,6 +14,7 @@ from telemetry.otlp.receiver import Receiver
 
 from ..conftest import Broker
 from ..processes import ROOT, Starter
+from ..receiving import PatientReceiver
 from .conftest import starter
 from .intake import Intake
 from .page import version
@@ -261,7 +262,7 @@ def readme_table() -> dict[str, list[str]]:
 def test_readme_compares(tracer: str, broker: Broker, tmp_path: Path) -> None:
     if tracer == "datadog":
         skip_where_datadog_is_missing()
-    with Receiver() as receiver, Intake() as intake:
+    with PatientReceiver() as receiver, Intake() as intake:
         start = starter(broker, receiver, intake, str(tmp_path))
         start.env["OTEL_METRICS_EXPORTER"] = "none"
         try:

@@ -17,6 +17,7 @@ from telemetry.otlp.receiver import Receiver
 
 from ..conftest import free_port
 from ..processes import Process, Starter
+from ..receiving import PatientReceiver
 
 PARENT = "b7ad6b7169203331"
 
@@ -75,7 +76,7 @@ def served(
     else:
         argv = [*argv, "--port", str(port)]
         ready = "Running on"
-    with Receiver() as receiver:
+    with PatientReceiver() as receiver:
         start = starter(receiver, tmp_path_factory.mktemp("served"))
         try:
             process = start(*argv)

@@ -73,7 +73,7 @@ def test_worker_in_a_thread(project: pytest.Pytester) -> None:
         def test_path(spans, monkeypatch):
             monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
             with start_worker(app, perform_ping_check=False):
-                pack.delay().get(timeout=10)
+                pack.delay().get(timeout=60)
             assert_one_trace(spans)
             assert_path(spans, "send …", "process …")
         """,
@@ -159,7 +159,7 @@ def test_real_prefork_worker(
             )
             try:
                 pack.apply_async()
-                theirs = otlp.wait_for(lambda spans: spans, timeout=30)
+                theirs = otlp.wait_for(lambda spans: spans, timeout=60)
                 assert_one_trace(spans + theirs)
                 assert_path(spans + theirs, "send pack", "process pack")
                 assert theirs[0].service == "shop-worker"

@@ -29,7 +29,7 @@ def ping(broker: Broker, receiver: Receiver) -> Iterator[Ping]:
 
         def ping() -> tuple[dict[str, str], list[ReceivedSpan]]:
             sent = celery.send_task("workers.tasks.ping", kwargs={"length": 7})
-            stores: dict[str, str] = sent.get(timeout=20)["stores"]
+            stores: dict[str, str] = sent.get(timeout=60)["stores"]
 
             def of_run(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
                 """Return the spans of the operations, and check their parents."""
@@ -212,7 +212,7 @@ def test_a_store_whose_library_is_not_installed_is_skipped(
 def test_without_a_redis_that_store_is_skipped(rabbitmq: RabbitMQ, start: Starter) -> None:
     start_worker(start, CELERY_BROKER_URL=rabbitmq.url)
     with producer(rabbitmq.url) as celery:
-        stores = celery.send_task("workers.tasks.ping").get(timeout=20)["stores"]
+        stores = celery.send_task("workers.tasks.ping").get(timeout=60)["stores"]
     assert stores["redis"] == "skipped: REDIS_URL is not set"
     assert stores["sql"] == "ok"
 

@@ -20,7 +20,7 @@ def test_ping_makes_a_string_and_retry_backs_off(
     with producer(broker.url) as celery:
 
         def run(task: str, **kwargs: Any) -> Any:
-            return celery.send_task(f"workers.tasks.{task}", kwargs=kwargs).get(timeout=20)
+            return celery.send_task(f"workers.tasks.{task}", kwargs=kwargs).get(timeout=60)
 
         for length in (1, 1024):
             answer = run("ping", length=length)

@@ -28,6 +28,7 @@ from ...conformance import ran_on
 from ...conftest import Broker
 from ...in_process import Switch
 from ...processes import PATIENCE, Process, Starter
+from ...receiving import PatientReceiver
 from ...system import Server
 from ..tracing.sinks import ListSink
 from .project import make_app
@@ -141,7 +142,7 @@ def shared_worker(
     pool: str, broker: str, results: str, switch: Switch, state: Path
 ) -> Iterator[Queue]:
     """Run a worker that many tests send to; yield its queue."""
-    with Receiver() as receiver, pytest.MonkeyPatch.context() as patch:
+    with PatientReceiver() as receiver, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESULT_BACKEND", results)
         exporter = OTLPSpanExporter(endpoint=receiver.endpoint)
         switch.targets.append(exporter)

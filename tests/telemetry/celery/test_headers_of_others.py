@@ -53,7 +53,7 @@ def is_under(child: ReceivedSpan, parent: ReceivedSpan) -> bool:
 def test_baggage_of_another_tracer_is_merged(app: Celery, theirs: Any) -> None:
     with working(app):
         headers = {"baggage": theirs, "sentry-trace": "1"}
-        result = app.tasks["read"].apply_async(headers=headers).get(timeout=10)
+        result = app.tasks["read"].apply_async(headers=headers).get(timeout=60)
     assert result == {"tenant": "blue", "sentry-sampled": "true"}
     assert headers == {"baggage": theirs, "sentry-trace": "1"}, "the caller's dict is not changed"
 
@@ -106,7 +106,7 @@ def test_a_header_that_names_no_span_is_no_choice(app: Celery, sink: ListSink, g
     headers = {"traceparent": given, "tracestate": "old=1", "tenant": "blue"}
     with working(app):
         child = app.tasks["child"].apply_async(headers=headers)
-        got = child.get(timeout=10)
+        got = child.get(timeout=60)
         send, run = sink.wait_for("send child", "process child")
     assert send.kind == "PRODUCER"
     assert is_under(run, send)
@@ -132,7 +132,7 @@ def test_a_retry_by_a_class_that_injects_by_hand_is_a_sibling(app: Celery, sink:
             raise task.retry(countdown=0)
 
     with working(app), trace.get_tracer("tests").start_as_current_span("request"):
-        twice.delay().get(timeout=10)
+        twice.delay().get(timeout=60)
     spans = sink.received()
     (request,) = [span for span in spans if span.name == "request"]
     runs = [span for span in spans if span.name == "process twice"]
@@ -174,7 +174,7 @@ def test_a_table_of_another_tracer_does_not_redirect_a_retry(
         return baggage.get_baggage("tenant")
 
     with working(app):
-        assert twice.apply_async(headers=headers).get(timeout=10) == "blue"
+        assert twice.apply_async(headers=headers).get(timeout=60) == "blue"
     spans = sink.received()
     runs = [span for span in spans if span.name == "process twice"]
     first, second = sorted(runs, key=lambda run: run.attributes.get("celery.task.retries", 0))
@@ -252,7 +252,7 @@ def test_a_retry_outside_the_context_of_its_run_is_a_linked_sibling(
                 context.detach(token)
 
     with working(app):
-        twice.delay().get(timeout=10)
+        twice.delay().get(timeout=60)
     first, second = sorted(
         (span for span in sink.received() if span.name == "process twice"),
         key=lambda run: run.attributes.get("celery.task.retries", 0),

@@ -68,7 +68,7 @@ def test_a_run_is_under_its_send_and_linked_to_it(queue: Queue, broker: Broker, 
         "celery.task.state": "SUCCESS",
         "celery.wait.scheduled": 0.0,
     }
-    assert result.get(timeout=10) == root.trace_id
+    assert result.get(timeout=60) == root.trace_id
 
 
 def test_the_message_carries_the_w3c_headers_and_when_it_was_sent(
@@ -241,4 +241,4 @@ def test_the_workers_log_lines_of_a_message_name_its_trace(queue: Queue, pool: s
 
 def test_what_a_task_held_is_free_once_it_has_ended(solo: Queue) -> None:
     held = [solo.send("hold") for _ in range(3)]
-    assert [result.get(timeout=10) for result in held] == [0, 0, 0]
+    assert [result.get(timeout=60) for result in held] == [0, 0, 0]

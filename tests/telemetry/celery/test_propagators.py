@@ -42,7 +42,7 @@ def test_a_retry_and_a_task_of_a_task_are_one_trace(
     monkeypatch.setenv("OTEL_PROPAGATORS", setting)
     app = make_app(broker)
     with working(app):
-        app.tasks["parent"].apply_async().get(timeout=10)
+        app.tasks["parent"].apply_async().get(timeout=60)
         sink.wait_for_count("process twice", 2)
     spans = sink.received()
     # The run may end before its send does.

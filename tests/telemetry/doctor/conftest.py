@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from telemetry.otlp.receiver import Receiver
-
 from ...processes import ROOT, Process, Starter
+from ...receiving import PatientReceiver
 from ...system import Server
 
 PROJECT = "tests.telemetry.doctor.project"
@@ -67,7 +66,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doctor]:
     """Run the doctor beside a sound worker, broker and collector, which a module shares."""
     directory = tmp_path_factory.mktemp("sound")
     server = Server(directory, "secret")
-    with Receiver() as receiver:
+    with PatientReceiver() as receiver:
         start = Starter(
             CELERY_BROKER_URL=server.url,
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,

@@ -73,7 +73,7 @@ def test_traces_and_metrics_come_through(
         """,
         OTEL_EXPORTER_OTLP_COMPRESSION=compression,
     )
-    spans = receiver.wait_for(lambda spans: len(spans) >= COUNT + 7, timeout=30)
+    spans = receiver.wait_for(lambda spans: len(spans) >= COUNT + 7, timeout=60)
     names = Counter(span.name for span in spans)
     assert names == {"GET": 7, **{f"program1.{number}": 1 for number in range(COUNT)}}
     assert {span.service for span in spans} == {"program1"}

@@ -164,7 +164,7 @@ def test_several_send_while_several_wait(receiver: Receiver) -> None:
     seen: list[int] = []
 
     def wait() -> None:
-        seen.append(len(receiver.wait_for(lambda spans: len(spans) == 200, timeout=30)))
+        seen.append(len(receiver.wait_for(lambda spans: len(spans) == 200, timeout=60)))
 
     threads = [threading.Thread(target=send, args=(thread,)) for thread in range(4)]
     threads += [threading.Thread(target=wait) for _ in range(2)]

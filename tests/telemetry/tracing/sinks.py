@@ -12,6 +12,8 @@ from telemetry.otlp.encode import encode_request
 from telemetry.tracing.record import Record, SpanTemplate, pack, unpack
 from telemetry.tracing.sink import Sink
 
+from ...processes import PATIENCE
+
 RESOURCE = Resource({"service.name": "test"})
 
 
@@ -39,7 +41,7 @@ class ListSink(Sink):
             for template, record in self.records
         ]
 
-    def wait_for(self, *names: str, timeout: float = 20.0) -> tuple[ReceivedSpan, ...]:
+    def wait_for(self, *names: str, timeout: float = PATIENCE) -> tuple[ReceivedSpan, ...]:
         """Wait until a span of each of *names* has ended; return them in this order."""
         with self._grown:
             complete = self._grown.wait_for(
@@ -49,7 +51,7 @@ class ListSink(Sink):
         assert complete, [span.name for span in spans]
         return tuple(next(span for span in spans if span.name == name) for name in names)
 
-    def wait_for_count(self, name: str, count: int, timeout: float = 20.0) -> None:
+    def wait_for_count(self, name: str, count: int, timeout: float = PATIENCE) -> None:
         """Wait until *count* spans of one *name* have ended."""
         with self._grown:
             complete = self._grown.wait_for(

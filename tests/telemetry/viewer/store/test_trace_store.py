@@ -226,7 +226,7 @@ def test_a_page_that_is_read_goes_before_the_summaries(
                 db.execute("SELECT count(*) FROM spans").fetchone()
             happened.append("page")
         for _ in range(50):
-            told.get(timeout=30)
+            told.get(timeout=60)
     assert happened == ["page", *["summary"] * 50]
 
 
@@ -237,7 +237,7 @@ def test_a_page_that_is_never_read_to_its_end_stops_no_summary(tmp_path: Path) -
             for spans in many(3):
                 store.take(export(spans))
             for _ in range(3):
-                told.get(timeout=30)
+                told.get(timeout=60)
 
 
 def listen(store: Store) -> "queue.SimpleQueue[Summary]":

@@ -156,8 +156,31 @@ def look(page: Page, pages: dict[str, str], window: str) -> dict[str, list[str]]
     return {path: lines for path, lines in found.items() if lines}
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-def test_nothing_is_found_on_any_page(
+@pytest.fixture(params=WINDOWS)
+def window(request: pytest.FixtureRequest) -> str:
+    """The name of each window."""
+    return str(request.param)
+
+
+@pytest.fixture
+def tab(chromium: Browser, viewer: Viewer, window: str) -> Iterator[Page]:
+    """A page in the window."""
+    context = chromium.new_context(base_url=viewer.url, **WINDOWS[window][0])
+    yield context.new_page()
+    context.close()
+
+
+def test_nothing_is_found_on_any_page_without_traces(tab: Page, window: str) -> None:
+    assert look(tab, EMPTY, window) == {}
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_nothing_is_found_on_any_page(tab: Page, viewer: Viewer, window: str, part: int) -> None:
+    fill(viewer)
+    assert look(tab, dict(list(PAGES.items())[part::2]), window) == {}
+
+
+def test_nothing_is_found_in_any_state(
     chromium: Browser, start_viewer: StartViewer, window: str
 ) -> None:
     viewer = start_viewer(db=":memory:")
@@ -167,9 +190,7 @@ def test_nothing_is_found_on_any_page(
     def all_findings() -> list[str]:
         return [line for colors in in_each(page, window) for line in findings(page, colors)]
 
-    assert look(page, EMPTY, window) == {}
     fill(viewer)
-    assert look(page, PAGES, window) == {}
     page.goto("/")
     page.get_by_role("combobox", name="Search traces").press_sequentially("st")
     expect(page.get_by_role("option").first).to_be_visible()

@@ -258,7 +258,8 @@ def test_the_first_rows_of_a_large_trace_are_there_before_the_others(
 def test_after_an_error_the_trace_is_read_again(page: Page, viewer: Viewer) -> None:
     show(viewer, page, [WEB])
     busy = {"error": "the database is busy"}
-    page.route("**/hops", lambda route: route.fulfill(status=503, json=busy), times=1)
+    page.route("**/hops", lambda route: route.fulfill(status=503, json=busy))
     page.reload()
     expect(page.get_by_text("the database is busy")).to_be_visible()
+    page.unroute("**/hops")
     expect(page.get_by_role("treegrid")).to_be_visible()
