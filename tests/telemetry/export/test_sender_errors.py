@@ -47,6 +47,8 @@ def test_the_error_reaches_the_application(program: Program, code: str, error: s
         """.replace("error not in", f"{error!r} not in")
     )
     assert error in process.output
+    # The process may have started a last sender, which has not failed yet.
+    program.wait_for_sender_to_end()
     assert error in on_disk(program)
 
 
