@@ -40,7 +40,7 @@ def note_arrival(start_strategy: Callable[..., Any]) -> Callable[..., Any]:
             fields = body if type(body) is dict and "args" not in body else message.headers
             if type(fields) is dict:
                 fields[RECEIVED_AT] = time.time()
-                fields[IDS] = f"{getrandbits(128):032x}"
+                fields[IDS] = getrandbits(128)
                 if (message.delivery_info or {}).get("exchange"):
                     fields[QUEUE] = queue_of(consumer, message)
             token = attach(Context({SPAN: _Arriving(message)}))

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 from ..propagation import extract_parent
 from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
-from ..tracing.context import SPAN, attach, detach, get_current, parent_in
+from ..tracing.context import SPAN, detach, get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
 from ..tracing.interpret import waits_of
@@ -79,8 +79,9 @@ class RunTracer:
     ) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
         """Return the run's parent, the context of its message, and the links of the run."""
         parent, context = extract_parent(headers)
-        others = parse_links(headers[LINKS]) if LINKS in headers else []
-        links = [RecordedLink.to(each) for each in others]
+        links: list[RecordedLink] = []
+        if LINKS in headers:
+            links = [RecordedLink.to(each) for each in parse_links(headers[LINKS])]
         relation = headers.get(RELATION)
         if relation not in ("child", "link"):
             relation = self._relation
@@ -137,7 +138,6 @@ def trace_runs(app: Celery, tracer: RunTracer) -> None:
     setattr(Request, Run.attribute, None)
     signals.task_prerun.connect(on_prerun, weak=False)
     signals.task_postrun.connect(on_postrun, weak=False)
-    signals.task_postrun.connect(after_postrun, weak=False)
 
 
 def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
@@ -160,13 +160,17 @@ def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
         run.message = message
         run.outside = get_current()
         run.attach(run.context)
-        _come_last(signals.task_postrun, after_postrun)
+        _come_last(signals.task_postrun, on_postrun)
     except Exception:
         log_internal_error("start the span of a run")
 
 
 def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: Any) -> None:
-    """End the run as the task ended: Celery's ``task_postrun``, sent on every way out."""
+    """End the run as the task ended: Celery's ``task_postrun``, sent on every way out.
+
+    It comes last: for other receivers the run is still current, and another tracer that began
+    inside of it has left it again.
+    """
     tracer: RunTracer | None = getattr(task.app, RUN_TRACER, None)
     if tracer is None:
         return
@@ -180,7 +184,6 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
     is_restored = SPAN in run.outside and Run.current() is not run
     if not is_restored:
         detach(run.token)
-    run.is_over = True
     # The run and its request refer to each other. Without this, the task's objects, such as the
     # connections of a greenlet, would live until the garbage collector runs.
     if run.message is not None:
@@ -199,13 +202,6 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
     limit = tracer.soft_time_limit
     if limit is not None and limit.pending is not None and not facts.eager:
         limit.cancel()
-
-
-def after_postrun(**_: Any) -> None:
-    """Leave a run that another tracer, which began inside of it, has made current again."""
-    run = Run.current()
-    if run is not None and run.is_over:
-        attach(run.outside)
 
 
 def _come_last(signal: Signal, receiver: Any) -> None:

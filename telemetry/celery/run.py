@@ -11,8 +11,8 @@ from ..tracing.record import RunFacts
 
 #: The worker's main process adds these to the headers of a message for its child, and never sends
 #: them: the time at which it received the message, the queue if that is not the routing key, and
-#: 128 random bits in hex for the ids of the run's span. If the child is killed, the main process
-#: reports the span under these ids, and spans inside the run have their parent.
+#: 128 random bits for the ids of the run's span. If the child is killed, the main process reports
+#: the span under these ids, and spans inside the run have their parent.
 RECEIVED_AT = "queuehop-received-at"
 QUEUE = "queuehop-queue"
 IDS = "queuehop-ids"
@@ -33,7 +33,6 @@ class Run(Hop[RunFacts]):
     context: Context = NO_CONTEXT
     #: The context before the run.
     outside: Context = NO_CONTEXT
-    is_over: bool = False
     #: The message: the attributes of ``task.request`` while that holds the run.
     message: dict[str, Any] | None = None
 
@@ -44,10 +43,8 @@ class Run(Hop[RunFacts]):
 
 def id_bits(message: Mapping[str, Any]) -> int:
     """Return the bits for the ids of the run of *message*, 0 if no main process has added them."""
-    try:
-        return int(message[IDS], 16) & (1 << 128) - 1
-    except (KeyError, TypeError, ValueError):
-        return 0
+    bits = message.get(IDS)
+    return bits if isinstance(bits, int) and 0 <= bits < 1 << 128 else 0
 
 
 def current_run() -> Run | None:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from celery import Celery, Task, signals
+from celery import Celery, signals
 from opentelemetry import trace
 
 from telemetry.celery import instrument_celery
@@ -13,7 +13,7 @@ from telemetry.celery import instrument_celery
 BROKER = os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
 
 
-def _look_for_a_leak(task: Task, **_: object) -> None:
+def _look_for_a_leak(**_: object) -> None:
     if trace.get_current_span().get_span_context().is_valid:
         print("a span is current outside of tasks", flush=True)
 
@@ -24,7 +24,7 @@ app = Celery("limited", broker=BROKER, backend=BROKER, set_as_default=False)
 app.conf.broker_connection_retry_on_startup = True
 instrument_celery(app, "limited")
 
-signals.task_postrun.connect(_look_for_a_leak)  # after it has ended
+app.loader.on_process_cleanup = _look_for_a_leak  # after it has ended
 
 
 def _send(producer: object, name: str, message: Any, **options: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import weakref
+from collections.abc import Callable
 
 from celery import Celery, Task, shared_task, signals
 from celery.exceptions import Ignore, Reject
@@ -16,14 +17,26 @@ from opentelemetry import trace
 
 from telemetry.celery import instrument_celery
 
+#: Called when the run of a task has ended.
+_at_the_end: list[Callable[[], object]] = []
 
-def _look_for_a_leak(task: Task, **_: object) -> None:
-    """Print a line if a span is current outside of a run: before it begins, after it has ended."""
-    if not task.request.is_eager and trace.get_current_span().get_span_context().is_valid:
+
+def _look_for_a_leak() -> None:
+    """Print a line if a span is current outside of a run."""
+    if trace.get_current_span().get_span_context().is_valid:
         print("a span is current outside of tasks", flush=True)
 
 
-signals.task_prerun.connect(_look_for_a_leak)
+@signals.task_prerun.connect(weak=False)
+def _before_task(task: Task, **_: object) -> None:
+    if not task.request.is_eager:
+        _look_for_a_leak()
+
+
+def _after_task() -> None:
+    _look_for_a_leak()
+    while _at_the_end:
+        _at_the_end.pop()()
 
 
 def make_app(broker: str, **options: str) -> Celery:
@@ -49,6 +62,7 @@ def make_app(broker: str, **options: str) -> Celery:
     if "LOG_IDS" in os.environ:
         line = "%(processName)s %(trace_id)s %(span_id)s %(message)s"
         app.conf.update(worker_log_format=line, worker_task_log_format=line)
+    app.loader.on_process_cleanup = _after_task
     app.set_default()
     return instrument_celery(app, service_name="worker", **options)  # type: ignore[arg-type]
 
@@ -57,9 +71,6 @@ app = make_app(
     os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:1/0"),
     **({"relation": os.environ["RELATION"]} if "RELATION" in os.environ else {}),
 )
-
-
-signals.task_postrun.connect(_look_for_a_leak)
 
 
 class Expected(Exception):
@@ -182,11 +193,17 @@ def die_once(self: Task) -> None:
 @shared_task
 def die_at_the_end() -> None:
     """Succeed; the child is killed before it can report that."""
+    _at_the_end.append(die)
+
+
+@shared_task
+def die_in_a_handler() -> None:
+    """Succeed; the child is killed by a handler of ``task_postrun``."""
 
 
 @signals.task_postrun.connect(weak=False)
 def _die(sender: Task, **_: object) -> None:
-    if sender.name == die_at_the_end.name:
+    if sender.name == die_in_a_handler.name:
         die()
 
 

@@ -88,6 +88,29 @@ def test_beside_another_tracer_a_run_leaves_the_context_that_it_found(app: Celer
         assert trace.get_current_span() is request
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_in_a_handler_of_task_postrun_the_run_is_current(
+    app: Celery, sink: ListSink, first: bool
+) -> None:
+    def publish(**_: Any) -> None:
+        app.send_task("mail", ignore_result=True)
+        trace.get_current_span().set_attribute("handled", True)
+
+    @app.task(name="work", shared=False)
+    def work() -> None:
+        """Do nothing."""
+
+    signals.task_postrun.connect(publish)
+    if first:
+        signals.task_postrun.receivers.insert(0, signals.task_postrun.receivers.pop())
+    work.apply().get()
+    signals.task_postrun.disconnect(publish)
+    send, run = sorted(sink.received(), key=lambda span: span.name, reverse=True)
+    assert (send.name, run.name) == ("send mail", "process work")
+    assert send.parent_id == run.span_id
+    assert run.attributes["handled"] is True
+
+
 @pytest.mark.parametrize("left", [Context(), {"key": "value"}])
 def test_a_context_that_a_task_leaves_ends_with_its_run(app: Celery, left: Any) -> None:
     @app.task(name="work", shared=False)

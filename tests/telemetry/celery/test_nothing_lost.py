@@ -134,12 +134,13 @@ def test_a_worker_that_ends_in_the_middle(queue: Queue, broker: Broker, how: str
 
 @pytest.mark.conformance("child killed between its last span and its result")
 @pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("task", ["die_in_a_handler", "die_at_the_end"])
 def test_a_child_killed_between_its_last_span_and_its_result(
-    queue: Queue, concurrency: int
+    queue: Queue, task: str, concurrency: int
 ) -> None:
     worker = queue.worker("prefork", concurrency)
-    queue.send("die_at_the_end")
-    send, run = queue.spans("send die_at_the_end", "process die_at_the_end")
+    queue.send(task)
+    send, run = queue.spans(f"send {task}", f"process {task}")
     worker.wait_for_line("WorkerLostError")
     assert worker.stop() == 0
     assert run.parent_id == send.span_id
