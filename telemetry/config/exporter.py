@@ -278,6 +278,18 @@ def _gzip(signal: Signal) -> bool:
     return value.lower() == "gzip"
 
 
+def with_absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return *environ* for a process that may have another working directory."""
+    files = {
+        name: os.path.abspath(path)
+        for name, value in environ.items()
+        if name.startswith("OTEL_EXPORTER_OTLP_")
+        and name.endswith(("_CERTIFICATE", "_CLIENT_KEY"))
+        and (path := value.strip())
+    }
+    return {**environ, **files}
+
+
 def _certificates(signal: Signal) -> dict[str, bytes]:
     certificates = {}
     for name in ("certificate", "client_key", "client_certificate"):

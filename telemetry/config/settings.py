@@ -119,11 +119,12 @@ def spool() -> Spool | None:
 
 def state_directory() -> Path:
     """Return the directory of all state: ``QUEUEHOP_STATE_DIR``, or the XDG directory."""
-    if given := os.environ.get(QUEUEHOP_STATE_DIR, "").strip():
-        return Path(given).absolute()
+    given = os.environ.get(QUEUEHOP_STATE_DIR, "").strip()
     state = os.environ.get("XDG_STATE_HOME", "")
-    # The XDG specification says to ignore a relative path.
     try:
+        if given:
+            return Path(given).expanduser().absolute()
+        # The XDG specification says to ignore a relative path.
         base = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
     except RuntimeError:  # the system does not know the user, as often in containers
         base = Path("/nonexistent")  # Debian's home of users that have none

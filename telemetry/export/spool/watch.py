@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from ...config.exporter import with_absolute_paths
 from ...tracing.faults import logger
 from ..status import log_status
 from . import spawn
@@ -28,7 +29,7 @@ class Watch:
         self._sender = directory.sender
         self._give_up = give_up
         #: The settings that the directory is for. The application may remove a token later.
-        self._environ = dict(os.environ)
+        self._environ = with_absolute_paths(os.environ)
         #: When to look next, on the monotonic clock.
         self.due = 0.0
         self._started = float("-inf")

@@ -34,6 +34,13 @@ def test_a_home_that_is_a_relative_path_is_that_of_this_process(
     assert settings.state_directory() == Path.cwd() / "home/.local/state/queuehop"
 
 
+def test_the_state_directory_may_be_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell has read the variable if a service manager or a file sets it."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("QUEUEHOP_STATE_DIR", "~/spans")
+    assert settings.state_directory() == Path("/home/someone/spans")
+
+
 @pytest.mark.parametrize(
     "variable",
     [

@@ -363,7 +363,7 @@ class Program:
     def run(self, script: str, status: int = 0, **env: str | None) -> Process:
         """Run *script* to its end."""
         process = self(script, **env)
-        assert process.wait(60) == status, process.output
+        assert process.wait(2 * PATIENCE) == status, process.output
         return process
 
     def senders(self) -> list[int]:

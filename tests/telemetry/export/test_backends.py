@@ -1,5 +1,6 @@
 """The settings in docs/backends.md reach a server with the requirements of the backend."""
 
+import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -141,6 +142,26 @@ def test_over_grpc(
     with Receiver(port=port, credentials=credentials) as receiver:
         assert export_both() == (ExportResult(Outcome.DELIVERED),) * 2
     assert WANTED[name][1].items() <= receiver.metadata[0].items()
+
+
+def test_a_relative_path_of_a_certificate_is_that_of_the_process_that_set_up(
+    program: Program, http_collector: HttpCollector, tmp_path: Path
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    http_collector.start(context)
+    program.run(
+        f"""
+        os.chdir({str(tmp_path)!r})  # as a daemon may do
+        spans(1)
+        assert telemetry.flush(5)
+        """,
+        OTEL_EXPORTER_OTLP_ENDPOINT=http_collector.endpoint.replace("http:", "https:"),
+        OTEL_EXPORTER_OTLP_PROTOCOL=http_collector.protocol,
+        OTEL_EXPORTER_OTLP_CERTIFICATE=os.path.relpath(tmp_path / "ca.pem", ROOT),
+    )
+    assert http_collector.wait_for(1)["program1.0"] == 1
 
 
 def test_each_signal_goes_to_the_path_of_its_backend(
