@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         while sent != options.count and not stopped.is_set():
             time.sleep(max(0.0, due - time.monotonic()))
-            due = max(due, time.monotonic() - options.interval) + options.interval
+            due = max(due + options.interval, time.monotonic())
             failed += not _ping(session, options)
             sent += 1
     except KeyboardInterrupt:

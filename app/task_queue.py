@@ -86,7 +86,7 @@ class TaskQueue:
         def send() -> None:
             with (
                 self._celery.producer_pool.acquire(block=True, timeout=TIMEOUT) as producer,
-                _discard_on_failure(producer.__connection__),
+                _discard_on_failure(producer.connection),
             ):
                 task.apply_async(
                     kwargs=kwargs,

@@ -19,8 +19,8 @@ from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 from .propagation import extract_parent, headers_in
 from .propagation.doctor import DOCTOR_HEADER
 from .setup import sink
-from .tracing.context import attach, detach, get_current, parent_in
-from .tracing.hop import NO_CONTEXT, Hop
+from .tracing.context import NO_CONTEXT, attach, get_current, parent_in
+from .tracing.hop import Hop
 from .tracing.record import Parent, RecordedLink, ServerFacts, SpanTemplate, environ_facts
 from .tracing.scope import hop_scope
 from .tracing.span import error_type
@@ -76,7 +76,7 @@ class _TracedApp:
         if outer is not None and outer.is_serving:
             return self._wsgi_app(environ, start_response)  # mounted in another: one request
         hop = environ[_HOP] = _ServerHop(_template(), ServerFacts(environ_facts(environ)))
-        parent, context, links = _origin(environ, self._inbound)
+        parent, context, links = _parent_of_request(environ, self._inbound)
         hop.start(parent, context, links)
         wrapper = environ.get("wsgi.file_wrapper")
         if wrapper is not None and not isinstance(wrapper, type):
@@ -169,7 +169,7 @@ class _ServerHop(Hop[ServerFacts]):
     def pause(self) -> None:
         """Restore the context from outside, until ``resume``."""
         self._inside = get_current()
-        detach(self.token)
+        self.detach()
 
     def resume(self) -> None:
         """Restore the context that the code inside left."""
@@ -199,7 +199,7 @@ class _ServerHop(Hop[ServerFacts]):
             self.facts.error = self.facts.error or number
 
 
-def _origin(
+def _parent_of_request(
     environ: Environ, inbound: Inbound
 ) -> tuple[Parent | None, Context, list[RecordedLink]]:
     """Return a request's parent, its context, and the links of its span.

@@ -16,9 +16,8 @@ from opentelemetry.trace import SpanKind
 from ..propagation import extract_parent
 from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
-from ..tracing.context import SPAN, detach, get_current, parent_in
+from ..tracing.context import NO_CONTEXT, SPAN, get_current, parent_in
 from ..tracing.faults import log_internal_error
-from ..tracing.hop import NO_CONTEXT
 from ..tracing.interpret import waits_of
 from ..tracing.record import (
     ParentContext,
@@ -63,7 +62,7 @@ class RunTracer:
         *started* is a Unix time in seconds, now if absent.
         """
         headers = trace_headers(message)
-        parent, context, links = self._origin(headers)
+        parent, context, links = self._parent_of_message(headers)
         facts = _facts(message, headers)
         if task_name in _MANY:
             facts.items = _items(message)
@@ -74,7 +73,7 @@ class RunTracer:
         run.start(parent, context, links, start_time, id_bits(message))
         return run
 
-    def _origin(
+    def _parent_of_message(
         self, headers: Mapping[str, Any]
     ) -> tuple[ParentContext | None, Context, list[RecordedLink]]:
         """Return the run's parent, the context of its message, and the links of the run."""
@@ -147,6 +146,7 @@ def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
         return
     try:
         request = task.request
+        # Celery makes an attribute of each header: the attributes of its request are the message.
         message = vars(request)
         if request.is_eager:
             run = tracer.start_eager(task.name, message)
@@ -183,7 +183,7 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
     # Another tracer that began before this run may have restored the context by now.
     is_restored = SPAN in run.outside and Run.current() is not run
     if not is_restored:
-        detach(run.token)
+        run.detach()
     # The run and its request refer to each other. Without this, the task's objects, such as the
     # connections of a greenlet, would live until the garbage collector runs.
     if run.message is not None:

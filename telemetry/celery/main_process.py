@@ -17,9 +17,8 @@ from celery.utils.imports import symbol_by_name
 from opentelemetry.trace import NonRecordingSpan
 
 from ..setup import sink
-from ..tracing.context import detach
 from ..tracing.faults import log_internal_error
-from ..tracing.provider import SPAN_ID
+from ..tracing.provider import SPAN_ID_MASK
 from ..tracing.record import RunFacts
 from ..tracing.span import error_type
 from .arrival import headers_of, note_arrival
@@ -137,7 +136,7 @@ class MainProcess:
         try:
             yield
         finally:
-            detach(run.token)
+            run.detach()
             if known is None:
                 self._end_lost(request, run, exc)
 
@@ -228,7 +227,7 @@ def _reported_by_child(request: Any) -> Run | None:
         return None
     for template, record in sink().recent_spans():
         facts = record.facts
-        if isinstance(facts, RunFacts) and record.span_id == ids & SPAN_ID:
+        if isinstance(facts, RunFacts) and record.span_id == ids & SPAN_ID_MASK:
             run = Run(template, facts)
             run.id = request.id
             # Not a HopSpan: ``Hop.fail`` and ``Hop.end`` then write no second record.

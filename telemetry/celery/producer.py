@@ -48,7 +48,7 @@ class SendTracer:
     def new_send(self, task_name: Any, headers: Any, broker: Broker | None = None) -> Send:
         """Return the hop of a message for *task_name* with the caller's *headers*.
 
-        *broker* is given only if it is not the app's.
+        *broker* is that of the caller's own connection or producer; absent, it is the app's.
         """
         parent_given = headers is not None and isinstance(headers, Mapping) and has_parent(headers)
         send = Send(self._template(task_name, parent_given, broker), SendFacts())

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from celery import current_task
 from opentelemetry.context import Context, create_key
 
-from ..tracing.hop import NO_CONTEXT, Hop
+from ..tracing.context import NO_CONTEXT
+from ..tracing.hop import Hop
 from ..tracing.record import RunFacts
 
 #: The worker's main process adds these to the headers of a message for its child, and never sends

@@ -85,7 +85,7 @@ def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...] | Non
     found = getattr(_internal(provider, "_active_span_processor"), "_span_processors", None)
     if isinstance(found, tuple):
         return found
-    _log_missing("_span_processors")
+    _log_missing()
     return None
 
 
@@ -101,7 +101,7 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
         active = _internal(provider, "_active_span_processor")
         active._span_processors = tuple(one for one in found if one is not processor)
     except AttributeError:
-        _log_missing("_span_processors")
+        _log_missing()
 
 
 def _internal(thing: object, name: str) -> Any:
@@ -110,9 +110,8 @@ def _internal(thing: object, name: str) -> Any:
 
 
 @cache
-def _log_missing(name: str) -> None:
+def _log_missing() -> None:
     logger.info(
-        "this version of opentelemetry-sdk has no usable %s: span processors cannot be listed "
-        "or removed",
-        name,
+        "this version of opentelemetry-sdk has no usable _span_processors: span processors cannot "
+        "be listed or removed"
     )

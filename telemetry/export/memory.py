@@ -25,7 +25,7 @@ from .sender.deliveries import Deliveries
 from .sender.delivery import Delivery, Source
 from .status import SignalStatus, log_status
 
-#: How many origins are kept: there is one for each hop, task and queue.
+#: How many origins are kept: there is one for each hop, task, broker and tracer.
 MAX_ORIGINS = 4096
 
 _FULL = {

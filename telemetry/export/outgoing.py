@@ -26,7 +26,7 @@ LARGEST_VALUE = 1e11
 class Origin(Struct, array_like=True, eq=False):
     """Where records come from: the resource of their process, and the template of their hop.
 
-    Origins are compared by identity. Each is written once per segment.
+    Origins are compared by identity. Each process writes each of them once per segment.
     """
 
     resource: dict[str, Any]

@@ -64,7 +64,7 @@ def encode_span(template: SpanTemplate, record: Record, interpretation: Interpre
     if record.parent_id:
         add(_parent(b"\x22\x08", record.parent_id))
     add(_names[interpretation.name])
-    add(b"\x30" + _varint(template.kind + 1))
+    add(b"\x30" + _varint(template.kind + 1))  # OTLP has UNSPECIFIED before the first kind
     add(_times(b"\x39", record.start_time, b"\x41", record.end_time))
     _add_attributes(parts, template, record, interpretation)
     dropped_attributes, dropped_events, dropped_links = record.dropped

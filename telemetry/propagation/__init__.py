@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan
 
-from ..tracing.context import with_span
+from ..tracing.context import NO_CONTEXT, with_span
 from ..tracing.faults import log_internal_error
 from ..tracing.record import Parent, ParentContext
 from ..tracing.tracestate import TRACESTATE
@@ -53,11 +53,8 @@ def extract(carrier: Any, context: Context | None = None) -> Context:
         return context
 
 
-_EMPTY = Context()
-
-
 def extract_parent(
-    headers: Mapping[str, Any], context: Context = _EMPTY
+    headers: Mapping[str, Any], context: Context = NO_CONTEXT
 ) -> tuple[ParentContext | None, Context]:
     """Return the remote span that *headers* name, and *context* with all that they add to it.
 

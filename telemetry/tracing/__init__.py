@@ -1,1 +1,1 @@
-"""The tracing of a hop: its log lines, and the errors of tracing itself."""
+"""Hops and spans: the ``with`` of a hop, its record, its context, and its log lines."""

@@ -19,6 +19,8 @@ from .span import HopSpan
 SPAN = next(iter(trace.set_span_in_context(INVALID_SPAN, Context())))
 
 
+NO_CONTEXT = Context()
+
 _CONTEXTVARS = "contextvars_context"
 
 

@@ -13,15 +13,13 @@ from opentelemetry.semconv.attributes.exception_attributes import (
 )
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, StatusCode
 
-from .context import SPAN, attach, detach, get_current, parent_in, with_span
+from .context import NO_CONTEXT, SPAN, attach, detach, get_current, parent_in, with_span
 from .faults import log_internal_error
 from .foreign import ForeignSpan
 from .interrupts import cleans_up
 from .provider import HopTracerProvider
 from .record import Facts, Parent, RecordedLink, SpanTemplate
 from .span import HopSpan, error_type, exception_message
-
-NO_CONTEXT = Context()
 
 F = TypeVar("F", bound=Facts)
 
@@ -44,7 +42,7 @@ class Hop(Generic[F]):
     secrets: Sequence[str] = ()
     #: Describes and ends the span, if another provider has made it.
     _foreign: ForeignSpan | None = None
-    #: Restores the context from before ``attach``: see ``context.detach``.
+    #: Restores the context from before ``attach``.
     token: Token[Context] | None = None
 
     def __init__(self, template: SpanTemplate, facts: F) -> None:
@@ -87,11 +85,15 @@ class Hop(Generic[F]):
         return hop  # type: ignore[no-any-return]
 
     def attach(self, context: Context) -> None:
-        """Make the span current, in *context*, until ``detach(token)``."""
+        """Make the span current, in *context*, until ``detach``."""
         if self.key:
             self.token = attach(Context({**context, SPAN: self.span, self.key: self}))
         else:
             self.token = attach(with_span(self.span, context))
+
+    def detach(self) -> None:
+        """Restore the context from before ``attach``. A second call does nothing."""
+        detach(self.token)
 
     def fail(self, exc: BaseException) -> None:
         """Mark the span as failed by *exc*: status ERROR, ``error.type``, one exception event."""
@@ -161,7 +163,7 @@ class Hop(Generic[F]):
             raise
 
     def _leave(self, exc: BaseException | None) -> None:
-        detach(self.token)
+        self.detach()
         if exc is not None:
             self.fail(exc)
         self.end()

@@ -111,7 +111,7 @@ def _send(record: Record, facts: SendFacts, attributes: Attributes) -> None:
     if facts.routing_key is not None:
         attributes[MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY] = facts.routing_key
     if facts.message is not None:
-        _, _, eta, expires = _add_message(attributes, facts.message)
+        eta, expires = _add_message(attributes, facts.message)
         if parse_eta(eta) is not None:
             attributes[CELERY_TASK_ETA] = eta
         if parse_eta(expires) is not None:
@@ -148,15 +148,15 @@ _INT64 = 1 << 63
 _MESSAGE_IDS = (MESSAGING_MESSAGE_ID, CELERY_ROOT_ID, CELERY_PARENT_ID, CELERY_GROUP_ID)
 
 
-def _add_message(attributes: Attributes, message: Sequence[Any]) -> Sequence[Any]:
-    """Add the facts of *message*, values of ``MESSAGE_FIELDS``. Return ids, retries, times."""
+def _add_message(attributes: Attributes, message: Sequence[Any]) -> tuple[Any, Any]:
+    """Add the facts of *message*, values of ``MESSAGE_FIELDS``. Return its two times."""
     *ids, retries, eta, expires = message
     for name, value in zip(_MESSAGE_IDS, ids, strict=False):
         if value and isinstance(value, str):
             attributes[name] = value
     if type(retries) is int and 0 < retries < _INT64:
         attributes[CELERY_TASK_RETRIES] = retries
-    return ids, retries, eta, expires
+    return eta, expires
 
 
 def waits_of(facts: RunFacts, started: float) -> Waits:

@@ -1,6 +1,7 @@
 """The tracer provider of ``telemetry.setup``: it decides what is sampled and makes ``HopSpan``s."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from random import getrandbits
 from time import time_ns
 
@@ -30,10 +31,10 @@ from .scope import Scope
 from .sink import Sink
 from .span import HopSpan, api_link
 
-_SAMPLED, _RANDOM = int(TraceFlags.SAMPLED), int(TraceFlags.RANDOM_TRACE_ID)
+_SAMPLED, _RANDOM = Record.SAMPLED, int(TraceFlags.RANDOM_TRACE_ID)
 
 #: The bits of a span's id.
-SPAN_ID = (1 << 64) - 1
+SPAN_ID_MASK = (1 << 64) - 1
 
 
 class HopTracerProvider(TracerProvider):
@@ -62,6 +63,9 @@ class HopTracerProvider(TracerProvider):
         #: Makes the ids of spans and traces.
         self.random_bits = getrandbits
         self._processors: tuple[SpanProcessor, ...] = ()
+        # Code may ask for its tracer at each call, and what a sink knows of a template is found by
+        # identity.
+        self._tracer = lru_cache(maxsize=1024)(self._make_tracer)
 
     @property
     def resource(self) -> Resource:
@@ -95,14 +99,18 @@ class HopTracerProvider(TracerProvider):
         schema_url: str | None = None,
         attributes: Attributes = None,
     ) -> Tracer:
-        """Return the tracer of an instrumentation scope."""
-        scope = Scope(
+        """Return the tracer of an instrumentation scope, the same for the same arguments."""
+        scope = (
             instrumenting_module_name or "",
             instrumenting_library_version or "",
             schema_url or "",
-            clean(attributes, None, None)[0],
         )
-        return HopTracer(self, scope)
+        if attributes:
+            return HopTracer(self, Scope(*scope, clean(attributes, None, None)[0]))
+        return self._tracer(*scope)
+
+    def _make_tracer(self, name: str, version: str, schema_url: str) -> "HopTracer":
+        return HopTracer(self, Scope(name, version, schema_url))
 
     def start(
         self,
@@ -124,20 +132,19 @@ class HopTracerProvider(TracerProvider):
         now = time_ns() if start_time is None else start_time
         if parent is None:
             trace_id = (id_bits or self.random_bits(128) or 1).to_bytes(16, "big")
-            span_id = id_bits & SPAN_ID or self.random_bits(64) or 1
+            span_id = id_bits & SPAN_ID_MASK or self.random_bits(64) or 1
             record = Record(trace_id, span_id, now, facts=facts)
             flags = self._root_flags
         else:
+            span_id = id_bits & SPAN_ID_MASK or self.random_bits(64) or 1  # an id is never zero
             record = Record(
                 parent.trace_id,
-                id_bits & SPAN_ID or self.random_bits(64) or 1,  # an id is never zero
+                span_id,
                 now,
-                0,
-                parent.span_id,
-                0,
-                parent.is_remote,
-                parent.trace_state,
-                facts,
+                parent_id=parent.span_id,
+                parent_is_remote=parent.is_remote,
+                trace_state=parent.trace_state,
+                facts=facts,
             )
             flags = self._child_flags[parent.flags & (_RANDOM | _SAMPLED)]
         if name is not None:

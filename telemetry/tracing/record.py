@@ -23,8 +23,8 @@ from .tracestate import HeaderTraceState
 class SpanTemplate(Struct, array_like=True, eq=False):
     """The common part of all spans of one hop: name, kind and static attributes.
 
-    A template is compared by identity and written once per segment. *kind* is the value of a
-    ``SpanKind``.
+    A template is compared by identity. Each process writes it once per segment. *kind* is the value
+    of a ``SpanKind``.
     """
 
     name: str

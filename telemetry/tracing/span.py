@@ -1,6 +1,5 @@
 """The one kind of span: a hop, or the application's own tracer, fills its record."""
 
-import logging
 import traceback
 from collections.abc import Mapping
 from time import time_ns
@@ -21,13 +20,11 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from ..config.sdk import Event, ReadableSpan, SpanLimits
-from .faults import is_soft_time_limit, log_internal_error
+from .faults import is_soft_time_limit, log_internal_error, logger
 from .interpret import interpret
 from .interrupts import cleans_up, uninterrupted
 from .limits import clean, exceeds, is_plain, recorded_link
 from .record import Parent, Record, RecordedEvent, RecordedLink, SpanTemplate, span_context
-
-logger = logging.getLogger(__package__)
 
 
 class SpanOwner(Protocol):

@@ -33,7 +33,7 @@ def count_older_spans(directory: SpoolDirectory) -> int:
     count = 0
     for other in directory.others():
         with contextlib.suppress(OSError):
-            if other.sender.is_running():
+            if other.sender_files.is_running():
                 continue
             for name in other.segments():
                 with contextlib.suppress(OSError):

@@ -55,13 +55,13 @@ class Sender:
         self._unreadable: dict[str, str] = {}  # by name, with the reason
         self._latest: LatestChunks = {}
         self._most = _most_open()
-        self._before = self._written = directory.sender.status()
+        self._before = self._written = directory.sender_files.status()
         self._alone_since: float | None = None
         self._is_last_try = False
 
     def run(self) -> None:
         """Deliver. Return when there is no more to do."""
-        files = self._directory.sender
+        files = self._directory.sender_files
         listening = files.listen()
         while files.is_locked_by(LOCK):
             self._look()
@@ -152,7 +152,7 @@ class Sender:
         )
         if status != self._written:
             with contextlib.suppress(OSError):  # a full disk: the next call tries again
-                self._directory.sender.write_status(status)
+                self._directory.sender_files.write_status(status)
                 self._written = status
 
     def _is_over(self) -> bool:

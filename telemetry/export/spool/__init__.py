@@ -6,5 +6,5 @@ ends.
 
 ``disk_sink`` takes the records, ``writer`` appends them, and ``frames`` is the format of a segment.
 ``directory`` has the segments of one destination, and ``sender_files`` the files that it shares
-with the sender. ``watch`` and ``spawn`` start the sender.
+with the sender. ``watch`` and ``spawn`` start the sender. ``reader`` reads what a tree has written.
 """

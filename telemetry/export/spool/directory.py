@@ -45,7 +45,7 @@ class SpoolDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.sender = SenderFiles(path)
+        self.sender_files = SenderFiles(path)
 
     def make(self) -> None:
         """Make the directory. Raises OSError if this user cannot write in it."""
@@ -59,7 +59,7 @@ class SpoolDirectory:
 
     def is_ours(self) -> bool:
         """Return whether this is the directory of a destination, and of this user."""
-        if not (_NAME.fullmatch(self.path.name) and self.sender.lock_file.is_file()):
+        if not (_NAME.fullmatch(self.path.name) and self.sender_files.lock_file.is_file()):
             return False
         found = os.lstat(self.path)
         return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
@@ -70,7 +70,7 @@ class SpoolDirectory:
             return False
         if self.path.stat().st_mtime >= since:
             return False
-        return not self.sender.is_running()
+        return not self.sender_files.is_running()
 
     def segment(self, name: str) -> Path:
         """Return the path of the segment *name*."""

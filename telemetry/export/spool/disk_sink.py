@@ -27,9 +27,8 @@ FORMAT = 7
 #: Raised for text that is not Unicode, integers beyond 64 bits, and endless nesting.
 _UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
-#: How many definitions are kept: there is one for each hop, task and queue.
+#: How many definitions are kept: there is one for each hop, task, broker and tracer.
 MAX_DEFINITIONS = 4096
-
 
 #: Of a record that cannot be packed, values nested deeper than this are left out.
 MAX_DEPTH = 8
@@ -96,7 +95,7 @@ class DiskSink(Sink):
 
     def _give_up(self, reason: str) -> None:
         """Continue in memory, since no sender can be started."""
-        if self._directory.sender.may_log("start"):
+        if self._directory.sender_files.may_log("start"):
             logger.warning(
                 "the process that sends spans cannot be started (%s): this process sends them from "
                 "memory, and loses them if it is killed; earlier spans wait in %s",
@@ -118,15 +117,15 @@ class DiskSink(Sink):
     def last_export_error(self) -> str:
         if error := self._memory.last_export_error() or self._writer.error:
             return error
-        sender = self._directory.sender
+        files = self._directory.sender_files
         try:
             # Also if this process now sends from memory: what it wrote before waits.
-            if self._writer.has_undelivered() and not sender.is_running():
-                reason = sender.crash() or "it cannot be started, or ends at once"
+            if self._writer.has_undelivered() and not files.is_running():
+                reason = files.crash() or "it cannot be started, or ends at once"
                 return f"the process that sends spans is missing: {reason}"
         except OSError as exc:
             return str(exc)
-        return "" if self._gave_up else sender.status().signals[0].error
+        return "" if self._gave_up else files.status().signals[0].error
 
     def before_exit(self) -> None:
         self._writer.finish()

@@ -17,7 +17,7 @@ CHUNK = 1024 * 1024
 #: The number of segments with the latest records. The newest may be empty.
 LATEST_SEGMENTS = 2
 
-_origin = msgpack.Decoder(Origin).decode
+_decode_origin = msgpack.Decoder(Origin).decode
 
 #: The decoders of a content, by the kind of its frame.
 _DECODERS: dict[bytes, Callable[[bytes], AnyRecord]] = {
@@ -71,7 +71,7 @@ class SegmentReader:
             end = position + frame.end
             try:
                 if frame.kind == frames.DEFINITION:
-                    self._origins[frame.id] = _origin(frame.content)
+                    self._origins[frame.id] = _decode_origin(frame.content)
                 elif end > acknowledged and (frame.id, frame.content) not in records:
                     record = _DECODERS[frame.kind](frame.content)
                     items.append((self._convert(self._origins[frame.id], record), end))

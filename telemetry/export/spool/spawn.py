@@ -49,7 +49,7 @@ def start(directory: SpoolDirectory, lock: int, environ: Mapping[str, str]) -> N
     # In a daemon that has closed its descriptors, the lock may have a number that is opened below.
     high = fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, LOCK + 1)
     # An error that ends the sender, even in its imports, is written there.
-    stderr = directory.sender.begin_stderr()
+    stderr = directory.sender_files.begin_stderr()
     flags = os.O_WRONLY | os.O_NOFOLLOW
     try:
         pid = os.posix_spawn(

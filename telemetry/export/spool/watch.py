@@ -26,7 +26,7 @@ class Watch:
 
     def __init__(self, directory: SpoolDirectory, give_up: Callable[[str], None]) -> None:
         self._directory = directory
-        self._sender = directory.sender
+        self._files = directory.sender_files
         self._give_up = give_up
         #: The settings that the directory is for. The application may remove a token later.
         self._environ = with_absolute_paths(os.environ)
@@ -49,7 +49,7 @@ class Watch:
     def ensure_sender(self) -> bool:
         """Start a sender unless one runs. Return whether none was running."""
         try:
-            lock = self._sender.lock()
+            lock = self._files.lock()
             if lock is None:
                 return False
             try:
@@ -64,18 +64,18 @@ class Watch:
         short = time.monotonic() < self._started + SHORT_LIFE
         self._short_lives = self._short_lives + 1 if short else 0
         if self._short_lives >= SHORT_LIVES:
-            self._give_up(self._sender.crash() or "it ends as soon as it is started")
+            self._give_up(self._files.crash() or "it ends as soon as it is started")
             return
         spawn.start(self._directory, lock, self._environ)
         self._started = time.monotonic()
 
     def _log_status(self) -> None:
-        status, may_log = self._sender.status(), self._sender.may_log
-        counted = self._sender.counted()
+        status, may_log = self._files.status(), self._files.may_log
+        counted = self._files.counted()
         self._counted |= counted  # the larger number of each: a full disk does not take new ones
         log_status("on disk", status.signals, self._counted, may_log)
         if self._counted != counted:
-            self._sender.write_counted(self._counted)
+            self._files.write_counted(self._counted)
         unreadable = status.unreadable
         if unreadable not in ("", self._unreadable) and may_log("unreadable"):
             self._unreadable = unreadable

@@ -81,9 +81,7 @@ class Writer:
             else:
                 self._writing = True
                 try:
-                    if now >= self._segment.due:
-                        self._check_segment(now)
-                    self._segment.write(definition, payload)
+                    self._write(now, definition, payload)
                 except BaseException as exc:  # a signal handler may raise, as a soft time limit
                     self._enqueue(definition, payload)
                     if not isinstance(exc, OSError):
@@ -106,13 +104,14 @@ class Writer:
             self._write_waiting(time.monotonic())
             on_disk = not self._waiting
         ends = self._ends()
-        failures = self._directory.sender.status().failures
+        files = self._directory.sender_files
+        failures = files.status().failures
         asked = False
         while any(self._is_undelivered(name, end) for name, end in ends.items()):
-            if time.monotonic() >= until or self._directory.sender.status().failures != failures:
+            if time.monotonic() >= until or files.status().failures != failures:
                 break
             self._watch.ensure_sender()
-            asked = asked or self._directory.sender.wake()
+            asked = asked or files.wake()
             time.sleep(0.01)
         return on_disk
 
@@ -164,9 +163,7 @@ class Writer:
             while waiting:
                 definition, payload = waiting[0]
                 try:
-                    if now >= self._segment.due:
-                        self._check_segment(now)
-                    self._segment.write(definition, payload)
+                    self._write(now, definition, payload)
                 except OSError as exc:
                     self._segment.due = 0.0
                     if exc.errno == errno.EBADF:  # a daemon has closed the descriptor
@@ -193,19 +190,20 @@ class Writer:
                 self._lost,
             )
 
-    def _check_segment(self, now: float) -> None:
-        """Begin a new segment if the last is full, too old or gone."""
-        if not self._segment.check(now):
+    def _write(self, now: float, definition: Definition, payload: bytes) -> None:
+        """Write a frame, in a new segment if the last is full, too old or gone."""
+        if now >= self._segment.due and not self._segment.check(now):
             self._segment.close()
             self._number += 1
             self._directory.make()
             self._segment = self._open()
             self._bound()
+        self._segment.write(definition, payload)
 
     def _bound(self) -> None:
         """Remove the oldest segments, if no sender does."""
         removed = self._directory.bound(self._most)
-        if removed and self._directory.sender.may_log("bound"):
+        if removed and self._directory.sender_files.may_log("bound"):
             logger.warning(
                 "dropped %d bytes of undelivered spans in %s: size limit reached",
                 removed,

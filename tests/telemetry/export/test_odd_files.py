@@ -90,9 +90,9 @@ def test_a_process_logs_what_was_unreadable_before_it_started(
 ) -> None:
     directory = SpoolDirectory(tmp_path / "0123456789abcdef")
     directory.make()
-    lock = directory.sender.lock()  # as if a sender runs
+    lock = directory.sender_files.lock()  # as if a sender runs
     assert lock is not None
-    directory.sender.write_status(SenderStatus(unreadable="odd: not a regular file"))
+    directory.sender_files.write_status(SenderStatus(unreadable="odd: not a regular file"))
     Watch(directory, print).look()
     os.close(lock)
     assert "odd: not a regular file" in caplog.text

@@ -17,7 +17,7 @@ from telemetry.export.status import SignalStatus
 def directory(tmp_path: Path) -> Iterator[SpoolDirectory]:
     """The directory of a destination whose sender runs."""
     directory = SpoolDirectory(tmp_path)
-    lock = directory.sender.lock()
+    lock = directory.sender_files.lock()
     assert lock is not None
     yield directory
     os.close(lock)
@@ -30,7 +30,7 @@ def watch(directory: SpoolDirectory) -> Watch:
 def drop(directory: SpoolDirectory, spans: int, unreadable: str = "") -> None:
     """Write the status of a sender that has dropped *spans* so far."""
     signals = SignalStatus("", spans, "too old"), SignalStatus(), SignalStatus()
-    directory.sender.write_status(SenderStatus(0, unreadable, signals))
+    directory.sender_files.write_status(SenderStatus(0, unreadable, signals))
 
 
 def pass_a_minute(directory: SpoolDirectory) -> None:

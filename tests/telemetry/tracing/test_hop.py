@@ -31,7 +31,6 @@ from telemetry.flask import instrument_flask
 from telemetry.otlp.decode import ReceivedSpan, decode
 from telemetry.requests import traced_session
 from telemetry.tracing import foreign, provider, span
-from telemetry.tracing.context import detach
 
 from .sinks import RESOURCE
 from .test_span import Collected, Counting, hop_provider
@@ -181,7 +180,7 @@ def run_of(runs: RunTracer, message: Mapping[str, Any], act: Callable[[Run], obj
         run.attach(run.context)
         current = trace.get_current_span().get_span_context()
         seen = run.id, baggage.get_all(), current, current.trace_state.to_header()
-        detach(run.token)
+        run.detach()
         act(run)
         return seen
 

@@ -422,3 +422,15 @@ def test_a_sampler_that_raises_does_not_harm_the_application(
     assert not tracer.start_span("work").get_span_context().is_valid
     assert sink.records == []
     assert "tracing could not start a span" in caplog.text
+
+
+def test_a_tracer_that_is_asked_for_again_is_the_same() -> None:
+    """A sink finds by identity what it knows of a template, and would make it again."""
+    provider, sink = hop_provider()
+    for _ in range(2):
+        provider.get_tracer("shop", "1").start_span("work").end()
+    provider.get_tracer("shop", "2").start_span("work").end()
+    provider.get_tracer("shop", "1", attributes={"a": 1}).start_span("work").end()
+    first, again, newer, other = (template for template, _ in sink.records)
+    assert again is first
+    assert [newer.scope.version, other.scope.attributes] == ["2", {"a": 1}]
