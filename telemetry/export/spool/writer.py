@@ -76,22 +76,9 @@ class Writer:
         with self._lock:
             # A finalizer or a signal handler may run in the middle of this thread's own write.
             # That write then appends this frame too.
-            if self._writing or self._waiting:
-                self._enqueue(definition, payload)
-            else:
-                self._writing = True
-                try:
-                    if now >= self._segment.due:
-                        self._check_segment(now)
-                    self._segment.write(definition, payload)
-                except BaseException as exc:  # a signal handler may raise, as a soft time limit
-                    self._enqueue(definition, payload)
-                    if not isinstance(exc, OSError):
-                        raise
-                finally:
-                    self._writing = False
-            if self._waiting:
-                self._write_waiting(now)
+            self._waiting.append((definition, payload))
+            self._bytes += len(payload)
+            self._write_waiting(now)
         if now >= self._watch.due:
             self._watch.look()
 
@@ -149,10 +136,6 @@ class Writer:
 
     def _is_undelivered(self, name: str, end: int) -> bool:
         return min(self._directory.acknowledged(name)) < end <= self._directory.size(name)
-
-    def _enqueue(self, definition: Definition, payload: bytes) -> None:
-        self._waiting.append((definition, payload))
-        self._bytes += len(payload)
 
     def _write_waiting(self, now: float) -> None:
         """Write the frames that wait, unless this is in the middle of this thread's own write."""
