@@ -8,7 +8,7 @@ from celery import Celery, current_app, signals
 from ..setup import setup_worker, sink
 from ..tracing.logs import correlate_logs
 from .consumer import RunTracer, trace_runs
-from .main_process import MainProcess, trace_main_process
+from .main_process import trace_main_process
 from .probe import answer_doctor
 from .producer import SEND_TRACER, SendTracer, trace_sends
 
@@ -34,17 +34,17 @@ def instrument_celery(
     if hasattr(app, SEND_TRACER):
         return app
     correlate_logs()
-    runs = RunTracer(app, relation)
     trace_sends(app, SendTracer(app))
-    trace_runs(app, runs)
-    trace_main_process(app, MainProcess(app, runs))
+    trace_runs(app, RunTracer(app, relation))
+    trace_main_process(app)
     answer_doctor(app)
 
     _service_names[app] = service_name
-    signals.celeryd_init.connect(_begin_worker, weak=False)
-    signals.worker_process_init.connect(_begin_child, weak=False)
-    for signal in (signals.beat_init, signals.beat_embedded_init):
-        signal.connect(_begin_beat, weak=False)
+    for signal in (
+        *(signals.celeryd_init, signals.worker_process_init),
+        *(signals.beat_init, signals.beat_embedded_init),
+    ):
+        signal.connect(_begin, weak=False)
     for signal in (signals.worker_process_shutdown, signals.worker_shutdown):
         signal.connect(_end, weak=False)
     return app
@@ -54,20 +54,12 @@ def instrument_celery(
 _service_names: WeakKeyDictionary[Celery, str | None] = WeakKeyDictionary()
 
 
-def _begin_worker(instance: Any, **_: object) -> None:
-    _begin(instance.app)
+def _begin(sender: Any, instance: Any = None, **_: object) -> None:
+    """Set up a worker, a child of its pool, or beat. Its app may be another than the instrumented.
 
-
-def _begin_child(**_: object) -> None:
-    _begin(current_app._get_current_object())
-
-
-def _begin_beat(sender: Any, **_: object) -> None:
-    _begin(sender.app)
-
-
-def _begin(app: Celery) -> None:
-    """Set up a process that works for *app*, which may be another than those instrumented."""
+    A worker is the *instance* of its signal, beat the *sender*. A child names no app.
+    """
+    app = getattr(instance or sender, "app", None) or current_app._get_current_object()
     names = dict(_service_names)
     setup_worker(names.get(app, next(iter(names.values()), None)))
 

@@ -23,12 +23,9 @@ from ..tracing.record import RunFacts
 from ..tracing.span import error_type
 from .arrival import headers_of, note_arrival
 from .chord import watch_chord
-from .consumer import RunTracer
+from .consumer import RUN_TRACER, RunTracer
 from .destination import queue_of
 from .run import QUEUE, Run, id_bits
-
-#: The attribute of an instrumented app: its ``MainProcess``.
-MAIN_PROCESS = "queuehop_main_process"
 
 EXPIRED = "EXPIRED"
 UNKNOWN = "UNKNOWN"
@@ -44,27 +41,21 @@ _STATE = "queuehop_state"
 _MARK = "queuehop_traced"
 
 
-class MainProcess:
-    """Reports for one Celery app what happens in the main process of its workers."""
+def trace_main_process(app: Celery) -> None:
+    """Report what happens to messages in the main process of the workers of *app*."""
+    app.steps["consumer"].add(_Watch)
+    signals.task_revoked.connect(on_revoked, weak=False)
+    signals.task_unknown.connect(on_unknown, weak=False)
+    signals.task_rejected.connect(on_rejected, weak=False)
 
-    def __init__(self, app: Celery, runs: RunTracer) -> None:
-        self._runs = runs
-        main_process = self
 
-        class Watch(bootsteps.Step):
-            """Celery builds it with its consumer, before any message arrives."""
+class _Watch(bootsteps.Step):
+    """Celery builds it with its consumer, before any message arrives."""
 
-            def __init__(self, consumer: Any, **options: Any) -> None:
-                super().__init__(consumer, **options)
-                main_process.watch(consumer)
-
-        app.steps["consumer"].add(Watch)
-
-    def watch(self, consumer: Any) -> None:
-        """Hook into the requests and the decoding of one Celery *consumer*."""
-        traced_request = cache(self._traced_request)
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
         for task in consumer.app.tasks.values():
-            task.Request = traced_request(symbol_by_name(task.Request))
+            task.Request = _traced_request(symbol_by_name(task.Request))
             task.start_strategy = note_arrival(task.start_strategy)
         decode_error = consumer.on_decode_error
 
@@ -74,147 +65,140 @@ class MainProcess:
 
         consumer.on_decode_error = on_decode_error
 
-    def _traced_request(self, base: type[Any]) -> type[Any]:
-        if hasattr(base, _MARK):
-            return base
-        main_process = self
 
-        class Request(base):
-            """Celery's view of one message in the main process. It reports a lost child."""
+@cache
+def _traced_request(base: type[Any]) -> type[Any]:
+    if hasattr(base, _MARK):
+        return base
 
-            def on_timeout(self, soft: bool, timeout: float) -> Any:
-                if soft:
-                    return super().on_timeout(soft, timeout)
-                with main_process.lost(self, TimeLimitExceeded(timeout)):
-                    return super().on_timeout(soft, timeout)
+    class Request(base):
+        """Celery's view of one message in the main process. It reports a lost child."""
 
-            def on_failure(
-                self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
-            ) -> Any:
-                exc = exc_info.exception
-                exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-                if return_ok or not isinstance(exc, _LOST):
-                    return super().on_failure(exc_info, send_failed_event, return_ok)
-                with main_process.lost(self, exc):
-                    return super().on_failure(exc_info, send_failed_event, return_ok)
+        def on_timeout(self, soft: bool, timeout: float) -> Any:
+            if soft:
+                return super().on_timeout(soft, timeout)
+            with _lost(self, TimeLimitExceeded(timeout)):
+                return super().on_timeout(soft, timeout)
 
-            def reject(self, requeue: bool = False) -> Any:
-                if self.time_start is None and not hasattr(self, Run.attribute):
-                    main_process.on_refused(self)
-                return super().reject(requeue)
+        def on_failure(
+            self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+        ) -> Any:
+            exc = exc_info.exception
+            exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+            if return_ok or not isinstance(exc, _LOST):
+                return super().on_failure(exc_info, send_failed_event, return_ok)
+            with _lost(self, exc):
+                return super().on_failure(exc_info, send_failed_event, return_ok)
 
-            def _success_was_stored(self) -> Any:
-                meta = super()._success_was_stored()
-                if meta:
-                    setattr(self, _STATE, states.SUCCESS)
-                return meta
+        def reject(self, requeue: bool = False) -> Any:
+            if self.time_start is None and not hasattr(self, Run.attribute):
+                # Rejected before it runs, as if its ``eta`` overflows.
+                exc = sys.exception()
+                error = error_type(exc) if exc is not None else None
+                _never_ran(self.app, self.name, self.request_dict, states.REJECTED, error)
+            return super().reject(requeue)
 
-            def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> Any:
-                is_retried = super()._retry_worker_lost(exc, exc_info)
-                if is_retried:
-                    setattr(self, _STATE, states.RETRY)
-                return is_retried
+        def _success_was_stored(self) -> Any:
+            meta = super()._success_was_stored()
+            if meta:
+                setattr(self, _STATE, states.SUCCESS)
+            return meta
 
-        setattr(Request, _MARK, True)
-        return Request
+        def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> Any:
+            is_retried = super()._retry_worker_lost(exc, exc_info)
+            if is_retried:
+                setattr(self, _STATE, states.RETRY)
+            return is_retried
 
-    @contextmanager
-    def lost(self, request: Any, exc: BaseException) -> Iterator[None]:
-        """Report the attempt of *request* that *exc* ended. Its run is current in the block.
+    setattr(Request, _MARK, True)
+    return Request
 
-        Celery may report one death twice; it is one run. An errback or a retry that Celery then
-        publishes is under that run.
-        """
-        known: Run | None = getattr(request, Run.attribute, None)
-        try:
-            run = known or self._start_lost(request)
-        except Exception:
-            log_internal_error("report a lost run")
-            yield
-            return
-        run.attach(run.context)
-        try:
-            yield
-        finally:
-            run.detach()
-            if known is None:
-                self._end_lost(request, run, exc)
 
-    def _start_lost(self, request: Any) -> Run:
-        run = _reported_by_child(request) or self._runs.start(
-            request.task.name, request.request_dict, started=request.time_start
-        )
-        run.message = request.request_dict
-        setattr(request, Run.attribute, run)
-        if request.chord:
-            watch_chord(request.task.backend)
-        return run
+@contextmanager
+def _lost(request: Any, exc: BaseException) -> Iterator[None]:
+    """Report the attempt of *request* that *exc* ended. Its run is current in the block.
 
-    def _end_lost(self, request: Any, run: Run, exc: BaseException) -> None:
-        state = getattr(request, _STATE, None)
-        if state != states.SUCCESS:
-            # Celery ended the child because the task was revoked, or because the connection to the
-            # broker was lost and the message comes again: report that, not the signal.
-            if request._already_revoked or request._already_cancelled:
-                exc = Terminated()
-                state = states.REVOKED if request._already_revoked else states.RETRY
-            run.fail(exc)
-            state = state or (states.REVOKED if isinstance(exc, Terminated) else states.FAILURE)
-        run.facts.state = state
+    Celery may report one death twice; it is one run. An errback or a retry that Celery then
+    publishes is under that run.
+    """
+    known: Run | None = getattr(request, Run.attribute, None)
+    try:
+        run = known or _start_lost(request)
+    except Exception:
+        log_internal_error("report a lost run")
+        yield
+        return
+    run.attach(run.context)
+    try:
+        yield
+    finally:
+        run.detach()
+        if known is None:
+            _end_lost(request, run, exc)
+
+
+def _start_lost(request: Any) -> Run:
+    runs: RunTracer = getattr(request.app, RUN_TRACER)
+    run = _reported_by_child(request) or runs.start(
+        request.task.name, request.request_dict, started=request.time_start
+    )
+    run.message = request.request_dict
+    setattr(request, Run.attribute, run)
+    if request.chord:
+        watch_chord(request.task.backend)
+    return run
+
+
+def _end_lost(request: Any, run: Run, exc: BaseException) -> None:
+    state = getattr(request, _STATE, None)
+    if state != states.SUCCESS:
+        # Celery ended the child because the task was revoked, or because the connection to the
+        # broker was lost and the message comes again: report that, not the signal.
+        if request._already_revoked or request._already_cancelled:
+            exc = Terminated()
+            state = states.REVOKED if request._already_revoked else states.RETRY
+        run.fail(exc)
+        state = state or (states.REVOKED if isinstance(exc, Terminated) else states.FAILURE)
+    run.facts.state = state
+    run.end()
+
+
+def _never_ran(
+    app: Celery, name: str, message: Mapping[str, Any], state: str, error: str | None = None
+) -> None:
+    """Report a message that ended without a run, if *app* is instrumented."""
+    runs: RunTracer | None = getattr(app, RUN_TRACER, None)
+    if runs is None:
+        return
+    try:
+        run = runs.start(name, message)
+        run.facts.measured = False
+        run.facts.state, run.facts.error = state, error
+        if error is not None:
+            run.set_error(error)
         run.end()
-
-    def on_refused(self, request: Any) -> None:
-        """Report a message that Celery rejects before it runs, as if its ``eta`` overflows."""
-        exc = sys.exception()
-        error = error_type(exc) if exc is not None else None
-        self.never_ran(request.name, request.request_dict, states.REJECTED, error)
-
-    def never_ran(
-        self, name: str, message: Mapping[str, Any], state: str, error: str | None = None
-    ) -> None:
-        try:
-            run = self._runs.start(name, message)
-            run.facts.measured = False
-            run.facts.state, run.facts.error = state, error
-            if error is not None:
-                run.set_error(error)
-            run.end()
-        except Exception:
-            log_internal_error("report a message that did not run")
-
-
-def trace_main_process(app: Celery, main_process: MainProcess) -> None:
-    """Report what happens to messages in the main process of the workers of *app*."""
-    setattr(app, MAIN_PROCESS, main_process)
-    signals.task_revoked.connect(on_revoked, weak=False)
-    signals.task_unknown.connect(on_unknown, weak=False)
-    signals.task_rejected.connect(on_rejected, weak=False)
+    except Exception:
+        log_internal_error("report a message that did not run")
 
 
 def on_revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
     """Report a message that was revoked or expired before it ran: ``task_revoked``."""
-    main_process: MainProcess | None = getattr(sender.app, MAIN_PROCESS, None)
-    # One that was running is reported when its child is gone.
-    if main_process is not None and not terminated:
+    if not terminated:  # one that was running is reported when its child is gone
         state = EXPIRED if expired else states.REVOKED
-        main_process.never_ran(sender.name, vars(request), state)
+        _never_ran(sender.app, sender.name, vars(request), state)
 
 
 def on_unknown(sender: Any, message: Any, name: str, id: Any, **_: Any) -> None:
     """Report a message for a task that this worker does not have: ``task_unknown``."""
-    main_process: MainProcess | None = getattr(sender.app, MAIN_PROCESS, None)
-    if main_process is not None:
-        # In protocol 1, the id is not in the headers.
-        fields = {**_fields(sender, message), "id": id}
-        main_process.never_ran(name, fields, UNKNOWN, error_type(NotRegistered()))
+    # In protocol 1, the id is not in the headers.
+    fields = {**_fields(sender, message), "id": id}
+    _never_ran(sender.app, name, fields, UNKNOWN, error_type(NotRegistered()))
 
 
 def on_rejected(sender: Any, message: Any, exc: Any, **_: Any) -> None:
     """Report a message that is not a task, or whose task is malformed: ``task_rejected``."""
-    main_process: MainProcess | None = getattr(sender.app, MAIN_PROCESS, None)
-    if main_process is not None:
-        error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
-        main_process.never_ran(_name(message), _fields(sender, message), states.REJECTED, error)
+    error = error_type(exc) if isinstance(exc, BaseException) else "unknown_message"
+    _never_ran(sender.app, _name(message), _fields(sender, message), states.REJECTED, error)
 
 
 def _reported_by_child(request: Any) -> Run | None:

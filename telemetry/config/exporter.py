@@ -37,18 +37,14 @@ _RESOLVERS = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
 
 def turned_off_by() -> str:
     """Return the setting that turns traces off, as ``NAME=value``; empty if none does."""
-    if _disabled():
+    if boolean(OTEL_SDK_DISABLED):
         return f"{OTEL_SDK_DISABLED}=true"
     return "" if is_enabled("TRACES") else "OTEL_TRACES_EXPORTER=none"
 
 
-def _disabled() -> bool:
-    return boolean(OTEL_SDK_DISABLED)
-
-
 def is_enabled(signal: Signal) -> bool:
     """Return whether *signal* is sent. By default, spans and metrics are, and logs are not."""
-    if _disabled():
+    if boolean(OTEL_SDK_DISABLED):
         return False
     variable, default = f"OTEL_{signal}_EXPORTER", "none" if signal == "LOGS" else "otlp"
     exporter = os.environ.get(variable, "").strip().lower() or default
@@ -102,11 +98,7 @@ def targets() -> Targets | None:
     temporality = os.environ.get(TEMPORALITY, "").strip().lower()
     if metrics is not None and temporality not in ("", "cumulative"):
         reject(TEMPORALITY, f"is {temporality!r}, not cumulative", "sending cumulative metrics")
-    return Targets(
-        traces,
-        metrics,
-        otlp("LOGS") if is_enabled("LOGS") else None,
-    )
+    return Targets(traces, metrics, otlp("LOGS") if is_enabled("LOGS") else None)
 
 
 def otlp(signal: Signal = "TRACES") -> Otlp | None:

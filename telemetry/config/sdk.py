@@ -82,7 +82,8 @@ def _is_not_about_an_entry(record: logging.LogRecord) -> bool:
 
 def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...] | None:
     """Return the span processors of *provider*. None if the installed SDK does not expose them."""
-    found = getattr(_internal(provider, "_active_span_processor"), "_span_processors", None)
+    active = getattr(provider, "_active_span_processor", None)
+    found = getattr(active, "_span_processors", None)
     if isinstance(found, tuple):
         return found
     _log_missing()
@@ -98,15 +99,10 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
     if found is None:
         return
     try:
-        active = _internal(provider, "_active_span_processor")
+        active: Any = provider._active_span_processor
         active._span_processors = tuple(one for one in found if one is not processor)
     except AttributeError:
         _log_missing()
-
-
-def _internal(thing: object, name: str) -> Any:
-    """Return the private attribute *name* of *thing*; None if the installed SDK lacks it."""
-    return getattr(thing, name, None)
 
 
 @cache

@@ -97,6 +97,8 @@ def interpret(template: SpanTemplate, record: Record) -> Interpretation:
     links: Sequence[RecordedLink] = record.links or ()
     if facts is not None:
         name = _INTERPRETERS[type(facts)](record, facts, attributes) or name
+        if facts.error:
+            attributes[ERROR_TYPE] = facts.error
         if isinstance(facts, RunFacts) and facts.links_to_parent and not record.limited:
             link = RecordedLink(
                 record.trace_id, record.parent_id, is_remote=True, flags=record.flags
@@ -116,8 +118,6 @@ def _send(record: Record, facts: SendFacts, attributes: Attributes) -> None:
             attributes[CELERY_TASK_ETA] = eta
         if parse_eta(expires) is not None:
             attributes[CELERY_TASK_EXPIRES] = expires
-    if facts.error:
-        attributes[ERROR_TYPE] = facts.error
 
 
 def _run(record: Record, facts: RunFacts, attributes: Attributes) -> None:
@@ -138,8 +138,6 @@ def _run(record: Record, facts: RunFacts, attributes: Attributes) -> None:
         attributes[CELERY_REDELIVERED] = True
     if facts.items is not None:
         attributes[CELERY_TASK_ITEMS] = facts.items
-    if facts.error:
-        attributes[ERROR_TYPE] = facts.error
     if facts.state:
         attributes[CELERY_TASK_STATE] = facts.state
 
@@ -149,7 +147,7 @@ _MESSAGE_IDS = (MESSAGING_MESSAGE_ID, CELERY_ROOT_ID, CELERY_PARENT_ID, CELERY_G
 
 
 def _add_message(attributes: Attributes, message: Sequence[Any]) -> tuple[Any, Any]:
-    """Add the facts of *message*, values of ``MESSAGE_FIELDS``. Return its two times."""
+    """Add the facts of *message*, values of ``MESSAGE_FIELDS``. Return eta and expiry."""
     *ids, retries, eta, expires = message
     for name, value in zip(_MESSAGE_IDS, ids, strict=False):
         if value and isinstance(value, str):
@@ -191,7 +189,8 @@ def _client(record: Record, facts: ClientFacts, attributes: Attributes) -> str:
     attributes[SERVER_ADDRESS] = facts.host
     attributes[SERVER_PORT] = facts.port
     attributes[URL_FULL] = facts.url
-    _add_response(attributes, facts)
+    if facts.status:
+        attributes[HTTP_RESPONSE_STATUS_CODE] = facts.status
     return name
 
 
@@ -216,15 +215,9 @@ def _server(record: Record, facts: ServerFacts, attributes: Attributes) -> str:
         attributes[CLIENT_ADDRESS] = peer
     if agent:
         attributes[USER_AGENT_ORIGINAL] = agent
-    _add_response(attributes, facts)
-    return name
-
-
-def _add_response(attributes: Attributes, facts: ClientFacts | ServerFacts) -> None:
     if facts.status:
         attributes[HTTP_RESPONSE_STATUS_CODE] = facts.status
-    if facts.error:
-        attributes[ERROR_TYPE] = facts.error
+    return name
 
 
 @lru_cache(maxsize=256)

@@ -128,7 +128,7 @@ class LogRecorder:
         length = self._settings.max_length
         stacktrace = mask(stacktrace[-length - _MARGIN :])[-length:]
         message = self._cut(exception_message(exc))
-        return RecordedException(error_type(exc), message, _encodable(stacktrace))
+        return RecordedException(error_type(exc), message, stacktrace)
 
     def _add_attributes(
         self, log: RecordedLog, fields: dict[str, Any], extra: Iterable[str]
@@ -148,15 +148,15 @@ class LogRecorder:
                 value = self._cut(value)
             elif kind is int and not -_INT64 <= value < _INT64:
                 value = str(value)
-            attributes[_encodable(name)] = value
+            attributes[name] = value
         log.attributes = attributes or None
 
     def _cut(self, text: str) -> str:
         """Return *text* without secrets, at most as long as it may be."""
         length = self._settings.max_length
         if len(text) > length:
-            return _encodable(mask(text[: length + _MARGIN])[:length])
-        return _encodable(mask(text))
+            return mask(text[: length + _MARGIN])[:length]
+        return mask(text)
 
 
 def _is_below(name: str, loggers: Iterable[str]) -> bool:
@@ -180,8 +180,3 @@ def _message(record: logging.LogRecord) -> str:
         if is_soft_time_limit(exc):
             raise
         return str(record.msg)
-
-
-def _encodable(text: str) -> str:
-    """Return *text* with a question mark for each character that is not Unicode."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()

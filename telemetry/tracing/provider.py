@@ -1,7 +1,7 @@
 """The tracer provider of ``telemetry.setup``: it decides what is sampled and makes ``HopSpan``s."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import getrandbits
 from time import time_ns
 
@@ -279,8 +279,5 @@ class HopTracer(Tracer):
         end_on_exit: bool = True,
     ) -> CurrentSpan:
         """Start a span and make it current, in a ``with`` or as a decorator."""
-
-        def start() -> Span:
-            return self.start_span(name, context, kind, attributes, links, start_time)
-
+        start = partial(self.start_span, name, context, kind, attributes, links, start_time)
         return CurrentSpan(start, record_exception, set_status_on_exception, end_on_exit)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, ClassVar
 
-from msgspec import Struct, field, msgpack
+from msgspec import MsgspecError, Struct, field, msgpack
+from msgspec.structs import astuple
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from .scope import Scope
@@ -292,11 +293,45 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 )
 
 
-def _packable(value: object) -> object:
+def _base(value: object) -> object:
     """Return *value*, of a class that MessagePack lacks, as its base class; None if it has none."""
     return next((convert(value) for base, convert in _BASES if isinstance(value, base)), None)
 
 
-pack = msgpack.Encoder(enc_hook=_packable).encode
+_encode = msgpack.Encoder(enc_hook=_base).encode
+
+#: Raised for text that is not Unicode, integers beyond 64 bits, and endless nesting.
+_UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
+#: Of a record that cannot be packed, values nested deeper than this are left out.
+MAX_DEPTH = 8
+
+
+def pack(record: Record | RecordedLog) -> bytes:
+    """Return *record* as MessagePack, without what that lacks."""
+    try:
+        return _encode(record)
+    except _UNPACKABLE:
+        return _encode(_packable(record))
+
+
+def _packable(value: Any, depth: int = 0) -> Any:
+    """Return *value* with ``?`` for what is not Unicode and None for what MessagePack lacks."""
+    if isinstance(value, Struct):
+        return type(value)(*[_packable(item, depth) for item in astuple(value)])
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, (list, tuple, dict)) and depth == MAX_DEPTH:
+        return None
+    if isinstance(value, (list, tuple)):
+        return tuple(_packable(item, depth + 1) for item in value)
+    if isinstance(value, dict):
+        return {_packable(key): _packable(item, depth + 1) for key, item in value.items()}
+    try:
+        _encode(value)
+    except _UNPACKABLE:
+        return None
+    return value
+
+
 unpack = msgpack.Decoder(Record).decode
 unpack_log = msgpack.Decoder(RecordedLog).decode

@@ -26,11 +26,8 @@ def waits(sent: float | None, eta: float | None, received: float | None, started
     received = started if received is None else received
     skewed = sent is not None and sent > received
     begin = received if sent is None or skewed else sent
-    if eta is None:
-        queue = None if sent is None else received - begin
-        return 0.0, queue, max(0.0, started - received), skewed
-    due = min(max(eta, begin), max(started, begin))
-    queue = max(0.0, received - due) if sent is not None else None
+    due = begin if eta is None else min(max(eta, begin), max(started, begin))
+    queue = None if sent is None else max(0.0, received - due)
     return due - begin, queue, max(0.0, started - max(received, due)), skewed
 
 

@@ -61,6 +61,21 @@ def test_eager(project: pytest.Pytester) -> None:
     )
 
 
+def test_what_cannot_be_sent_is_replaced_as_in_production(project: pytest.Pytester) -> None:
+    passed(
+        project,
+        """
+        from opentelemetry import trace
+
+        def test_text(spans):
+            with trace.get_tracer("shop").start_as_current_span("order") as span:
+                span.set_attribute("name", "\\ud800")
+            (order,) = spans
+            assert order.attributes["name"] == "?"
+        """,
+    )
+
+
 def test_worker_in_a_thread(project: pytest.Pytester) -> None:
     passed(
         project,

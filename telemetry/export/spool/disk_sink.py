@@ -4,10 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
-from msgspec import MsgspecError, Struct, msgpack
-from msgspec.structs import astuple
+from msgspec import msgpack
 
 from ...config.exporter import Targets
 from ...config.settings import Spool
@@ -24,14 +22,8 @@ from .writer import Writer
 #: The format of the files. Versions with another format use another directory.
 FORMAT = 7
 
-#: Raised for text that is not Unicode, integers beyond 64 bits, and endless nesting.
-_UNPACKABLE = (MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
-
 #: How many definitions are kept: there is one for each hop, task, broker and tracer.
 MAX_DEFINITIONS = 4096
-
-#: Of a record that cannot be packed, values nested deeper than this are left out.
-MAX_DEPTH = 8
 
 
 class DiskSink(Sink):
@@ -75,12 +67,7 @@ class DiskSink(Sink):
         if self._gave_up:
             self._memory.append(template, record)
             return
-        definition = self._definition_of(template)
-        try:
-            content = pack(record)
-        except _UNPACKABLE:
-            content = pack(_packable(record))
-        self._writer.append(frames.RECORD, definition, content)
+        self._writer.append(frames.RECORD, self._definition_of(template), pack(record))
 
     def append_log(self, log: RecordedLog) -> None:
         """Write *log*, in the calling thread."""
@@ -138,22 +125,3 @@ class DiskSink(Sink):
             self.flush(timeout)
         self._writer.finish()
         self._memory.shutdown(timeout)
-
-
-def _packable(value: Any, depth: int = 0) -> Any:
-    """Return *value* with ``?`` for what is not Unicode and None for what MessagePack lacks."""
-    if isinstance(value, Struct):
-        return type(value)(*[_packable(item, depth) for item in astuple(value)])
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, (list, tuple, dict)) and depth == MAX_DEPTH:
-        return None
-    if isinstance(value, (list, tuple)):
-        return tuple(_packable(item, depth + 1) for item in value)
-    if isinstance(value, dict):
-        return {_packable(key): _packable(item, depth + 1) for key, item in value.items()}
-    try:
-        pack(value)
-    except _UNPACKABLE:
-        return None
-    return value

@@ -61,6 +61,7 @@ class Writer:
         self._waiting: deque[tuple[Definition, bytes]] = deque()
         self._bytes = 0  # of those payloads
         self._lost = self._logged = 0
+        #: Why they wait, empty while the disk takes them.
         self._reason = ""
 
     def append(self, kind: bytes, definition: Definition, content: bytes) -> None:
@@ -74,22 +75,11 @@ class Writer:
             raise ValueError(f"a collector does not accept {len(payload)} bytes")
         now = time.monotonic()
         with self._lock:
-            # A finalizer or a signal handler may run in the middle of this thread's own write.
-            # That write then appends this frame too.
-            if self._writing or self._waiting:
-                self._enqueue(definition, payload)
-            else:
-                self._writing = True
-                try:
-                    self._write(now, definition, payload)
-                except BaseException as exc:  # a signal handler may raise, as a soft time limit
-                    self._enqueue(definition, payload)
-                    if not isinstance(exc, OSError):
-                        raise
-                finally:
-                    self._writing = False
-            if self._waiting:
-                self._write_waiting(now)
+            # A finalizer or a signal handler may run in the middle of this thread's own write. That
+            # write then appends this frame too.
+            self._waiting.append((definition, payload))
+            self._bytes += len(payload)
+            self._write_waiting(now)
         if now >= self._watch.due:
             self._watch.look()
 
@@ -121,7 +111,7 @@ class Writer:
             self._segment.due = 0.0
             self._write_waiting(time.monotonic())
         lost = len(self._waiting) + self._lost
-        if self._waiting and lost != self._logged:  # it runs at a shutdown and at the exit
+        if self._reason and lost != self._logged:  # it runs at a shutdown and at the exit
             self._logged = lost
             logger.warning(
                 "spans cannot be written to disk (%s): %d lost with this process",
@@ -132,7 +122,7 @@ class Writer:
     @property
     def error(self) -> str:
         """Why frames wait in memory, empty if none does."""
-        return f"spans cannot be written to disk: {self._reason}" if self._waiting else ""
+        return f"spans cannot be written to disk: {self._reason}" if self._reason else ""
 
     def has_undelivered(self) -> bool:
         """Return whether a record of this tree is not delivered yet."""
@@ -148,10 +138,6 @@ class Writer:
 
     def _is_undelivered(self, name: str, end: int) -> bool:
         return min(self._directory.acknowledged(name)) < end <= self._directory.size(name)
-
-    def _enqueue(self, definition: Definition, payload: bytes) -> None:
-        self._waiting.append((definition, payload))
-        self._bytes += len(payload)
 
     def _write_waiting(self, now: float) -> None:
         """Write the frames that wait, unless this is in the middle of this thread's own write."""
@@ -172,6 +158,7 @@ class Writer:
                     return
                 waiting.popleft()
                 self._bytes -= len(payload)
+            self._reason = ""
         finally:
             self._writing = False
 
