@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
 from .propagation import extract_parent, headers_in
 from .propagation.doctor import DOCTOR_HEADER
+from .propagation.traceparent import TRACEPARENT
 from .setup import sink
 from .tracing.context import NO_CONTEXT, attach, get_current, parent_in
 from .tracing.hop import Hop
@@ -34,6 +35,8 @@ Environ = dict[str, Any]
 EXTENSION = "queuehop"
 #: The key of a WSGI environment that holds its hop.
 _HOP = "queuehop.hop"
+#: The key of the doctor's header in a WSGI environment.
+_DOCTOR = "HTTP_" + DOCTOR_HEADER.upper().replace("-", "_")
 
 
 def instrument_flask(app: App, inbound: Inbound = "continue") -> App:
@@ -143,7 +146,7 @@ class _TracedBody:
     def __del__(self) -> None:
         # Werkzeug's server does not close the body where the client has reset the connection. The
         # collector may run while another function sets a context variable, and processors set some:
-        # before Python 3.12 that frees what is being read (python/cpython#148891).
+        # before Python 3.12, that can free what is being read (python/cpython#148891).
         if self._hop.is_serving:
             contextvars.Context().run(self._hop.end)
             # A generator that ends now restores what was current when it began.
@@ -257,7 +260,7 @@ def _template() -> SpanTemplate:
 
 def _note_request(app: Flask, **_: Any) -> None:
     """Note the request as Flask sees it: behind ``ProxyFix``, under the prefix of its mount."""
-    started = request._get_current_object()  # type: ignore[attr-defined]  # looked for once
+    started = request._get_current_object()  # type: ignore[attr-defined]  # the proxy looks for it each time
     environ, rule = started.environ, started.url_rule
     hop = environ.get(_HOP)
     if hop is not None and hop.facts.route is None:  # else passed on by a view
@@ -265,7 +268,7 @@ def _note_request(app: Flask, **_: Any) -> None:
         if rule is not None:
             hop.facts.route = started.root_path + rule.rule
         hop.describe()
-        if "HTTP_QUEUEHOP_DOCTOR" in environ:
+        if _DOCTOR in environ:
             after_this_request(partial(_answer_doctor, hop))
 
 
@@ -281,7 +284,7 @@ def _answer_doctor(hop: _ServerHop, response: Response) -> Response:
     response.headers[DOCTOR_HEADER] = (
         f"span={format_trace_id(span.trace_id)}-{format_span_id(span.span_id)}; "
         f"recording={'yes' if hop.span.is_recording() else 'no'}; "
-        f"received={request.headers.get('traceparent', '')[:55]}; "
+        f"received={request.headers.get(TRACEPARENT, '')[:55]}; "
         f"exports={'failing' if sink().last_export_error() else 'ok'}"
     )
     return response

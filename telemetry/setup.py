@@ -82,7 +82,7 @@ def setup_worker(service_name: str | None = None) -> None:
 
 @cache
 def _hold_forks() -> None:
-    """Let no other thread fork while this one is in ``setup``.
+    """Keep other threads from forking while this one is in ``setup``.
 
     The child would wait for the lock of a thread that it does not have.
     """
@@ -211,7 +211,7 @@ def names_in_code() -> list[str]:
 
 
 def sink() -> Sink:
-    """Return the sink of this process: one that takes nothing if ``setup`` has made none."""
+    """Return the sink of this process. Without ``setup`` it drops all records."""
     return _provider.sink if _provider is not None else Sink()
 
 

@@ -17,7 +17,7 @@ from ..tracing.context import get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.record import ParentContext
 
-#: While the result of a part is stored: takes the runs of all parts from the backend.
+#: Set while the result of a part is stored: reads and deletes the list of all parts' runs.
 _take_runs: ContextVar[Callable[[], list[ParentContext]] | None]
 _take_runs = ContextVar("queuehop_chord", default=None)
 

@@ -133,7 +133,7 @@ class RunTracer:
 def trace_runs(app: Celery, tracer: RunTracer) -> None:
     """Trace what the workers of *app* run, and what it runs in place."""
     setattr(app, RUN_TRACER, tracer)
-    # Celery counts the attributes that it does not know among the headers of a copied request.
+    # When Celery copies a request, attributes that it does not know become headers.
     setattr(Request, Run.attribute, None)
     signals.task_prerun.connect(on_prerun, weak=False)
     signals.task_postrun.connect(on_postrun, weak=False)
@@ -168,8 +168,8 @@ def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
 def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: Any) -> None:
     """End the run as the task ended: Celery's ``task_postrun``, sent on every way out.
 
-    It comes last: for other receivers the run is still current, and another tracer that began
-    inside of it has left it again.
+    It runs after all other receivers: for them the run is still current, and a tracer that began
+    inside of it has ended.
     """
     tracer: RunTracer | None = getattr(task.app, RUN_TRACER, None)
     if tracer is None:

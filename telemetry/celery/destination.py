@@ -21,14 +21,14 @@ def destination(
 ) -> tuple[str | None, str | None]:
     """Return the destination of a message: the queue, or the exchange and its routing key.
 
-    An exchange is the destination if no queue, or more than one, is known to be bound to it. There
-    is none if RabbitMQ delays the message and more than one exchange, or an unknown one, gets it.
+    The destination is the exchange if no known queue, or several, are bound to it. It is None if
+    RabbitMQ delays the message and several exchanges, or an unknown one, will get it.
     """
     if not isinstance(routing_key, str):
         return None, None
     if exchange:
         exchange = getattr(exchange, "name", exchange)
-    if not exchange:  # the default exchange takes the queue's name as the routing key
+    if not exchange:  # on the default exchange, the routing key is the queue's name
         return routing_key, None
     known = {queue.name: queue for queue in [*app.amqp.queues.values(), *(declare or ())]}
     name, exchange, routing_key = _find(known.values(), exchange, routing_key)
@@ -86,7 +86,7 @@ def _name(queue: Queue) -> str:
 
 
 def _bindings(queue: Queue) -> list[Any]:
-    """Return the bindings of *queue*, the queue itself as the first: it has an exchange too."""
+    """Return *queue*, which has an exchange of its own, and its bindings."""
     return [each for each in (queue, *(queue.bindings or ())) if each.exchange is not None]
 
 
@@ -99,7 +99,7 @@ def _is_bound(queue: Queue, exchange: str, routing_key: str) -> bool:
                 continue
             case "topic" if not _matches(binding.routing_key, routing_key):
                 continue
-        return True  # of an exchange of another kind, each of its queues may get the message
+        return True  # with any other kind of exchange, each bound queue may get the message
     return False
 
 

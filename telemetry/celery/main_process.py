@@ -204,7 +204,7 @@ def on_rejected(sender: Any, message: Any, exc: Any, **_: Any) -> None:
 def _reported_by_child(request: Any) -> Run | None:
     """Return the run of *request* if the child had ended it before the child was lost.
 
-    Its span is on disk already, and nothing is added to it.
+    Its span is written already, and does not change.
     """
     ids = id_bits(request.request_dict)
     if request.time_start is None or not ids:

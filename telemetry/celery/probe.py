@@ -60,14 +60,15 @@ def _of_run(request: Any) -> dict[str, Any]:
     span = trace.get_current_span()
     context = span.get_span_context()
     trace.get_tracer(SCOPE_NAME).start_span("doctor").end()  # something for the flush to deliver
+    delivered, error = flush(timeout=5.0), sink().last_export_error()
     return {
         "process": asdict(describe_process()),
         "worker": request.hostname,
         "traceparent": trace_headers(vars(request)).get(TRACEPARENT),
         "trace_id": trace.format_trace_id(context.trace_id),
         "recording": span.is_recording(),
-        "delivered": flush(timeout=5.0) and not sink().last_export_error(),
-        "last_export_error": sink().last_export_error(),
+        "delivered": delivered and not error,
+        "last_export_error": error,
     }
 
 

@@ -100,7 +100,7 @@ def trace_sends(app: Celery, tracer: SendTracer) -> None:
     if hasattr(send_task, _MARK):
         return
 
-    # No parameter has a name: Python would compare it with that of every option.
+    # No named parameters: Python would compare each name with those of all options.
     @wraps(send_task)
     def send(self: Celery, /, *args: Any, **options: Any) -> Any:
         tracer: SendTracer | None = getattr(self, SEND_TRACER, None)

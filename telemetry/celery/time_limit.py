@@ -12,8 +12,8 @@ from celery.utils.dispatch import Signal
 
 from ..tracing.interrupts import is_uninterrupted, uninterrupted
 
-#: Seconds until the signal is sent once more, and how often at most. A span processor that does not
-#: return delays the limit no longer than that.
+#: Seconds until the signal is sent once more, and how often at most. A span processor that hangs
+#: delays the limit by that much at most.
 DELAY, TRIES = 0.001, 100
 
 

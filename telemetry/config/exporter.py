@@ -69,7 +69,7 @@ class Otlp:
     certificate: bytes | None = None
     client_key: bytes | None = None
     client_certificate: bytes | None = None
-    #: Not in the representation, which names the directory on disk: *endpoint* determines it.
+    #: Not in the ``repr``, whose hash names the directory on disk: *endpoint* determines it.
     protocol: Protocol = field(default="grpc", repr=False)
 
     @property

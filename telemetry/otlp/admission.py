@@ -23,7 +23,7 @@ class Busy(Exception):
     """Other exports are being read. The exporter must send this one again later."""
 
 
-#: One each of this process, over HTTP and gRPC together, since the limit on its memory is one.
+#: One of each for the whole process: HTTP and gRPC share its memory.
 _medium, _large = threading.Lock(), threading.Lock()
 
 

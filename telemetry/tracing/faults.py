@@ -16,8 +16,8 @@ class RateLimit:
     """Lets the first of each kind pass, then one an interval."""
 
     def __init__(self) -> None:
-        # No lock, which a finalizer could need while its own thread has it: at worst two threads
-        # log the same.
+        # No lock: a finalizer in the thread that holds it would wait for ever. At worst, two threads
+        # log the same line.
         self._next: dict[str, float] = {}
 
     def __call__(self, kind: str) -> bool:
@@ -25,7 +25,7 @@ class RateLimit:
         now = time.monotonic()
         if now < self._next.get(kind, 0.0):
             return False
-        # A kind may have a text of a collector, so there may be any number.
+        # A kind may contain a collector's text, so their number has no bound.
         if len(self._next) >= 256:
             self._next.clear()
         self._next[kind] = now + INTERVAL

@@ -13,7 +13,7 @@ from .transport import ExportResult, Transport
 #: something.
 FIRST, LONGEST, SLOWEST = 0.25, 5.0, 30.0
 
-#: If a collector asks for more seconds, the sender waits this long.
+#: The longest wait, in seconds, that a collector may ask for.
 LONGEST_ASKED = 300.0
 
 
@@ -80,10 +80,11 @@ class Delivery:
     def must_wait(self) -> bool:
         """Return whether the next try is not due.
 
-        Behind a ``hurry`` that is a failure, so that a flush does not wait for that long.
+        Right after ``hurry`` that counts as a failure, so that a flush returns at once.
         """
         waits = time.monotonic() < self._retry_at
-        self.failures += waits and self._is_hurried
+        if waits and self._is_hurried:
+            self.failures += 1
         self._is_hurried = False
         return waits
 

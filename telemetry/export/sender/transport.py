@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ...config.exporter import Otlp, Signal
 
-#: A word of so many characters in the value of a header is shown in no log line.
+#: Words of at least this many characters in the values of headers are masked in log lines.
 SHORTEST_SECRET = 8
 
 

@@ -75,7 +75,7 @@ def unpack(seed: int, data: bytes, at_end: bool = True) -> Iterator[Frame]:
     """Yield the whole frames of *data*, and skip damaged ones.
 
     Offsets count from the beginning of *data*. *at_end* is whether the file ends where *data* does.
-    Then an incomplete frame is torn if a whole frame follows its beginning.
+    If so, an incomplete frame counts as torn where a whole frame follows it.
     """
     search = _Search(seed, data)
     at = 0
