@@ -16,8 +16,8 @@ class RateLimit:
     """Lets the first of each kind pass, then one an interval."""
 
     def __init__(self) -> None:
-        # No lock: a finalizer in the thread that holds it would wait for ever. At worst, two threads
-        # log the same line.
+        # No lock: a finalizer in the thread that holds it would wait for ever. At worst two threads
+        # log one line each.
         self._next: dict[str, float] = {}
 
     def __call__(self, kind: str) -> bool:
@@ -25,7 +25,7 @@ class RateLimit:
         now = time.monotonic()
         if now < self._next.get(kind, 0.0):
             return False
-        # A kind may contain a collector's text, so their number has no bound.
+        # A kind may contain a text of a collector, so their number has no bound.
         if len(self._next) >= 256:
             self._next.clear()
         self._next[kind] = now + INTERVAL
