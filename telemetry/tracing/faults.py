@@ -16,7 +16,7 @@ class RateLimit:
     """Lets the first of each kind pass, then one an interval."""
 
     def __init__(self) -> None:
-        # No lock: a finalizer in the thread that holds it would wait for ever. At worst two threads
+        # No lock: a finalizer in the thread that holds it would deadlock. At worst two threads
         # log one line each.
         self._next: dict[str, float] = {}
 
