@@ -7,7 +7,7 @@ from ...otlp.decode import ReceivedSpan
 from ..duration import duration
 from .hops import Trace
 from .messaging import queue_of, task_of
-from .wait import LiveState, Wait
+from .wait import AHEAD, LiveState, Wait
 
 #: Smaller differences between clocks are not reported, in nanoseconds.
 SKEW = 10**6
@@ -136,6 +136,15 @@ def _disagreements(trace: Trace) -> Iterator[str]:
         yield (
             f"The clock of {behind} is at least {duration(early)} behind that of {ahead}. "
             "Synchronize the clocks of both hosts (NTP)."
+        )
+    fast: dict[str, int] = {}
+    for span in trace.spans:
+        if (early := span.end_ns - trace.arrived_ns) >= AHEAD:
+            fast[_service(span)] = max(early, fast.get(_service(span), 0))
+    for service, early in list(fast.items())[:MOST]:
+        yield (
+            f"The clock of {service} is at least {duration(early)} ahead of the viewer's, so a "
+            "wait may be wrong by as much. Synchronize the clocks of both hosts (NTP)."
         )
 
 
