@@ -7,8 +7,10 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,32 @@ def test_a_full_disk_is_said_and_spans_are_refused(
     )
     viewer.send(export(order("d" * 32)))
     viewer.traces(trace_id="d")
+
+
+def test_a_database_that_is_deleted_is_said_and_spans_are_refused(
+    start_viewer: StartViewer, tmp_path: Path
+) -> None:
+    viewer = start_viewer()
+    viewer.send(export(order()))
+    viewer.settled(4)
+    for file in tmp_path.glob("traces.db*"):
+        file.unlink()
+    viewer.process.wait_for_line("traces.db: the file was deleted or replaced; restart the viewer")
+    answer = ExportTraceServiceResponse.FromString(
+        viewer.post(export(order("b" * 32)).SerializeToString()).content
+    )
+    assert answer.partial_success.rejected_spans == 4
+    assert "restart the viewer" in viewer.get("/healthz", 503)["error"]
+    assert "restart the viewer" in viewer.get("/api/stats")["failing"]
+    # Readers that are open still have the old file. No reader creates a new one.
+    ask = partial(requests.get, f"{viewer.url}/api/queues", timeout=30)
+    with ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(ask) for _ in range(64)]
+    for found in answers:
+        if found.result().status_code != 200:
+            assert found.result().status_code == 503
+            assert "deleted or replaced" in found.result().json()["error"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
