@@ -273,8 +273,11 @@ class Database:
                 connection.close()
 
     def close(self) -> None:
-        """Close the writer and every idle reader. The last one to close removes the WAL files."""
-        with self._idle_lock:
+        """Close the writer and every idle reader. The last one to close removes the WAL files.
+
+        In memory, wait for the thread that reads: SQLite crashes if its connection is closed.
+        """
+        with self._lock, self._idle_lock:
             for connection in (*self._idle, self._writer):
                 connection.close()
             self._idle.clear()

@@ -22,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from telemetry.viewer.analysis.summary import Summary
 from telemetry.viewer.store import trace_store
-from telemetry.viewer.store.database import Database
+from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.trace_store import Bounds, Store
 
 from ..conftest import StartViewer, Viewer
@@ -201,6 +201,18 @@ def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
     finally:
         disk.full = False
         store.close()
+
+
+def test_a_database_in_memory_is_not_closed_while_a_page_is_read() -> None:
+    database = Database(MEMORY)
+    closing = threading.Thread(target=database.close)
+    with database.reading() as db:
+        closing.start()
+        closing.join(0.2)  # without an error, nothing happens
+        assert closing.is_alive()
+        assert db.execute("SELECT count(*) FROM spans").fetchone() == (0,)
+    closing.join(30)
+    assert not closing.is_alive()
 
 
 def test_a_small_export_does_not_wait_for_a_large_one(tmp_path: Path) -> None:
