@@ -346,6 +346,22 @@ def retried() -> list[ReceivedSpan]:
     ]
 
 
+def test_what_is_retried_over_and_over_is_a_problem() -> None:
+    spans = retried()[:3]
+    problem = "charge in `celery` was retried {} without success."
+    assert hops(derived(*spans))["problems"] == [
+        problem.format("once") + " The last error: OSError: no"
+    ]
+    more = {"service": WORKER, "celery__task__retries": 2}
+    spans += [
+        run("two", "send", (119, 130), (99, 1, 0), "RETRY", celery__task__retries=1),
+        send("again", "two", (128, 129), kind="CLIENT", links=("send",), **more),
+    ]
+    assert hops(derived(*spans, now=500))["problems"] == [problem.format("2 times")]
+    done = run("three", "send", (219, 230), (99, 1, 0), celery__task__retries=2)
+    assert hops(derived(*spans, done))["problems"] == []
+
+
 def test_retries_are_attempts_under_one_send() -> None:
     trace = derived(*retried())
     rows = rows_of(trace)
