@@ -1,7 +1,7 @@
 // The page of all queues: which stall, how many messages wait, their rates, times and failures.
 
 import { sparkline } from "./chart.js";
-import { breakable, entitle, h, nothing, shortened } from "./dom.js";
+import { breakable, entitle, h, nothing } from "./dom.js";
 import { count, counted, duration, ratesTogether } from "./format.js";
 import { polling } from "./polling.js";
 import { range } from "./range.js";
@@ -89,7 +89,7 @@ export function brokerName(broker) {
 /** What is wrong, and links to the first queues where it is; null if it is in none. */
 function named(kind, text, queues, since) {
   if (!queues.length) return null;
-  const links = queues.slice(0, MOST_NAMED).map(({ queue, broker }, at) => [at ? ", " : ": ", h("a", { href: pageOf(queue, broker, since), "data-link": "" }, breakable(shortened(queue) || NO_QUEUE))]);
+  const links = queues.slice(0, MOST_NAMED).map(({ queue, broker }, at) => [at ? ", " : ": ", h("a", { href: pageOf(queue, broker, since), "data-link": "", title: queue }, queue || NO_QUEUE)]);
   return [h("strong", { class: kind }, text), links, queues.length > MOST_NAMED ? ` and ${count(queues.length - MOST_NAMED)} more` : ""];
 }
 
