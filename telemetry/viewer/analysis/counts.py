@@ -100,7 +100,7 @@ def runs_of(trace: Trace) -> list[Run]:
             Run(
                 span_id=span.span_id,
                 flow=flows.of(span),
-                start_ns=span.start_ns,
+                start_ns=_start_of(trace, span),
                 wait_ns=wait.waited_ns if wait else None,
                 prefetch_ns=wait.prefetch_ns if wait else 0,
                 duration_ns=max(0, span.end_ns - span.start_ns),
@@ -154,7 +154,7 @@ def name_of(node: str) -> str:
 
 def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[int, Key, list[int]]]:
     """Yield the counts of *span*: time in nanoseconds, key and metrics."""
-    at = span.start_ns
+    at = _start_of(trace, span)
     service = f"service:{span.service}"
     failed = [FAILURES] if span.status == "ERROR" else []
     role = trace.roles[span.span_id]
@@ -190,6 +190,11 @@ def _facts(trace: Trace, span: ReceivedSpan, flows: _Flows) -> Iterator[tuple[in
         caller = f"service:{parent.service}"
         yield at, ("edge", caller, service), [TOTAL, *failed, _duration(span)]
         yield at, ("node", service), [TOTAL, *failed]
+
+
+def _start_of(trace: Trace, span: ReceivedSpan) -> int:
+    """Return the start of *span*, or when it arrived if the clock of its host is ahead."""
+    return min(span.start_ns, trace.arrived_ns)
 
 
 def _outcome(run: ReceivedSpan) -> int:

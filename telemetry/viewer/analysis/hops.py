@@ -84,7 +84,7 @@ class Trace:
         self.elsewhere = elsewhere or Elsewhere()
         #: Whether more spans may still arrive.
         self.arriving = now_ns - arrived_ns < GRACE
-        self._arrived_ns = arrived_ns
+        self.arrived_ns = arrived_ns or now_ns
         self.known = {span.span_id: span for span in spans}
         self.spans = sorted(self.known.values(), key=lambda span: (span.start_ns, -span.end_ns))
         self.roles = self._find_roles()
@@ -236,7 +236,10 @@ class Trace:
             run_id: [wait for send in sends if (wait := wait_of(self.known[run_id], send))]
             for run_id, sends in self._batches.items()
         }
-        self.live = [live_wait(send, self.now_ns, self.stuck_after_ns) for send in self.untaken]
+        self.live = [
+            live_wait(send, self.now_ns, self.stuck_after_ns, self.arrived_ns)
+            for send in self.untaken
+        ]
         #: Waits of messages that a run in another trace took.
         self.picked_up = [
             wait
@@ -414,7 +417,7 @@ class Trace:
 
         Live waits do not count: their state is computed on every read.
         """
-        return self._arrived_ns + GRACE if self.orphans and self.arriving else None
+        return self.arrived_ns + GRACE if self.orphans and self.arriving else None
 
 
 def _end(span: ReceivedSpan) -> int:

@@ -16,6 +16,11 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_OPERATION_TYPE,
     MESSAGING_SYSTEM,
 )
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_TYPE,
+)
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 
 from ...otlp.decode import ReceivedSpan
@@ -147,3 +152,13 @@ def is_doctors(span: ReceivedSpan) -> bool:
     """
     member = "=".join(DOCTOR_MEMBER)
     return member in span.trace_state.split(",") or task_of(span) == DOCTOR_TASK
+
+
+def error_of(span: ReceivedSpan) -> str | None:
+    """Return the error of *span* as it recorded it, or None."""
+    for event in reversed(span.events):
+        if kind := event.attributes.get(EXCEPTION_TYPE):
+            return f"{kind}: {event.attributes.get(EXCEPTION_MESSAGE, '')}".rstrip(": ")
+    if span.status != "ERROR":
+        return None
+    return span.status_message or str(span.attributes.get(ERROR_TYPE) or "") or None

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from ...otlp.decode import ReceivedSpan
 from ..duration import duration
+from .counts import cut
 from .hops import Trace
-from .messaging import queue_of, task_of
-from .wait import LiveState, Wait
+from .messaging import error_of, queue_of, task_of
+from .wait import AHEAD, LiveState, Wait
 
 #: Smaller differences between clocks are not reported, in nanoseconds.
 SKEW = 10**6
@@ -36,7 +37,8 @@ def problems(trace: Trace) -> list[str]:
         told.append(f"The parents of {len(trace.orphans) - MOST} more spans did not arrive.")
     if trace.circular:
         told.append("Some spans are their own ancestors. The cycle is broken at the earliest.")
-    return [*told, *_untaken(trace), *_apart(trace), *_never_ran(trace), *_disagreements(trace)]
+    told += [*_untaken(trace), *_retried(trace)]
+    return [*told, *_apart(trace), *_never_ran(trace), *_disagreements(trace)]
 
 
 def missing_parent(trace: Trace, orphan: ReceivedSpan) -> str:
@@ -90,6 +92,23 @@ def _untaken(trace: Trace) -> Iterator[str]:
             )
 
 
+def _retried(trace: Trace) -> Iterator[str]:
+    """Yield the messages whose attempts all failed so far, and that are retried again."""
+    tries: dict[tuple[str, str], list[ReceivedSpan]] = defaultdict(list)
+    for run in trace.runs if trace.live else ():
+        if trace.states[run.span_id] == "RETRY":
+            tries[trace.message_ids[run.span_id], task_of(run)].append(run)
+    for wait in trace.live[:MOST] if tries else ():
+        task = task_of(wait.of)
+        runs = tries.get((trace.message_ids[wait.of.span_id], task))
+        if runs:
+            where = f" in `{wait.queue}`" if wait.queue else ""
+            times = "once" if len(runs) == 1 else f"{len(runs)} times"
+            error = cut(error_of(runs[-1]) or "").replace("`", "'")
+            because = f" The last error: {error}" if error else ""
+            yield f"{task}{where} was retried {times} without success.{because}"
+
+
 def _apart(trace: Trace) -> Iterator[str]:
     """Yield the messages that lost the trace: their run is in another one and does not link."""
     lost = Counter(
@@ -136,6 +155,15 @@ def _disagreements(trace: Trace) -> Iterator[str]:
         yield (
             f"The clock of {behind} is at least {duration(early)} behind that of {ahead}. "
             "Synchronize the clocks of both hosts (NTP)."
+        )
+    fast: dict[str, int] = {}
+    for span in trace.spans:
+        if (early := span.end_ns - trace.arrived_ns) >= AHEAD:
+            fast[_service(span)] = max(early, fast.get(_service(span), 0))
+    for service, early in list(fast.items())[:MOST]:
+        yield (
+            f"The clock of {service} is at least {duration(early)} ahead of the viewer's, so a "
+            "wait may be wrong by as much. Synchronize the clocks of both hosts (NTP)."
         )
 
 

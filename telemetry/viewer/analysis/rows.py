@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_ROUTE
-from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.semconv.attributes.exception_attributes import (
-    EXCEPTION_MESSAGE,
-    EXCEPTION_TYPE,
-)
 from opentelemetry.trace import TraceFlags
 
 from ...otlp.decode import ReceivedSpan
 from .hops import Trace
-from .messaging import consumer_of, state_of, task_of, text
+from .messaging import consumer_of, error_of, state_of, task_of, text
 from .problems import missing_parent, problems
 from .wait import Node, Wait
 
@@ -382,13 +377,3 @@ def flags_of(span: ReceivedSpan) -> int:
     Most exporters leave them out of OTLP. But a span that was exported was sampled.
     """
     return span.flags & 0xFF | TraceFlags.SAMPLED
-
-
-def error_of(span: ReceivedSpan) -> str | None:
-    """Return the error of *span* as it recorded it, or None."""
-    for event in reversed(span.events):
-        if kind := event.attributes.get(EXCEPTION_TYPE):
-            return f"{kind}: {event.attributes.get(EXCEPTION_MESSAGE, '')}".rstrip(": ")
-    if span.status != "ERROR":
-        return None
-    return span.status_message or str(span.attributes.get(ERROR_TYPE) or "") or None

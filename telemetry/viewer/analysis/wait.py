@@ -29,6 +29,9 @@ RECEIVE_LATENCY = "messaging.message.receive.latency"
 #: Recorded waits that are longer are ignored: ten years, in seconds.
 LONGEST = 3.2e8
 
+#: A clock is ahead of the viewer's if a span ends this long after it arrived, in nanoseconds.
+AHEAD = 10**9
+
 #: The longest time that a worker needs to start the span of a run, in nanoseconds.
 MOMENT = 50 * 10**6
 
@@ -141,19 +144,27 @@ def wait_of(run: ReceivedSpan, send: ReceivedSpan | None) -> Wait | None:
     )
 
 
-def live_wait(send: ReceivedSpan, now_ns: int, stuck_after_ns: int = STUCK_AFTER) -> Wait:
+def live_wait(
+    send: ReceivedSpan,
+    now_ns: int,
+    stuck_after_ns: int = STUCK_AFTER,
+    arrived_ns: int | None = None,
+) -> Wait:
     """Return the wait of a message that no worker has taken by *now_ns*.
 
     Its state depends only on the attributes of the send and on the time. If the producer does not
-    record countdowns, a message is never stuck: it may be scheduled.
+    record countdowns, a message is never stuck: it may be scheduled. The send *arrived_ns* at the
+    viewer: if it ended later, the producer's clock is ahead. The message is then due by the
+    viewer's clock, and its wait is drawn by the producer's.
     """
     sent = max(send.start_ns, send.end_ns)
+    ahead = max(0, sent - (now_ns if arrived_ns is None else arrived_ns))
     eta, expires = _time(send, ETA), _time(send, EXPIRES)
-    due = sent if eta is None else max(sent, eta)
-    end = max(sent, min(now_ns, NEVER if expires is None else expires))
-    scheduled = min(due, end) - sent
+    due = sent - ahead if eta is None else max(sent - ahead, eta)
+    end = max(sent, min(now_ns, NEVER if expires is None else expires) + ahead)
+    scheduled = min(due + ahead, end) - sent
     knows = bool(text(send.attributes, ETA, EXPIRES, "celery.task.name"))
-    state: LiveState = "overdue" if due > sent else "waiting"
+    state: LiveState = "overdue" if due > sent - ahead else "waiting"
     if expires is not None and expires <= now_ns:
         state = "expired"
     elif due > now_ns:
@@ -169,6 +180,8 @@ def live_wait(send: ReceivedSpan, now_ns: int, stuck_after_ns: int = STUCK_AFTER
         queue_ns=end - sent - scheduled,
         prefetch_ns=0,
         queue=queue_of(send),
+        skewed=ahead >= AHEAD,
+        skew_ns=ahead or None,
         estimated=True,
         state=state,
         due_ns=due,

@@ -184,6 +184,7 @@ class Database:
                 make_private(Path(self.path))
             self._writer = self._connect()
             self._prepare()
+            self._file = None if self._in_memory else os.stat(self.path)
         except (OSError, sqlite3.Error) as exc:
             raise Unusable(f"{self.path}: {exc}; choose another file with --db") from None
 
@@ -216,6 +217,25 @@ class Database:
                 f"PRAGMA user_version = {VERSION}; COMMIT;"
             )
 
+    def check(self) -> None:
+        """Raise sqlite3.OperationalError if the file was deleted or replaced.
+
+        SQLite does not notice: it would write to the deleted file, and create an empty one to read.
+        """
+        if self._file is None:
+            return
+        try:
+            if os.path.samestat(self._file, os.stat(self.path)):
+                return
+        except OSError:
+            pass
+        raise sqlite3.OperationalError("the file was deleted or replaced; restart the viewer")
+
+    def write_one_page(self) -> None:
+        """Write one page without a change. Raises sqlite3.Error, as on a full disk."""
+        with self.writing() as db:
+            db.execute(f"PRAGMA user_version = {VERSION}")
+
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Write in one transaction. Roll back if the block raises. For one thread only."""
@@ -237,7 +257,9 @@ class Database:
             return
         with self._idle_lock:
             connection = self._idle.pop() if self._idle else None
-        connection = connection or self._connect()
+        if connection is None:
+            self.check()
+            connection = self._connect()
         try:
             connection.execute("BEGIN")
             yield connection
@@ -251,8 +273,11 @@ class Database:
                 connection.close()
 
     def close(self) -> None:
-        """Close the writer and every idle reader. The last one to close removes the WAL files."""
-        with self._idle_lock:
+        """Close the writer and every idle reader. The last one to close removes the WAL files.
+
+        In memory, wait for the thread that reads: SQLite crashes if its connection is closed.
+        """
+        with self._lock, self._idle_lock:
             for connection in (*self._idle, self._writer):
                 connection.close()
             self._idle.clear()

@@ -39,7 +39,8 @@ def exclusive(path: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # a directory that became read-only
-            lock.unlink()
+            if os.fstat(fd).st_nlink:  # else another viewer may have a lock of this name
+                lock.unlink()
         os.close(fd)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..analysis import counts
 from ..analysis.counts import DURATIONS, WAITS, Flow, queue_node
-from ..analysis.rows import error_of
+from ..analysis.messaging import error_of
 from .database import rows_of
 from .queues import Backlog, backlogs, facts, flows, queue_state, series_of, sum_of
 from .read import read_spans

@@ -105,7 +105,8 @@ def queues(db: sqlite3.Connection, since_s: float, stuck_after_ns: int) -> dict[
 def _urgency(queue: Mapping[str, Any]) -> tuple[Any, ...]:
     waits = queue["wait_ms"]["p95"] or 0
     age = queue["oldest_ms"] or 0
-    return ORDER.index(queue["state"]), -age, -queue["depth"], -waits, queue["queue"]
+    urgent = ORDER.index(queue["state"]), -age, -queue["depth"], -queue["failures"]
+    return *urgent, -waits, queue["queue"]
 
 
 def flows(db: sqlite3.Connection) -> dict[int, Flow]:

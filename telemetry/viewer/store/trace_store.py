@@ -244,6 +244,9 @@ class Store:
                 if self._closing and not batch:
                     return
             try:
+                self.database.check()
+                if self._failing:
+                    self.database.write_one_page()
                 self._step(batch)
                 self._failing = ""
             except sqlite3.Error as exc:

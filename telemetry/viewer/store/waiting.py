@@ -44,7 +44,7 @@ def write_waiting(db: sqlite3.Connection, trace: int, waits: Iterable[Wait]) -> 
                 trace,
                 bytes.fromhex(wait.of.span_id),
                 *map(cut, (broker_of(wait.of), wait.queue, task_of(wait.of))),  # as in the counts
-                min(wait.start_ns, NEVER),
+                min(wait.start_ns - (wait.skew_ns or 0), NEVER),  # by the viewer's clock
                 wait.due_ns,
                 wait.expires_ns,
                 wait.knows,

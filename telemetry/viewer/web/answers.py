@@ -1,5 +1,6 @@
 """The answers of the HTTP server: JSON, headers, and errors in words."""
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import islice
@@ -91,6 +92,10 @@ def explain_errors(app: Flask, page: Path) -> None:
         answer = json_answer({"error": str(exc)}, 503)
         answer.headers["Retry-After"] = "1"
         return answer
+
+    @app.errorhandler(sqlite3.OperationalError)
+    def explain_database(exc: sqlite3.OperationalError) -> Response:
+        return json_answer({"error": f"cannot read the database: {exc}"}, 503)
 
     @app.errorhandler(QueryError)
     def explain_query(exc: QueryError) -> Response:

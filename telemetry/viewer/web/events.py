@@ -1,5 +1,6 @@
 """Server-sent events: new trace rows and statistics for every open page."""
 
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
@@ -64,6 +65,10 @@ class Events:
             if now - then >= 1.0:
                 self._rate = (store.received - received) / (now - then)
                 self._last = (now, store.received)
+        try:
+            stored = {"pending": store.pending(), "db_bytes": store.size()}
+        except sqlite3.Error:
+            stored = {"pending": 0, "db_bytes": 0}
         return {
             "spans": store.spans,
             "traces": store.traces,
@@ -71,8 +76,8 @@ class Events:
             "received": store.received,
             "received_per_s": round(self._rate, 1),
             "dropped": store.dropped,
-            "pending": store.pending(),
-            "db_bytes": store.size(),
+            **stored,
+            "failing": store.failing,
             "streams": len(self._listeners),
         }
 

@@ -100,10 +100,14 @@ def run(
 
 
 def derived(
-    *spans: ReceivedSpan, now: float = LATER, arrived: float = 0, **elsewhere: Any
+    *spans: ReceivedSpan, now: float = LATER, arrived: float | None = None, **elsewhere: Any
 ) -> Trace:
-    """Return the trace as it is *now*. Its last span arrived at *arrived* (milliseconds)."""
-    return Trace(spans, ms(now), ms(arrived), Elsewhere(**elsewhere))
+    """Return the trace as it is *now*.
+
+    Its last span arrived at *arrived* (milliseconds), by default as soon as it had ended.
+    """
+    came = max((span.end_ns for span in spans), default=BEGIN) if arrived is None else ms(arrived)
+    return Trace(spans, ms(now), came, Elsewhere(**elsewhere))
 
 
 def hops(trace: Trace, stored: int | None = None) -> dict[str, Any]:

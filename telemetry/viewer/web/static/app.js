@@ -80,9 +80,17 @@ const live = document.getElementById("live");
 const liveText = document.getElementById("live-text");
 const offline = h("p", { class: "offline", role: "status" });
 document.querySelector(".top").after(offline);
+let since = "";
+let failing = "";
+function note() {
+  if (since) offline.textContent = `No connection to the viewer since ${since}. The data is from that time. Reconnecting…`;
+  else offline.textContent = failing && `The viewer ${failing}. It stores no new spans.`;
+}
 listen({
   heard(kind, value) {
     if (kind === "stats") {
+      failing = value.failing;
+      note();
       const now = value.received_per_s ? `, ${rate(value.received_per_s)} now` : "";
       liveText.textContent = `${counted(value.spans, "span")}${now}`;
       live.title = value.dropped ? `${counted(value.dropped, "span")} dropped` : "";
@@ -93,7 +101,8 @@ listen({
     live.classList.toggle("up", up);
     document.body.classList.toggle("is-old", !up);
     if (!up) liveText.textContent = "Not connected";
-    offline.textContent = up ? "" : `No connection to the viewer since ${clock(String(BigInt(Date.now()) * 1_000_000n))}. The data is from that time. Reconnecting…`;
+    since = up ? "" : clock(String(BigInt(Date.now()) * 1_000_000n));
+    note();
   },
   missed() {
     if (isOpen) page?.refresh?.();

@@ -71,9 +71,9 @@ export function breakable(name) {
 }
 
 /** The nodes of a text in which `backticks` mark code. A number stays in one line with its unit. */
-export function prose(text) {
+export function prose(text, name = (text) => h("code", {}, text)) {
   const unbroken = (part) => visible(part).replace(/(\d) (?=(d|h|min|s|ms|µs)\b)/g, "$1\u00a0");
-  return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? h("code", {}, part) : unbroken(part)));
+  return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? name(part) : unbroken(part)));
 }
 
 /** Show a short message, also to screen readers. */

@@ -8,6 +8,8 @@ import { range } from "./range.js";
 
 const MOST_EXCEPTIONS = 3;
 const MOST_TASKS = 3;
+// Queues that the first line names for each problem.
+const MOST_NAMED = 3;
 // Queues that are shown at first: the most urgent. Thousands would keep the browser busy.
 const MOST_QUEUES = 200;
 
@@ -25,7 +27,7 @@ export function showQueues(view) {
   const page = polling(place, {
     address: () => `/api/queues?since_s=${chosen.value()}`,
     seconds: 5,
-    show: (answer) => (answer.queues.length ? [headline(answer.queues), table(answer, most), rest(answer.queues, most, showAll)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
+    show: (answer) => (answer.queues.length ? [headline(answer), table(answer, most), rest(answer.queues, most, showAll)] : [nothing("No messages in this time range", "Choose a longer time range, or wait. The page updates itself.")]),
   });
   return page;
 }
@@ -84,14 +86,24 @@ export function brokerName(broker) {
   return broker.replace(/^[a-z0-9_]+:\/\//, "");
 }
 
-function headline(queues) {
-  const of = (state) => queues.filter((queue) => queue.state === state).length;
+/** What is wrong, and links to the first queues where it is; null if it is in none. */
+function named(kind, text, queues, since) {
+  if (!queues.length) return null;
+  const links = queues.slice(0, MOST_NAMED).map(({ queue, broker }, at) => [at ? ", " : ": ", h("a", { href: pageOf(queue, broker, since), "data-link": "", title: queue }, queue || NO_QUEUE)]);
+  return [h("strong", { class: kind }, text), links, queues.length > MOST_NAMED ? ` and ${count(queues.length - MOST_NAMED)} more` : ""];
+}
+
+function headline({ queues, since_s: since }) {
+  const of = (state) => queues.filter((queue) => queue.state === state);
+  const failing = queues.filter((queue) => queue.failures).sort((one, other) => other.failures - one.failures);
+  const failures = failing.reduce((sum, queue) => sum + queue.failures, 0);
   const depth = queues.reduce((sum, queue) => sum + queue.depth, 0);
   const unsent = queues.reduce((sum, queue) => sum + queue.unsent, 0);
   const oldest = Math.max(0, ...queues.map((queue) => queue.oldest_ms ?? 0));
   const parts = [
-    of("stalled") ? h("strong", { class: "bad" }, `${of("stalled")} stalled`) : null,
-    of("growing") ? h("strong", { class: "late" }, `${of("growing")} growing`) : null,
+    named("bad", `${of("stalled").length} stalled`, of("stalled"), since),
+    named("late", `${of("growing").length} growing`, of("growing"), since),
+    named("bad", counted(failures, "run failed", "runs failed"), failing, since),
     unsent ? h("strong", { class: "bad" }, `${counted(unsent, "message")} failed to send`) : null,
     depth ? `${counted(depth, "message waits", "messages wait")}, the oldest for ${duration(oldest)}` : "No message waits",
     counted(queues.length, "queue"),

@@ -3,6 +3,7 @@
 import { colorOf } from "./colors.js";
 import { h, prose, shortened } from "./dom.js";
 import { counted, count, duration, tick, timeOf } from "./format.js";
+import { pageOf } from "./queues.js";
 import { badges } from "./status.js";
 
 const WORK = ["web", "client", "worker"];
@@ -28,7 +29,7 @@ export function traceHead(id, { goTo, copyId, copyJson }) {
     facts.show([trace.status, trace.live, trace.start_ns, trace.spans, trace.stored_spans], () => factsOf(trace, id));
     error.show(trace.error, () => (trace.error ? errorOf(trace.error, id, goTo) : []));
     linked.show([trace.linked, trace.more_linked], () => linksOf(trace), { "aria-label": "Linked traces" });
-    problems.show(trace.problems, () => trace.problems.map((text) => h("li", {}, prose(text))), { "aria-label": "Problems" });
+    problems.show(trace.problems, () => trace.problems.map((text) => h("li", {}, prose(text, queueLink))), { "aria-label": "Problems" });
   }
 
   return { element, show };
@@ -57,6 +58,10 @@ function actions(id, copyId, copyJson) {
     h("button", { type: "button", onclick: copyJson, title: "Copy OTLP JSON (o)" }, "Copy OTLP JSON"),
     h("a", { class: "button", href: `/api/traces/${id}?download=1`, download: `trace-${id}.json`, title: "Download (d)" }, "Download"),
   );
+}
+
+function queueLink(name) {
+  return h("a", { href: pageOf(name, null), "data-link": "" }, h("code", {}, name));
 }
 
 function titleOf(root) {

@@ -138,7 +138,7 @@ function waitLabel(wait) {
 function liveLabel({ state, due_ns: due, knows }, waited, where) {
   const left = Number(BigInt(due) / 1_000_000n) - Date.now();
   return {
-    scheduled: `scheduled for ${clock(due)}, in ${duration(Math.max(0, left))}`,
+    scheduled: `scheduled ${where}, due in ${duration(Math.max(0, left))} (${clock(due)})`,
     waiting: `waiting ${waited} ${where}${knows ? "" : ", no known consumer"}`,
     overdue: `overdue by ${waited} ${where}`,
     stuck: `stuck for ${waited} ${where}`,

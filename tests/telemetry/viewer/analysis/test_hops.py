@@ -233,7 +233,7 @@ def test_it_says_when_it_will_look_different() -> None:
     times = [derived(lone, now=now).changes_ns for now in (5, HOUR, HOUR + 60_000, 2 * HOUR)]
     assert times == [ms(HOUR), ms(HOUR + 60_000), ms(2 * HOUR), None]
     assert derived(lone, now=5).revisit_ns is None
-    assert derived(span("a", "gone", "SERVER", (0, 1)), now=5).revisit_ns == ms(15_000)
+    assert derived(span("a", "gone", "SERVER", (0, 1)), now=5).revisit_ns == ms(15_001)
     assert derived(span("a", "", "SERVER", (0, 1)), now=5).revisit_ns is None
 
 
@@ -344,6 +344,22 @@ def retried() -> list[ReceivedSpan]:
         send("resend", "one", (18, 19), celery__task__retries=1, **again),
         run("two", "send", (119, 130), (99, 1, 0), celery__task__retries=1, links=("send", "one")),
     ]
+
+
+def test_what_is_retried_over_and_over_is_a_problem() -> None:
+    spans = retried()[:3]
+    problem = "charge in `celery` was retried {} without success."
+    assert hops(derived(*spans))["problems"] == [
+        problem.format("once") + " The last error: OSError: no"
+    ]
+    more = {"service": WORKER, "celery__task__retries": 2}
+    spans += [
+        run("two", "send", (119, 130), (99, 1, 0), "RETRY", celery__task__retries=1),
+        send("again", "two", (128, 129), kind="CLIENT", links=("send",), **more),
+    ]
+    assert hops(derived(*spans, now=500))["problems"] == [problem.format("2 times")]
+    done = run("three", "send", (219, 230), (99, 1, 0), celery__task__retries=2)
+    assert hops(derived(*spans, done))["problems"] == []
 
 
 def test_retries_are_attempts_under_one_send() -> None:
@@ -492,6 +508,39 @@ def test_clocks_that_disagree_are_shown_and_no_wait_is_negative() -> None:
 def test_skew_that_the_worker_saw_is_shown() -> None:
     trace = derived(send("send", "", (0, 2)), run("run", "send", (5, 9), celery__wait__skewed=True))
     assert rows_of(trace)["wait:run"]["wait"]["skewed"]
+
+
+@pytest.mark.parametrize(
+    ("later", "facts", "state", "waited"),
+    [
+        (5_000, {}, "waiting", 5_000),
+        (60_000, {}, "stuck", 60_000),
+        (5_000, {"celery__task__eta": iso(10_000)}, "scheduled", 0),
+        (12_000, {"celery__task__eta": iso(10_000)}, "overdue", 2_000),
+    ],
+)
+def test_a_producer_whose_clock_is_ahead_does_not_hide_that_its_message_waits(
+    later: float, facts: dict[str, str], state: str, waited: float
+) -> None:
+    ahead = 300_000.0
+    sent = send("send", "", (ahead, ahead + 2), **facts)
+    trace = derived(sent, arrived=2, now=2 + later)
+    row = rows_of(trace)["wait:send"]
+    wait = row["wait"]
+    waited = min(waited, later)
+    assert (trace.status, wait["waited_ms"] // 10 * 10) == (state, waited)
+    assert (wait["skewed"], wait["skew_ms"]) == (True, ahead)
+    assert row["start_ms"] == 2  # drawn after its send, by the producer's clock
+    assert row["end_ms"] == 2 + later
+    [problem, *_] = [it for it in hops(trace)["problems"] if "ahead" in it]
+    assert problem.startswith("The clock of shop is at least 5 min ahead of the viewer's")
+
+
+def test_a_worker_whose_clock_is_ahead_is_a_problem() -> None:
+    ahead = 300_000.0
+    late = run("run", "send", (ahead + 5, ahead + 9), (0, ahead, 0))
+    trace = derived(send("send", "", (0, 2)), late, arrived=9)
+    assert [it for it in hops(trace)["problems"] if "shop-worker is at least 5 min ahead" in it]
 
 
 def test_spans_in_a_circle_are_all_there_once() -> None:

@@ -379,3 +379,26 @@ def test_kafkas_messages_have_no_task(kept: Kept) -> None:
     [queue] = kept.queues()
     assert (queue["queue"], queue["broker"], queue["tasks"]) == ("orders", "kafka", [""])
     assert queue["wait_ms"]["p50"] == pytest.approx(49, rel=0.05)
+
+
+def test_clocks_that_are_ahead_hide_no_message_and_no_run(kept: Kept) -> None:
+    ahead = 300_000.0
+    kept.add(send("s", "", (0, 1), **_in("taken")), _late("r", "s", "taken", ahead), ago=1000)
+    kept.add(send("s", "", (ahead, ahead + 1), **_in("untaken")), ago=1000)
+    found = {queue["queue"]: queue for queue in kept.queues()}
+    assert (found["taken"]["runs"], found["taken"]["state"]) == (1, "ok")
+    assert int(found["taken"]["last_run_ns"]) <= time.time_ns()
+    untaken = found["untaken"]
+    assert (untaken["sent"], untaken["depth"], untaken["scheduled"]) == (1, 1, 0)
+    assert 0 <= untaken["oldest_ms"] < 60_000
+    [oldest] = kept.page("untaken")["oldest"]
+    assert oldest["state"] == "waiting"
+
+
+def _in(queue: str) -> dict[str, Any]:
+    return {"messaging__destination__name": queue}
+
+
+def _late(span_id: str, send_id: str, queue: str, ahead: float) -> ReceivedSpan:
+    """Return a run on a host whose clock is *ahead*: it measures that much of a wait."""
+    return run(span_id, send_id, (ahead + 5, ahead + 9), (0, ahead, 0), **_in(queue))

@@ -7,8 +7,10 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from telemetry.viewer.analysis.summary import Summary
 from telemetry.viewer.store import trace_store
-from telemetry.viewer.store.database import Database
+from telemetry.viewer.store.database import MEMORY, Database
 from telemetry.viewer.store.trace_store import Bounds, Store
 
 from ..conftest import StartViewer, Viewer
@@ -148,6 +150,32 @@ def test_a_full_disk_is_said_and_spans_are_refused(
     viewer.traces(trace_id="d")
 
 
+def test_a_database_that_is_deleted_is_said_and_spans_are_refused(
+    start_viewer: StartViewer, tmp_path: Path
+) -> None:
+    viewer = start_viewer()
+    viewer.send(export(order()))
+    viewer.settled(4)
+    for file in tmp_path.glob("traces.db*"):
+        file.unlink()
+    viewer.process.wait_for_line("traces.db: the file was deleted or replaced; restart the viewer")
+    answer = ExportTraceServiceResponse.FromString(
+        viewer.post(export(order("b" * 32)).SerializeToString()).content
+    )
+    assert answer.partial_success.rejected_spans == 4
+    assert "restart the viewer" in viewer.get("/healthz", 503)["error"]
+    assert "restart the viewer" in viewer.get("/api/stats")["failing"]
+    # Readers that are open still have the old file. No reader creates a new one.
+    ask = partial(requests.get, f"{viewer.url}/api/queues", timeout=30)
+    with ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(ask) for _ in range(64)]
+    for found in answers:
+        if found.result().status_code != 200:
+            assert found.result().status_code == 503
+            assert "deleted or replaced" in found.result().json()["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
     class Disk(Database):
         """A disk on which a transaction fails at its end, as on a full disk."""
@@ -173,6 +201,18 @@ def test_what_a_full_disk_did_not_take_is_not_counted(tmp_path: Path) -> None:
     finally:
         disk.full = False
         store.close()
+
+
+def test_a_database_in_memory_is_not_closed_while_a_page_is_read() -> None:
+    database = Database(MEMORY)
+    closing = threading.Thread(target=database.close)
+    with database.reading() as db:
+        closing.start()
+        closing.join(0.2)  # without an error, nothing happens
+        assert closing.is_alive()
+        assert db.execute("SELECT count(*) FROM spans").fetchone() == (0,)
+    closing.join(30)
+    assert not closing.is_alive()
 
 
 def test_a_small_export_does_not_wait_for_a_large_one(tmp_path: Path) -> None:

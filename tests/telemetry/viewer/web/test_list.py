@@ -339,3 +339,12 @@ def test_the_skip_link_leads_to_the_page_that_is_there(page: Page, viewer: Viewe
     assert row.evaluate("row => row.mark") == "mine"
     page.keyboard.press("Tab")
     expect(page.get_by_role("combobox", name="Search traces")).to_be_focused()
+
+
+def test_on_a_phone_a_row_shows_in_which_queue_its_trace_waited(page: Page, viewer: Viewer) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    viewer.send(export(order()))
+    page.goto("/")
+    sentence = page.locator(".traces .sentence")
+    expect(sentence).to_be_in_viewport()
+    expect(sentence).to_contain_text("waiting in celery")

@@ -54,7 +54,10 @@ def test_what_stalls_is_first_and_every_number_leads_on(page: Page, viewer: View
     expect(first.get_by_role("rowheader")).to_contain_text(ODD)
     expect(first).to_contain_text("Stalled")
     expect(page.locator(".headline")).to_have_text(
-        re.compile(r"^1 stalled · 5 messages wait, the oldest for 9\smin\s.* · 2 queues$")
+        re.compile(
+            rf"^1 stalled: {re.escape(ODD)} · 3 runs failed: celery · "
+            r"5 messages wait, the oldest for 9\smin\s.* · 2 queues$"
+        )
     )
     expect(rows.nth(1)).to_contain_text("OSError \u00d73")
 

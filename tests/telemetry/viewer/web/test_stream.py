@@ -1,7 +1,9 @@
 """One event stream for all tabs of a browser, and what pages do while the viewer is down."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -105,6 +107,26 @@ def test_data_stays_while_the_viewer_is_down(chromium: Browser, start_viewer: St
         expect(page.locator(".offline")).to_be_empty()
     row(pages["/"], "b" * 32)
     expect(details.get_by_role("heading", level=2)).to_be_visible()
+    context.close()
+
+
+def test_a_page_shows_that_no_spans_are_stored(
+    chromium: Browser, start_viewer: StartViewer, tmp_path: Path
+) -> None:
+    viewer = start_viewer()
+    context = chromium.new_context(base_url=viewer.url)
+    page = context.new_page()
+    page.goto("/queues")
+    expect(page.locator("#live.up")).to_be_visible()
+    # If another process locks the database, the viewer cannot write, as on a full disk.
+    other = sqlite3.connect(tmp_path / "traces.db")
+    other.execute("BEGIN IMMEDIATE")
+    viewer.send(export(order()))
+    expect(page.locator(".offline")).to_have_text(
+        "The viewer cannot write to the database: database is locked. It stores no new spans."
+    )
+    other.close()
+    expect(page.locator(".offline")).to_be_empty()
     context.close()
 
 
