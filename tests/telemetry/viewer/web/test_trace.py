@@ -71,11 +71,17 @@ def test_a_part_of_the_trace_fills_the_page(page: Page, viewer: Viewer) -> None:
     def expect_width(wanted: float) -> None:
         viewer.wait_for(lambda: width(bar), lambda found: found == pytest.approx(wanted, rel=0.1))
 
+    def expect_saved(is_zoomed: bool) -> None:
+        zoom = "Boolean(history.state?.waterfall?.zoom)"
+        viewer.wait_for(lambda: page.evaluate(zoom), lambda found: found is is_zoomed)
+
     page.get_by_role("button", name="Zoom in").click()
     expect(page.get_by_role("button", name="Reset zoom")).to_be_enabled()
     expect_width(2 * whole)
+    expect_saved(True)
     page.get_by_role("button", name="Reset zoom").click()
     expect_width(whole)
+    expect_saved(False)
     strip = page.locator(".minimap").bounding_box()
     assert strip is not None
     middle = strip["y"] + strip["height"] / 2
@@ -84,7 +90,7 @@ def test_a_part_of_the_trace_fills_the_page(page: Page, viewer: Viewer) -> None:
     page.mouse.move(strip["x"] + strip["width"] / 4, middle, steps=3)
     page.mouse.up()
     expect_width(4 * whole)
-    viewer.wait_for(lambda: page.evaluate("history.state?.waterfall?.zoom ?? null"), bool)
+    expect_saved(True)
     page.reload()
     expect(bar).to_be_visible()
     expect_width(4 * whole)
