@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Mapping
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial, wraps
 from typing import Any
 
 from billiard import current_process
 from celery import Celery, Task, signals, states
+from celery.app import trace
 from celery.app.task import Context as Request
 from celery.utils.dispatch import Signal
 from opentelemetry.context import Context
@@ -20,6 +21,7 @@ from ..tracing.context import SPAN, detach, get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
 from ..tracing.interpret import waits_of
+from ..tracing.interrupts import uninterrupted
 from ..tracing.record import (
     ParentContext,
     RecordedLink,
@@ -138,6 +140,7 @@ def trace_runs(app: Celery, tracer: RunTracer) -> None:
     setattr(Request, Run.attribute, None)
     signals.task_prerun.connect(on_prerun, weak=False)
     signals.task_postrun.connect(on_postrun, weak=False)
+    _end_after_failed_handlers()
 
 
 def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
@@ -202,6 +205,28 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
     limit = tracer.soft_time_limit
     if limit is not None and limit.pending is not None and not facts.eager:
         limit.cancel()
+
+
+@cache
+def _end_after_failed_handlers() -> None:
+    """Call ``on_postrun`` also if a receiver before it raises, such as ``WorkerShutdown``.
+
+    Celery's dispatcher passes on what is not an ``Exception``, and calls no further receivers.
+    """
+    send: Any = getattr(trace, "send_postrun", None)
+    if send is None:
+        return
+
+    @wraps(send)
+    @uninterrupted
+    def send_postrun(sender: Task, **named: Any) -> Any:
+        try:
+            return send(sender, **named)
+        except BaseException:
+            on_postrun(**named)
+            raise
+
+    trace.send_postrun = send_postrun
 
 
 def _come_last(signal: Signal, receiver: Any) -> None:
