@@ -140,7 +140,7 @@ def trace_runs(app: Celery, tracer: RunTracer) -> None:
     setattr(Request, Run.attribute, None)
     signals.task_prerun.connect(on_prerun, weak=False)
     signals.task_postrun.connect(on_postrun, weak=False)
-    _end_after_failed_handlers()
+    _end_after_other_handlers()
 
 
 def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
@@ -208,10 +208,11 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
 
 
 @cache
-def _end_after_failed_handlers() -> None:
-    """Call ``on_postrun`` also if a receiver before it raises, such as ``WorkerShutdown``.
+def _end_after_other_handlers() -> None:
+    """Call ``on_postrun`` whatever the other receivers do.
 
-    Celery's dispatcher passes on what is not an ``Exception``, and calls no further receivers.
+    One that is connected while a task runs would come after it. One that raises ``WorkerShutdown``
+    or ``SystemExit`` would prevent it: Celery's dispatcher then calls no further receivers.
     """
     send: Any = getattr(trace, "send_postrun", None)
     if send is None:
@@ -221,6 +222,7 @@ def _end_after_failed_handlers() -> None:
     @uninterrupted
     def send_postrun(sender: Task, **named: Any) -> Any:
         try:
+            _come_last(signals.task_postrun, on_postrun)
             return send(sender, **named)
         except BaseException:
             on_postrun(**named)
@@ -230,13 +232,13 @@ def _end_after_failed_handlers() -> None:
 
 
 def _come_last(signal: Signal, receiver: Any) -> None:
-    """Let *signal* call *receiver* after all others."""
+    """Let *signal* call *receiver*, if it is connected, after all others."""
     receivers = signal.receivers
-    if receivers[-1][1] is not receiver:
+    if receivers and receivers[-1][1] is not receiver:
         with signal.lock:
-            entry = next(each for each in receivers if each[1] is receiver)
-            receivers.remove(entry)
-            receivers.append(entry)
+            for entry in [each for each in receivers if each[1] is receiver]:
+                receivers.remove(entry)
+                receivers.append(entry)
 
 
 def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:

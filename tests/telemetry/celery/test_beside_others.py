@@ -89,9 +89,9 @@ def test_beside_another_tracer_a_run_leaves_the_context_that_it_found(app: Celer
         assert trace.get_current_span() is request
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("connected", ["first", "last", "while the task runs"])
 def test_in_a_handler_of_task_postrun_the_run_is_current(
-    app: Celery, sink: ListSink, first: bool
+    app: Celery, sink: ListSink, connected: str
 ) -> None:
     def publish(**_: Any) -> None:
         app.send_task("mail", ignore_result=True)
@@ -99,10 +99,11 @@ def test_in_a_handler_of_task_postrun_the_run_is_current(
 
     @app.task(name="work", shared=False)
     def work() -> None:
-        """Do nothing."""
+        signals.task_postrun.connect(publish)
 
-    signals.task_postrun.connect(publish)
-    if first:
+    if connected != "while the task runs":
+        signals.task_postrun.connect(publish)
+    if connected == "first":
         signals.task_postrun.receivers.insert(0, signals.task_postrun.receivers.pop())
     work.apply().get()
     signals.task_postrun.disconnect(publish)
