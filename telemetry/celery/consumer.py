@@ -46,6 +46,9 @@ _FAILED = (states.RETRY, states.FAILURE, states.REJECTED)
 #: and the states that Celery then stores.
 _ENDED_GREENLET = {"Timeout": states.FAILURE, "GreenletExit": states.REVOKED}
 
+#: The exceptions that end a child of the prefork pool.
+_ENDS_CHILD = (SystemExit, KeyboardInterrupt)
+
 
 class RunTracer:
     """Traces what one Celery app runs."""
@@ -191,10 +194,10 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
     # connections of a greenlet, would live until the garbage collector runs.
     if run.message is not None:
         run.message.pop(Run.attribute, None)
-    if state is None and current_process().daemon and not isinstance(sys.exception(), Exception):
-        # A child of the prefork pool, the only daemon, is ending: the main process reports the run.
-        return
     facts = run.facts
+    if state is None and _is_for_main_process(facts) and isinstance(sys.exception(), _ENDS_CHILD):
+        # The main process reports the run.
+        return
     facts.state = state
     if state != states.SUCCESS:
         try:
@@ -280,13 +283,20 @@ def _items(message: Mapping[str, Any]) -> int | None:
         return None
 
 
+def _is_for_main_process(facts: RunFacts) -> bool:
+    """Return whether a run is one that a child of the prefork pool, the only daemon, was given."""
+    return not facts.eager and bool(current_process().daemon)
+
+
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
         # SystemExit, the end of a greenlet, or an exception that an errback or a handler such as
-        # ``on_failure`` raised. For the last, Celery stores FAILURE.
+        # ``on_failure`` raised. For the last, Celery stores FAILURE; for a prefork child, whose
+        # main process stores the result, for any.
         if (exc := sys.exception()) is not None:
             run.fail(exc)
-            failed = states.FAILURE if isinstance(exc, Exception) else None
+            is_failure = isinstance(exc, Exception) or _is_for_main_process(run.facts)
+            failed = states.FAILURE if is_failure else None
             run.facts.state = _ENDED_GREENLET.get(type(exc).__name__, failed)
         return
     if state not in _FAILED:

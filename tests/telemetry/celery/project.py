@@ -213,6 +213,20 @@ def leave() -> None:
 
 
 @shared_task
+def leave_eagerly() -> None:
+    leave.apply()
+
+
+class Panic(BaseException):
+    """An exception outside of ``Exception``, such as ``asyncio.CancelledError``."""
+
+
+@shared_task
+def panic() -> None:
+    raise Panic
+
+
+@shared_task
 def hang(seconds: float = 60.0) -> None:
     time.sleep(seconds)
 
