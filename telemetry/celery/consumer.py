@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 from ..propagation import extract_parent
 from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
+from ..setup import sink
 from ..tracing.context import SPAN, detach, get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.hop import NO_CONTEXT
@@ -195,8 +196,9 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
     if run.message is not None:
         run.message.pop(Run.attribute, None)
     facts = run.facts
-    if state is None and _is_for_main_process(facts) and isinstance(sys.exception(), _ENDS_CHILD):
-        # The main process reports the run.
+    is_leaving = _is_for_main_process(facts) and isinstance(sys.exception(), _ENDS_CHILD)
+    if is_leaving and (state is None or sink().in_memory):
+        # The main process reports the run. It cannot see a span that waits in this one's memory.
         return
     facts.state = state
     if state != states.SUCCESS:

@@ -212,6 +212,18 @@ def leave() -> None:
     sys.exit(3)
 
 
+class Leaving(Task):
+    """A base class of tasks that ends the child when the task has succeeded."""
+
+    def on_success(self, *_: object) -> None:
+        sys.exit(3)
+
+
+@shared_task(base=Leaving)
+def leave_at_the_end() -> None:
+    """Succeed."""
+
+
 @shared_task
 def leave_eagerly() -> None:
     leave.apply()

@@ -79,6 +79,16 @@ class TestAttemptsThatAreKilled:
         assert worker.stop() == 0
         assert len(runs(queue, "leave")) == 1
 
+    @pytest.mark.parametrize("spool", ["disk", "memory"])
+    def test_a_child_that_leaves_after_a_success(self, queue: Queue, spool: str) -> None:
+        worker = queue.worker("prefork", QUEUEHOP_SPOOL=spool)
+        queue.send("leave_at_the_end")
+        (run,) = queue.spans("process leave_at_the_end")
+        assert state(run) == "SUCCESS"
+        worker.wait_for_line("WorkerLostError")
+        assert worker.stop() == 0
+        assert len(runs(queue, "leave_at_the_end")) == 1
+
     def test_a_child_that_leaves_in_an_eager_task(self, prefork: Queue) -> None:
         prefork.send("leave_eagerly")
         outer, inner = prefork.spans("process leave_eagerly", "process leave")
