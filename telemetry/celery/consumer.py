@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Mapping
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial, wraps
 from typing import Any
 
 from billiard import current_process
 from celery import Celery, Task, signals, states
+from celery.app import trace
 from celery.app.task import Context as Request
 from celery.utils.dispatch import Signal
 from opentelemetry.context import Context
@@ -16,9 +17,11 @@ from opentelemetry.trace import SpanKind
 from ..propagation import extract_parent
 from ..propagation.message import LINKS, RELATION, SENT_AT, trace_headers
 from ..propagation.traceparent import parse_links
+from ..setup import sink
 from ..tracing.context import NO_CONTEXT, SPAN, get_current, parent_in
 from ..tracing.faults import log_internal_error
 from ..tracing.interpret import waits_of
+from ..tracing.interrupts import uninterrupted
 from ..tracing.record import (
     ParentContext,
     RecordedLink,
@@ -42,6 +45,9 @@ _FAILED = (states.RETRY, states.FAILURE, states.REJECTED)
 #: The exceptions that a pool of greenlets raises in a task, for a hard time limit and to revoke it,
 #: and the states that Celery then stores.
 _ENDED_GREENLET = {"Timeout": states.FAILURE, "GreenletExit": states.REVOKED}
+
+#: The exceptions that end a child of the prefork pool.
+_ENDS_CHILD = (SystemExit, KeyboardInterrupt)
 
 
 class RunTracer:
@@ -137,6 +143,7 @@ def trace_runs(app: Celery, tracer: RunTracer) -> None:
     setattr(Request, Run.attribute, None)
     signals.task_prerun.connect(on_prerun, weak=False)
     signals.task_postrun.connect(on_postrun, weak=False)
+    _end_on_every_way_out()
 
 
 def on_prerun(task: Task, task_id: str, args: Any, **_: Any) -> None:
@@ -188,10 +195,11 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
     # connections of a greenlet, would live until the garbage collector runs.
     if run.message is not None:
         run.message.pop(Run.attribute, None)
-    if state is None and current_process().daemon and not isinstance(sys.exception(), Exception):
-        # A child of the prefork pool, the only daemon, is ending: the main process reports the run.
-        return
     facts = run.facts
+    is_leaving = isinstance(sys.exception(), _ENDS_CHILD) and _is_for_main_process(facts)
+    if is_leaving and (state is None or sink().in_memory):
+        # The main process reports the run. It cannot see a span that waits in this one's memory.
+        return
     facts.state = state
     if state != states.SUCCESS:
         try:
@@ -204,14 +212,37 @@ def on_postrun(task_id: str, task: Task, state: str | None, retval: Any, **_: An
         limit.cancel()
 
 
+@cache
+def _end_on_every_way_out() -> None:
+    """Call ``on_postrun`` also if another receiver raises ``WorkerShutdown`` or ``SystemExit``.
+
+    Celery's dispatcher then calls no further receivers. The function is private: where Celery lacks
+    it, such a run has no span.
+    """
+    send: Any = getattr(trace, "send_postrun", None)
+    if send is None:
+        return
+
+    @wraps(send)
+    @uninterrupted
+    def send_postrun(sender: Task, **named: Any) -> Any:
+        try:
+            return send(sender, **named)
+        except BaseException:
+            on_postrun(**named)
+            raise
+
+    trace.send_postrun = send_postrun
+
+
 def _come_last(signal: Signal, receiver: Any) -> None:
-    """Let *signal* call *receiver* after all others."""
+    """Let *signal* call *receiver*, if it is connected, after all others."""
     receivers = signal.receivers
-    if receivers[-1][1] is not receiver:
+    if receivers and receivers[-1][1] is not receiver:
         with signal.lock:
-            entry = next(each for each in receivers if each[1] is receiver)
-            receivers.remove(entry)
-            receivers.append(entry)
+            for entry in [each for each in receivers if each[1] is receiver]:
+                receivers.remove(entry)
+                receivers.append(entry)
 
 
 def _facts(message: Mapping[str, Any], headers: Mapping[str, Any]) -> RunFacts:
@@ -253,13 +284,20 @@ def _items(message: Mapping[str, Any]) -> int | None:
         return None
 
 
+def _is_for_main_process(facts: RunFacts) -> bool:
+    """Return whether a run is one that a child of the prefork pool, the only daemon, was given."""
+    return not facts.eager and bool(current_process().daemon)
+
+
 def _set_outcome(run: Run, task: Task, state: str | None, retval: Any) -> None:
     if state is None:
         # SystemExit, the end of a greenlet, or an exception that an errback or a handler such as
-        # ``on_failure`` raised. For the last, Celery stores FAILURE.
+        # ``on_failure`` raised. For the last, Celery stores FAILURE; for a prefork child, whose
+        # main process stores the result, for any.
         if (exc := sys.exception()) is not None:
             run.fail(exc)
-            failed = states.FAILURE if isinstance(exc, Exception) else None
+            is_failure = isinstance(exc, Exception) or _is_for_main_process(run.facts)
+            failed = states.FAILURE if is_failure else None
             run.facts.state = _ENDED_GREENLET.get(type(exc).__name__, failed)
         return
     if state not in _FAILED:

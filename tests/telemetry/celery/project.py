@@ -212,6 +212,32 @@ def leave() -> None:
     sys.exit(3)
 
 
+class Leaving(Task):
+    """A base class of tasks that ends the child when the task has succeeded."""
+
+    def on_success(self, *_: object) -> None:
+        sys.exit(3)
+
+
+@shared_task(base=Leaving)
+def leave_at_the_end() -> None:
+    """Succeed."""
+
+
+@shared_task
+def leave_eagerly() -> None:
+    leave.apply()
+
+
+class Panic(BaseException):
+    """An exception outside of ``Exception``, such as ``asyncio.CancelledError``."""
+
+
+@shared_task
+def panic() -> None:
+    raise Panic
+
+
 @shared_task
 def hang(seconds: float = 60.0) -> None:
     time.sleep(seconds)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, Task, signals
+from celery.exceptions import WorkerShutdown
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
@@ -109,6 +110,26 @@ def test_in_a_handler_of_task_postrun_the_run_is_current(
     assert (send.name, run.name) == ("send mail", "process work")
     assert send.parent_id == run.span_id
     assert run.attributes["handled"] is True
+
+
+def test_a_run_ends_where_a_handler_of_task_postrun_ends_the_worker(
+    app: Celery, sink: ListSink
+) -> None:
+    def stop(**_: Any) -> None:
+        raise WorkerShutdown
+
+    @app.task(name="work", shared=False)
+    def work() -> None:
+        """Do nothing."""
+
+    before = context.get_current()
+    signals.task_postrun.connect(stop)
+    with pytest.raises(WorkerShutdown):
+        work.apply()
+    signals.task_postrun.disconnect(stop)
+    assert context.get_current() is before
+    (run,) = sink.received()
+    assert (run.attributes["celery.task.state"], run.status) == ("SUCCESS", "UNSET")
 
 
 @pytest.mark.parametrize("left", [Context(), {"key": "value"}])

@@ -79,6 +79,29 @@ class TestAttemptsThatAreKilled:
         assert worker.stop() == 0
         assert len(runs(queue, "leave")) == 1
 
+    @pytest.mark.parametrize("spool", ["disk", "memory"])
+    def test_a_child_that_leaves_after_a_success(self, queue: Queue, spool: str) -> None:
+        worker = queue.worker("prefork", QUEUEHOP_SPOOL=spool)
+        queue.send("leave_at_the_end")
+        (run,) = queue.spans("process leave_at_the_end")
+        assert state(run) == "SUCCESS"
+        worker.wait_for_line("WorkerLostError")
+        assert worker.stop() == 0
+        assert len(runs(queue, "leave_at_the_end")) == 1
+
+    def test_a_child_that_leaves_in_an_eager_task(self, prefork: Queue) -> None:
+        prefork.send("leave_eagerly")
+        outer, inner = prefork.spans("process leave_eagerly", "process leave")
+        assert inner.parent_id == outer.span_id
+        assert outer.attributes["error.type"] == inner.attributes["error.type"] == "SystemExit"
+
+    def test_an_exception_outside_of_exception(self, prefork: Queue) -> None:
+        prefork.send("panic")
+        send, run = prefork.spans("send panic", "process panic")
+        assert run.parent_id == send.span_id
+        assert (state(run), run.status) == ("FAILURE", "ERROR")
+        assert run.attributes["error.type"] == "tests.telemetry.celery.project.Panic"
+
     @pytest.mark.conformance("revoked while running")
     def test_revoked_while_running(self, queue: Queue, tmp_path: Path) -> None:
         worker = queue.worker("prefork")
