@@ -22,6 +22,9 @@ from ..tracing.scope import SCOPE_NAME, hop_scope
 
 COMMAND = "queuehop_doctor"
 
+#: Seconds that the spans of a probe may take to the collector: a little less than a doctor waits.
+FLUSH = 8.0
+
 
 class _DoctorTask(Task):
     """The doctor's task. The application's own Task class may expect arguments of its tasks."""
@@ -60,7 +63,7 @@ def _of_run(request: Any) -> dict[str, Any]:
     span = trace.get_current_span()
     context = span.get_span_context()
     trace.get_tracer(SCOPE_NAME).start_span("doctor").end()  # something for the flush to deliver
-    delivered, error = flush(timeout=5.0), sink().last_export_error()
+    delivered, error = flush(FLUSH), sink().last_export_error()
     return {
         "process": asdict(describe_process()),
         "worker": request.hostname,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ...processes import ROOT, Process, Starter
+from ...processes import PATIENCE, ROOT, Process, Starter
 from ...receiving import PatientReceiver
 from ...system import Server
 
@@ -33,7 +33,7 @@ def run_doctor(
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
     )
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, json.loads(done.stdout)

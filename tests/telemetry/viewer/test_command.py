@@ -126,6 +126,16 @@ def test_it_waits_for_a_viewer_that_is_about_to_end(
     assert [path.name for path in tmp_path.iterdir()] == ["traces.db"]
 
 
+def test_a_viewer_whose_lock_was_deleted_leaves_that_of_another(tmp_path: Path) -> None:
+    db, lock = str(tmp_path / "traces.db"), tmp_path / "traces.db-viewer"
+    with ExitStack() as other:
+        with exclusive(db):
+            lock.unlink()
+            other.enter_context(exclusive(db))
+        assert lock.exists()
+    assert not lock.exists()
+
+
 def test_a_database_of_another_version(tmp_path: Path) -> None:
     path = tmp_path / "traces.db"
     with sqlite3.connect(path) as db:

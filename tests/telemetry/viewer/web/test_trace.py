@@ -10,7 +10,7 @@ from telemetry.otlp.decode import Event
 
 from ..conftest import Viewer
 from ..exports import export, shown
-from ..spans import TRACE, span
+from ..spans import TRACE, order, span
 from .pages import WEB, message, now, show
 
 
@@ -269,3 +269,12 @@ def test_after_an_error_the_trace_is_read_again(page: Page, viewer: Viewer) -> N
     expect(page.get_by_text("the database is busy")).to_be_visible()
     page.unroute("**/hops")
     expect(page.get_by_role("treegrid")).to_be_visible()
+
+
+def test_a_problem_links_to_its_queue(page: Page, viewer: Viewer) -> None:
+    viewer.send(export(order(TRACE, -600_000)[:2]))
+    viewer.settled(2)
+    page.goto(f"/trace/{TRACE}")
+    page.get_by_label("Problems").get_by_role("link", name="celery").click()
+    expect(page).to_have_url(re.compile(r"/queue\?queue=celery"))
+    expect(page.locator(".charts svg").first).to_be_visible()
