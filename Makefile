@@ -29,7 +29,7 @@ ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
 	@$(RUN) pytest --collect-only -qq >/dev/null || :  # compiles them, once
-	$(RUN) pytest --numprocesses=8 --dist=worksteal
+	$(RUN) pytest --numprocesses=6 --dist=worksteal
 endif
 
 .PHONY: quick

@@ -40,7 +40,8 @@ def check_waits(send: ReceivedSpan, run: ReceivedSpan) -> None:
         assert scheduled == 0
     else:
         assert 0 < scheduled <= due - began + CLOSE
-        assert queue + prefetch == pytest.approx(ran - due, abs=CLOSE)
+        # A timer of gevent may fire a little early, and no wait is negative.
+        assert queue + prefetch == pytest.approx(max(0.0, ran - due), abs=CLOSE)
     assert "celery.wait.skewed" not in run.attributes
 
 
