@@ -15,7 +15,7 @@ TRACER = os.environ["TRACER"]
 INTAKE = os.environ["INTAKE"]
 
 #: How many children run one task and end.
-RECYCLED = 5
+RECYCLED = 12
 
 Span = Callable[[str], AbstractContextManager[Any]]
 
