@@ -40,15 +40,21 @@ def instrument_celery(
     answer_doctor(app)
 
     _service_names[app] = service_name
-    for signal in (
-        *(signals.celeryd_init, signals.worker_process_init),
-        *(signals.beat_init, signals.beat_embedded_init),
-    ):
+    for signal in _BEGINNINGS:
         signal.connect(_begin, weak=False)
-    for signal in (signals.worker_process_shutdown, signals.worker_shutdown):
+    for signal in _ENDINGS:
         signal.connect(_end, weak=False)
     return app
 
+
+#: Sent once a worker, a child of its pool, or beat has started, and before one ends.
+_BEGINNINGS = (
+    signals.celeryd_init,
+    signals.worker_process_init,
+    signals.beat_init,
+    signals.beat_embedded_init,
+)
+_ENDINGS = (signals.worker_process_shutdown, signals.worker_shutdown)
 
 #: The instrumented apps. The receivers of signals refer to none of them: an app may be freed.
 _service_names: WeakKeyDictionary[Celery, str | None] = WeakKeyDictionary()
